@@ -1,0 +1,30 @@
+"""Fixtures of the whole suite."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# One thread per test process: small tensors gain nothing from more, and parallel processes would fight over the cores.
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def shared_file():
+    """A function path -> Path below the folder of reference numbers and real images beside the checkout, or a skip."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"shared/{relative} is not beside this checkout")
+        return path
+
+    return find
