@@ -1,0 +1,18 @@
+"""Lightning callbacks: they take tensors from hooks, call one library object and log what comes back."""
+
+from callbacks.audit import MemorizationAudit
+from callbacks.checkpoints import Interrupted, RunCheckpoint
+from callbacks.ema import AveragedWeights
+from callbacks.images import AuditFigures
+from callbacks.nonfinite import StopOnNonFiniteLoss
+from callbacks.progress import ProgressBar
+
+__all__ = [
+    "AuditFigures",
+    "AveragedWeights",
+    "Interrupted",
+    "MemorizationAudit",
+    "ProgressBar",
+    "RunCheckpoint",
+    "StopOnNonFiniteLoss",
+]

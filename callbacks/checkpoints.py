@@ -1,0 +1,103 @@
+"""Checkpoints at audits, by time, at the end and on Ctrl-C."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.training.checkpoint import RECORD, keep_copy, save_checkpoint
+
+
+class Interrupted(Exception):
+    """The user stopped the run; a checkpoint is stored."""
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps one newest checkpoint, and another name for the newest one from before the onset.
+
+    A `Checkpoint` in Lightning's sense, so its hooks come after every other callback's. On the first Ctrl-C (or SIGTERM)
+    the step or audit in hand is finished, a checkpoint is stored and `Interrupted` is raised; a second Ctrl-C stops at
+    once.
+
+    Args:
+        path: The checkpoint file.
+        record: Stored in every checkpoint beside Lightning's own state.
+        every_n_minutes: Also at the first end of an epoch after so many minutes.
+        is_due: epoch -> whether the end of that epoch gets a checkpoint in any case.
+        before_onset: The other name; None for stages without an onset.
+        is_before_onset: Whether the checkpoint that is being stored lies before the onset.
+        say: Prints a line.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: dict[str, Any],
+        *,
+        every_n_minutes: float,
+        is_due: Callable[[int], bool],
+        say: Callable[[str], None],
+        before_onset: Path | None = None,
+        is_before_onset: Callable[[], bool] = lambda: False,
+    ):
+        self.path = path
+        self.record = record
+        self.every_n_minutes = every_n_minutes
+        self.is_due = is_due
+        self.say = say
+        self.before_onset = before_onset
+        self.is_before_onset = is_before_onset
+        self._saved_at = time.monotonic()
+        self._stop = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RECORD] = self.record
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request_stop)
+        if trainer.global_step == 0:
+            self._save(trainer, audited=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # At the last batch of an epoch the audit and the end of the epoch come first.
+        if self._stop and batch_idx + 1 < trainer.num_training_batches:
+            self._save(trainer, audited=False)
+            raise Interrupted
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = self.is_due(trainer.current_epoch + 1)
+        if due or self._stop or time.monotonic() - self._saved_at > 60 * self.every_n_minutes:
+            self._save(trainer, audited=due)
+        if self._stop:
+            raise Interrupted
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _save(self, trainer: Trainer, *, audited: bool) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
+            raise UserError(
+                f"a weight is not finite after step {trainer.global_step}: lower the learning rate. "
+                f"The last good checkpoint is {self.path}."
+            )
+        save_checkpoint(trainer, self.path)
+        if self.before_onset is not None and audited and self.is_before_onset():
+            keep_copy(self.path, self.before_onset)
+        self._saved_at = time.monotonic()
+
+    def _request_stop(self, number: int, frame: Any) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+        self.say("Stopping: finishing the step or audit in hand and storing a checkpoint (Ctrl-C again stops at once).")

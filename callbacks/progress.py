@@ -1,0 +1,42 @@
+"""Progress on the terminal."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar with this program's words, and lines that can be printed above it.
+
+    Args:
+        stage: "autoencoder" or "denoiser".
+        console: Where the bar and the lines go.
+    """
+
+    def __init__(self, stage: str, console: Console):
+        super().__init__(refresh_rate=1, leave=False, console_kwargs={"file": console.file})
+        self.stage = stage
+        self._plain = console
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar while there is one."""
+        console = self.progress.console if self.progress is not None else self._plain
+        console.print(line, highlight=False, soft_wrap=True)
+
+    @property
+    def sanity_check_description(self) -> str:
+        return "Audit before the first step"
+
+    @property
+    def validation_description(self) -> str:
+        return "Audit"
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Training the {self.stage}, epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items

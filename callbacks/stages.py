@@ -1,0 +1,191 @@
+"""The two stages of a run, each with its callbacks."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from callbacks.audit import MemorizationAudit
+from callbacks.checkpoints import RunCheckpoint
+from callbacks.ema import AveragedWeights
+from callbacks.images import AuditFigures
+from callbacks.nonfinite import StopOnNonFiniteLoss
+from callbacks.progress import ProgressBar
+from ldm_privacy.assemble import Experiment
+from ldm_privacy.audit import AuditReport
+from ldm_privacy.config import Composed
+from ldm_privacy.metrics import auroc_interval
+from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
+from ldm_privacy.models.latent_space import LatentSpace
+from ldm_privacy.onset import OnsetDetector
+from ldm_privacy.report import audit_line, image_grid
+from ldm_privacy.report.terminal import console
+from ldm_privacy.training.checkpoint import load_checkpoint
+from ldm_privacy.training.loggers import TidyLogger
+from ldm_privacy.training.run_folder import RunFolder
+from ldm_privacy.training.sampling import generate_images
+
+
+@dataclass
+class Stages:
+    """Runs stage 1 and stage 2 of one run, going on where its folder says that it stopped.
+
+    Args:
+        experiment: Builds the objects.
+        composed: The config, as it is stored in checkpoints.
+        run: The folder.
+        tidy: The logger of metrics.csv, which is cut back to a checkpoint.
+        wandb: The W&B logger, if any.
+    """
+
+    experiment: Experiment
+    composed: Composed
+    run: RunFolder
+    tidy: TidyLogger
+    wandb: WandbLogger | None
+
+    def autoencoder(self) -> AutoencoderKL:
+        """Stage 1: train (or load) the autoencoder; from then on it lies in the run folder as a diffusers folder."""
+        config, run = self.experiment.config, self.run
+        if run.autoencoder.is_dir():
+            shape = {"image_channels": config.data.channels, "resolution": config.data.resolution}
+            return pretrained_autoencoder(path=str(run.autoencoder), **shape)
+        if config.autoencoder.max_epochs == 0:
+            autoencoder = self.experiment.build_autoencoder()
+        else:
+            module = self.experiment.autoencoder_module()
+            resumed = self._resume_point(run.autoencoder_last, "autoencoder")
+            bar = ProgressBar("autoencoder", console)
+            callbacks: list[Callback] = [
+                bar,
+                StopOnNonFiniteLoss(run.autoencoder_last, "autoencoder.learning_rate"),
+                RunCheckpoint(
+                    run.autoencoder_last,
+                    self.experiment.record("autoencoder", self.composed.to_yaml()),
+                    every_n_minutes=config.trainer.checkpoint_every_n_minutes,
+                    is_due=lambda epoch: epoch == config.autoencoder.max_epochs,
+                    say=bar.say,
+                ),
+            ]
+            trainer = self._trainer(config.autoencoder.max_epochs, callbacks, num_sanity_val_steps=0)
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
+            loss = module.epoch_means.get("autoencoder/train_reconstruction")
+            if loss is not None:
+                console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
+            autoencoder = module.autoencoder.cpu()
+        temporary = run.autoencoder.with_name("autoencoder.tmp")
+        save_autoencoder(autoencoder, temporary)
+        temporary.rename(run.autoencoder)
+        return autoencoder
+
+    def denoiser(self, autoencoder: AutoencoderKL) -> MemorizationAudit:
+        """Stage 2: train the denoiser with its audits; returns the callback that holds the last audit."""
+        config, run, experiment = self.experiment.config, self.run, self.experiment
+        scheduler = experiment.scheduler()
+        space = experiment.latent_space(autoencoder)
+        audited = experiment.audited(space)
+        bar = ProgressBar("denoiser", console)
+
+        def on_report(report: AuditReport, epoch: int) -> None:
+            bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
+
+        audit = MemorizationAudit(
+            experiment.audit(space, audited, run.influence),
+            config.audit.every_n_epochs,
+            OnsetDetector(config.audit.onset.num_consecutive, config.audit.confidence),
+            experiment.onset_key,
+            on_report,
+        )
+        generate = None
+        if config.trainer.num_sample_images:
+            generate = partial(
+                generate_images,
+                scheduler=scheduler,
+                latent_space=space,
+                latent_shape=tuple(audited.latent.shape[1:]),
+                num_images=config.trainer.num_sample_images,
+                num_steps=config.trainer.num_sampling_steps,
+                seed=config.seed,
+            )
+        resumed = self._resume_point(run.last, "denoiser")
+        if resumed is None:
+            self._log_autoencoder_baseline(space)
+        callbacks: list[Callback] = [bar, StopOnNonFiniteLoss(run.last, "denoiser.learning_rate")]
+        if config.denoiser.ema_decay is not None:
+            callbacks.append(AveragedWeights(config.denoiser.ema_decay))
+        callbacks += [
+            audit,
+            AuditFigures(run.figures, lambda: audit.report, generate),
+            RunCheckpoint(
+                run.last,
+                experiment.record("denoiser", self.composed.to_yaml(), space),
+                every_n_minutes=config.trainer.checkpoint_every_n_minutes,
+                is_due=lambda epoch: audit.audited_epoch == epoch,
+                before_onset=run.before_onset,
+                is_before_onset=audit.is_before_onset,
+                say=bar.say,
+            ),
+        ]
+        module = experiment.denoiser_module(space, audited)
+        trainer = self._trainer(config.trainer.max_epochs, callbacks, num_sanity_val_steps=0 if resumed else -1)
+        trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        if self.wandb is not None:
+            self.wandb.experiment.summary.update(audit.summary())
+        return audit
+
+    def _trainer(self, max_epochs: int, callbacks: list[Callback], *, num_sanity_val_steps: int) -> Trainer:
+        config = self.experiment.config.trainer
+        loggers: list[Logger] = [self.tidy, *([self.wandb] if self.wandb is not None else [])]
+        self.experiment.device  # an accelerator that isn't there is refused before Lightning looks for it
+        return Trainer(
+            max_epochs=max_epochs,
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,
+            gradient_clip_val=config.gradient_clip,
+            callbacks=callbacks,
+            logger=loggers,
+            num_sanity_val_steps=num_sanity_val_steps,
+            enable_model_summary=False,
+            enable_checkpointing=True,
+            default_root_dir=self.run.path,
+        )
+
+    def _resume_point(self, path: Any, stage: str) -> Any:
+        """The checkpoint to go on from, or None; metrics.csv is cut back to it."""
+        if not path.exists():
+            self.tidy.cut_back(stage, -1)
+            return None
+        checkpoint = load_checkpoint(path, stage=stage)
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        self.tidy.cut_back(stage, epoch)
+        console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)
+        return path
+
+    def _log_autoencoder_baseline(self, space: LatentSpace) -> None:
+        """What the autoencoder gives away without any denoiser, and its reconstructions."""
+        experiment = self.experiment
+        score = -experiment.reconstruction_error(space)
+        is_member = torch.isin(experiment.audited_index, experiment.data.split.member_index)
+        leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence)
+        series = {
+            "autoencoder/reconstruction_members": float(-score[is_member].mean()),
+            "autoencoder/reconstruction_heldout": float(-score[~is_member].mean()),
+            "baseline/reconstruction/auroc": leak.value,
+            "baseline/reconstruction/auroc_lower": leak.lower,
+            "baseline/reconstruction/auroc_upper": leak.upper,
+        }
+        for logger in [self.tidy, *([self.wandb] if self.wandb is not None else [])]:
+            logger.log_metrics({**series, "epoch": 0})
+        console.print(f"Autoencoder alone (reconstruction error): AUROC {leak}.", highlight=False)
+        if count := experiment.config.trainer.num_sample_images:
+            with torch.no_grad():
+                image = experiment.data.images(experiment.audited_index[:count]).to(space.device)
+                both = torch.stack([image, space.decode(space.encode(image))], 1).flatten(0, 1)
+            AuditFigures.save(self.run.figures / "reconstructions.png", image_grid(both, columns=8))
+            if self.wandb is not None:
+                self.wandb.log_image("pictures/reconstructions", [str(self.run.figures / "reconstructions.png")])

@@ -1,0 +1,59 @@
+"""Audit a checkpoint: who is exposed, and how sure we are."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from ldm_privacy import __version__
+from ldm_privacy.assemble import Experiment
+from ldm_privacy.config import finish, merge, parse_overrides
+from ldm_privacy.config.command_line import allow_only, parse, print_help
+from ldm_privacy.errors import UserError
+from ldm_privacy.report import audit_table, write_metrics, write_scores
+from ldm_privacy.report.tables import INTERVAL_NOTE
+from ldm_privacy.report.terminal import console, progress, run_program
+from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
+
+USAGE = """
+python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
+"""
+
+
+def main(arguments: list[str]) -> int:
+    line = parse(arguments, words=("ckpt", "out"))
+    if line.help:
+        print_help(USAGE, console)
+        return 0
+    if line.config is not None:
+        raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
+    if not line.words.get("ckpt"):
+        raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
+    path = Path(line.words["ckpt"])
+    out = Path(line.words["out"]) if line.words.get("out") else path.parent.parent / "evaluation"
+    allow_only(line.overrides, ("audit.", "data.", "trainer."), "the checkpoint brings its own networks")
+    checkpoint = load_checkpoint(path)
+    stored = OmegaConf.to_container(OmegaConf.create(checkpoint[RECORD]["config"]))
+    composed = finish(merge(stored, parse_overrides(line.overrides)))
+    experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
+    console.print(experiment.describe(), highlight=False)
+    report = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
+    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    console.print(audit_table(report, title=f"{path}, epoch {epoch}", confidence=composed.config.audit.confidence))
+    console.print(INTERVAL_NOTE, highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "checkpoint": str(path),
+        "epoch": epoch,
+        "version": __version__,
+        "split_hash": experiment.data.split.hash,
+        "config": composed.tree,
+        "note": INTERVAL_NOTE,
+    }
+    write_metrics(report, out / "metrics.json", facts=facts)
+    write_scores(report, out / "scores.parquet")
+    console.print(f"Written: {out / 'metrics.json'}, {out / 'scores.parquet'} (one row per sample, attack and mask).")
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,328 @@
+"""From a checked config to built objects: the one library module that sees both. train.py and evaluate.py share it, so that
+an evaluation rebuilds exactly what the training run had.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from torch import Tensor, nn
+
+from ldm_privacy import __version__
+from ldm_privacy.attacks import Attack
+from ldm_privacy.audit import Audit, AuditReport, MaskRule, SampleTable
+from ldm_privacy.config import Config
+from ldm_privacy.data import ImageData, Split, is_calibration
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry import InfluenceStore, stream_influence
+from ldm_privacy.models.autoencoder import autoencoder_from_state
+from ldm_privacy.models.latent_space import (
+    LatentNormalisation,
+    LatentSpace,
+    encode_images,
+    fit_normalisation,
+    posterior_mean,
+)
+from ldm_privacy.randomness import uniform
+from ldm_privacy.training.autoencoder import AutoencoderModule
+from ldm_privacy.training.checkpoint import FORMAT, RECORD
+from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.types import AuditBatch, AuditKey
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""progress(description, total) is a context that gives a function of the number done so far."""
+
+
+class Experiment:
+    """The objects of one run, built from its config on first use.
+
+    Args:
+        config: Checked.
+        progress: Shows how far the long preparations are; see `Progress`.
+        split: Who is a member; drawn from the config where None (a checkpoint brings its own).
+    """
+
+    def __init__(self, config: Config, progress: Progress, *, split: Split | None = None):
+        self.config = config
+        self.progress = progress
+        self._split = split
+
+    @classmethod
+    def from_checkpoint(cls, config: Config, checkpoint: Mapping[str, Any], progress: Progress) -> "Experiment":
+        """The experiment that a checkpoint came from, with its split."""
+        return cls(config, progress, split=Split.from_state_dict(checkpoint[RECORD]["split"]))
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where encoding, influence and evaluation run: the trainer's accelerator."""
+        accelerator = self.config.trainer.accelerator
+        if accelerator == "auto":
+            accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+        available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if not available[accelerator]:
+            raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
+        return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The images of the split, loaded."""
+        config = self.config.data
+        data = ImageData(
+            config.source.build(),
+            resolution=config.resolution,
+            channels=config.channels,
+            num_members=config.num_members,
+            num_heldout=config.num_heldout,
+            num_public=config.num_public,
+            index_file=config.index_file,
+            group_column=config.group_column,
+            seed=self.config.seed,
+            split=self._split,
+        )
+        with self.progress("Reading images", 0) as done:
+            data.prepare(progress=done)
+        return data
+
+    def build_autoencoder(self) -> AutoencoderKL:
+        """The configured autoencoder: random weights or pretrained."""
+        torch.manual_seed(self.config.seed)
+        config = self.config.data
+        return self.config.autoencoder.network.build(image_channels=config.channels, resolution=config.resolution)
+
+    def autoencoder_module(self) -> AutoencoderModule:
+        """Stage 1, ready to fit."""
+        config, split = self.config.autoencoder, self.data.split
+        parts = {
+            "members": [split.member_index],
+            "public": [split.public_index],
+            "all": [split.member_index, split.public_index],
+        }
+        rows = torch.cat(parts[config.train_on])
+        if not len(rows):
+            raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
+        return AutoencoderModule(
+            self.build_autoencoder(),
+            self.data.pixels(rows),
+            reconstruction=config.reconstruction,
+            kl_weight=config.kl_weight,
+            flip=self.config.data.flip,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            seed=self.config.seed,
+        )
+
+    def latent_space(self, autoencoder: AutoencoderKL, normalisation: LatentNormalisation | None = None) -> LatentSpace:
+        """The denoiser's coordinates; the normalisation is computed from the members where it isn't given."""
+        autoencoder.to(self.device)
+        if normalisation is None:
+            means = self._encode(partial(posterior_mean, autoencoder), self.data.split.member_index, "Encoding members")
+            normalisation = fit_normalisation(means, self.config.denoiser.normalisation)
+        return LatentSpace(autoencoder, normalisation).to(self.device)
+
+    @cached_property
+    def audited_index(self) -> Tensor:
+        """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
+        limit = self.config.audit.max_samples
+        sides = []
+        for side in (self.data.split.member_index, self.data.split.heldout_index):
+            order = uniform("audited", (self.config.seed, side), ()).argsort()
+            sides.append(side[order[:limit]])
+        return torch.cat(sides).sort().values
+
+    def audited(self, latent_space: LatentSpace) -> AuditBatch:
+        """All audited samples with their latents, on the trainer's device."""
+        index = self.audited_index
+        latent = self._encode(latent_space.encode, index, "Encoding audited images")
+        return AuditBatch(latent, torch.isin(index, self.data.split.member_index), index).to(self.device)
+
+    def audit(self, latent_space: LatentSpace, audited: AuditBatch, store_folder: Path | None) -> Audit:
+        """The audit with every sample's influence, which is computed here or found in the store."""
+        config = self.config.audit
+        estimator = config.influence.build(seed=self.config.seed)
+        with self.progress("Influence (pullback metric)", len(audited.sample_index)) as done:
+            estimate = stream_influence(
+                estimator,
+                latent_space.decode,
+                audited.latent,
+                audited.sample_index,
+                batch_size=config.batch_size,
+                store=InfluenceStore(store_folder) if store_folder is not None else None,
+                fingerprint_of=(latent_space.autoencoder.state_dict(), self._influence_settings(latent_space)),
+                progress=done,
+            )
+        return Audit(
+            self.attacks(),
+            self.masks(),
+            SampleTable(audited.sample_index.cpu(), estimate.influence.cpu()),
+            config.timesteps,
+            self._is_calibration,
+            seed=self.config.seed,
+            confidence=config.confidence,
+            num_bootstrap=config.num_bootstrap,
+        )
+
+    def attacks(self) -> dict[str, Attack]:
+        """The configured attacks by label."""
+        return {label: attack.build() for label, attack in self.config.audit.attacks.items()}
+
+    def masks(self) -> dict[str, MaskRule]:
+        """The configured mask rules by label."""
+        return {label: rule.build(seed=self.config.seed) for label, rule in self.config.audit.masks.items()}
+
+    @cached_property
+    def onset_key(self) -> AuditKey:
+        """Attack and mask of the onset."""
+        audit, onset = self.config.audit, self.config.audit.onset
+        attack = onset.attack or next(iter(audit.attacks))
+        if attack not in audit.attacks:
+            raise UserError(f"audit.onset.attack: '{attack}' is not in audit.attacks ({', '.join(audit.attacks)}).")
+        if onset.mask not in audit.masks:
+            raise UserError(f"audit.onset.mask: '{onset.mask}' is not in audit.masks ({', '.join(audit.masks)}).")
+        return AuditKey(attack, onset.mask)
+
+    def scheduler(self) -> DDPMScheduler:
+        """The noise schedule."""
+        config = self.config.denoiser
+        if wrong := [t for t in self.config.audit.timesteps if not 0 <= t < config.num_train_timesteps]:
+            last = config.num_train_timesteps - 1
+            raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {last}.")
+        if not self.config.audit.timesteps:
+            raise UserError("audit.timesteps: empty; name at least one timestep.")
+        return DDPMScheduler(
+            num_train_timesteps=config.num_train_timesteps,
+            beta_schedule=config.beta_schedule,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            prediction_type=config.prediction_type,
+        )
+
+    def network(self, latent_shape: torch.Size) -> nn.Module:
+        """The denoiser with random weights."""
+        torch.manual_seed(self.config.seed)
+        return self.config.denoiser.network.build(latent_channels=latent_shape[0], latent_size=latent_shape[-1])
+
+    def denoiser_module(self, latent_space: LatentSpace, audited: AuditBatch, *, train: bool = True) -> DenoiserModule:
+        """Stage 2. With `train` the members are encoded once (and once mirrored when flips are on)."""
+        config = self.config.denoiser
+        latents = audited.latent[None, :0]
+        if train:
+            members = self.data.split.member_index
+            variants = [self._encode(latent_space.encode, members, "Encoding members")]
+            if self.config.data.flip:
+                variants.append(
+                    self._encode(lambda image: latent_space.encode(image.flip(-1)), members, "Encoding mirrored members")
+                )
+            latents = torch.stack(variants)
+        return DenoiserModule(
+            self.network(audited.latent.shape[1:]),
+            self.scheduler(),
+            latents,
+            audited,
+            audit_batch_size=self.config.audit.batch_size,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            seed=self.config.seed,
+        )
+
+    def record(self, stage: str, config_yaml: str, latent_space: LatentSpace | None = None) -> dict[str, Any]:
+        """What a checkpoint holds beside the weights that Lightning stores: enough to rebuild everything from it alone."""
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "version": __version__,
+            "stage": stage,
+            "config": config_yaml,
+            "split": self.data.split.state_dict(),
+        }
+        if latent_space is not None:
+            autoencoder = latent_space.autoencoder
+            settings = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
+            record["autoencoder_config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+            record["autoencoder"] = {name: value.cpu() for name, value in autoencoder.state_dict().items()}
+            record["normalisation"] = latent_space.normalisation.state_dict()
+        return record
+
+    @torch.no_grad()
+    def reconstruction_error(self, latent_space: LatentSpace) -> Tensor:
+        """Mean absolute error of each audited image, ascending by sample index. One encoder and one decoder pass each."""
+
+        def error(image: Tensor) -> Tensor:
+            image = image.to(self.device)
+            return (latent_space.decode(latent_space.encode(image)) - image).abs().flatten(1).mean(1)
+
+        return self._encode(error, self.audited_index, "Reconstruction error")
+
+    def check(self) -> None:
+        """Build every object once, so that a mistake in any section is found before a run folder is made.
+
+        Raises:
+            UserError: Whatever the config gets wrong that its types don't show.
+        """
+        self.device  # noqa: B018
+        self.onset_key  # noqa: B018
+        self.data  # noqa: B018
+        self.scheduler()
+        self.attacks()
+        self.masks()
+        self.network(self.latent_shape(self.build_autoencoder()))
+
+    def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
+        """(channels, height, width) of the latents; one encoder pass with an empty image."""
+        size = self.config.data.resolution
+        with torch.no_grad():
+            return posterior_mean(autoencoder, torch.zeros(1, self.config.data.channels, size, size)).shape[1:]
+
+    def describe(self) -> str:
+        """The data in a few lines: sizes, split hash, what was taken out."""
+        split = self.data.split
+        lines = [
+            f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public; "
+            f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        ]
+        if self.data.duplicates.num_removed:
+            lines.append(str(self.data.duplicates))
+        return "\n".join(lines)
+
+    def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> AuditReport:
+        """The audit of a checkpoint: both networks, normalisation and split come from it alone."""
+        record = checkpoint[RECORD]
+        autoencoder = autoencoder_from_state(record["autoencoder_config"], record["autoencoder"])
+        space = self.latent_space(autoencoder, LatentNormalisation.from_state_dict(record["normalisation"]))
+        audited = self.audited(space)
+        audit = self.audit(space, audited, store_folder)
+        module = self.denoiser_module(space, audited, train=False)
+        module.load_state_dict(checkpoint["state_dict"])
+        module.eval().to(self.device)
+        with self.progress("Audit", len(audited.sample_index)) as done:
+            num_done = 0
+            for batch in module.val_dataloader():
+                audit.update(module.predictor, batch)
+                done(num_done := num_done + len(batch.sample_index))
+        return audit.compute()
+
+    def _is_calibration(self, sample_index: Tensor) -> Tensor:
+        return is_calibration(sample_index, self.config.seed, group=self.data.groups(sample_index))
+
+    def _influence_settings(self, latent_space: LatentSpace) -> dict[str, Any]:
+        component = self.config.audit.influence
+        return {
+            "estimator": component.name,
+            "arguments": component.arguments,
+            "seed": self.config.seed,
+            "split": self.data.split.hash,
+            "normalisation": {
+                "shift": latent_space.normalisation.shift.flatten().tolist(),
+                "scale": latent_space.normalisation.scale.flatten().tolist(),
+            },
+        }
+
+    def _encode(self, function: Callable[[Tensor], Tensor], index: Tensor, description: str) -> Tensor:
+        with self.progress(description, len(index)) as done:
+            return encode_images(
+                function, self.data.images, index, batch_size=self.config.audit.batch_size, progress=done
+            )

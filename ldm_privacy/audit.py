@@ -1,0 +1,226 @@
+"""The audit: every attack with every mask on the same samples, the timestep chosen on one half and reported on the other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.attacks import Attack, attack_statistics, membership_scores
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import MembershipMetrics, auroc, membership_metrics
+from ldm_privacy.types import AuditBatch, AuditKey, Influence, KeepMask, NoisePredictor
+
+MaskRule = Callable[[Influence, Tensor], KeepMask]
+
+
+class SampleTable:
+    """Rows matched by sample index.
+
+    Args:
+        sample_index: (samples,) unique.
+        value: (samples, ...).
+    """
+
+    def __init__(self, sample_index: Tensor, value: Tensor):
+        order = sample_index.argsort()
+        self.sample_index = sample_index[order]
+        self.value = value[order]
+
+    def __getitem__(self, sample_index: Tensor) -> Tensor:
+        """Rows of those samples, on the device of `sample_index`. Raises UserError for a sample that is not there."""
+        wanted = sample_index.to(self.sample_index.device)
+        place = torch.searchsorted(self.sample_index, wanted).clamp_max(len(self.sample_index) - 1)
+        missing = self.sample_index[place] != wanted
+        if missing.any():
+            raise UserError(f"sample {int(wanted[missing][0])} has no influence: estimate it for every audited sample.")
+        return self.value[place].to(sample_index.device)
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One attack with one mask.
+
+    Attributes:
+        key: Attack and mask.
+        timestep: Chosen by AUROC on the calibration half; None for attacks with one number for all timesteps.
+        metrics: On the reporting half at that timestep.
+        oracle_timestep, oracle_auroc: The best timestep on the reporting half itself: optimistic, for comparison only.
+        auroc_by_timestep: (timesteps,) on the reporting half.
+    """
+
+    key: AuditKey
+    timestep: int | None
+    metrics: MembershipMetrics
+    oracle_timestep: int | None
+    oracle_auroc: float
+    auroc_by_timestep: Tensor
+
+    def series(self) -> dict[str, float]:
+        """The curves of this row, as logged at every audit."""
+        prefix = f"memorization/{self.key}"
+        values: dict[str, float] = {f"{prefix}/oracle_auroc": self.oracle_auroc}
+        if self.timestep is not None:
+            values[f"{prefix}/timestep"] = float(self.timestep)
+        for name in ("auroc", "asr", "tpr_at_1fpr"):
+            estimate = getattr(self.metrics, name)
+            values[f"{prefix}/{name}"] = estimate.value
+            values[f"{prefix}/{name}_lower"] = estimate.lower
+            values[f"{prefix}/{name}_upper"] = estimate.upper
+        return values
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found. All samples are in ascending order of sample index.
+
+    Attributes:
+        sample_index, is_member, is_calibration: (samples,).
+        timesteps: Per attack, the timesteps of its scores; empty for attacks with one number for all.
+        scores: (timesteps, samples) membership scores per attack and mask, higher = member.
+        rows: One per attack and mask, in the order of the config.
+    """
+
+    sample_index: Tensor
+    is_member: Tensor
+    is_calibration: Tensor
+    timesteps: dict[str, list[int]]
+    scores: dict[AuditKey, Tensor]
+    rows: list[AuditRow]
+
+    def row(self, key: AuditKey) -> AuditRow:
+        """The row of that attack and mask."""
+        return next(row for row in self.rows if row.key == key)
+
+    def reported_scores(self, key: AuditKey) -> Tensor:
+        """Scores of the reporting half at the chosen timestep, ascending by sample index."""
+        place = 0
+        if (timestep := self.row(key).timestep) is not None:
+            place = self.timesteps[key.attack].index(timestep)
+        return self.scores[key][place, ~self.is_calibration]
+
+    @property
+    def reported_membership(self) -> Tensor:
+        """is_member of the reporting half, ascending by sample index."""
+        return self.is_member[~self.is_calibration]
+
+    def series(self) -> dict[str, float]:
+        """All curves: name -> value."""
+        return {name: value for row in self.rows for name, value in row.series().items()}
+
+
+class Audit:
+    """Accumulates statistics batch by batch, then computes the report. Pure tensors: usable from a notebook.
+
+    One denoiser pass per (sample, timestep, input) serves every mask. Cost of an audit: `num_passes` per sample.
+
+    Args:
+        attacks: By label.
+        masks: By label; each (influence, sample_index) -> keep mask.
+        influence: Per audited sample.
+        timesteps: That every attack queries.
+        is_calibration: (samples,) sample indices -> bool: who chooses the timestep. Stable over audits.
+        seed: Of the attacks' noise and the bootstrap.
+        confidence, num_bootstrap: Of the intervals.
+        memory_budget: Denoiser inputs per pass, at most; see `attack_statistics`.
+    """
+
+    def __init__(
+        self,
+        attacks: Mapping[str, Attack],
+        masks: Mapping[str, MaskRule],
+        influence: SampleTable,
+        timesteps: Sequence[int],
+        is_calibration: Callable[[Tensor], Tensor],
+        *,
+        seed: int = 0,
+        confidence: float = 0.95,
+        num_bootstrap: int = 1000,
+    ):
+        self.attacks = dict(attacks)
+        self.masks = dict(masks)
+        self.influence = influence
+        self.timesteps = list(timesteps)
+        self.is_calibration = is_calibration
+        self.seed = seed
+        self.confidence = confidence
+        self.num_bootstrap = num_bootstrap
+        self.reset()
+
+    @property
+    def keys(self) -> list[AuditKey]:
+        """Attack x mask, in order; an attack that has no mask appears with keep-all masks only."""
+        return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
+
+    @property
+    def num_passes(self) -> int:
+        """Denoiser passes per sample and audit."""
+        return sum(attack.num_queries(len(self.timesteps)) for attack in self.attacks.values())
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        self._sample_index: list[Tensor] = []
+        self._is_member: list[Tensor] = []
+        self._scores: dict[AuditKey, list[Tensor]] = {key: [] for key in self.keys}
+
+    @torch.no_grad()
+    def update(self, predictor: NoisePredictor, batch: AuditBatch) -> None:
+        """Attack one batch. The noise belongs to the sample, so batches and their order don't matter."""
+        influence = self.influence[batch.sample_index]
+        keep = {label: rule(influence, batch.sample_index) for label, rule in self.masks.items()}
+        for name, attack in self.attacks.items():
+            labels = self._masks_of(name)
+            statistics = attack_statistics(
+                attack,
+                predictor,
+                batch.latent,
+                self.timesteps,
+                torch.stack([keep[label] for label in labels]),
+                condition=batch.condition,
+                sample_index=batch.sample_index,
+                seed=self.seed,
+            )
+            for label, score in zip(labels, membership_scores(attack, statistics)):
+                self._scores[AuditKey(name, label)].append(score.double().cpu())
+        self._sample_index.append(batch.sample_index.cpu())
+        self._is_member.append(batch.is_member.cpu())
+
+    def compute(self) -> AuditReport:
+        """The report over all batches since the last reset.
+
+        Raises:
+            UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
+        """
+        sample_index = torch.cat(self._sample_index)
+        order = sample_index.argsort()
+        sample_index, is_member = sample_index[order], torch.cat(self._is_member)[order]
+        is_calibration = self.is_calibration(sample_index)
+        for half, name in ((is_calibration, "calibration"), (~is_calibration, "reporting")):
+            for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
+                if int((half & side).sum()) < 2:
+                    raise UserError(
+                        f"the {name} half of the audit has fewer than two {what}: audit more samples "
+                        "(data.num_members, data.num_heldout, audit.max_samples)."
+                    )
+        scores = {key: torch.cat(parts, dim=1)[:, order] for key, parts in self._scores.items()}
+        timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
+        rows = []
+        for key, score in scores.items():
+            by_timestep = auroc(score[:, ~is_calibration], is_member[~is_calibration])
+            chosen = int(auroc(score[:, is_calibration], is_member[is_calibration]).argmax())
+            best = int(by_timestep.argmax())
+            metrics = membership_metrics(
+                score[chosen, ~is_calibration],
+                is_member[~is_calibration],
+                confidence=self.confidence,
+                num_bootstrap=self.num_bootstrap,
+                seed=self.seed,
+            )
+            labels = timesteps[key.attack] or [None]
+            rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
+        return AuditReport(sample_index, is_member, is_calibration, timesteps, scores, rows)
+
+    def _masks_of(self, attack: str) -> list[str]:
+        if self.attacks[attack].maskable:
+            return list(self.masks)
+        return [label for label, rule in self.masks.items() if getattr(rule, "keep_fraction", None) == 1.0]

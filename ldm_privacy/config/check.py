@@ -1,0 +1,151 @@
+"""Checking config nodes against the signature of what they build: unknown keys, missing keys, wrong types."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import Registry, nearest_name
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered class by name, with the constructor arguments that the config gives."""
+
+    registry: Registry
+    name: str
+    arguments: dict[str, Any]
+
+    def build(self, **provided: Any) -> Any:
+        """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes."""
+        target = self.registry.get(self.name)
+        accepted = inspect.signature(target).parameters
+        return target(**self.arguments, **{name: value for name, value in provided.items() if name in accepted})
+
+
+def check_component(
+    node: Any, key: str, registry: Registry, *, provided: Iterable[str] = (), require_class: bool = True
+) -> Component:
+    """A config node {class: name, argument: value, ...} as a Component, or UserError.
+
+    Args:
+        node: A mapping, or just the name as a string.
+        key: Where it stands, for messages ("denoiser.network").
+        registry: What may stand there.
+        provided: Arguments that the program gives itself; the config may not.
+        require_class: A missing `class` is an error.
+    """
+    if isinstance(node, str):
+        node = {"class": node}
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key}: expected 'class: NAME' with its arguments, got {node!r}.")
+    if not isinstance(node.get("class"), str):
+        raise UserError(f"{key}.class: missing. Name one of: {', '.join(registry)}.")
+    name = node["class"]
+    try:
+        target = registry.get(name)
+    except UserError as error:
+        raise UserError(f"{key}.class: {error}") from None
+    arguments = {argument: value for argument, value in node.items() if argument != "class"}
+    return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
+
+
+def check_arguments(
+    target: Callable[..., Any], arguments: Mapping[str, Any], key: str, *, hidden: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Arguments with their types checked (an int where a float is wanted is converted), or UserError naming the key."""
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target).parameters.items()
+        if name not in hidden and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    checked = {}
+    for name, value in arguments.items():
+        if name not in parameters:
+            raise unknown_key(key, str(name), parameters)
+        checked[name] = check_type(value, hints.get(name, Any), join(key, name))
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in checked:
+            raise UserError(f"{join(key, name)}: missing; it has no default. Add it to the config or to the command line.")
+    return checked
+
+
+def check_type(value: Any, annotation: Any, key: str) -> Any:
+    """The value as the annotated type, or UserError that names the key, the value and the type."""
+    adapter: TypeAdapter[Any]
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:  # pydantic can't take a config beside some types; they need none
+        adapter = TypeAdapter(annotation)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UserError(f"{key}: {reason}, got {value!r} (wanted {_type_name(annotation)}).") from None
+
+
+def check_section(schema: type, node: Any, key: str = "") -> Any:
+    """A mapping as an instance of a dataclass of the schema, checked at every depth.
+
+    Fields whose type is itself a dataclass are sections; fields with metadata "registry" are components, with metadata
+    "registry" and "many" mappings from label to component.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key or 'config'}: expected keys and values, got {node!r}.")
+    assert is_dataclass(schema)
+    known = {field.name: field for field in fields(schema)}
+    hints = typing.get_type_hints(schema)
+    values: dict[str, Any] = {}
+    for name, value in node.items():
+        if name not in known:
+            raise unknown_key(key, str(name), known)
+        field, path = known[name], join(key, str(name))
+        if is_dataclass(hints[name]):
+            values[name] = check_section(typing.cast(type, hints[name]), value, path)
+        elif "registry" in field.metadata:
+            registry, provided = field.metadata["registry"], field.metadata.get("provided", ())
+            if field.metadata.get("many"):
+                values[name] = {
+                    label: check_component(child, f"{path}.{label}", registry, provided=provided)
+                    for label, child in labelled(value, path).items()
+                }
+            else:
+                values[name] = check_component(value, path, registry, provided=provided)
+        else:
+            values[name] = check_type(value, hints[name], path)
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{join(key, name)}: missing. Add it to the config or to the command line.")
+    return schema(**values)
+
+
+def labelled(value: Any, key: str) -> dict[str, Any]:
+    """Components by label: a mapping (null takes one out), or a list of names that are their own labels."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: name for name in value}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key}: expected label: component, or a list of names, got {value!r}.")
+    return {str(label): child for label, child in value.items() if child is not None}
+
+
+def unknown_key(key: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a key that nothing there takes."""
+    names = list(known)
+    return UserError(f"{key or 'config'}: unknown key '{name}'.{nearest_name(name, names)} Valid keys: {', '.join(names)}.")
+
+
+def join(key: str, name: str) -> str:
+    """'audit' and 'masks' -> 'audit.masks'."""
+    return f"{key}.{name}" if key else name
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("collections.abc.", "")

@@ -1,0 +1,106 @@
+"""The command line that train.py and evaluate.py share: --config FILE, --help and key=value."""
+
+import inspect
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from ldm_privacy.config.compose import entry_files, parse_overrides
+from ldm_privacy.config.schema import Config
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import nearest_name
+
+
+@dataclass
+class CommandLine:
+    """What was asked: words of the program itself, and overrides of the config."""
+
+    config: str | None = None
+    help: bool = False
+    words: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+    def flag(self, word: str) -> bool:
+        """Whether `word=true` was given. Raises UserError for anything but true and false."""
+        value = self.words.get(word, "false").lower()
+        if value not in ("true", "false"):
+            raise UserError(f"{word}: '{value}' is neither true nor false.")
+        return value == "true"
+
+
+def parse(arguments: Sequence[str], words: Sequence[str]) -> CommandLine:
+    """Split the command line.
+
+    Args:
+        arguments: Without the program's name.
+        words: Keys that belong to the program ("resume", "ckpt", "dry_run"), not to the config.
+    """
+    line = CommandLine()
+    rest = list(arguments)
+    while rest:
+        item = rest.pop(0)
+        if item in ("-h", "--help"):
+            line.help = True
+        elif item == "--config" or item.startswith("--config="):
+            _, separator, name = item.partition("=")
+            if not separator and not rest:
+                raise UserError(f"--config: name a config. In configs/: {entry_names()}.")
+            line.config = name if separator else rest.pop(0)
+        elif item.startswith("-"):
+            raise UserError(f"'{item}': unknown option.{nearest_name(item, ['--config', '--help'])} See --help.")
+        elif item.partition("=")[0] in words:
+            key, _, value = item.partition("=")
+            line.words[key] = value
+        else:
+            line.overrides.append(item)
+    parse_overrides(line.overrides)
+    return line
+
+
+def entry_names() -> str:
+    """The configs in configs/, as messages list them."""
+    return ", ".join(path.name for path in entry_files())
+
+
+def allow_only(overrides: Sequence[str], prefixes: Sequence[str], why: str) -> None:
+    """Raise UserError for an override outside the given sections."""
+    for item in overrides:
+        if not item.startswith(tuple(prefixes)):
+            allowed = ", ".join(f"{prefix}*" for prefix in prefixes)
+            raise UserError(f"'{item.partition('=')[0]}' can't be changed here: {why}. Allowed: {allowed}.")
+
+
+def print_help(usage: str, console: Console) -> None:
+    """Usage, the configs there are, and every key with type, default and meaning."""
+    console.print(usage, markup=False, highlight=False)
+    configs = Table("config", "what it is", title="Configs (configs/)", title_justify="left", box=None)
+    for path in entry_files():
+        configs.add_row(path.name, _first_sentence(path.read_text()))
+    console.print(configs)
+    keys = Table("key", "type", "default", "meaning", title="Keys", title_justify="left", box=None)
+    _add_keys(keys, Config, "")
+    console.print(keys)
+
+
+def _add_keys(table: Table, section: type, prefix: str) -> None:
+    hints = typing.get_type_hints(section)
+    assert is_dataclass(section)
+    for entry in fields(section):
+        if is_dataclass(hints[entry.name]):
+            _add_keys(table, typing.cast(type, hints[entry.name]), f"{prefix}{entry.name}.")
+            continue
+        registry = entry.metadata.get("registry")
+        kind = inspect.formatannotation(hints[entry.name]).replace("typing.", "").replace("ldm_privacy.config.check.", "")
+        if registry is not None:
+            kind = ("label: " if entry.metadata["many"] else "") + "class: " + " | ".join(registry)
+        required = not isinstance(entry.default, int | float | str | bool | None)
+        default = "" if required else "null" if entry.default is None else str(entry.default)
+        table.add_row(prefix + entry.name, kind, default, entry.metadata["help"])
+
+
+def _first_sentence(text: str) -> str:
+    lines = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
+    return next((line for line in lines if line and not line.startswith("python ")), "")

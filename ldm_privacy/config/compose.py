@@ -1,0 +1,139 @@
+"""From an entry file, its groups and the command line to one checked config."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ldm_privacy.config.check import check_section
+from ldm_privacy.config.schema import Config
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import nearest_name
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+
+@dataclass
+class Composed:
+    """A checked config and the plain tree that it came from, as it is written beside the run."""
+
+    config: Config
+    tree: dict[str, Any]
+
+    def to_yaml(self) -> str:
+        """The resolved tree as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.tree))
+
+
+def entry_files() -> list[Path]:
+    """The configs that can be named on the command line."""
+    return sorted(CONFIG_DIR.glob("*.yaml"))
+
+
+def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
+    """Load an entry file (a name in configs/ or a path), its `defaults:` groups, then key=value overrides.
+
+    Raises:
+        UserError: No such file, an unknown key at any depth, a wrong type.
+    """
+    path = find_entry(entry)
+    tree = read_yaml(path)
+    groups = tree.pop("defaults", [])
+    if not isinstance(groups, list):
+        raise UserError(f"{path}: defaults: expected a list of group files like data/digits, got {groups!r}.")
+    merged: dict[str, Any] = {"name": path.stem}
+    for group in groups:
+        merged = merge(merged, _read_group(path, str(group)))
+    merged = merge(merged, tree)
+    return finish(merge(merged, parse_overrides(overrides)))
+
+
+def finish(tree: dict[str, Any]) -> Composed:
+    """Resolve interpolations, import plug-ins, check everything."""
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    plain = {str(key): value for key, value in resolved.items()}
+    _import_plugins(plain.get("plugins") or [])
+    return Composed(check_section(Config, plain), plain)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`. Where a component's class changes, the old class's arguments go with it."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            changed = "class" in value and value["class"] != below.get("class")
+            result[key] = dict(value) if changed else merge(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """key=value strings as a nested tree; values are YAML."""
+    for item in overrides:
+        key, separator, _ = item.partition("=")
+        if not separator or not key or key.startswith("-"):
+            raise UserError(f"'{item}': expected key=value, as in trainer.max_epochs=50. See --help.")
+    try:
+        tree = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"command line: {str(error).splitlines()[0]}") from None
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a plain tree, interpolations unresolved."""
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error}).") from None
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values.")
+    return {str(key): value for key, value in tree.items()}
+
+
+def find_entry(entry: str) -> Path:
+    """The entry file of that name in configs/, or at that path."""
+    for candidate in (Path(entry), CONFIG_DIR / entry, CONFIG_DIR / f"{entry}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = [path.name for path in entry_files()]
+    raise UserError(f"no config '{entry}'.{nearest_name(entry, names)} In configs/: {', '.join(names)}.")
+
+
+def _read_group(entry: Path, group: str) -> dict[str, Any]:
+    for folder in (entry.parent, CONFIG_DIR):
+        path = folder / f"{group}.yaml"
+        if path.is_file():
+            tree = read_yaml(path)
+            if "defaults" in tree:
+                raise UserError(f"{path}: a group file can't have defaults of its own.")
+            return {group.split("/")[0]: tree}
+    known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in CONFIG_DIR.glob("*/*.yaml"))
+    raise UserError(f"{entry}: defaults: no group '{group}'.{nearest_name(group, known)} There are: {', '.join(known)}.")
+
+
+def _import_plugins(plugins: Any) -> None:
+    if not isinstance(plugins, list):
+        raise UserError(f"plugins: expected a list of module names, got {plugins!r}.")
+    for plugin in plugins:
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
+        try:
+            importlib.import_module(str(plugin))
+        except ImportError as error:
+            raise UserError(f"plugins: '{plugin}' can't be imported ({error}).") from None

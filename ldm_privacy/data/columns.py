@@ -1,0 +1,158 @@
+"""Which columns of a data set hold the image, the label and the caption: named by the user, or found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, Image, Value
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import nearest_name
+
+IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "png")
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category")
+CAPTION_NAMES = ("caption", "captions", "text", "prompt", "sentence", "sentences", "description")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column names in a data set; None where there is no such column."""
+
+    image: str
+    label: str | None = None
+    caption: str | None = None
+
+
+def find_columns(
+    dataset: Dataset, *, image: str | None = None, label: str | None = None, caption: str | None = None
+) -> Columns:
+    """The image, label and caption columns: those named, else those that types and usual names tell.
+
+    The image column is the only one of type Image; among several, or among columns of bytes, the one with a usual
+    name (image, img, ...). A label is a ClassLabel, integer or string column with a usual name, or else the only
+    ClassLabel. A caption is a column of strings, or of lists of strings, with a usual name.
+
+    Raises:
+        UserError: A named column doesn't exist or has the wrong type, or no image column can be told.
+    """
+    features = dataset.features
+    for key, name in (("image_column", image), ("label_column", label), ("caption_column", caption)):
+        if name is not None:
+            require_column(dataset, name, f"data.source.{key}")
+    for name, kind, fits in (
+        (image, "an image", _is_image),
+        (label, "a label (ClassLabel, integer or string)", _is_label),
+        (caption, "a caption (string or list of strings)", _is_caption),
+    ):
+        if name is not None and not fits(features[name]):
+            raise UserError(f"data.source: column '{name}' is not {kind} but {_describe(features[name])}.")
+    return Columns(
+        image or _find_image(dataset),
+        label
+        or _first(features, LABEL_NAMES, _is_label)
+        or _only(features, lambda feature: isinstance(feature, ClassLabel)),
+        caption or _first(features, CAPTION_NAMES, _is_caption),
+    )
+
+
+def require_column(dataset: Dataset, name: str, key: str) -> None:
+    """UserError with the columns there are, and the nearest, where the data set has no column of that name."""
+    if name not in dataset.column_names:
+        names = dataset.column_names
+        raise UserError(
+            f"{key}: no column '{name}' in the data.{nearest_name(name, names)} Columns: {', '.join(names)}."
+        )
+
+
+def class_codes(dataset: Dataset, column: str) -> tuple[Tensor, list[str] | None]:
+    """Labels as integers, (rows,) int64, and the class names where the column has them; a missing label is -1.
+
+    Strings are numbered in alphabetical order and are their own names; integers stay as they are.
+    """
+    feature = dataset.features[column]
+    values = dataset.select_columns([column])[:][column]
+    if isinstance(feature, ClassLabel):
+        names = list(feature.names)
+    elif _is_string(feature):
+        names = sorted({value for value in values if value is not None})
+        number = {name: code for code, name in enumerate(names)}
+        values = [number.get(value) for value in values]
+    else:
+        names = None
+    return torch.tensor([-1 if value is None else int(value) for value in values], dtype=torch.int64), names
+
+
+def group_codes(dataset: Dataset, column: str) -> Tensor:
+    """Groups numbered in sorted order of their values, (rows,) int64. Raises UserError for a row without a group."""
+    require_column(dataset, column, "data.group_column")
+    values = dataset.select_columns([column])[:][column]
+    if None in values:
+        raise UserError(
+            f"data.group_column: row {values.index(None)} has no value in column '{column}'; every row needs one."
+        )
+    array = np.asarray(values) if _is_scalar(dataset.features[column]) else np.empty(0, dtype=object)
+    if array.dtype == object:
+        raise UserError(
+            f"data.group_column: column '{column}' holds {_describe(dataset.features[column])}; "
+            "a group is one number or one string a row."
+        )
+    return torch.from_numpy(np.unique(array, return_inverse=True)[1].astype(np.int64))
+
+
+def first_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[str]:
+    """One caption a row: the string, or the first of a list of strings; "" where there is none."""
+    values = dataset.select_columns([column])[list(rows)][column]
+    return [(value[0] if value else "") if isinstance(value, list) else value or "" for value in values]
+
+
+def _find_image(dataset: Dataset) -> str:
+    features = dataset.features
+    typed = [name for name, feature in features.items() if isinstance(feature, Image)]
+    found = typed[0] if len(typed) == 1 else _first(features, IMAGE_NAMES, _is_image)
+    if found is None:
+        problem = f"several image columns ({', '.join(typed)})" if typed else "no image column found"
+        raise UserError(
+            f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {', '.join(features)}."
+        )
+    return found
+
+
+def _first(features: dict[str, Any], names: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
+    return next((name for name in names if name in features and fits(features[name])), None)
+
+
+def _only(features: dict[str, Any], fits: Callable[[Any], bool]) -> str | None:
+    names = [name for name, feature in features.items() if fits(feature)]
+    return names[0] if len(names) == 1 else None
+
+
+def _is_image(feature: Any) -> bool:
+    # Parquet files written without the Hub's metadata hold the bytes bare, or in a struct with the path.
+    if isinstance(feature, dict):
+        return "bytes" in feature and _is_image(feature["bytes"])
+    return isinstance(feature, Image) or (isinstance(feature, Value) and feature.dtype in ("binary", "large_binary"))
+
+
+def _is_label(feature: Any) -> bool:
+    if isinstance(feature, ClassLabel) or _is_string(feature):
+        return True
+    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool"))
+
+
+def _is_caption(feature: Any) -> bool:
+    return _is_string(feature) or _is_string(getattr(feature, "feature", None))
+
+
+def _is_string(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def _is_scalar(feature: Any) -> bool:
+    return isinstance(feature, Value | ClassLabel)
+
+
+def _describe(feature: Any) -> str:
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__

@@ -1,0 +1,105 @@
+"""From any image file to a tensor: orientation, mode, resize, centre crop, and the two number ranges."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from PIL import ImageOps
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import Image
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def to_float(pixels: Tensor) -> Image:
+    """uint8 0..255 to float32 [-1, 1]: x / 127.5 - 1, exact at both ends."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def to_uint8(images: Image) -> Tensor:
+    """The inverse of `to_float`: round((x + 1) * 127.5), values outside [-1, 1] clipped."""
+    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def flip_horizontal(images: Tensor) -> Tensor:
+    """Mirror left and right, (..., height, width): for training only, never in an audit."""
+    return images.flip(-1)
+
+
+def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tensor:
+    """A PIL image of any mode as uint8, (channels, resolution, resolution).
+
+    The EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled by 255 / 65535 and
+    floating-point grey in [0, 1] by 255; colours become grey by ITU-R 601 (one channel) and grey is repeated (three).
+    Then the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
+    already has the size keeps its pixels bit for bit.
+
+    Args:
+        image: Of any mode.
+        resolution: Side in pixels.
+        channels: 1 or 3.
+
+    Raises:
+        ValueError: The pixels have no known range (floating point outside [0, 1], integers outside 16 bits).
+    """
+    image = _as_mode(ImageOps.exif_transpose(image), MODES[channels])
+    if image.size != (resolution, resolution):
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        # One step over the centre square: the same as resize, then crop, without ever holding the long side.
+        image = image.resize(
+            (resolution, resolution), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        )
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels: int, row: int, column: str) -> Tensor:
+    """`to_pixels` of an undecoded image cell {"bytes": ..., "path": ...}.
+
+    Raises:
+        UserError: The cell is empty or can't be read as an image; names row, column and file.
+    """
+    where = f"data.source: row {row}, column '{column}'"
+    if record is None or (record.get("bytes") is None and not record.get("path")):
+        raise UserError(f"{where}: there is no image; take the row out of the data.")
+    data, path = record.get("bytes"), record.get("path")
+    try:
+        with PIL.Image.open(str(path) if data is None else io.BytesIO(data)) as image:
+            return to_pixels(image, resolution=resolution, channels=channels)
+    except Exception as error:  # Pillow's readers raise many kinds; for the user all mean that this image can't be read
+        file = f" ({path})" if path else ""
+        # Pillow's messages on bytes end in the address of a buffer, which tells nobody anything.
+        reason = str(error).split(" <_io")[0] or type(error).__name__
+        raise UserError(
+            f"{where}{file}: the image can't be read: {reason}. Mend it or take the row out of the data."
+        ) from error
+
+
+def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        image = _grey8(image)
+    elif image.has_transparency_data:
+        colour = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", colour.size, (255, 255, 255, 255))
+        image = PIL.Image.alpha_composite(white, colour).convert("RGB")
+    elif image.mode not in ("1", "L", "RGB"):
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _grey8(image: PIL.Image.Image) -> PIL.Image.Image:
+    values = np.array(image).astype(np.float64)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (values.min() >= 0 and values.max() <= top):
+        raise ValueError(
+            f"mode {image.mode} with values from {values.min():g} to {values.max():g}, outside 0..{top:g}; "
+            "store it with 8 or 16 bits"
+        )
+    return PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))

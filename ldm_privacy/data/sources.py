@@ -1,0 +1,243 @@
+"""Where images come from. A source gives one data set whose row number is the sample index."""
+
+import contextlib
+import glob
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import PIL.Image
+from datasets import ClassLabel, Dataset, DatasetDict, Features
+from sklearn.datasets import load_digits
+
+from ldm_privacy.data.columns import Columns, find_columns
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
+
+_LOCAL_COPY = (
+    "Name a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
+    "data.source.class=saved data.source.path=FOLDER"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(ABC):
+    """A data set of images.
+
+    Args:
+        image_column: Name of the column of images; found by its type and usual names when None.
+        label_column: Name of the column of class labels; found, or none, when None.
+        caption_column: Name of the column of captions; found, or none, when None.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    caption_column: str | None = None
+
+    @abstractmethod
+    def open(self) -> Dataset:
+        """The data set as it is stored."""
+
+    def load(self) -> Dataset:
+        """The data set with its image column undecoded ({"bytes", "path"} cells), so that a bad row can be named.
+
+        Nothing is written into the working directory; the Hugging Face cache (HF_HOME) holds what `datasets` prepares.
+
+        Raises:
+            UserError: There is no such data, or no such column.
+        """
+        with _quiet():
+            dataset = self.open().with_format(None)
+        if len(dataset) == 0:
+            raise UserError("data.source: the data set has no rows.")
+        return dataset.cast_column(self.columns(dataset).image, datasets.Image(decode=False))
+
+    def columns(self, dataset: Dataset) -> Columns:
+        """Where image, label and caption are in the loaded data set."""
+        return find_columns(dataset, image=self.image_column, label=self.label_column, caption=self.caption_column)
+
+
+@IMAGE_SOURCES.register("digits")
+class Digits(ImageSource):
+    """The 1,797 scans of handwritten digits inside scikit-learn: 8x8, grey, ten classes, no download.
+
+    The 17 grey levels 0..16 become round(level * 255 / 16), which loses nothing. Source: Alpaydin and Kaynak, 1998, UCI
+    "Optical Recognition of Handwritten Digits", test part.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def open(self) -> Dataset:
+        digits = load_digits()
+        scans = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
+        features = Features(
+            {"image": datasets.Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])}
+        )
+        cells = [{"bytes": _png(scan), "path": None} for scan in scans]
+        return Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)
+
+
+@IMAGE_SOURCES.register("hub")
+@dataclass(frozen=True, kw_only=True)
+class Hub(ImageSource):
+    """A data set of the Hugging Face Hub; its code is never run.
+
+    Args:
+        repo_id: Name on the Hub ("uoft-cs/cifar10").
+        split: Part of it ("train", "train[:1000]").
+        config_name: Which of its configurations, where it has several.
+        revision: Commit, tag or branch.
+    """
+
+    repo_id: str
+    split: str = "train"
+    config_name: str | None = None
+    revision: str | None = None
+
+    def open(self) -> Dataset:
+        try:
+            return datasets.load_dataset(self.repo_id, self.config_name, split=self.split, revision=self.revision)
+        except (OSError, datasets.exceptions.DatasetsError) as error:
+            offline = " HF_HUB_OFFLINE is set: unset it to download." if datasets.config.HF_HUB_OFFLINE else ""
+            raise UserError(
+                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} "
+                f"{_LOCAL_COPY}."
+            ) from error
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"data.source: '{self.repo_id}' (split '{self.split}', config_name {self.config_name}): {_line(error)}."
+            ) from error
+
+
+@IMAGE_SOURCES.register("folder")
+@dataclass(frozen=True, kw_only=True)
+class Folder(ImageSource):
+    """A folder of image files, rows in the order of their paths.
+
+    Subfolders are classes. A `metadata.jsonl` or `metadata.csv` in the folder, with `file_name`, adds captions, groups
+    and other columns; then its lines are the rows (the "imagefolder" format of Hugging Face datasets).
+
+    Args:
+        path: The folder.
+    """
+
+    path: str
+
+    def open(self) -> Dataset:
+        path = _existing_folder(self.path)
+        try:
+            # One pattern for everything: otherwise class folders called train or test would be taken for splits.
+            return datasets.load_dataset("imagefolder", data_dir=glob.escape(str(path)), data_files={"train": "**"})[
+                "train"
+            ]
+        except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise UserError(
+                f"data.source.path: no images can be read from the folder {path} ({_line(error)})."
+            ) from error
+
+
+@IMAGE_SOURCES.register("parquet")
+@dataclass(frozen=True, kw_only=True)
+class Parquet(ImageSource):
+    """Parquet files with a column of images (bytes), rows in the order of the files.
+
+    Args:
+        files: A path, a glob pattern, or a list of them; what a pattern matches is sorted by path.
+    """
+
+    files: str | list[str]
+
+    def open(self) -> Dataset:
+        files = []
+        for pattern in [self.files] if isinstance(self.files, str) else self.files:
+            expanded = os.path.expanduser(pattern)
+            matches = [expanded] if os.path.isfile(expanded) else sorted(glob.glob(expanded, recursive=True))
+            if not matches:
+                raise UserError(f"data.source.files: no file matches '{pattern}' (from the directory {os.getcwd()}).")
+            files += matches
+        if not files:
+            raise UserError("data.source.files: the list is empty; name at least one parquet file.")
+        try:
+            escaped = [glob.escape(os.path.abspath(file)) for file in files]
+            return datasets.load_dataset("parquet", data_files={"train": escaped}, split="train")
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            reason = _line(error.__cause__ or error)
+            raise UserError(f"data.source.files: can't read {', '.join(files)} as parquet ({reason}).") from error
+
+
+@IMAGE_SOURCES.register("saved")
+@dataclass(frozen=True, kw_only=True)
+class Saved(ImageSource):
+    """A data set written by `save_to_disk` of Hugging Face datasets.
+
+    Args:
+        path: The folder.
+        split: Which split, where the folder holds several.
+    """
+
+    path: str
+    split: str | None = None
+
+    def open(self) -> Dataset:
+        path = _existing_folder(self.path)
+        try:
+            saved = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise UserError(
+                f"data.source.path: {path} was not written by save_to_disk ({_line(error)}). "
+                "For a folder of image files use data.source.class=folder."
+            ) from error
+        if not isinstance(saved, DatasetDict):
+            if self.split is not None:
+                raise UserError(
+                    f"data.source.split: {path} holds one data set without splits; leave data.source.split out."
+                )
+            return saved
+        names = [str(name) for name in saved]
+        if self.split in names:
+            return saved[self.split]
+        if self.split is None and len(names) == 1:
+            return saved[names[0]]
+        problem = (
+            f"there is no split '{self.split}' in {path}.{nearest_name(self.split, names)}"
+            if self.split
+            else "missing."
+        )
+        raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the progress bars of `datasets` off: they would tear the run's own."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _existing_folder(path: str) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"data.source.path: there is no folder {folder}.")
+    return folder
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,42 @@
+"""Metrics of membership inference: pure functions of scores (higher = member) and labels; member is positive."""
+
+from ldm_privacy.metrics.attack_success_rate import attack_success_rate, attack_success_rate_interval
+from ldm_privacy.metrics.auroc import auroc, auroc_interval
+from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_difference
+from ldm_privacy.metrics.checks import check_scores
+from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
+from ldm_privacy.metrics.placements import placements
+from ldm_privacy.metrics.resampling import clopper_pearson
+from ldm_privacy.metrics.roc import roc_curve
+from ldm_privacy.metrics.tpr_at_fpr import (
+    TprAtFpr,
+    resolvable,
+    threshold_at_fpr,
+    tnr_at_fnr,
+    tpr_at_fpr,
+    tpr_at_fpr_interval,
+)
+from ldm_privacy.metrics.tpr_at_threshold import RatesAtThreshold, tpr_at_threshold
+
+__all__ = [
+    "MembershipMetrics",
+    "PairedDifference",
+    "RatesAtThreshold",
+    "TprAtFpr",
+    "attack_success_rate",
+    "attack_success_rate_interval",
+    "auroc",
+    "auroc_difference",
+    "auroc_interval",
+    "check_scores",
+    "clopper_pearson",
+    "membership_metrics",
+    "placements",
+    "resolvable",
+    "roc_curve",
+    "threshold_at_fpr",
+    "tnr_at_fnr",
+    "tpr_at_fpr",
+    "tpr_at_fpr_interval",
+    "tpr_at_threshold",
+]

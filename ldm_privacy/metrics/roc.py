@@ -1,0 +1,34 @@
+"""The receiver operating characteristic."""
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.metrics.checks import check_scores
+
+
+def roc_curve(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ROC curve at every distinct score, for the rule "member where score >= threshold".
+
+    The scores are used as they are: nothing is squashed into [0, 1], which would merge large scores.
+
+    Args:
+        score: (samples,), higher = member.
+        is_member: (samples,) bool.
+
+    Returns:
+        FPR, TPR (both rising from 0 to 1) and thresholds (falling, the first infinite), each (distinct scores + 1,)
+        float64.
+
+    Raises:
+        UserError: see `check_scores`.
+    """
+    score, is_member = check_scores(score, is_member)
+    ordered, order = score.sort(descending=True)
+    threshold, num_tied = torch.unique_consecutive(ordered, return_counts=True)
+    last = num_tied.cumsum(0) - 1
+    num_true = is_member[order].cumsum(0)[last]
+    num_false = last + 1 - num_true
+    origin = torch.zeros(1, dtype=torch.float64, device=score.device)
+    fpr = torch.cat([origin, num_false.double() / num_false[-1]])
+    tpr = torch.cat([origin, num_true.double() / num_true[-1]])
+    return fpr, tpr, torch.cat([origin + torch.inf, threshold])

@@ -1,0 +1,43 @@
+"""The plan of a run: config, data, networks and cost, before anything is trained."""
+
+from rich.console import Console
+from rich.table import Table
+
+from ldm_privacy.assemble import Experiment
+from ldm_privacy.models.denoiser import num_parameters
+
+
+def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> None:
+    """Print the resolved config, the split's sizes, parameter counts and the cost in network passes.
+
+    A training step counts as three passes per sample: one forward, two for the gradient.
+    """
+    console.print(config_yaml, markup=False, highlight=False)
+    console.print(experiment.describe(), highlight=False)
+    config = experiment.config
+    experiment.check()
+    autoencoder = experiment.build_autoencoder()
+    shape = experiment.latent_shape(autoencoder)
+    network = experiment.network(shape)
+    split, audited = experiment.data.split, len(experiment.audited_index)
+    sizes = {"members": len(split.member_index), "public": len(split.public_index)}
+    stage_1 = sum(sizes.values()) if config.autoencoder.train_on == "all" else sizes[config.autoencoder.train_on]
+    attacks = experiment.attacks()
+    per_sample = sum(attack.num_queries(len(config.audit.timesteps)) for attack in attacks.values())
+    num_audits = 1 + -(-config.trainer.max_epochs // config.audit.every_n_epochs)
+    variants = 2 if config.data.flip else 1
+    probes = config.audit.influence.arguments.get("num_probes")
+
+    table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
+    table.add_row("stage 1", "autoencoder", f"{3 * stage_1 * config.autoencoder.max_epochs:,}")
+    table.add_row("encoding", "encoder", f"{variants * sizes['members'] + audited:,}")
+    if probes is not None:
+        table.add_row(f"influence, {probes} probes", "decoder, backward", f"{audited * probes:,}")
+    table.add_row("stage 2", "denoiser", f"{3 * sizes['members'] * config.trainer.max_epochs:,}")
+    table.add_row(f"{num_audits} audits of {audited} samples", "denoiser", f"{num_audits * audited * per_sample:,}")
+    console.print(table)
+    console.print(
+        f"Autoencoder {num_parameters(autoencoder):,} parameters; denoiser {num_parameters(network):,} parameters; "
+        f"latents {tuple(shape)}, D = {shape.numel()}.",
+        highlight=False,
+    )

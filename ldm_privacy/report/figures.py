@@ -1,0 +1,87 @@
+"""Pictures of an audit, by matplotlib; colours from the Okabe-Ito palette, which the colour-blind can tell apart."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ldm_privacy.audit import AuditReport
+from ldm_privacy.metrics import roc_curve
+from ldm_privacy.types import Image
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+
+
+def roc_figure(report: AuditReport, *, title: str) -> Figure:
+    """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
+    figure, panels = _panels(report, title)
+    for attack, axis in panels.items():
+        rows = [row for row in report.rows if row.key.attack == attack]
+        floor = 1 / len(report.reported_membership)
+        for place, row in enumerate(rows):
+            fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
+            axis.plot(
+                fpr.clamp_min(floor),
+                tpr.clamp_min(floor),
+                color=PALETTE[place % len(PALETTE)],
+                linestyle=STYLES[place % len(STYLES)],
+                label=f"{row.key.mask} ({row.metrics.auroc.value:.3f})",
+            )
+        diagonal = np.geomspace(floor, 1, 50)
+        axis.plot(diagonal, diagonal, color="0.7", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
+        axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
+        axis.legend(title="mask (AUROC)", loc="lower right", fontsize="small")
+    return figure
+
+
+def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
+    """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
+    figure, panels = _panels(report, title)
+    for attack, axis in panels.items():
+        for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
+            timesteps = report.timesteps[attack]
+            colour = PALETTE[place % len(PALETTE)]
+            if not timesteps or row.timestep is None:
+                axis.axhline(row.metrics.auroc.value, color=colour, label=row.key.mask)
+                continue
+            style = STYLES[place % len(STYLES)]
+            axis.plot(timesteps, row.auroc_by_timestep, color=colour, linestyle=style, label=row.key.mask)
+            axis.plot(row.timestep, row.metrics.auroc.value, "o", color=colour, markersize=5)
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
+        axis.legend(title="mask", fontsize="small")
+    return figure
+
+
+def image_grid(image: Image, *, columns: int | None = None) -> np.ndarray:
+    """Images in [-1, 1] side by side as one uint8 array (height, width, 3), a pixel of white between them."""
+    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
+    if pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    return _tile(pixels, columns or math.ceil(math.sqrt(len(pixels))))
+
+
+def _tile(pixels: Tensor, columns: int) -> np.ndarray:
+    count, channels, height, width = pixels.shape
+    rows = math.ceil(count / columns)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
+    for place, picture in enumerate(pixels):
+        top, left = place // columns * (height + 1), place % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = picture.permute(1, 2, 0).numpy()
+    return canvas
+
+
+def _panels(report: AuditReport, title: str) -> tuple[Figure, dict[str, Axes]]:
+    attacks = list(dict.fromkeys(row.key.attack for row in report.rows))
+    columns = min(3, len(attacks))
+    rows = math.ceil(len(attacks) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[len(attacks) :]:
+        axis.remove()
+    figure.suptitle(title)
+    return figure, dict(zip(attacks, axes))

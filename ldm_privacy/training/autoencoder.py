@@ -1,0 +1,69 @@
+"""Stage 1: the KL autoencoder."""
+
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from ldm_privacy.training.stepwise import StepwiseModule
+
+
+class AutoencoderModule(StepwiseModule):
+    """Trains an AutoencoderKL: reconstruction + kl_weight * mean KL.
+
+    loss = mean |x - x'| (or squared) + kl_weight * KL averaged over all latent numbers (Rao, Qu, Moyer, 2511.20592). The
+    latent is sampled from the posterior; noise and flips of a step come from (seed, epoch, step).
+
+    Args:
+        autoencoder: The network.
+        images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once.
+        reconstruction: "l1" or "l2".
+        kl_weight: beta.
+        flip: Mirror each image with probability 1/2.
+        batch_size, learning_rate, weight_decay, seed: See `StepwiseModule`.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL,
+        images: Tensor,
+        *,
+        reconstruction: Literal["l1", "l2"] = "l1",
+        kl_weight: float = 1e-2,
+        flip: bool = True,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-2,
+        seed: int = 0,
+    ):
+        super().__init__(
+            stage="autoencoder",
+            num_samples=len(images),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            seed=seed,
+        )
+        self.autoencoder = autoencoder
+        self.images = images
+        self.reconstruction = reconstruction
+        self.kl_weight = kl_weight
+        self.flip = flip
+
+    def on_fit_start(self) -> None:
+        self.images = self.images.to(self.device)
+
+    def loss(self, indices: Tensor) -> dict[str, Tensor]:
+        """One encoder and one decoder pass, forward and backward."""
+        image = self.images[indices].float() / 127.5 - 1
+        if self.flip:
+            mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
+            image = torch.where(mirrored, image.flip(-1), image)
+        posterior = self.autoencoder.encode(image).latent_dist
+        mean, log_variance = posterior.mean, posterior.logvar
+        latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        error = self.autoencoder.decode(latent).sample - image
+        reconstruction = error.abs().mean() if self.reconstruction == "l1" else error.square().mean()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return {"loss": reconstruction + self.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}

@@ -1,0 +1,69 @@
+"""The folder of one run and the names in it."""
+
+from pathlib import Path
+
+from ldm_privacy.errors import UserError
+
+
+class RunFolder:
+    """`runs/<name>/` and what lies in it.
+
+    Attributes:
+        path: The folder.
+        config: The resolved config, config.yaml.
+        metrics: metrics.csv, tidy: stage,epoch,series,value.
+        split: split.npz, who is a member.
+        autoencoder: The finished autoencoder as a diffusers folder; it exists once stage 1 is done.
+        checkpoints: Folder of checkpoints; `last`, `before_onset` and `autoencoder_last` lie in it.
+        influence: Folder of the influence store.
+        figures: Folder of pictures.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.split = path / "split.npz"
+        self.autoencoder = path / "autoencoder"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.before_onset = self.checkpoints / "before-onset.ckpt"
+        self.autoencoder_last = self.checkpoints / "autoencoder-last.ckpt"
+        self.influence = path / "influence"
+        self.figures = path / "figures"
+
+    @classmethod
+    def create(cls, output_dir: Path, name: str) -> "RunFolder":
+        """Make the folder `name`, or the next free of `name-2`, `name-3`, ...: no run is ever written over.
+
+        Raises:
+            UserError: The name is no file name, or the folder can't be made.
+        """
+        if not name or name != Path(name).name or name.startswith("."):
+            raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_'.")
+        number = 1
+        while True:
+            path = output_dir / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not output_dir.is_dir():
+                    raise UserError(f"output_dir: '{output_dir}' is a file, not a folder.") from None
+                number += 1
+                continue
+            except OSError as error:
+                raise UserError(f"output_dir: '{path}' can't be made ({error.strerror}).") from None
+            folder = cls(path)
+            folder.checkpoints.mkdir()
+            folder.figures.mkdir()
+            return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run. Raises UserError where there is none."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UserError(f"resume: '{path}' is no run: it has no config.yaml. Name a folder like runs/digits.")
+        folder.checkpoints.mkdir(exist_ok=True)
+        folder.figures.mkdir(exist_ok=True)
+        return folder

@@ -1,0 +1,75 @@
+"""Train an autoencoder and a latent diffusion model, and watch them memorize."""
+
+from pathlib import Path
+
+from callbacks.checkpoints import Interrupted
+from callbacks.stages import Stages
+from ldm_privacy.assemble import Experiment
+from ldm_privacy.config import Composed, compose, finish, merge, parse_overrides, read_yaml
+from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
+from ldm_privacy.data import Split
+from ldm_privacy.errors import UserError
+from ldm_privacy.plan import print_plan
+from ldm_privacy.report.tables import print_result
+from ldm_privacy.report.terminal import console, progress, run_program
+from ldm_privacy.training.loggers import TidyLogger, wandb_logger
+from ldm_privacy.training.run_folder import RunFolder
+
+USAGE = """
+python train.py --config digits.yaml [key=value ...]     train; key=value changes the config
+python train.py --config digits.yaml dry_run=true        print the plan and stop
+python train.py resume=runs/digits                       go on after a stop
+"""
+
+
+def main(arguments: list[str]) -> int:
+    line = parse(arguments, words=("resume", "dry_run"))
+    if line.help:
+        print_help(USAGE, console)
+        return 0
+    if "resume" in line.words:
+        run = RunFolder.open(Path(line.words["resume"]))
+        allow_only(line.overrides, ("trainer.", "audit."), "a resumed run keeps its stored config")
+        composed = finish(merge(read_yaml(run.config), parse_overrides(line.overrides)))
+        split = Split.load(run.split) if run.split.exists() else None
+        return fit(composed, run, Experiment(composed.config, progress, split=split), resume=True)
+    if line.config is None:
+        raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
+    composed = compose(line.config, line.overrides)
+    experiment = Experiment(composed.config, progress)
+    if line.flag("dry_run"):
+        print_plan(experiment, composed.to_yaml(), console)
+        return 0
+    experiment.check()
+    run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
+    if run.path.name != composed.config.name:
+        console.print(f"{composed.config.output_dir}/{composed.config.name} exists already; this run is {run.path}.")
+    run.config.write_text(composed.to_yaml())
+    experiment.data.split.save(run.split)
+    return fit(composed, run, experiment, resume=False)
+
+
+def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: bool) -> int:
+    """Both stages, then the table."""
+    config = composed.config
+    console.print(experiment.describe(), highlight=False)
+    wandb = wandb_logger(
+        run.path,
+        mode=config.wandb.mode,
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        config={**composed.tree, "split_hash": experiment.data.split.hash},
+        resume=resume,
+    )
+    stages = Stages(experiment, composed, run, TidyLogger(run.metrics), wandb)
+    try:
+        audit = stages.denoiser(stages.autoencoder())
+    except Interrupted:
+        console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+        return 130
+    print_result(audit, run, console)
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
