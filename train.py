@@ -10,7 +10,7 @@ from ldm_privacy.config.command_line import allow_only, entry_names, parse, prin
 from ldm_privacy.data import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.plan import print_plan
-from ldm_privacy.report.tables import print_result
+from ldm_privacy.report.tables import INTERVAL_NOTE, audit_table, onset_sentence
 from ldm_privacy.report.terminal import console, progress, run_program
 from ldm_privacy.training.loggers import TidyLogger, wandb_logger
 from ldm_privacy.training.run_folder import RunFolder
@@ -19,6 +19,14 @@ USAGE = """
 python train.py --config digits.yaml [key=value ...]     train; key=value changes the config
 python train.py --config digits.yaml dry_run=true        print the plan and stop
 python train.py resume=runs/digits                       go on after a stop
+"""
+
+NEXT = """
+{run}/metrics.csv          every curve
+{run}/figures/             ROC, AUROC over timesteps, samples, reconstructions
+{run}/checkpoints/         last.ckpt, before-onset.ckpt
+wandb leet {run}/wandb     the curves in the terminal
+python evaluate.py ckpt={run}/checkpoints/last.ckpt
 """
 
 
@@ -67,7 +75,12 @@ def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: b
     except Interrupted:
         console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
         return 130
-    print_result(audit, run, console)
+    assert audit.report is not None
+    title = f"{run.path.name}, epoch {audit.audited_epoch}"
+    console.print(audit_table(audit.report, title=title, confidence=config.audit.confidence))
+    console.print(INTERVAL_NOTE, highlight=False)
+    console.print(onset_sentence(audit.onset_key, audit.onset.onset_epoch, audit.rise), highlight=False)
+    console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

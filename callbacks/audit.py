@@ -1,6 +1,7 @@
 """Audits in training: before the first step, every n epochs, and after the last."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ldm_privacy.audit import Audit, AuditReport
-from ldm_privacy.onset import OnsetDetector
+from ldm_privacy.onset import OnsetDetector, Rise
 from ldm_privacy.training.denoiser import finished_epochs
 from ldm_privacy.training.stepwise import log_series
-from ldm_privacy.types import AuditBatch, AuditKey, Estimate
+from ldm_privacy.types import AuditBatch, AuditKey
 
 
 class MemorizationAudit(Callback):
@@ -39,7 +40,7 @@ class MemorizationAudit(Callback):
         self.onset_key = onset_key
         self.on_report = on_report
         self.report: AuditReport | None = None
-        self.rise: Estimate | None = None
+        self.rise: Rise | None = None
         self.audited_epoch = -1
         self.best: dict[str, tuple[float, int]] = {}
         self._baseline: Tensor | None = None
@@ -77,9 +78,11 @@ class MemorizationAudit(Callback):
         if self._baseline is None:
             self._baseline = scores
         elif len(self._baseline) == len(scores):  # a resumed run may audit other samples; then there is no pairing
-            self.rise = self.onset.update_scores(epoch, scores, self._baseline, report.reported_membership)
+            self.rise = self.onset.update_scores(
+                epoch, scores, self._baseline, report.reported_membership, group=report.reported_group
+            )
             prefix = f"memorization/{self.onset_key}/rise"
-            series |= {prefix: self.rise.value, f"{prefix}_lower": self.rise.lower, f"{prefix}_upper": self.rise.upper}
+            series |= {prefix: self.rise.value, f"{prefix}_lower": self.rise.lower}
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
@@ -105,7 +108,7 @@ class MemorizationAudit(Callback):
             "baseline": self._baseline,
             "best": {key: list(value) for key, value in self.best.items()},
             "audited_epoch": self.audited_epoch,
-            "rise": None if self.rise is None else [self.rise.value, self.rise.lower, self.rise.upper],
+            "rise": None if self.rise is None else asdict(self.rise),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -114,4 +117,4 @@ class MemorizationAudit(Callback):
         self._baseline = None if baseline is None else torch.as_tensor(baseline)
         self.best = {key: (value[0], value[1]) for key, value in state_dict["best"].items()}
         self.audited_epoch = state_dict["audited_epoch"]
-        self.rise = None if state_dict["rise"] is None else Estimate(*state_dict["rise"])
+        self.rise = None if state_dict["rise"] is None else Rise(**state_dict["rise"])

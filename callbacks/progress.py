@@ -10,6 +10,8 @@ from rich.console import Console
 class ProgressBar(RichProgressBar):
     """Lightning's rich bar with this program's words, and lines that can be printed above it.
 
+    Where the output is no terminal the bar stays out of the trainer, and `say` prints all the same.
+
     Args:
         stage: "autoencoder" or "denoiser".
         console: Where the bar and the lines go.

@@ -140,17 +140,18 @@ class Stages:
     def _trainer(self, max_epochs: int, callbacks: list[Callback], *, num_sanity_val_steps: int) -> Trainer:
         config = self.experiment.config.trainer
         loggers: list[Logger] = [self.tidy, *([self.wandb] if self.wandb is not None else [])]
-        self.experiment.device  # an accelerator that isn't there is refused before Lightning looks for it
+        _ = self.experiment.device  # an accelerator that isn't there is refused before Lightning looks for it
         return Trainer(
             max_epochs=max_epochs,
             accelerator=config.accelerator,
             devices=1,
             precision=config.precision,
             gradient_clip_val=config.gradient_clip,
-            callbacks=callbacks,
+            callbacks=[each for each in callbacks if console.is_terminal or not isinstance(each, ProgressBar)],
             logger=loggers,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=False,
+            enable_progress_bar=console.is_terminal,
             enable_checkpointing=True,
             default_root_dir=self.run.path,
         )

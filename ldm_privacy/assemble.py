@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
@@ -16,7 +16,7 @@ from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
 from ldm_privacy.audit import Audit, AuditReport, MaskRule, SampleTable
 from ldm_privacy.config import Config
-from ldm_privacy.data import ImageData, Split, is_calibration
+from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import InfluenceStore, stream_influence
 from ldm_privacy.models.autoencoder import autoencoder_from_state
@@ -33,8 +33,15 @@ from ldm_privacy.training.checkpoint import FORMAT, RECORD
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import AuditBatch, AuditKey
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""progress(description, total) is a context that gives a function of the number done so far."""
+
+class Done(Protocol):
+    """Called with the number done so far, and the number in all where that wasn't known before."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[Done]]
+"""progress(description, total) shows a bar while its context lasts; total 0 = not known yet."""
 
 
 class Experiment:
@@ -81,10 +88,9 @@ class Experiment:
             index_file=config.index_file,
             group_column=config.group_column,
             seed=self.config.seed,
-            split=self._split,
         )
         with self.progress("Reading images", 0) as done:
-            data.prepare(progress=done)
+            data.prepare(progress=done, split=self._split)
         return data
 
     def build_autoencoder(self) -> AutoencoderKL:
@@ -160,7 +166,8 @@ class Experiment:
             self.masks(),
             SampleTable(audited.sample_index.cpu(), estimate.influence.cpu()),
             config.timesteps,
-            self._is_calibration,
+            self.data.is_calibration,
+            groups=self.data.groups,
             seed=self.config.seed,
             confidence=config.confidence,
             num_bootstrap=config.num_bootstrap,
@@ -263,9 +270,7 @@ class Experiment:
         Raises:
             UserError: Whatever the config gets wrong that its types don't show.
         """
-        self.device  # noqa: B018
-        self.onset_key  # noqa: B018
-        self.data  # noqa: B018
+        _ = self.device, self.onset_key, self.data
         self.scheduler()
         self.attacks()
         self.masks()
@@ -284,8 +289,8 @@ class Experiment:
             f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public; "
             f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
         ]
-        if self.data.duplicates.num_removed:
-            lines.append(str(self.data.duplicates))
+        if (found := str(self.data.duplicates)) != "no identical images":
+            lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
         return "\n".join(lines)
 
     def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> AuditReport:
@@ -305,9 +310,6 @@ class Experiment:
                 done(num_done := num_done + len(batch.sample_index))
         return audit.compute()
 
-    def _is_calibration(self, sample_index: Tensor) -> Tensor:
-        return is_calibration(sample_index, self.config.seed, group=self.data.groups(sample_index))
-
     def _influence_settings(self, latent_space: LatentSpace) -> dict[str, Any]:
         component = self.config.audit.influence
         return {
@@ -323,6 +325,4 @@ class Experiment:
 
     def _encode(self, function: Callable[[Tensor], Tensor], index: Tensor, description: str) -> Tensor:
         with self.progress(description, len(index)) as done:
-            return encode_images(
-                function, self.data.images, index, batch_size=self.config.audit.batch_size, progress=done
-            )
+            return encode_images(function, self.data.images, index, batch_size=self.config.audit.batch_size, progress=done)

@@ -77,6 +77,7 @@ class AuditReport:
     Attributes:
         sample_index, is_member, is_calibration: (samples,).
         timesteps: Per attack, the timesteps of its scores; empty for attacks with one number for all.
+        group: (samples,) group numbers, or None.
         scores: (timesteps, samples) membership scores per attack and mask, higher = member.
         rows: One per attack and mask, in the order of the config.
     """
@@ -84,6 +85,7 @@ class AuditReport:
     sample_index: Tensor
     is_member: Tensor
     is_calibration: Tensor
+    group: Tensor | None
     timesteps: dict[str, list[int]]
     scores: dict[AuditKey, Tensor]
     rows: list[AuditRow]
@@ -104,6 +106,11 @@ class AuditReport:
         """is_member of the reporting half, ascending by sample index."""
         return self.is_member[~self.is_calibration]
 
+    @property
+    def reported_group(self) -> Tensor | None:
+        """Groups of the reporting half, ascending by sample index."""
+        return None if self.group is None else self.group[~self.is_calibration]
+
     def series(self) -> dict[str, float]:
         """All curves: name -> value."""
         return {name: value for row in self.rows for name, value in row.series().items()}
@@ -120,9 +127,9 @@ class Audit:
         influence: Per audited sample.
         timesteps: That every attack queries.
         is_calibration: (samples,) sample indices -> bool: who chooses the timestep. Stable over audits.
+        groups: (samples,) sample indices -> group numbers, or None; intervals then resample whole groups.
         seed: Of the attacks' noise and the bootstrap.
         confidence, num_bootstrap: Of the intervals.
-        memory_budget: Denoiser inputs per pass, at most; see `attack_statistics`.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class Audit:
         timesteps: Sequence[int],
         is_calibration: Callable[[Tensor], Tensor],
         *,
+        groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
         seed: int = 0,
         confidence: float = 0.95,
         num_bootstrap: int = 1000,
@@ -142,6 +150,7 @@ class Audit:
         self.influence = influence
         self.timesteps = list(timesteps)
         self.is_calibration = is_calibration
+        self.groups = groups
         self.seed = seed
         self.confidence = confidence
         self.num_bootstrap = num_bootstrap
@@ -204,6 +213,8 @@ class Audit:
                     )
         scores = {key: torch.cat(parts, dim=1)[:, order] for key, parts in self._scores.items()}
         timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
+        group = self.groups(sample_index)
+        reported_group = None if group is None else group[~is_calibration]
         rows = []
         for key, score in scores.items():
             by_timestep = auroc(score[:, ~is_calibration], is_member[~is_calibration])
@@ -213,12 +224,13 @@ class Audit:
                 score[chosen, ~is_calibration],
                 is_member[~is_calibration],
                 confidence=self.confidence,
+                group=reported_group,
                 num_bootstrap=self.num_bootstrap,
                 seed=self.seed,
             )
             labels = timesteps[key.attack] or [None]
             rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
-        return AuditReport(sample_index, is_member, is_calibration, timesteps, scores, rows)
+        return AuditReport(sample_index, is_member, is_calibration, group, timesteps, scores, rows)
 
     def _masks_of(self, attack: str) -> list[str]:
         if self.attacks[attack].maskable:

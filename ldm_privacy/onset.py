@@ -112,9 +112,7 @@ class OnsetDetector:
         epochs = list(self._lower_by_epoch)
         look = epochs.index(epoch) + 1 if epoch in self._lower_by_epoch else self.num_looks + 1
         confidence = self.confidence_at(look)
-        rise = auroc_difference(
-            score, baseline_score, is_member, confidence=confidence, alternative="greater", group=group
-        )
+        rise = auroc_difference(score, baseline_score, is_member, confidence=confidence, alternative="greater", group=group)
         onset_epoch = self.update(epoch, rise.lower)
         return Rise(epoch, look, confidence, rise.value, rise.lower, onset_epoch)
 

@@ -12,7 +12,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 def nearest_name(wrong: str, names: Sequence[str]) -> str:
     """A hint for an unknown name: " Did you mean 'x'?", or "" when nothing is close."""
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

@@ -1,7 +1,6 @@
 """Checking config nodes against the signature of what they build: unknown keys, missing keys, wrong types."""
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -87,7 +86,8 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise UserError(f"{key}: {reason}, got {value!r} (wanted {_type_name(annotation)}).") from None
+        reason = reason.removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
+        raise UserError(f"{key}: {value!r} {reason}.") from None
 
 
 def check_section(schema: type, node: Any, key: str = "") -> Any:
@@ -106,7 +106,7 @@ def check_section(schema: type, node: Any, key: str = "") -> Any:
         if name not in known:
             raise unknown_key(key, str(name), known)
         field, path = known[name], join(key, str(name))
-        if is_dataclass(hints[name]):
+        if is_dataclass(hints[name]) and "registry" not in field.metadata:
             values[name] = check_section(typing.cast(type, hints[name]), value, path)
         elif "registry" in field.metadata:
             registry, provided = field.metadata["registry"], field.metadata.get("provided", ())
@@ -143,9 +143,3 @@ def unknown_key(key: str, name: str, known: Iterable[str]) -> UserError:
 def join(key: str, name: str) -> str:
     """'audit' and 'masks' -> 'audit.masks'."""
     return f"{key}.{name}" if key else name
-
-
-def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("collections.abc.", "")

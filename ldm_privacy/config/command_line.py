@@ -89,7 +89,7 @@ def _add_keys(table: Table, section: type, prefix: str) -> None:
     hints = typing.get_type_hints(section)
     assert is_dataclass(section)
     for entry in fields(section):
-        if is_dataclass(hints[entry.name]):
+        if is_dataclass(hints[entry.name]) and "registry" not in entry.metadata:
             _add_keys(table, typing.cast(type, hints[entry.name]), f"{prefix}{entry.name}.")
             continue
         registry = entry.metadata.get("registry")

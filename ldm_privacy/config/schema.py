@@ -4,7 +4,9 @@ Every field has its help text in its metadata: `--help` prints them.
 """
 
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ldm_privacy.config.check import Component
 from ldm_privacy.registry import (
@@ -16,6 +18,8 @@ from ldm_privacy.registry import (
     MASK_RULES,
     Registry,
 )
+
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _option(text: str, default: Any = MISSING, *, many: dict[str, str] | list[Any] | None = None) -> Any:
@@ -33,11 +37,11 @@ class DataConfig:
     """Images and who is a member."""
 
     source: Component = _component("where the images come from", IMAGE_SOURCES)
-    resolution: int = _option("height and width that images are brought to")
+    resolution: PositiveInt = _option("height and width that images are brought to")
     channels: Literal[1, 3] = _option("1 = grey, 3 = colour")
-    num_members: int | None = _option("training images; null = all of the index file", None)
-    num_heldout: int | None = _option("images that are never trained on; null = all of the index file", None)
-    num_public: int = _option("further images, disjoint from both, for the autoencoder", 0)
+    num_members: PositiveInt | None = _option("training images; null = all of the index file", None)
+    num_heldout: PositiveInt | None = _option("images that are never trained on; null = all of the index file", None)
+    num_public: NonNegativeInt = _option("further images, disjoint from both, for the autoencoder", 0)
     index_file: str | None = _option(".npz with mia_train_idxs and mia_eval_idxs: a published split", None)
     group_column: str | None = _option("column whose groups (patients, identities) stay on one side", None)
     flip: bool = _option("mirror images in training (never in an audit)", True)
@@ -49,12 +53,12 @@ class AutoencoderConfig:
 
     network: Component = _component("the autoencoder", AUTOENCODERS, provided=("image_channels", "resolution"))
     train_on: Literal["members", "public", "all"] = _option("all = members and public, never held-out", "members")
-    max_epochs: int = _option("epochs of this stage (0 with a pretrained network)", 120)
-    batch_size: int = _option("images per step", 128)
-    learning_rate: float = _option("of AdamW", 2e-4)
-    weight_decay: float = _option("of AdamW", 1e-2)
+    max_epochs: NonNegativeInt = _option("epochs of this stage (0 with a pretrained network)", 120)
+    batch_size: PositiveInt = _option("images per step", 128)
+    learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
+    weight_decay: NonNegativeFloat = _option("of AdamW", 1e-2)
     reconstruction: Literal["l1", "l2"] = _option("reconstruction loss", "l1")
-    kl_weight: float = _option("beta: weight of the KL averaged over all latent numbers", 1e-2)
+    kl_weight: NonNegativeFloat = _option("beta: weight of the KL averaged over all latent numbers", 1e-2)
 
 
 @dataclass
@@ -66,14 +70,14 @@ class DenoiserConfig:
         "latent coordinates, computed from the members", "scaling_factor"
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
-    num_train_timesteps: int = _option("length of the noise schedule", 1000)
+    num_train_timesteps: PositiveInt = _option("length of the noise schedule", 1000)
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = _option("noise schedule", "linear")
-    beta_start: float = _option("first beta", 1e-4)
-    beta_end: float = _option("last beta", 2e-2)
-    batch_size: int = _option("latents per step", 128)
-    learning_rate: float = _option("of AdamW", 2e-4)
-    weight_decay: float = _option("of AdamW", 1e-4)
-    ema_decay: float | None = _option("decay of the averaged weights that audits and samples use; null = no averaging", None)
+    beta_start: Share = _option("first beta", 1e-4)
+    beta_end: Share = _option("last beta", 2e-2)
+    batch_size: PositiveInt = _option("latents per step", 128)
+    learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
+    weight_decay: NonNegativeFloat = _option("of AdamW", 1e-4)
+    ema_decay: Share | None = _option("decay of the averaged weights that audits and samples use; null = no averaging", None)
 
 
 @dataclass
@@ -82,7 +86,7 @@ class OnsetConfig:
 
     attack: str | None = _option("label of the attack; null = the first", None)
     mask: str = _option("label of the mask", "all")
-    num_consecutive: int = _option("audits in a row that the rise must hold", 2)
+    num_consecutive: PositiveInt = _option("audits in a row that the rise must hold", 2)
 
 
 @dataclass
@@ -92,12 +96,12 @@ class AuditConfig:
     attacks: dict[str, Component] = _component("label: attack", ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", MASK_RULES, provided=("seed",), many=True)
     influence: Component = _component("estimator of the pullback metric's diagonal", INFLUENCE_ESTIMATORS, provided=("seed",))
-    timesteps: list[int] = _option("timesteps that every attack queries; one is chosen on the calibration half")
-    every_n_epochs: int = _option("audits before the first step, every n epochs, and after the last")
-    max_samples: int | None = _option("audited members and audited held-out samples, at most; null = all", None)
-    batch_size: int = _option("samples per audit batch (memory)", 512)
-    confidence: float = _option("of all intervals", 0.95)
-    num_bootstrap: int = _option("resamples of the bootstrap intervals", 1000)
+    timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
+    every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
+    max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
+    batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
+    confidence: Share = _option("of all intervals", 0.95)
+    num_bootstrap: PositiveInt = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
 
 
@@ -105,13 +109,13 @@ class AuditConfig:
 class TrainerConfig:
     """Lightning's trainer."""
 
-    max_epochs: int = _option("epochs of the denoiser")
+    max_epochs: PositiveInt = _option("epochs of the denoiser")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = _option("where it runs", "auto")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
-    gradient_clip: float | None = _option("largest gradient norm; null = no clipping", 1.0)
-    checkpoint_every_n_minutes: float = _option("beside the checkpoint at every audit", 5.0)
-    num_sample_images: int = _option("generated images per audit, and reconstructions; 0 = none", 16)
-    num_sampling_steps: int = _option("DDIM steps of the generated images", 50)
+    gradient_clip: PositiveFloat | None = _option("largest gradient norm; null = no clipping", 1.0)
+    checkpoint_every_n_minutes: PositiveFloat = _option("beside the checkpoint at every audit", 5.0)
+    num_sample_images: NonNegativeInt = _option("generated images per audit, and reconstructions; 0 = none", 16)
+    num_sampling_steps: PositiveInt = _option("DDIM steps of the generated images", 50)
 
 
 @dataclass
@@ -133,7 +137,7 @@ class Config:
     audit: AuditConfig = field(metadata={"help": "audits"})
     trainer: TrainerConfig = field(metadata={"help": "trainer"})
     name: str = _option("name of the run's folder; the config's name by default")
-    seed: int = _option("the one seed of everything", 0)
+    seed: NonNegativeInt = _option("the one seed of everything", 0)
     output_dir: str = _option("where run folders are made", "runs")
     plugins: list[str] = _option("modules to import, for attacks and networks of your own", many=[])
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"help": "Weights & Biases"})

@@ -51,9 +51,7 @@ def find_columns(
             raise UserError(f"data.source: column '{name}' is not {kind} but {_describe(features[name])}.")
     return Columns(
         image or _find_image(dataset),
-        label
-        or _first(features, LABEL_NAMES, _is_label)
-        or _only(features, lambda feature: isinstance(feature, ClassLabel)),
+        label or _first(features, LABEL_NAMES, _is_label) or _only(features, lambda feature: isinstance(feature, ClassLabel)),
         caption or _first(features, CAPTION_NAMES, _is_caption),
     )
 
@@ -62,9 +60,7 @@ def require_column(dataset: Dataset, name: str, key: str) -> None:
     """UserError with the columns there are, and the nearest, where the data set has no column of that name."""
     if name not in dataset.column_names:
         names = dataset.column_names
-        raise UserError(
-            f"{key}: no column '{name}' in the data.{nearest_name(name, names)} Columns: {', '.join(names)}."
-        )
+        raise UserError(f"{key}: no column '{name}' in the data.{nearest_name(name, names)} Columns: {', '.join(names)}.")
 
 
 def class_codes(dataset: Dataset, column: str) -> tuple[Tensor, list[str] | None]:
@@ -90,9 +86,7 @@ def group_codes(dataset: Dataset, column: str) -> Tensor:
     require_column(dataset, column, "data.group_column")
     values = dataset.select_columns([column])[:][column]
     if None in values:
-        raise UserError(
-            f"data.group_column: row {values.index(None)} has no value in column '{column}'; every row needs one."
-        )
+        raise UserError(f"data.group_column: row {values.index(None)} has no value in column '{column}'; every row needs one.")
     array = np.asarray(values) if _is_scalar(dataset.features[column]) else np.empty(0, dtype=object)
     if array.dtype == object:
         raise UserError(
@@ -114,9 +108,7 @@ def _find_image(dataset: Dataset) -> str:
     found = typed[0] if len(typed) == 1 else _first(features, IMAGE_NAMES, _is_image)
     if found is None:
         problem = f"several image columns ({', '.join(typed)})" if typed else "no image column found"
-        raise UserError(
-            f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {', '.join(features)}."
-        )
+        raise UserError(f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {', '.join(features)}.")
     return found
 
 

@@ -56,12 +56,9 @@ def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split) -> Dupli
         The record; nothing depends on the order of the rows. One hash per image.
     """
     digest = {
-        int(index): hashlib.sha256(image.numpy().tobytes()).digest()
-        for index, image in zip(sample_index.tolist(), pixels)
+        int(index): hashlib.sha256(image.numpy().tobytes()).digest() for index, image in zip(sample_index.tolist(), pixels)
     }
-    members, heldout, public = (
-        index.tolist() for index in (split.member_index, split.heldout_index, split.public_index)
-    )
+    members, heldout, public = (index.tolist() for index in (split.member_index, split.heldout_index, split.public_index))
     first_member: dict[bytes, int] = {}
     for index in members:
         first_member.setdefault(digest[index], index)

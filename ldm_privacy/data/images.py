@@ -53,9 +53,7 @@ def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tens
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         # One step over the centre square: the same as resize, then crop, without ever holding the long side.
-        image = image.resize(
-            (resolution, resolution), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-        )
+        image = image.resize((resolution, resolution), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 

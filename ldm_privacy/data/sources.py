@@ -77,9 +77,7 @@ class Digits(ImageSource):
     def open(self) -> Dataset:
         digits = load_digits()
         scans = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
-        features = Features(
-            {"image": datasets.Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])}
-        )
+        features = Features({"image": datasets.Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])})
         cells = [{"bytes": _png(scan), "path": None} for scan in scans]
         return Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)
 
@@ -134,13 +132,9 @@ class Folder(ImageSource):
         path = _existing_folder(self.path)
         try:
             # One pattern for everything: otherwise class folders called train or test would be taken for splits.
-            return datasets.load_dataset("imagefolder", data_dir=glob.escape(str(path)), data_files={"train": "**"})[
-                "train"
-            ]
+            return datasets.load_dataset("imagefolder", data_dir=glob.escape(str(path)), data_files={"train": "**"})["train"]
         except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(
-                f"data.source.path: no images can be read from the folder {path} ({_line(error)})."
-            ) from error
+            raise UserError(f"data.source.path: no images can be read from the folder {path} ({_line(error)}).") from error
 
 
 @IMAGE_SOURCES.register("parquet")
@@ -196,20 +190,14 @@ class Saved(ImageSource):
             ) from error
         if not isinstance(saved, DatasetDict):
             if self.split is not None:
-                raise UserError(
-                    f"data.source.split: {path} holds one data set without splits; leave data.source.split out."
-                )
+                raise UserError(f"data.source.split: {path} holds one data set without splits; leave data.source.split out.")
             return saved
         names = [str(name) for name in saved]
         if self.split in names:
             return saved[self.split]
         if self.split is None and len(names) == 1:
             return saved[names[0]]
-        problem = (
-            f"there is no split '{self.split}' in {path}.{nearest_name(self.split, names)}"
-            if self.split
-            else "missing."
-        )
+        problem = f"there is no split '{self.split}' in {path}.{nearest_name(self.split, names)}" if self.split else "missing."
         raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
 
 

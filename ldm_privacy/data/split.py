@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,7 @@ class Split:
     def __post_init__(self) -> None:
         for field, index in self._parts().items():
             if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-                raise UserError(
-                    f"split: {field} must be a list of row numbers, got {index.dtype} {tuple(index.shape)}."
-                )
+                raise UserError(f"split: {field} must be a list of row numbers, got {index.dtype} {tuple(index.shape)}.")
             object.__setattr__(self, field, index.detach().to("cpu", torch.int64).sort().values)
         for field, index in self._parts().items():
             outside = index[(index < 0) | (index >= self.num_rows)]
@@ -121,7 +120,7 @@ class Split:
     def load(path: str | os.PathLike[str]) -> "Split":
         """The inverse of `save`; nothing in the file is ever run."""
         arrays = _read_npz(path, (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY, "num_rows"))
-        return Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays[PUBLIC_KEY], int(arrays["num_rows"].sum()))
+        return Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays[PUBLIC_KEY], int(arrays["num_rows"][0]))
 
 
 def draw_split(
@@ -155,9 +154,7 @@ def draw_split(
             f"{total} rows together, but the source has {num_rows}; lower one of them."
         )
     if group is not None:
-        return _draw_groups(
-            num_rows, {"members": num_members, "heldout": num_heldout, "public": num_public}, seed, group
-        )
+        return _draw_groups(num_rows, {"members": num_members, "heldout": num_heldout, "public": num_public}, seed, group)
     order = _random_order(num_rows, seed)
     heldout = order[num_rows - num_heldout :]
     return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
@@ -213,9 +210,7 @@ def split_from_index_file(
     ):
         wanted = len(index) if count is None else count
         if not 1 <= wanted <= len(index):
-            raise UserError(
-                f"data.{key}={wanted}: {path} names {len(index)} of them; at least 1 is needed, at most all."
-            )
+            raise UserError(f"data.{key}={wanted}: {path} names {len(index)} of them; at least 1 is needed, at most all.")
         parts.append(order[torch.isin(order, index)][:wanted])
     if not 0 <= num_public <= int(free.sum()):
         raise UserError(
@@ -271,9 +266,10 @@ def _take_groups(group: Tensor, free: Tensor, count: int, side: str, seed: int) 
 def _read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array")
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise UserError(f"index file {file}: a single array; an .npz file with {' and '.join(keys)} is needed.")
+        with loaded as stored:
             missing = [key for key in keys if key not in stored]
             if missing:
                 raise UserError(
@@ -282,10 +278,11 @@ def _read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, 
             arrays = {key: stored[key] for key in keys}
     except FileNotFoundError:
         raise UserError(f"index file {file}: there is no such file.") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        # What numpy says of a ValueError advises to load pickles; that advice must not reach the user.
+        reason = "it is something else, or holds pickled objects" if isinstance(error, ValueError) else str(error)
         raise UserError(
-            f"index file {file}: not a readable .npz file of number arrays ({error}); "
-            f"it needs the arrays {', '.join(keys)}."
+            f"index file {file}: not a readable .npz file of number arrays ({reason}); it needs the arrays {', '.join(keys)}."
         ) from error
     for key, array in arrays.items():
         if array.dtype.kind not in "iu" or array.ndim != 1:

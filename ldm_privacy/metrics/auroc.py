@@ -93,9 +93,7 @@ def auroc_interval(
         lower, upper = np.quantile(areas, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
         return Estimate(value, float(lower), float(upper))
     member_placement, heldout_placement = placements(score, is_member)
-    variance = float(
-        member_placement.var() / member_placement.numel() + heldout_placement.var() / heldout_placement.numel()
-    )
+    variance = float(member_placement.var() / member_placement.numel() + heldout_placement.var() / heldout_placement.numel())
     centre = np.log(value / (1.0 - value))
     half_width = stats.norm.isf((1.0 - confidence) / 2) * np.sqrt(variance) / (value * (1.0 - value))
     lower, upper = special.expit([centre - half_width, centre + half_width])

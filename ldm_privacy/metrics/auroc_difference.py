@@ -36,6 +36,9 @@ def auroc_difference(
     (DeLong, DeLong & Clarke-Pearson, Biometrics 1988): what the two attacks share on a sample cancels. With `group`,
     sums over a group take the place of single terms (Obuchowski, Biometrics 1997, for groups that lie on one side).
 
+    The interval is normal in the difference itself: simulated coverage at nominal 95 % is 93-97 % at 100 per side
+    while both AUROCs are below 0.95, less where one is close to 1 (87 % at 0.998 and 100 per side, 94 % at 417).
+
     Zero variance: identical scores differ by 0, [0, 0], p = 1. Otherwise all placements differ by the same d (one
     score separates the sides perfectly, the other not at all, say), and k = min(members, held-out) disjoint pairs all
     show it. With L = tail^(1 / k), tail = (1 - confidence) / 2 or 1 - confidence, the exact bounds are `d L - (1 -

@@ -50,9 +50,7 @@ def check_scores(score: Tensor, is_member: Tensor, sample_index: Tensor | None =
 def check_same_samples(score_a: Tensor, score_b: Tensor) -> None:
     """Raises UserError where two paired score vectors have different lengths."""
     if score_a.shape != score_b.shape:
-        raise UserError(
-            f"paired scores have shapes {tuple(score_a.shape)} and {tuple(score_b.shape)}: score the same samples."
-        )
+        raise UserError(f"paired scores have shapes {tuple(score_a.shape)} and {tuple(score_b.shape)}: score the same samples.")
 
 
 def check_share(name: str, value: float) -> float:

@@ -54,9 +54,7 @@ def membership_metrics(
     score, is_member = score.cpu(), is_member.cpu()
     num_members = int(is_member.sum())
     return MembershipMetrics(
-        auroc=auroc_interval(
-            score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
-        ),
+        auroc=auroc_interval(score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed),
         asr=attack_success_rate_interval(
             score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
         ),

@@ -18,9 +18,7 @@ class RatesAtThreshold:
     threshold: float
 
 
-def tpr_at_threshold(
-    score: Tensor, is_member: Tensor, threshold: float, *, confidence: float = 0.95
-) -> RatesAtThreshold:
+def tpr_at_threshold(score: Tensor, is_member: Tensor, threshold: float, *, confidence: float = 0.95) -> RatesAtThreshold:
     """TPR and realised FPR at a threshold carried over from a calibration half (`threshold_at_fpr` there).
 
     Clopper-Pearson intervals: exact, because neither side had a say in the threshold. At a threshold chosen on these

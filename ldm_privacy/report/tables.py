@@ -1,8 +1,10 @@
 """An audit in the terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ldm_privacy.audit import AuditReport
+from ldm_privacy.onset import Rise
 from ldm_privacy.types import AuditKey, Estimate
 
 INTERVAL_NOTE = (
@@ -16,12 +18,16 @@ def audit_table(report: AuditReport, *, title: str, confidence: float = 0.95) ->
     """Attack x mask: AUROC, TPR@1%FPR and ASR with intervals, the chosen timestep, and the oracle's AUROC."""
     num_members = int(report.reported_membership.sum())
     num_heldout = len(report.reported_membership) - num_members
-    table = Table(title=f"{title} ({num_members} members, {num_heldout} held-out reported)", title_justify="left")
-    table.add_column("attack / mask", no_wrap=True)
-    for column in (f"AUROC [{confidence:.0%}]", "TPR@1%FPR", "ASR"):
+    table = Table(
+        title=f"{title}: {num_members} members, {num_heldout} held-out reported, {confidence:.0%} intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("attack/mask", "AUROC", "TPR@1%FPR", "ASR"):
         table.add_column(column, no_wrap=True)
     table.add_column("t", justify="right")
-    table.add_column("oracle AUROC", justify="right")
+    table.add_column("oracle", justify="right")
     attack = None
     for row in report.rows:
         if attack is not None and row.key.attack != attack:
@@ -29,27 +35,40 @@ def audit_table(report: AuditReport, *, title: str, confidence: float = 0.95) ->
         attack = row.key.attack
         table.add_row(
             str(row.key),
-            str(row.metrics.auroc),
-            str(row.metrics.tpr_at_1fpr),
-            str(row.metrics.asr),
+            short(row.metrics.auroc),
+            short(row.metrics.tpr_at_1fpr),
+            short(row.metrics.asr),
             "-" if row.timestep is None else str(row.timestep),
-            f"{row.oracle_auroc:.3f}",
+            _digits(row.oracle_auroc),
         )
     return table
+
+
+def short(estimate: Estimate) -> str:
+    """An estimate with its bounds in few characters: .812 [.74,.87]."""
+    return f"{_digits(estimate.value)} [{_digits(estimate.lower, 2)},{_digits(estimate.upper, 2)}]"
+
+
+def _digits(value: float, places: int = 3) -> str:
+    return f"{value:.{places}f}".removeprefix("0")
 
 
 def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
     """One audit in one line: the AUROC of each attack with each mask."""
     attacks: dict[str, list[str]] = {}
     for row in report.rows:
-        attacks.setdefault(row.key.attack, []).append(f"{row.key.mask} {row.metrics.auroc.value:.3f}")
+        attacks.setdefault(row.key.attack, []).append(f"{row.key.mask} {_digits(row.metrics.auroc.value)}")
     parts = [f"{attack}: {', '.join(values)}" for attack, values in attacks.items()]
     return f"epoch {epoch:>{width}}  AUROC  " + "  |  ".join(parts)
 
 
-def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Estimate | None) -> str:
+def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) -> str:
     """When memorization set in, in words."""
-    if onset_epoch is None:
-        return f"No memorization onset of {key}: its AUROC did not rise above the untrained denoiser's for certain."
-    tail = "" if rise is None else f" (rise of the AUROC at the last audit: {rise})"
-    return f"Memorization onset of {key}: epoch {onset_epoch}{tail}."
+    if onset_epoch is not None:
+        return f"Memorization onset ({key}): epoch {onset_epoch}."
+    if rise is None:
+        return f"Memorization onset ({key}): there was no audit after the untrained denoiser's."
+    return (
+        f"Memorization onset ({key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at the "
+        f"last audit, its lower bound {rise.lower:+.3f}."
+    )

@@ -50,9 +50,7 @@ class StepwiseModule(LightningModule):
         seed: Of batches and all noise.
     """
 
-    def __init__(
-        self, *, stage: str, num_samples: int, batch_size: int, learning_rate: float, weight_decay: float, seed: int
-    ):
+    def __init__(self, *, stage: str, num_samples: int, batch_size: int, learning_rate: float, weight_decay: float, seed: int):
         super().__init__()
         self.stage = stage
         self.num_samples = num_samples

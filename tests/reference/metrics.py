@@ -48,8 +48,8 @@ def thresholds(member, heldout):
 def roc_curve(member, heldout):
     """FPR and TPR, threshold by threshold."""
     cuts = thresholds(member, heldout)
-    fpr = [np.mean([y >= cut for y in heldout]) for cut in cuts]
-    tpr = [np.mean([x >= cut for x in member]) for cut in cuts]
+    fpr = [np.mean(np.asarray(heldout) >= cut) for cut in cuts]
+    tpr = [np.mean(np.asarray(member) >= cut) for cut in cuts]
     return np.array(fpr), np.array(tpr), np.array(cuts)
 
 
@@ -86,13 +86,24 @@ def naive_bootstrap_tpr(member, heldout, target_fpr, num_bootstrap, generator):
     return np.array(strict), np.array(loose)
 
 
+def naive_bootstrap_asr(member, heldout, num_bootstrap, generator):
+    """Best balanced accuracy of resampled scores, and what its threshold gives on the scores themselves."""
+    rates, worths = [], []
+    for _ in range(num_bootstrap):
+        fpr, tpr, cuts = roc_curve(generator.choice(member, size=len(member)), generator.choice(heldout, size=len(heldout)))
+        best = np.argmax(tpr - fpr)
+        rates.append((tpr[best] + 1 - fpr[best]) / 2)
+        worths.append((np.mean(member >= cuts[best]) + 1 - np.mean(heldout >= cuts[best])) / 2)
+    return np.array(rates), np.array(worths)
+
+
 def naive_group_bootstrap_auroc(groups_of_members, groups_of_heldout, num_bootstrap, generator):
     """AUROC of scores pooled from resampled groups; each argument is a list of arrays, one per group."""
     areas = []
     for _ in range(num_bootstrap):
-        x = np.concatenate([groups_of_members[i] for i in generator.integers(len(groups_of_members), size=len(groups_of_members))])
-        y = np.concatenate([groups_of_heldout[i] for i in generator.integers(len(groups_of_heldout), size=len(groups_of_heldout))])
-        areas.append(placements(x, y)[0].mean())
+        x = [groups_of_members[i] for i in generator.integers(len(groups_of_members), size=len(groups_of_members))]
+        y = [groups_of_heldout[i] for i in generator.integers(len(groups_of_heldout), size=len(groups_of_heldout))]
+        areas.append(placements(np.concatenate(x), np.concatenate(y))[0].mean())
     return np.array(areas)
 
 

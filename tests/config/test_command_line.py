@@ -1,0 +1,45 @@
+"""The command line."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ldm_privacy.config.command_line import allow_only, parse, print_help
+from ldm_privacy.errors import UserError
+
+
+def test_words_options_and_overrides_are_told_apart():
+    line = parse(["--config", "digits.yaml", "a.b=1", "resume=runs/x", "--help"], words=("resume",))
+    assert (line.config, line.help, line.words, line.overrides) == ("digits.yaml", True, {"resume": "runs/x"}, ["a.b=1"])
+    assert parse(["--config=digits.yaml"], words=()).config == "digits.yaml"
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(UserError, match=r"'--confg': unknown option. Did you mean '--config'\?"):
+        parse(["--confg", "digits.yaml"], words=())
+
+
+def test_config_without_a_name_lists_the_configs():
+    with pytest.raises(UserError, match=r"name a config. In configs/: .*digits.yaml"):
+        parse(["--config"], words=())
+
+
+def test_a_flag_is_true_or_false():
+    assert parse(["dry_run=true"], words=("dry_run",)).flag("dry_run")
+    assert not parse([], words=("dry_run",)).flag("dry_run")
+    with pytest.raises(UserError, match="dry_run: 'ja' is neither true nor false"):
+        parse(["dry_run=ja"], words=("dry_run",)).flag("dry_run")
+
+
+def test_overrides_outside_the_allowed_sections_are_refused():
+    allow_only(["audit.batch_size=3"], ("audit.", "trainer."), "why")
+    with pytest.raises(UserError, match=r"'data.num_members' can't be changed here: why. Allowed: audit\.\*, trainer\.\*"):
+        allow_only(["data.num_members=3"], ("audit.", "trainer."), "why")
+
+
+def test_help_lists_configs_keys_and_registered_names():
+    text = io.StringIO()
+    print_help("usage", Console(file=text, width=200))
+    for expected in ("digits.yaml", "cifar10.yaml", "trainer.max_epochs", "audit.onset.num_consecutive", "sima", "unet"):
+        assert expected in text.getvalue()

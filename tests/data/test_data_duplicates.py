@@ -1,0 +1,68 @@
+"""Identical images: found, counted, and taken out of the held-out side."""
+
+import pytest
+import torch
+
+from ldm_privacy.data import Split, find_duplicates, remove_duplicates
+from ldm_privacy.errors import UserError
+
+
+def split_of(members, heldout, public=()):
+    return Split(*(torch.tensor(list(rows), dtype=torch.int64) for rows in (members, heldout, public)), 100)
+
+
+def pixels_of(kinds):
+    """One random image for each number; equal numbers are equal images."""
+    generator = torch.Generator().manual_seed(0)
+    different = torch.randint(0, 256, (max(kinds) + 1, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    return different[torch.tensor(kinds)]
+
+
+#         members      held-out        public
+ROWS = [10, 11, 12, 20, 21, 22, 23, 30, 31, 32]
+KINDS = [0, 1, 0, 0, 5, 1, 0, 1, 5, 7]
+SPLIT = split_of(ROWS[:3], ROWS[3:7], ROWS[7:])
+
+
+def test_counts_and_pairs():
+    found = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
+    assert found.pairs.tolist() == [[10, 20], [11, 22], [10, 23]]
+    assert (found.num_heldout_copies, found.num_member_repeats) == (3, 1)
+    assert (found.num_public_member, found.num_public_heldout) == (1, 2)
+    assert "3 held-out images are copies of members" in str(found)
+
+
+def test_held_out_copies_are_taken_out_and_nothing_else():
+    cleaned = remove_duplicates(SPLIT, find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT))
+    assert cleaned.heldout_index.tolist() == [21]
+    assert torch.equal(cleaned.member_index, SPLIT.member_index)
+    assert torch.equal(cleaned.public_index, SPLIT.public_index)
+    assert cleaned.num_rows == SPLIT.num_rows
+    again = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), cleaned)
+    assert again.num_heldout_copies == 0
+
+
+def test_order_of_the_rows_changes_nothing():
+    order = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(1))
+    one = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
+    two = find_duplicates(pixels_of(KINDS)[order], torch.tensor(ROWS)[order], SPLIT)
+    assert torch.equal(one.pairs, two.pairs)
+    assert one.content_hash == two.content_hash
+
+
+def test_one_changed_byte_is_another_image():
+    pixels = pixels_of([0, 0])
+    split = split_of([1], [2])
+    before = find_duplicates(pixels, torch.tensor([1, 2]), split)
+    pixels = pixels.clone()
+    pixels[1, 2, 3, 3] ^= 1
+    after = find_duplicates(pixels, torch.tensor([1, 2]), split)
+    assert (before.num_heldout_copies, after.num_heldout_copies) == (1, 0)
+    assert before.content_hash != after.content_hash
+    assert str(after) == "no identical images"
+
+
+def test_no_held_out_image_left():
+    found = find_duplicates(pixels_of([0, 0, 0]), torch.tensor([1, 2, 3]), split_of([1], [2, 3]))
+    with pytest.raises(UserError, match="all 2 held-out images are identical to members"):
+        remove_duplicates(split_of([1], [2, 3]), found)

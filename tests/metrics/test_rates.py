@@ -1,0 +1,315 @@
+"""TPR at a small FPR, its mirror image, rates at a fixed threshold, ASR and the ROC curve."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import (
+    attack_success_rate,
+    attack_success_rate_interval,
+    check_scores,
+    clopper_pearson,
+    membership_metrics,
+    resolvable,
+    roc_curve,
+    threshold_at_fpr,
+    tnr_at_fnr,
+    tpr_at_fpr,
+    tpr_at_fpr_interval,
+    tpr_at_threshold,
+)
+from ldm_privacy.metrics.resampling import SideResampler
+from ldm_privacy.metrics.tpr_at_fpr import bootstrap_tpr, num_false_positives
+from tests.reference import metrics as reference
+
+RARE = 1e-4
+
+
+def make(generator, num_members, num_heldout, shift=1.0, decimals=None):
+    """Normal scores in random sample order, optionally rounded so that there are ties."""
+    is_member = generator.permutation(np.arange(num_members + num_heldout) < num_members)
+    score = generator.normal(size=is_member.size) + shift * is_member
+    return torch.from_numpy(score if decimals is None else score.round(decimals)), torch.from_numpy(is_member)
+
+
+def sides(score, is_member):
+    return score[is_member].numpy(), score[~is_member].numpy()
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+@pytest.mark.parametrize("target", [0.001, 0.01, 0.07, 0.29, 0.57])
+def test_rates_equal_the_loop_over_thresholds(decimals, target):
+    # 100 held-out: 0.07, 0.29 and 0.57 times 100 all miss an integer by a rounding error.
+    score, is_member = make(np.random.default_rng(0), 60, 100, decimals=decimals)
+    member, heldout = sides(score, is_member)
+    assert float(tpr_at_fpr(score, is_member, target)) == pytest.approx(reference.tpr_at_fpr(member, heldout, target))
+    assert float(tnr_at_fnr(score, is_member, target)) == pytest.approx(reference.tnr_at_fnr(member, heldout, target))
+    asr = reference.attack_success_rate(member, heldout)
+    assert float(attack_success_rate(score, is_member)) == pytest.approx(asr, abs=1e-14)
+    threshold = float(threshold_at_fpr(score, is_member, target))
+    assert np.mean(heldout > threshold) <= target + 1e-11
+
+
+def test_tpr_and_tnr_are_mirror_images_and_differ_on_skewed_scores():
+    score, is_member = make(np.random.default_rng(1), 300, 300)
+    skewed = score.exp()
+    assert tnr_at_fnr(score, is_member, 0.05) == tpr_at_fpr(-score, ~is_member, 0.05)
+    # Half of the members far out: easy to name some members, impossible to clear held-out samples.
+    outlying = torch.where(is_member & (torch.arange(600) % 2 == 0), skewed + 1000, torch.rand(600).double())
+    assert tpr_at_fpr(outlying, is_member) > 0.4
+    assert tnr_at_fnr(outlying, is_member) < 0.1
+
+
+def test_rates_are_batched_and_survive_increasing_maps(monkeypatch):
+    module = importlib.import_module("ldm_privacy.metrics.attack_success_rate")
+    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 600)
+    generator = np.random.default_rng(2)
+    _, is_member = make(generator, 130, 120)
+    score = torch.from_numpy(generator.normal(size=(2, 3, 250)).round(1))
+    for metric in (tpr_at_fpr, tnr_at_fnr, attack_success_rate):
+        batched = metric(score, is_member)
+        assert batched.shape == (2, 3)
+        for i in range(2):
+            for j in range(3):
+                assert batched[i, j] == metric(score[i, j], is_member)
+        assert torch.equal(metric(4000 + 10 * score, is_member), batched)
+        order = torch.from_numpy(generator.permutation(250))
+        assert torch.equal(metric(score[..., order], is_member[order]), batched)
+
+
+def test_attack_success_rate_is_one_half_for_constant_or_reversed_scores():
+    is_member = torch.arange(30) < 10
+    assert attack_success_rate(torch.zeros(30), is_member) == 0.5
+    assert attack_success_rate(-is_member.double(), is_member) == 0.5
+    assert attack_success_rate(is_member.double(), is_member) == 1.0
+
+
+def test_roc_curve_equals_sklearn_and_the_loop_at_magnitude_4000():
+    score, is_member = make(np.random.default_rng(3), 70, 90, decimals=1)
+    score = 4000 + 100 * score
+    fpr, tpr, threshold = roc_curve(score, is_member)
+    expected = sklearn_metrics.roc_curve(is_member, score, drop_intermediate=False)
+    for ours, theirs, slow in zip((fpr, tpr, threshold), expected, reference.roc_curve(*sides(score, is_member))):
+        np.testing.assert_allclose(ours, theirs, atol=1e-15)
+        np.testing.assert_allclose(ours, slow, atol=1e-15)
+    assert float(torch.trapezoid(tpr, fpr)) == pytest.approx(sklearn_metrics.roc_auc_score(is_member, score))
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+@pytest.mark.parametrize("num_heldout", [80, 230])
+def test_direct_bootstrap_has_the_law_of_resampling_the_scores(decimals, num_heldout):
+    generator = np.random.default_rng(4)
+    member, heldout = sides(*make(generator, 50, num_heldout, decimals=decimals))
+    num_draws = 3000
+    for group in (None, np.arange(num_heldout)):
+        pair = (SideResampler(50, None if group is None else np.arange(50)), SideResampler(num_heldout, group))
+        direct = bootstrap_tpr(member, heldout, 0.0125, num_draws, generator, pair)
+        naive = reference.naive_bootstrap_tpr(member, heldout, 0.0125, num_draws, generator)
+        for ours, theirs in zip(direct, naive):
+            # Kolmogorov-Smirnov, conservative for a discrete law.
+            assert stats.ks_2samp(ours, theirs).pvalue > RARE
+            spread = np.sqrt((ours.var() + theirs.var()) / num_draws)
+            assert abs(ours.mean() - theirs.mean()) <= 4 * spread
+
+
+def test_direct_bootstrap_draws_the_exact_law_of_the_threshold():
+    # All members lie between the second and the third largest held-out score: the TPR is 1 where the threshold of a resample
+    # is the third or a lower one, that is, where fewer than `order` of its 6 draws are among the first two.
+    member, heldout = np.full(7, 4.5), np.arange(1.0, 7.0)
+    sides_of_singles = (SideResampler(7), SideResampler(6))
+    draws = bootstrap_tpr(member, heldout, 2 / 6, 20_000, np.random.default_rng(14), sides_of_singles)
+    for order, draw in zip((2, 3), draws):
+        probability = stats.binom.cdf(order - 1, 6, 2 / 6)
+        assert set(np.unique(draw)) == {0.0, 1.0}
+        assert stats.binomtest(int(draw.sum()), 20_000, probability).pvalue > RARE
+
+
+# A quantile of 4,000 draws lies, 9,999 times in 10,000, between these quantiles of 4,000 others.
+SLACK = 4 * np.sqrt(2 * 0.025 * 0.975 / 4000)
+
+
+def test_interval_of_tpr_takes_its_ends_from_both_sides_of_the_threshold():
+    score, is_member = make(np.random.default_rng(15), 300, 200, shift=2.0)
+    member, heldout = sides(score, is_member)
+    result = tpr_at_fpr_interval(score, is_member, 0.02, num_bootstrap=4000)
+    strict, loose = reference.naive_bootstrap_tpr(member, heldout, 0.02, 4000, np.random.default_rng(16))
+    assert np.quantile(strict, 0.025 - SLACK) <= result.lower <= np.quantile(strict, 0.025 + SLACK)
+    assert np.quantile(loose, 0.975 - SLACK) <= result.upper <= np.quantile(loose, 0.975 + SLACK)
+    assert result.lower < np.quantile(loose, 0.025 - SLACK)
+
+
+@pytest.mark.parametrize("decimals", [None, 0])
+def test_interval_of_asr_equals_the_bootstrap_by_loops(decimals):
+    score, is_member = make(np.random.default_rng(17), 25, 30, decimals=decimals)
+    result = attack_success_rate_interval(score, is_member, num_bootstrap=4000)
+    rates, worths = reference.naive_bootstrap_asr(*sides(score, is_member), 4000, np.random.default_rng(18))
+    excess = rates - worths
+    assert np.quantile(excess, 0.975 - SLACK) <= result.value - result.lower <= np.quantile(excess, 0.975 + SLACK)
+    assert np.quantile(rates, 0.025 - SLACK) <= 2 * result.value - result.upper <= np.quantile(rates, 0.025 + SLACK)
+
+
+def test_interval_of_asr_of_constant_scores_is_not_a_point():
+    result = attack_success_rate_interval(torch.zeros(90), torch.arange(90) < 40)
+    assert (result.value, result.lower) == (0.5, 0.5)
+    assert result.upper == pytest.approx(1 - 0.05 ** (1 / 40) / 2)
+
+
+def test_interval_of_tpr_carries_the_threshold():
+    score, is_member = make(np.random.default_rng(5), 2000, 2000)
+    result = tpr_at_fpr_interval(score, is_member)
+    fixed = clopper_pearson(result.value * 2000, 2000)
+    assert result.value == float(tpr_at_fpr(score, is_member))
+    assert result.upper - result.lower > 1.5 * (fixed.upper - fixed.lower)
+    assert result.num_heldout_above == 20
+    assert float((score[is_member] > result.threshold).double().mean()) == result.value
+    assert tpr_at_fpr_interval(score, is_member, seed=1) != result
+    assert tpr_at_fpr_interval(score, is_member) == result
+
+
+def test_interval_of_tpr_never_collapses_and_says_when_it_knows_nothing():
+    is_member = torch.arange(1000) < 500
+    perfect = tpr_at_fpr_interval(is_member.double(), is_member)
+    assert (perfect.value, perfect.upper) == (1.0, 1.0)
+    assert perfect.lower <= clopper_pearson(500, 500).lower < 1.0
+    nothing = tpr_at_fpr_interval(-is_member.double(), is_member)
+    assert (nothing.value, nothing.lower) == (0.0, 0.0)
+    assert nothing.upper >= clopper_pearson(0, 500).upper > 0.0
+    # (1 - 0.01)^367 > 2.5 % >= (1 - 0.01)^368
+    for num_heldout, is_bounded in ((367, False), (368, True)):
+        result = tpr_at_fpr_interval(*make(np.random.default_rng(13), 400, num_heldout, shift=9.0))
+        assert (result.lower > 0) == is_bounded
+
+
+def test_interval_of_tpr_grows_with_groups():
+    score, is_member = make(np.random.default_rng(6), 200, 600)
+    copies, is_member_copy = score.repeat_interleave(4), is_member.repeat_interleave(4)
+    group = torch.arange(800).repeat_interleave(4)
+    plain = tpr_at_fpr_interval(copies, is_member_copy, 0.05)
+    grouped = tpr_at_fpr_interval(copies, is_member_copy, 0.05, group=group)
+    assert grouped.value == plain.value
+    assert grouped.upper - grouped.lower > 1.4 * (plain.upper - plain.lower)
+
+
+def test_resolvable_needs_one_false_positive():
+    assert resolvable(0.01, 100)
+    assert not resolvable(0.01, 99)
+    assert resolvable(0.07, 100)
+    # 0.29 * 100 = 28.999999999999996
+    assert [num_false_positives(share, 100) for share in (0.07, 0.29, 0.295, 0.57)] == [7, 29, 29, 57]
+
+
+def test_clopper_pearson_equals_scipy():
+    for num_hits in (0, 1, 17, 29, 30):
+        ours = clopper_pearson(num_hits, 30, confidence=0.9)
+        theirs = stats.binomtest(num_hits, 30).proportion_ci(0.9, method="exact")
+        assert (ours.lower, ours.upper) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_carried_over_threshold_has_exact_rates():
+    generator = np.random.default_rng(7)
+    threshold = float(threshold_at_fpr(*make(generator, 400, 400), 0.05))
+    score, is_member = make(generator, 300, 200)
+    rates = tpr_at_threshold(score, is_member, threshold)
+    member, heldout = sides(score, is_member)
+    assert rates.tpr == clopper_pearson(int((member > threshold).sum()), 300)
+    assert rates.fpr == clopper_pearson(int((heldout > threshold).sum()), 200)
+    # On the samples that chose it, the same threshold gives back the target's TPR and at most its FPR.
+    own_threshold = float(threshold_at_fpr(score, is_member, 0.05))
+    own = tpr_at_threshold(score, is_member, own_threshold)
+    assert own.tpr.value == float(tpr_at_fpr(score, is_member, 0.05))
+    assert own.fpr.value <= 0.05
+
+
+@pytest.mark.parametrize(("num_samples", "shift"), [(100, 1.0), (417, 0.0), (417, 1.0), (417, 3.0)])
+def test_interval_of_tpr_covers_where_clopper_pearson_does_not(num_samples, shift):
+    generator = np.random.default_rng(8)
+    num_runs, truth = 400, reference.normal_truth(shift)["tpr"]
+    misses = fixed_misses = 0
+    for seed in range(num_runs):
+        score, is_member = make(generator, num_samples, num_samples, shift)
+        result = tpr_at_fpr_interval(score, is_member, seed=seed, num_bootstrap=400)
+        misses += not result.lower <= truth <= result.upper
+        fixed = tpr_at_threshold(score, is_member, result.threshold).tpr
+        fixed_misses += not fixed.lower <= truth <= fixed.upper
+    assert misses <= stats.binom.isf(RARE, num_runs, 0.05)
+    if shift == 1.0:
+        assert fixed_misses > 0.2 * num_runs
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_interval_of_asr_covers_where_plain_percentiles_do_not(shift):
+    generator = np.random.default_rng(9)
+    num_runs, truth = 200, reference.normal_truth(shift)["asr"]
+    misses = value_above = 0
+    for seed in range(num_runs):
+        result = attack_success_rate_interval(*make(generator, 200, 200, shift), seed=seed, num_bootstrap=200)
+        misses += not result.lower <= truth <= result.upper
+        value_above += result.value > truth
+        assert 0.5 <= result.lower <= result.upper <= 1.0
+    # Documented coverage: at least 91 %.
+    assert misses <= stats.binom.isf(RARE, num_runs, 0.09)
+    assert value_above > 0.5 * num_runs
+
+
+def test_interval_of_asr_at_perfect_separation_is_not_a_point():
+    is_member = torch.arange(600) < 300
+    result = attack_success_rate_interval(is_member.double(), is_member, num_bootstrap=20)
+    assert (result.value, result.upper) == (1.0, 1.0)
+    # 2 k (1 - s) s^(2k-2) + (2s - 1)^k = 2.5 % at 1 - s close to 2.79 / k for large k.
+    assert result.lower == pytest.approx(1 - 2.79 / 300, abs=1e-4)
+
+
+def test_interval_of_asr_with_ties_is_the_same_under_increasing_maps():
+    score, is_member = make(np.random.default_rng(10), 90, 110, decimals=0)
+    result = attack_success_rate_interval(score, is_member, num_bootstrap=100)
+    assert attack_success_rate_interval(4000 + 30 * score, is_member, num_bootstrap=100) == result
+    assert result.value == float(attack_success_rate(score, is_member))
+
+
+def test_membership_metrics_collects_the_single_numbers():
+    score, is_member = make(np.random.default_rng(11), 500, 450)
+    result = membership_metrics(score, is_member, seed=5, num_bootstrap=200)
+    assert (result.num_members, result.num_heldout) == (500, 450)
+    assert result.asr == attack_success_rate_interval(score, is_member, seed=5, num_bootstrap=200)
+    assert result.tpr_at_1fpr == tpr_at_fpr_interval(score, is_member, seed=5, num_bootstrap=200)
+    assert result.tnr_at_1fnr == float(tnr_at_fnr(score, is_member))
+    for estimate in (result.auroc, result.asr, result.tpr_at_1fpr):
+        assert estimate.lower <= estimate.value <= estimate.upper
+    assert membership_metrics(score.float(), is_member, target_fpr=0.1).tpr_at_1fpr.target_fpr == 0.1
+
+
+def test_scores_that_cannot_be_ranked_are_named():
+    is_member = torch.tensor([True, False, True, False])
+    score = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, float("nan"), 3.0]])
+    with pytest.raises(UserError, match="sample 903 is nan"):
+        check_scores(score, is_member, sample_index=torch.tensor([901, 902, 903, 904]))
+    with pytest.raises(UserError, match="sample 1 is -inf"):
+        membership_metrics(torch.tensor([0.0, -torch.inf, 1.0, 2.0]), is_member)
+    with pytest.raises(UserError, match="3 sample indices"):
+        check_scores(score[0], is_member, sample_index=torch.arange(3))
+    with pytest.raises(UserError, match="target_fpr is 1"):
+        tpr_at_fpr(score[0], is_member, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_samples", [100, 417, 2500])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 2.0, 3.0])
+def test_coverage_table(num_samples, shift, capsys):
+    generator = np.random.default_rng(12)
+    num_runs, truth = 1000, reference.normal_truth(shift)
+    covered = {"auroc": 0, "asr": 0, "tpr": 0}
+    for seed in range(num_runs):
+        score, is_member = make(generator, num_samples, num_samples, shift)
+        result = membership_metrics(score, is_member, seed=seed, num_bootstrap=400)
+        for name, estimate in zip(covered, (result.auroc, result.asr, result.tpr_at_1fpr)):
+            covered[name] += estimate.lower <= truth[name] <= estimate.upper
+    with capsys.disabled():
+        print(f"\nN {num_samples} shift {shift}: " + "  ".join(f"{k} {v / num_runs:.3f}" for k, v in covered.items()))
+    # AUROC and TPR as stated; the bootstrap of a maximum as documented.
+    for name, nominal in (("auroc", 0.95), ("asr", 0.91), ("tpr", 0.95)):
+        assert covered[name] >= stats.binom.ppf(RARE, num_runs, nominal)
