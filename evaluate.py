@@ -9,7 +9,7 @@ from ldm_privacy.assemble import Experiment
 from ldm_privacy.config import finish, merge, parse_overrides
 from ldm_privacy.config.command_line import allow_only, parse, print_help
 from ldm_privacy.errors import UserError
-from ldm_privacy.report import audit_table, write_metrics, write_scores
+from ldm_privacy.report import print_audit, write_metrics, write_scores
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.report.terminal import console, progress, run_program
 from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
@@ -38,8 +38,7 @@ def main(arguments: list[str]) -> int:
     console.print(experiment.describe(), highlight=False)
     report = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
     epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    console.print(audit_table(report, title=f"{path}, epoch {epoch}", confidence=composed.config.audit.confidence))
-    console.print(INTERVAL_NOTE, highlight=False)
+    print_audit(report, console, title=f"{path}, epoch {epoch}")
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "checkpoint": str(path),

@@ -10,8 +10,9 @@ from ldm_privacy.config.command_line import allow_only, entry_names, parse, prin
 from ldm_privacy.data import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.plan import print_plan
-from ldm_privacy.report.tables import INTERVAL_NOTE, audit_table, onset_sentence
+from ldm_privacy.report.tables import onset_sentence, print_audit
 from ldm_privacy.report.terminal import console, progress, run_program
+from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger, wandb_logger
 from ldm_privacy.training.run_folder import RunFolder
 
@@ -39,8 +40,8 @@ def main(arguments: list[str]) -> int:
         run = RunFolder.open(Path(line.words["resume"]))
         allow_only(line.overrides, ("trainer.", "audit."), "a resumed run keeps its stored config")
         composed = finish(merge(read_yaml(run.config), parse_overrides(line.overrides)))
-        split = Split.load(run.split) if run.split.exists() else None
-        return fit(composed, run, Experiment(composed.config, progress, split=split), resume=True)
+        experiment = Experiment(composed.config, progress, split=Split.load(run.split) if run.split.exists() else None)
+        return fit(composed, run, experiment, resume=True)
     if line.config is None:
         raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
     composed = compose(line.config, line.overrides)
@@ -50,8 +51,7 @@ def main(arguments: list[str]) -> int:
         return 0
     experiment.check()
     run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
-    if run.path.name != composed.config.name:
-        console.print(f"{composed.config.output_dir}/{composed.config.name} exists already; this run is {run.path}.")
+    console.print(f"This run is {run.path}.", highlight=False)
     run.config.write_text(composed.to_yaml())
     experiment.data.split.save(run.split)
     return fit(composed, run, experiment, resume=False)
@@ -59,26 +59,17 @@ def main(arguments: list[str]) -> int:
 
 def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: bool) -> int:
     """Both stages, then the table."""
-    config = composed.config
     console.print(experiment.describe(), highlight=False)
-    wandb = wandb_logger(
-        run.path,
-        mode=config.wandb.mode,
-        project=config.wandb.project,
-        entity=config.wandb.entity,
-        config={**composed.tree, "split_hash": experiment.data.split.hash},
-        resume=resume,
-    )
+    facts = {**composed.tree, "split_hash": experiment.data.split.hash}
+    wandb = wandb_logger(run.path, config=facts, resume=resume, **vars(composed.config.wandb))
     stages = Stages(experiment, composed, run, TidyLogger(run.metrics), wandb)
     try:
         audit = stages.denoiser(stages.autoencoder())
     except Interrupted:
         console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
         return 130
-    assert audit.report is not None
-    title = f"{run.path.name}, epoch {audit.audited_epoch}"
-    console.print(audit_table(audit.report, title=title, confidence=config.audit.confidence))
-    console.print(INTERVAL_NOTE, highlight=False)
+    report = audit.report or experiment.evaluate(load_checkpoint(run.last), store_folder=run.influence)
+    print_audit(report, console, title=f"{run.path.name}, epoch {audit.audited_epoch}")
     console.print(onset_sentence(audit.onset_key, audit.onset.onset_epoch, audit.rise), highlight=False)
     console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.errors import UserError
 from ldm_privacy.onset import OnsetDetector, Rise
 from ldm_privacy.training.denoiser import finished_epochs
 from ldm_privacy.training.stepwise import log_series
@@ -43,7 +44,7 @@ class MemorizationAudit(Callback):
         self.rise: Rise | None = None
         self.audited_epoch = -1
         self.best: dict[str, tuple[float, int]] = {}
-        self._baseline: Tensor | None = None
+        self._baseline: tuple[Tensor, Tensor] | None = None
 
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise of the AUROC that is certain."""
@@ -75,12 +76,11 @@ class MemorizationAudit(Callback):
         self.audited_epoch = epoch
         series = report.series()
         scores = report.reported_scores(self.onset_key)
+        index = report.sample_index[~report.is_calibration]
         if self._baseline is None:
-            self._baseline = scores
-        elif len(self._baseline) == len(scores):  # a resumed run may audit other samples; then there is no pairing
-            self.rise = self.onset.update_scores(
-                epoch, scores, self._baseline, report.reported_membership, group=report.reported_group
-            )
+            self._baseline = (index, scores)
+        else:
+            self.rise = self._look(epoch, index, scores, report)
             prefix = f"memorization/{self.onset_key}/rise"
             series |= {prefix: self.rise.value, f"{prefix}_lower": self.rise.lower}
         for row in report.rows:
@@ -89,6 +89,14 @@ class MemorizationAudit(Callback):
                 self.best[str(row.key)] = (row.metrics.auroc.value, epoch)
         log_series(trainer, "denoiser", epoch, series)
         self.on_report(report, epoch)
+
+    def _look(self, epoch: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
+        """The paired rise on the samples that both audits have; a resumed run may audit others than it began with."""
+        assert self._baseline is not None
+        before_index, before = self._baseline
+        here, there = torch.isin(index, before_index), torch.isin(before_index, index)
+        group = None if report.reported_group is None else report.reported_group[here]
+        return self.onset.update_scores(epoch, scores[here], before[there], report.reported_membership[here], group=group)
 
     def summary(self) -> dict[str, Any]:
         """Best and last AUROC of every attack and mask, and the onset epoch: the run summary."""
@@ -105,7 +113,8 @@ class MemorizationAudit(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "onset": self.onset.state_dict(),
-            "baseline": self._baseline,
+            "onset_key": str(self.onset_key),
+            "baseline": None if self._baseline is None else list(self._baseline),
             "best": {key: list(value) for key, value in self.best.items()},
             "audited_epoch": self.audited_epoch,
             "rise": None if self.rise is None else asdict(self.rise),
@@ -113,8 +122,13 @@ class MemorizationAudit(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.onset.load_state_dict(state_dict["onset"])
+        if state_dict["onset_key"] != str(self.onset_key):
+            raise UserError(
+                f"audit.onset: this run counts its onset by {state_dict['onset_key']} since its first audit; it can't be "
+                f"changed to {self.onset_key} half-way."
+            )
         baseline = state_dict["baseline"]
-        self._baseline = None if baseline is None else torch.as_tensor(baseline)
+        self._baseline = None if baseline is None else (baseline[0], baseline[1])
         self.best = {key: (value[0], value[1]) for key, value in state_dict["best"].items()}
         self.audited_epoch = state_dict["audited_epoch"]
         self.rise = None if state_dict["rise"] is None else Rise(**state_dict["rise"])

@@ -80,6 +80,7 @@ class AuditReport:
         group: (samples,) group numbers, or None.
         scores: (timesteps, samples) membership scores per attack and mask, higher = member.
         rows: One per attack and mask, in the order of the config.
+        confidence: Of all intervals.
     """
 
     sample_index: Tensor
@@ -89,6 +90,7 @@ class AuditReport:
     timesteps: dict[str, list[int]]
     scores: dict[AuditKey, Tensor]
     rows: list[AuditRow]
+    confidence: float = 0.95
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -230,7 +232,7 @@ class Audit:
             )
             labels = timesteps[key.attack] or [None]
             rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
-        return AuditReport(sample_index, is_member, is_calibration, group, timesteps, scores, rows)
+        return AuditReport(sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence)
 
     def _masks_of(self, attack: str) -> list[str]:
         if self.attacks[attack].maskable:

@@ -33,7 +33,6 @@ class ImageData:
         num_public: Rows for the autoencoder alone, disjoint from both.
         index_file: `.npz` with `mia_train_idxs` and `mia_eval_idxs`; without it rows are drawn by seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
-        flip: Whether training sees mirrored images too; what this object returns is never mirrored.
         seed: Of the split.
 
     Raises:
@@ -51,7 +50,6 @@ class ImageData:
         num_public: int = 0,
         index_file: str | None = None,
         group_column: str | None = None,
-        flip: bool = True,
         seed: int = 0,
     ):
         if channels not in (1, 3):
@@ -69,7 +67,6 @@ class ImageData:
         self.num_public = num_public
         self.index_file = index_file
         self.group_column = group_column
-        self.flip = flip
         self.seed = seed
         self.class_names: list[str] | None = None
         self._dataset: Dataset | None = None
@@ -149,7 +146,7 @@ class ImageData:
         return None if self.class_names is None else len(self.class_names)
 
     def images(self, sample_index: Tensor) -> Image:
-        """float32 [-1, 1], (batch, channels, resolution, resolution), on the CPU; never mirrored."""
+        """float32 [-1, 1], (batch, channels, resolution, resolution), on the CPU, as stored: flips are the training's."""
         return to_float(self.pixels(sample_index))
 
     def pixels(self, sample_index: Tensor) -> Tensor:

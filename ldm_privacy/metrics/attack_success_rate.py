@@ -67,8 +67,8 @@ def attack_success_rate_interval(
 
     Where all scores are tied, so are k disjoint pairs: P(tie) >= `q = (1 - confidence)^(1 / k)`, interval [0.5, 1 - q / 2].
 
-    Simulated coverage at nominal 95 % (normal scores, 100 and 417 per side): 91-99 %. The randomness of training is not
-    in it.
+    Simulated coverage at nominal 95 % (normal scores): 90-94 % at 100 per side, 93-94 % at 417, 94-96 % at 2,500. The
+    randomness of training is not in it.
 
     Args:
         score: (samples,), higher = member.

@@ -2,13 +2,14 @@
 
 from ldm_privacy.report.figures import auroc_by_timestep_figure, image_grid, roc_figure
 from ldm_privacy.report.files import write_metrics, write_scores
-from ldm_privacy.report.tables import audit_line, audit_table
+from ldm_privacy.report.tables import audit_line, audit_table, print_audit
 
 __all__ = [
     "audit_line",
     "audit_table",
     "auroc_by_timestep_figure",
     "image_grid",
+    "print_audit",
     "roc_figure",
     "write_metrics",
     "write_scores",

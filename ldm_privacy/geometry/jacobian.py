@@ -1,0 +1,158 @@
+"""The decoder's Jacobian J as a linear map at a batch of latents: J v and J^T u, never the matrix."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.gradients import gradients_enabled
+from ldm_privacy.types import Decoder, Image, Latent
+
+
+class DecoderJacobian:
+    """J(z) = dD/dz, pixels x D, of every sample of a batch. The batch is decoded once.
+
+    The decoder must treat the samples of a batch independently (evaluation mode). A latent in double precision is decoded
+    in double precision even where the decoder's weights are in single precision: they are converted operation by operation.
+
+    Args:
+        decoder: Latent -> image.
+        latent: (batch, channels, height, width).
+
+    Attributes:
+        image: (batch, *image), the decoded latent, detached.
+
+    Raises:
+        UserError: The decoder can't take such a latent.
+    """
+
+    def __init__(self, decoder: Decoder, latent: Latent):
+        if latent.ndim != 4 or not latent.is_floating_point():
+            raise UserError(
+                f"the decoder takes float latents (batch, channels, height, width), got shape {tuple(latent.shape)} of "
+                f"{latent.dtype}."
+            )
+        self._decoder = decoder
+        self._backward: tuple[Tensor, Tensor] | None = None
+        self._forward_mode_works = True
+        with gradients_enabled(latent) as leaf:
+            self._latent = leaf
+            self._image = self._decode(leaf)
+        self.image: Image = self._image.detach()
+
+    def transpose_times(self, vectors: Image, *, vectors_per_pass: int = 1) -> Tensor:
+        """J^T u for several image-space vectors: one decoder backward pass a vector.
+
+        Args:
+            vectors: u, (vectors, batch, *image).
+            vectors_per_pass: Vectors that go through the decoder together, in memory too.
+
+        Returns:
+            (vectors, batch, channels, height, width).
+        """
+        self._check_shape(vectors, self.image.shape, "probes", "the decoder's image")
+        vectors = vectors.to(self.image)
+        with torch.inference_mode(False):
+            return _in_chunks(self._image, self._latent, vectors, vectors_per_pass)
+
+    def times(self, vectors: Latent, *, vectors_per_pass: int = 1) -> Tensor:
+        """J v for several latent-space vectors.
+
+        Forward mode where the decoder's operations have it (about two decoder passes a vector); else the derivative of
+        J^T u in u, which is J v by linearity (about three).
+
+        Args:
+            vectors: v, (vectors, batch, channels, height, width).
+            vectors_per_pass: As in `transpose_times`.
+
+        Returns:
+            (vectors, batch, *image).
+        """
+        self._check_shape(vectors, self._latent.shape, "vectors", "the latent")
+        vectors = vectors.to(self._latent)
+        if self._forward_mode_works:
+            try:
+                chunks = vectors.split(vectors_per_pass)
+                return torch.cat([self._forward_mode(chunk) for chunk in chunks])
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, NotImplementedError):
+                self._forward_mode_works = False
+        if self._backward is None:
+            with gradients_enabled(self.image) as cotangent:
+                (pulled_back,) = torch.autograd.grad(self._image, self._latent, cotangent, create_graph=True)
+            self._backward = pulled_back, cotangent
+        with torch.inference_mode(False):
+            return _in_chunks(*self._backward, vectors, vectors_per_pass)
+
+    def _forward_mode(self, vectors: Tensor) -> Tensor:
+        with gradients_enabled(self._latent) as leaf, torch.no_grad():
+            # A fresh copy inside vmap: vectors from inference mode can't carry tangents.
+            return torch.func.vmap(lambda vector: torch.func.jvp(self._decode, (leaf.detach(),), (vector,))[1])(vectors.clone())
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        try:
+            if latent.dtype == torch.float64:
+                with _DoublePrecision():
+                    image = self._decoder(latent)
+            else:
+                image = self._decoder(latent)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if torch._C._functorch.maybe_current_level() is not None:
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the decoder can't take a latent of shape {tuple(latent.shape)}: {reason}") from error
+        if image.ndim < 2 or len(image) != len(latent):
+            raise UserError(
+                f"the decoder made an image of shape {tuple(image.shape)} from a latent of shape {tuple(latent.shape)}; it "
+                "must keep the batch."
+            )
+        return image
+
+    @staticmethod
+    def _check_shape(vectors: Tensor, shape: torch.Size, name: str, of: str) -> None:
+        if vectors.shape[1:] != shape:
+            raise UserError(f"{name} of shape {tuple(vectors.shape)} (vectors first) don't fit {of}, {tuple(shape)}.")
+
+
+def _in_chunks(output: Tensor, variable: Tensor, vectors: Tensor, vectors_per_pass: int) -> Tensor:
+    """The vector-Jacobian products of d output / d variable with every vector, in one result."""
+    results = torch.empty(len(vectors), *variable.shape, dtype=variable.dtype, device=variable.device)
+    start = 0
+    while start < len(vectors):
+        chunk = vectors[start : start + vectors_per_pass]
+        if len(chunk) > 1:
+            try:
+                (results[start : start + len(chunk)],) = torch.autograd.grad(
+                    output, variable, chunk, retain_graph=True, is_grads_batched=True
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # an operation without a batching rule: one vector at a time
+                vectors_per_pass = 1
+                continue
+        else:
+            (results[start],) = torch.autograd.grad(output, variable, chunk[0], retain_graph=True)
+        start += len(chunk)
+    return results
+
+
+class _DoublePrecision(TorchFunctionMode):
+    """Float32 tensors that meet an operation are converted to float64 first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*_to_double(args), **_to_double(kwargs or {}))
+
+
+def _to_double(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double() if value.dtype == torch.float32 else value
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
+        return type(value)(_to_double(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _to_double(item) for name, item in value.items()}
+    return value

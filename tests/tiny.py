@@ -1,0 +1,40 @@
+"""A run of seconds: real digits, networks of a few thousand numbers."""
+
+import csv
+from pathlib import Path
+
+TINY = [
+    "data.num_members=40",
+    "data.num_heldout=40",
+    "data.num_public=64",
+    "autoencoder.network.block_out_channels=[8,8]",
+    "autoencoder.network.norm_num_groups=4",
+    "autoencoder.max_epochs=2",
+    "autoencoder.batch_size=32",
+    "denoiser.network.block_out_channels=[8,8]",
+    "denoiser.network.norm_num_groups=4",
+    "denoiser.network.dropout=0.1",
+    "denoiser.batch_size=16",
+    "audit.timesteps=[10,100]",
+    "audit.every_n_epochs=2",
+    "audit.influence.num_probes=2",
+    "audit.num_bootstrap=50",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=4",
+    "trainer.num_sample_images=0",
+    "wandb.mode=disabled",
+]
+
+
+def arguments(folder: Path, *overrides: str) -> list[str]:
+    """The command line of a tiny run below `folder`."""
+    return ["--config", "digits.yaml", *TINY, f"output_dir={folder}", *overrides]
+
+
+def series(run: Path) -> dict[tuple[str, int, str], float]:
+    """metrics.csv as (stage, epoch, series) -> value."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {(row["stage"], int(row["epoch"]), row["series"]): float(row["value"]) for row in rows}
+    assert len(values) == len(rows), "a row stands twice"
+    return values
