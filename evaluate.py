@@ -18,6 +18,8 @@ USAGE = """
 python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
 """
 
+SPLIT_KEYS = ("data.num_members", "data.num_heldout", "data.num_public", "data.index_file", "data.resolution", "data.channels")
+
 
 def main(arguments: list[str]) -> int:
     line = parse(arguments, words=("ckpt", "out"))
@@ -30,7 +32,8 @@ def main(arguments: list[str]) -> int:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
     path = Path(line.words["ckpt"])
     out = Path(line.words["out"]) if line.words.get("out") else path.parent.parent / "evaluation"
-    allow_only(line.overrides, ("audit.", "data.", "trainer."), "the checkpoint brings its own networks")
+    why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
+    allow_only(line.overrides, ("audit.", "data.", "trainer."), why, refused=SPLIT_KEYS)
     checkpoint = load_checkpoint(path)
     stored = OmegaConf.to_container(OmegaConf.create(checkpoint[RECORD]["config"]))
     composed = finish(merge(stored, parse_overrides(line.overrides)))

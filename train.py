@@ -24,7 +24,7 @@ python train.py resume=runs/digits                       go on after a stop
 
 NEXT = """
 {run}/metrics.csv          every curve
-{run}/figures/             ROC, AUROC over timesteps, samples, reconstructions
+{run}/figures/             memorization curves, ROC, AUROC over timesteps, samples
 {run}/checkpoints/         last.ckpt, before-onset.ckpt
 wandb leet {run}/wandb     the curves in the terminal
 python evaluate.py ckpt={run}/checkpoints/last.ckpt

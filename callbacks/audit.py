@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit import Audit, AuditReport
 from ldm_privacy.errors import UserError
 from ldm_privacy.onset import OnsetDetector, Rise
-from ldm_privacy.training.denoiser import finished_epochs
+from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
 from ldm_privacy.training.stepwise import log_series
 from ldm_privacy.types import AuditBatch, AuditKey
 
@@ -68,10 +68,10 @@ class MemorizationAudit(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.audit.update(pl_module.predictor, batch)
+        self.audit.update(cast(DenoiserModule, pl_module).predictor, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = finished_epochs(pl_module)
+        epoch = finished_epochs(cast(DenoiserModule, pl_module))
         self.report = report = self.audit.compute()
         self.audited_epoch = epoch
         series = report.series()

@@ -22,7 +22,7 @@ from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
 from ldm_privacy.models.latent_space import LatentSpace
 from ldm_privacy.onset import OnsetDetector
-from ldm_privacy.report import audit_line, image_grid
+from ldm_privacy.report import audit_line, image_grid, memorization_figure
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger
@@ -52,8 +52,9 @@ class Stages:
         """Stage 1: train (or load) the autoencoder; from then on it lies in the run folder as a diffusers folder."""
         config, run = self.experiment.config, self.run
         if run.autoencoder.is_dir():
-            shape = {"image_channels": config.data.channels, "resolution": config.data.resolution}
-            return pretrained_autoencoder(path=str(run.autoencoder), **shape)
+            return pretrained_autoencoder(
+                path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
+            )
         if config.autoencoder.max_epochs == 0:
             autoencoder = self.experiment.build_autoencoder()
         else:
@@ -119,7 +120,12 @@ class Stages:
             callbacks.append(AveragedWeights(config.denoiser.ema_decay))
         callbacks += [
             audit,
-            AuditFigures(run.figures, lambda: audit.report, generate),
+            AuditFigures(
+                run.figures,
+                newest_report=lambda: audit.report,
+                curves=lambda: memorization_figure(self.tidy.read("denoiser"), audit.audit.keys, audit.onset.onset_epoch),
+                generate=generate,
+            ),
             RunCheckpoint(
                 run.last,
                 experiment.record("denoiser", self.composed.to_yaml(), space),
@@ -174,8 +180,8 @@ class Stages:
         is_member = torch.isin(experiment.audited_index, experiment.data.split.member_index)
         leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence)
         series = {
-            "autoencoder/reconstruction_members": float(-score[is_member].mean()),
-            "autoencoder/reconstruction_heldout": float(-score[~is_member].mean()),
+            "baseline/reconstruction/members": float(-score[is_member].mean()),
+            "baseline/reconstruction/heldout": float(-score[~is_member].mean()),
             "baseline/reconstruction/auroc": leak.value,
             "baseline/reconstruction/auroc_lower": leak.lower,
             "baseline/reconstruction/auroc_upper": leak.upper,

@@ -230,7 +230,7 @@ class Audit:
                 num_bootstrap=self.num_bootstrap,
                 seed=self.seed,
             )
-            labels = timesteps[key.attack] or [None]
+            labels: list[int] | list[None] = timesteps[key.attack] or [None]
             rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
         return AuditReport(sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence)
 

@@ -54,7 +54,13 @@ class AuditBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "AuditBatch":
         """The same batch on another device."""
-        return AuditBatch(*(None if value is None else value.to(device) for value in self))
+        condition = None if self.condition is None else self.condition.to(device)
+        return AuditBatch(self.latent.to(device), self.is_member.to(device), self.sample_index.to(device), condition)
+
+    def rows(self, rows: slice) -> "AuditBatch":
+        """Some of the samples."""
+        condition = None if self.condition is None else self.condition[rows]
+        return AuditBatch(self.latent[rows], self.is_member[rows], self.sample_index[rows], condition)
 
 
 @dataclass(frozen=True, order=True)

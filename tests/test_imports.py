@@ -31,7 +31,7 @@ LIBRARIES = {
     "datasets": {"data"},
     "omegaconf": {"config"},
     "lightning": {"data", "training"},
-    "wandb": set(),
+    "wandb": {"training"},
 }
 
 

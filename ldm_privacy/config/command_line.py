@@ -65,12 +65,14 @@ def entry_names() -> str:
     return ", ".join(path.name for path in entry_files())
 
 
-def allow_only(overrides: Sequence[str], prefixes: Sequence[str], why: str) -> None:
-    """Raise UserError for an override outside the given sections."""
+def allow_only(overrides: Sequence[str], prefixes: Sequence[str], why: str, *, refused: Sequence[str] = ()) -> None:
+    """Raise UserError for an override outside the given sections, or of one of the refused keys in them."""
     for item in overrides:
-        if not item.startswith(tuple(prefixes)):
+        key = item.partition("=")[0]
+        if not key.startswith(tuple(prefixes)) or key in refused:
             allowed = ", ".join(f"{prefix}*" for prefix in prefixes)
-            raise UserError(f"'{item.partition('=')[0]}' can't be changed here: {why}. Allowed: {allowed}.")
+            without = f" without {', '.join(refused)}" if refused else ""
+            raise UserError(f"'{key}' can't be changed here: {why}. Allowed: {allowed}{without}.")
 
 
 def print_help(usage: str, console: Console) -> None:

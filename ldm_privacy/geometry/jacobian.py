@@ -1,5 +1,6 @@
 """The decoder's Jacobian J as a linear map at a batch of latents: J v and J^T u, never the matrix."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class DecoderJacobian:
         self._forward_mode_works = True
         with gradients_enabled(latent) as leaf:
             self._latent = leaf
-            self._image = self._decode(leaf)
+            self._image = self._checked_decode(leaf)
         self.image: Image = self._image.detach()
 
     def transpose_times(self, vectors: Image, *, vectors_per_pass: int = 1) -> Tensor:
@@ -89,21 +90,20 @@ class DecoderJacobian:
 
     def _forward_mode(self, vectors: Tensor) -> Tensor:
         with gradients_enabled(self._latent) as leaf, torch.no_grad():
-            # A fresh copy inside vmap: vectors from inference mode can't carry tangents.
-            return torch.func.vmap(lambda vector: torch.func.jvp(self._decode, (leaf.detach(),), (vector,))[1])(vectors.clone())
+            # The copy is no inference tensor: those can't be tangents.
+            point = leaf.detach()
+            return torch.func.vmap(lambda vector: torch.func.jvp(self._call, (point,), (vector,))[1])(vectors.clone())
 
-    def _decode(self, latent: Tensor) -> Tensor:
+    def _call(self, latent: Tensor) -> Tensor:
+        with _DoublePrecision() if latent.dtype == torch.float64 else nullcontext():
+            return self._decoder(latent)
+
+    def _checked_decode(self, latent: Tensor) -> Tensor:
         try:
-            if latent.dtype == torch.float64:
-                with _DoublePrecision():
-                    image = self._decoder(latent)
-            else:
-                image = self._decoder(latent)
+            image = self._call(latent)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if torch._C._functorch.maybe_current_level() is not None:
-                raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"the decoder can't take a latent of shape {tuple(latent.shape)}: {reason}") from error
         if image.ndim < 2 or len(image) != len(latent):

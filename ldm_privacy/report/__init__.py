@@ -1,6 +1,6 @@
 """Tables and files of an audit for people."""
 
-from ldm_privacy.report.figures import auroc_by_timestep_figure, image_grid, roc_figure
+from ldm_privacy.report.figures import auroc_by_timestep_figure, image_grid, memorization_figure, roc_figure
 from ldm_privacy.report.files import write_metrics, write_scores
 from ldm_privacy.report.tables import audit_line, audit_table, print_audit
 
@@ -9,6 +9,7 @@ __all__ = [
     "audit_table",
     "auroc_by_timestep_figure",
     "image_grid",
+    "memorization_figure",
     "print_audit",
     "roc_figure",
     "write_metrics",

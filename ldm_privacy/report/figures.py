@@ -1,6 +1,7 @@
 """Pictures of an audit, by matplotlib; colours from the Okabe-Ito palette, which the colour-blind can tell apart."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.audit import AuditReport
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.types import Image
+from ldm_privacy.types import AuditKey, Image
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
@@ -17,7 +18,7 @@ STYLES = ("-", "--", ":", "-.")
 
 def roc_figure(report: AuditReport, *, title: str) -> Figure:
     """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
-    figure, panels = _panels(report, title)
+    figure, panels = _panels(_attacks(report), title)
     for attack, axis in panels.items():
         rows = [row for row in report.rows if row.key.attack == attack]
         floor = 1 / len(report.reported_membership)
@@ -40,7 +41,7 @@ def roc_figure(report: AuditReport, *, title: str) -> Figure:
 
 def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
     """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
-    figure, panels = _panels(report, title)
+    figure, panels = _panels(_attacks(report), title)
     for attack, axis in panels.items():
         for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
             timesteps = report.timesteps[attack]
@@ -54,6 +55,35 @@ def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
         axis.legend(title="mask", fontsize="small")
+    return figure
+
+
+def memorization_figure(history: Mapping[tuple[int, str], float], keys: Sequence[AuditKey], onset_epoch: int | None) -> Figure:
+    """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked.
+
+    Args:
+        history: (epoch, series) -> value, as metrics.csv holds the denoiser's stage.
+        keys: What to draw.
+        onset_epoch: Drawn as a vertical line; None = no onset.
+    """
+    attacks = list(dict.fromkeys(key.attack for key in keys))
+    figure, panels = _panels(attacks, "Memorization: AUROC of each audit, with its interval")
+    for attack, axis in panels.items():
+        for place, key in enumerate(key for key in keys if key.attack == attack):
+            prefix = f"memorization/{key}/auroc"
+            epochs = sorted(epoch for epoch, series in history if series == prefix)
+            value, lower, upper = (
+                [history[epoch, prefix + bound] for epoch in epochs] for bound in ("", "_lower", "_upper")
+            )
+            colour, style = PALETTE[place % len(PALETTE)], STYLES[place % len(STYLES)]
+            axis.plot(epochs, value, color=colour, linestyle=style, marker=".", label=key.mask)
+            axis.fill_between(epochs, lower, upper, color=colour, alpha=0.12, linewidth=0)
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        if onset_epoch is not None:
+            axis.axvline(onset_epoch, color="0.3", linewidth=0.8, linestyle=":")
+            axis.annotate(f"onset {onset_epoch}", (onset_epoch, 0.02), xycoords=("data", "axes fraction"), fontsize="small")
+        axis.set(title=attack, xlabel="epoch", ylabel="AUROC", ylim=(None, 1.01))
+        axis.legend(title="mask", fontsize="small", loc="upper left")
     return figure
 
 
@@ -75,8 +105,11 @@ def _tile(pixels: Tensor, columns: int) -> np.ndarray:
     return canvas
 
 
-def _panels(report: AuditReport, title: str) -> tuple[Figure, dict[str, Axes]]:
-    attacks = list(dict.fromkeys(row.key.attack for row in report.rows))
+def _attacks(report: AuditReport) -> list[str]:
+    return list(dict.fromkeys(row.key.attack for row in report.rows))
+
+
+def _panels(attacks: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
     columns = min(3, len(attacks))
     rows = math.ceil(len(attacks) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")

@@ -24,7 +24,7 @@ def write_metrics(report: AuditReport, path: Path, *, facts: dict[str, Any]) -> 
             **asdict(row.metrics),
             "oracle": {"timestep": row.oracle_timestep, "auroc": row.oracle_auroc},
             "auroc_by_timestep": dict(
-                zip(map(str, report.timesteps[row.key.attack] or ["all"]), row.auroc_by_timestep.tolist())
+                zip([str(t) for t in report.timesteps[row.key.attack]] or ["all"], row.auroc_by_timestep.tolist())
             ),
         }
         for row in report.rows

@@ -25,8 +25,7 @@ class AuditLoader:
 
     def __iter__(self) -> Iterator[AuditBatch]:
         for start in range(0, len(self.samples.sample_index), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield AuditBatch(*(None if value is None else value[rows] for value in self.samples))
+            yield self.samples.rows(slice(start, start + self.batch_size))
 
 
 class DenoiserModule(StepwiseModule):

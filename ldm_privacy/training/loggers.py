@@ -6,8 +6,9 @@ import netrc
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
+import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 log = logging.getLogger("ldm_privacy")
@@ -47,6 +48,12 @@ class TidyLogger(Logger):
             epoch = int(metrics[axis])
             self._write([(AXES[axis], epoch, name, repr(float(value))) for name, value in metrics.items() if name != axis])
 
+    def read(self, stage: str) -> dict[tuple[int, str], float]:
+        """All rows of a stage: (epoch, series) -> value."""
+        with self.path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["stage"] == stage]
+        return {(int(row["epoch"]), row["series"]): float(row["value"]) for row in rows}
+
     def cut_back(self, stage: str, epoch: int) -> None:
         """Drop the rows of `stage` after `epoch`, and of stages after it: what a resumed run will write again."""
         stages = list(AXES.values())
@@ -81,38 +88,41 @@ def wandb_logger(
 
     "auto" is online where an API key is set and offline elsewhere; an online start that fails goes on offline and says so.
     Curves have the epoch as x axis. The W&B id is kept in the run folder, so a resumed run goes on in the same W&B run.
+    WANDB_MODE=offline or disabled in the environment wins over a config that asks for more.
     """
-    if mode == "disabled":
+    environment = os.environ.get("WANDB_MODE", "")
+    if "disabled" in (mode, environment):
         return None
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
-    if environment := os.environ.get("WANDB_MODE"):
-        mode = "offline" if environment == "offline" else mode
+    if environment in ("offline", "dryrun"):
+        mode = "offline"
+    if mode == "online" and not _logged_in():
+        log.warning("W&B: not logged in (run `wandb login`), so this run is kept offline")
+    online = mode in ("auto", "online") and _logged_in()
     id_file = folder / "wandb" / "run-id.txt"
     run_id = id_file.read_text().strip() if resume and id_file.exists() else None
-    for offline in [False, True] if mode == "online" else [True]:
-        logger = WandbLogger(
-            project=project,
-            entity=entity,
-            name=folder.name,
-            save_dir=folder,
-            id=run_id,
-            resume="allow",
-            offline=offline,
-            config=config,
-        )
+    for attempt in ("online", "offline") if online else ("offline",):
         try:
-            run = logger.experiment
+            run = wandb.init(
+                project=project,
+                entity=entity,
+                name=folder.name,
+                dir=folder,
+                id=run_id,
+                resume="allow" if attempt == "online" else None,
+                mode=cast(Literal["online", "offline"], attempt),
+                config=config,
+                settings=wandb.Settings(console="off", quiet=True, silent=True, init_timeout=30),
+            )
         except Exception as error:  # whatever wandb raises: a run must not die of its logger
-            log.warning("W&B can't be reached (%s): going on offline", str(error).splitlines()[0])
+            log.warning("W&B can't be used (%s): the curves are in metrics.csv", str(error).splitlines()[0])
             continue
-        run.define_metric("autoencoder/epoch", hidden=True)
         run.define_metric("epoch", hidden=True)
-        run.define_metric("*", step_metric="epoch")
+        run.define_metric("autoencoder/epoch", hidden=True)
+        for series in ("memorization/*", "denoiser/*", "baseline/*", "pictures/*"):
+            run.define_metric(series, step_metric="epoch")
         run.define_metric("autoencoder/*", step_metric="autoencoder/epoch")
-        id_file.parent.mkdir(exist_ok=True)
         id_file.write_text(run.id)
-        return logger
+        return WandbLogger(experiment=run, save_dir=folder)
     return None
 
 

@@ -1,0 +1,36 @@
+"""PIA: the noise predicted at the clean latent is put in and asked for again."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.diffusion import add_noise
+from ldm_privacy.types import Contribution, Latent
+
+
+@register_attack("pia")
+class PIA(Attack):
+    """`(e0 - epsilon(z_t, t))^4` with e0 = epsilon(z0, 0) and z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) e0.
+
+    Smaller = more member-like. No randomness. One query for e0, one per timestep.
+
+    Source: Kong et al., "An Efficient Membership Inference Attack for the Diffusion Model by Proximal Initialization",
+    ICLR 2024, arXiv 2305.18355.
+    """
+
+    def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
+        """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
+        initial = self.initial_noise(query(latent, 0))
+        timestep = latent.new_tensor(timesteps).long()
+        noisy = add_noise(latent[None], initial[None], query.alphas_cumprod, timestep)
+        return (initial - query(noisy, timesteps)).square().square()
+
+    def initial_noise(self, epsilon: Latent) -> Latent:
+        """The noise to put in, from epsilon(z0, 0): itself."""
+        return epsilon
+
+    def num_queries(self, timesteps: Sequence[int]) -> int:
+        """1 + timesteps."""
+        return 1 + len(timesteps)

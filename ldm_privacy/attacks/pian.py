@@ -1,0 +1,22 @@
+"""PIAN: PIA with its initial noise normalised."""
+
+import math
+
+from ldm_privacy.attacks.base import register_attack
+from ldm_privacy.attacks.pia import PIA
+from ldm_privacy.types import Latent
+
+
+@register_attack("pian")
+class PIAN(PIA):
+    """PIA with e0 = epsilon(z0, 0) scaled to the mean absolute value of a standard normal: `e0 / mean|e0| * sqrt(2 / pi)`.
+
+    The mean is over the sample's dimensions, before any mask. Smaller = more member-like. No randomness. One query for e0,
+    one per timestep.
+
+    Source: Kong et al., ICLR 2024, arXiv 2305.18355.
+    """
+
+    def initial_noise(self, epsilon: Latent) -> Latent:
+        """The scaled epsilon(z0, 0)."""
+        return epsilon / epsilon.abs().mean(dim=(1, 2, 3), keepdim=True) * math.sqrt(2 / math.pi)

@@ -1,0 +1,82 @@
+"""The denoiser as attacks call it: any number of states at once, a bounded number of rows per pass."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import Latent, NoisePredictor
+
+
+class DenoiserQuery:
+    """Noise predictions for states of one batch of samples.
+
+    Args:
+        predictor: The noise predictor, called as `predictor(rows, timestep, condition)`.
+        sample_index: (batch,) the samples' names in messages.
+        condition: (batch, ...) or None; each row gets its sample's.
+        rows_per_call: Rows per network pass, at most.
+        autocast: Reduced precision of the network passes (GPU only), or None.
+
+    Attributes:
+        alphas_cumprod: (num_train_timesteps,) float64, on the device of `sample_index`.
+    """
+
+    def __init__(
+        self,
+        predictor: NoisePredictor,
+        sample_index: Tensor,
+        *,
+        condition: Tensor | None = None,
+        rows_per_call: int,
+        autocast: torch.dtype | None = None,
+    ):
+        self.predictor = predictor
+        self.sample_index = sample_index
+        self.condition = condition
+        self.rows_per_call = rows_per_call
+        self.autocast = autocast
+        self.alphas_cumprod = predictor.alphas_cumprod.to(sample_index.device, torch.float64)
+
+    def __call__(self, states: Latent, timesteps: int | Sequence[int]) -> Latent:
+        """epsilon(states, timesteps), one network row per state; states of all samples and timesteps share passes.
+
+        Args:
+            states: (..., batch, channels, height, width).
+            timesteps: Broadcasts to the axes before batch: an int, or one timestep per entry of the axis before batch.
+
+        Returns:
+            Tensor like `states`, in its dtype.
+
+        Raises:
+            UserError: A prediction is not finite; its sample and timestep are named.
+        """
+        leading, batch = states.shape[:-4], states.shape[-4]
+        rows = states.reshape(-1, *states.shape[-3:])
+        timestep = torch.as_tensor(timesteps, device=rows.device).expand(leading)[..., None].expand(*leading, batch)
+        timestep = timestep.reshape(-1)
+        sample = torch.arange(batch, device=rows.device).repeat(len(rows) // batch)
+        num_calls = -(-len(rows) // self.rows_per_call)
+        outputs = [
+            self._call(*part)
+            for part in zip(rows.tensor_split(num_calls), timestep.tensor_split(num_calls), sample.tensor_split(num_calls))
+        ]
+        return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
+
+    def _call(self, rows: Latent, timestep: Tensor, sample: Tensor) -> Latent:
+        condition = None if self.condition is None else self.condition[sample]
+        precision = torch.autocast(rows.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
+        with precision:
+            epsilon = self.predictor(rows, timestep, condition)
+        if epsilon.shape != rows.shape:
+            raise ValueError(f"the noise predictor returned {tuple(epsilon.shape)} for rows of {tuple(rows.shape)}")
+        finite = torch.isfinite(epsilon).flatten(1).all(1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise UserError(
+                f"the noise prediction for sample {int(self.sample_index[sample[row]])} at timestep {int(timestep[row])} "
+                "is not finite: look at that sample's latent and at the denoiser's weights."
+            )
+        return epsilon.to(rows.dtype)

@@ -1,0 +1,236 @@
+"""Runs any attack with any masks: draws the noise, batches the denoiser passes, masks and sums."""
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldm_privacy import randomness
+from ldm_privacy.attacks.base import Attack, UnmaskableAttack
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
+
+DEFAULT_MEMORY_BUDGET = {"cpu": 2**28, "cuda": 2**32}
+"""Bytes, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
+
+_ACTIVATION_BYTES = 2048
+"""Bytes that a denoiser is taken to hold per number of its input, without gradients: see `attack_statistics`."""
+
+_WORKING_BYTES = 64
+"""Bytes per number of noise, state, prediction and contribution, with the temporaries of drawing the noise."""
+
+
+def attack_statistics(
+    attack: Attack,
+    predictor: NoisePredictor,
+    latent: Latent,
+    timesteps: Sequence[int],
+    keep_masks: KeepMask,
+    *,
+    condition: Tensor | None = None,
+    sample_index: Tensor | None = None,
+    seed: int = 0,
+    noise: Tensor | None = None,
+    memory_budget: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> Statistic:
+    """The raw statistics of an attack, before orientation: masked sums of its contributions.
+
+    One denoiser pass per (sample, timestep, input) serves all masks; states of many samples and timesteps share a pass.
+    A sample's numbers depend on the batch it comes in, its order and the budget only through float rounding.
+
+    Args:
+        attack: From `get_attack`, or your own.
+        predictor: Called as `predictor(noisy_latent, timestep, condition)`, `timestep` an int64 tensor (batch,).
+        latent: (batch, channels, height, width), clean, as the denoiser was trained on.
+        timesteps: Of the schedule of `predictor.alphas_cumprod`. Attacks that give one number for all timesteps use their
+            own instead.
+        keep_masks: (masks, *latent.shape) bool, True = kept.
+        condition: (batch, ...) passed on to the predictor.
+        sample_index: (batch,) int, the samples' numbers in the data source; 0, 1, ... by default. Noise belongs to it.
+        seed: Of the noise.
+        noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
+            (draws, timesteps, *latent.shape) for attacks with more. Attacks without draws don't look at it.
+        memory_budget: Bytes; by default 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the attack, half for the
+            activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
+            `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
+        autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
+            arithmetic stays in the latent's dtype, sums in float64.
+
+    Returns:
+        Tensor float64 (masks, timesteps, batch); the timestep axis has length 1 where the attack gives one number for all.
+        Randomness: normal (or Rademacher) noise per (seed, sample index, timestep, draw), the same on every device to
+        float32 rounding. Cost: `attack.num_queries(timesteps)` network passes per sample.
+
+    Raises:
+        UserError: A timestep that the schedule or the attack doesn't have, a mask asked of an attack that has none, a
+            prediction that is not finite (sample and timestep are named), autocast on CPU.
+        ValueError: Shapes or dtypes that don't fit together.
+    """
+    run = _Run(
+        attack,
+        predictor,
+        latent,
+        timesteps,
+        keep_masks,
+        condition=condition,
+        sample_index=sample_index,
+        seed=seed,
+        noise=noise,
+        memory_budget=memory_budget,
+        autocast=autocast,
+    )
+    if not isinstance(attack, UnmaskableAttack):
+        return attack.combine(*run.masked_sums())
+    if not keep_masks.all():
+        raise UserError(
+            f"{type(attack).__name__} is no sum over latent dimensions, so it has no mask: "
+            "give it keep-all masks only, or leave it out of the masked attacks."
+        )
+    with torch.no_grad():
+        parts = [attack.statistic(*part.arguments).double() for part in run.parts()]
+    return torch.cat(parts, dim=-1).expand(len(keep_masks), -1, -1)
+
+
+def masked_sums(
+    attack: Attack,
+    predictor: NoisePredictor,
+    latent: Latent,
+    timesteps: Sequence[int],
+    keep_masks: KeepMask,
+    **options: Any,
+) -> tuple[Tensor, ...]:
+    """The masked sum of each term of an attack, each float64 (masks, timesteps, batch): what `Attack.combine` gets.
+
+    Arguments, options and errors as in `attack_statistics`.
+    """
+    return _Run(attack, predictor, latent, timesteps, keep_masks, **options).masked_sums()
+
+
+def mask_and_sum(contribution: Contribution, keep_masks: KeepMask) -> Statistic:
+    """sum over dimensions of keep * contribution, in float64.
+
+    Args:
+        contribution: (timesteps, batch, channels, height, width).
+        keep_masks: (masks, batch, channels, height, width) bool.
+
+    Returns:
+        Tensor float64 (masks, timesteps, batch).
+    """
+    by_sample = contribution.flatten(2).double().transpose(0, 1)
+    kept = keep_masks.flatten(2).double().permute(1, 2, 0)
+    return torch.bmm(by_sample, kept).permute(2, 1, 0)
+
+
+def draw_noise(
+    attack: Attack, latent: Latent, timesteps: Sequence[int], *, sample_index: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """The noise of those samples: a function of (seed, sample index, timestep, draw) alone.
+
+    Returns:
+        Tensor like `latent` with the axes (timesteps, *latent.shape) for one draw, (draws, timesteps, *latent.shape) for
+        more, no numbers for none. Normal noise is the same for every attack.
+    """
+    if not attack.num_draws:
+        return latent.new_empty(0)
+    if sample_index is None:
+        sample_index = torch.arange(len(latent))
+    device = latent.device
+    timestep = torch.tensor(timesteps, device=device)[:, None]
+    draw = torch.arange(attack.num_draws, device=device)[:, None, None] if attack.num_draws > 1 else 0
+    key = (seed, sample_index.to(device), timestep, draw)
+    if attack.noise_distribution == "rademacher":
+        return randomness.rademacher("signs", key, latent.shape[1:], device).to(latent.dtype)
+    return randomness.normal("noise", key, latent.shape[1:], device).to(latent.dtype)
+
+
+class _Part(NamedTuple):
+    """Some of the samples, with what the attack gets of them."""
+
+    arguments: tuple[DenoiserQuery, Latent, list[int], Tensor]
+    keep_masks: KeepMask
+
+
+class _Run:
+    """One attack on one batch: checked arguments, worked through in parts of bounded memory."""
+
+    def __init__(
+        self,
+        attack: Attack,
+        predictor: NoisePredictor,
+        latent: Latent,
+        timesteps: Sequence[int],
+        keep_masks: KeepMask,
+        *,
+        condition: Tensor | None = None,
+        sample_index: Tensor | None = None,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        memory_budget: int | None = None,
+        autocast: torch.dtype | None = None,
+    ):
+        if keep_masks.dtype != torch.bool or keep_masks.shape[1:] != latent.shape or keep_masks.ndim != 5:
+            raise ValueError(
+                f"keep_masks must be a bool tensor (masks, {', '.join(map(str, latent.shape))}), "
+                f"not {keep_masks.dtype} {tuple(keep_masks.shape)}"
+            )
+        if sample_index is None:
+            sample_index = torch.arange(len(latent))
+        for name, value in (("sample_index", sample_index), ("condition", condition)):
+            if value is not None and len(value) != len(latent):
+                raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
+        if autocast is not None and latent.device.type == "cpu":
+            raise UserError(f"autocast to {autocast} is for a GPU: on CPU it is slower than float32. Leave it out.")
+        self.attack, self.predictor = attack, predictor
+        self.latent, self.keep_masks = latent, keep_masks.to(latent.device)
+        self.condition, self.sample_index, self.seed = condition, sample_index.to(latent.device), seed
+        self.autocast = autocast
+        self.timesteps = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
+        self.noise = None if noise is None or not attack.num_draws else self._checked_noise(noise)
+        budget = memory_budget or DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        numbers = latent[0].numel() if len(latent) else 1
+        per_sample = _WORKING_BYTES * len(self.timesteps) * max(1, attack.num_draws) + 16 * len(keep_masks)
+        self.samples_per_part = max(1, budget // 2 // (numbers * per_sample))
+        self.rows_per_call = max(1, budget // 2 // (numbers * _ACTIVATION_BYTES))
+
+    def masked_sums(self) -> tuple[Tensor, ...]:
+        """The masked sum of each term, (masks, timesteps, batch)."""
+        with torch.no_grad():
+            parts = []
+            for part in self.parts():
+                terms = self.attack.contributions(*part.arguments)
+                terms = (terms,) if isinstance(terms, Tensor) else terms
+                parts.append([mask_and_sum(term, part.keep_masks) for term in terms])
+            return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
+
+    def parts(self) -> Iterator[_Part]:
+        """The batch in parts of about equal size."""
+        num_parts = max(1, -(-len(self.latent) // self.samples_per_part))
+        for place in torch.arange(len(self.latent)).tensor_split(num_parts):
+            samples = slice(int(place[0]), int(place[-1]) + 1) if len(place) else slice(0, 0)
+            latent, sample_index = self.latent[samples], self.sample_index[samples]
+            query = DenoiserQuery(
+                self.predictor,
+                sample_index,
+                condition=None if self.condition is None else self.condition[samples],
+                rows_per_call=self.rows_per_call,
+                autocast=self.autocast,
+            )
+            if self.noise is None:
+                noise = draw_noise(self.attack, latent, self.timesteps, sample_index=sample_index, seed=self.seed)
+            else:
+                noise = self.noise[..., samples, :, :, :].to(latent)
+            yield _Part((query, latent, self.timesteps, noise), self.keep_masks[:, samples])
+
+    def _checked_noise(self, noise: Tensor) -> Tensor:
+        shape = (len(self.timesteps), *self.latent.shape)
+        many = (self.attack.num_draws, *shape)
+        if noise.shape == many:
+            return noise if self.attack.num_draws > 1 else noise[0]
+        if noise.shape == shape and self.attack.num_draws == 1:
+            return noise
+        wanted = many if self.attack.num_draws > 1 else shape
+        raise ValueError(f"noise must be {wanted} for {self.attack!r}, not {tuple(noise.shape)}")

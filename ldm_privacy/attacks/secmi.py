@@ -1,0 +1,68 @@
+"""SecMI: how exactly a deterministic step up the noise schedule is undone by a step back."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.diffusion import ddim_step
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import Contribution, Latent
+
+
+@register_attack("secmi")
+class SecMI(Attack):
+    """`(back(s_{t + interval}) - s_t)^2` along the DDIM inversion s_0 = z0, s_interval, s_{2 interval}, ...
+
+    Smaller = more member-like. Each predicted noise serves the step up and the step back; the predicted clean latent is
+    never clipped. No randomness. Queries: one per state from 0 to the largest timestep + interval, that is timesteps + 1
+    when they are 0, interval, 2 interval, ... without gaps.
+
+    Source: Duan et al., "Are Diffusion Models Vulnerable to Membership Inference Attacks?", ICML 2023, arXiv 2302.01316.
+
+    Args:
+        interval: Length of a DDIM step, in timesteps.
+
+    Raises:
+        UserError: interval below 1; a timestep that is no multiple of it, or whose next state is outside the schedule.
+    """
+
+    def __init__(self, *, interval: int = 10):
+        if interval < 1:
+            raise UserError(f"attack 'secmi': interval is {interval}; it must be at least 1.")
+        self.interval = interval
+
+    def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
+        """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
+        abar = query.alphas_cumprod
+        state, epsilon = latent, query(latent, 0)
+        error: dict[int, Tensor] = {}
+        for timestep in range(0, max(timesteps) + 1, self.interval):
+            following = timestep + self.interval
+            up = ddim_step(state, epsilon, abar[timestep], abar[following])
+            epsilon = query(up, following)
+            if timestep in timesteps:
+                error[timestep] = (ddim_step(up, epsilon, abar[following], abar[timestep]) - state).square()
+            state = up
+        return torch.stack([error[timestep] for timestep in timesteps])
+
+    def grid(self, timesteps: Sequence[int], num_train_timesteps: int) -> list[int]:
+        """The timesteps, checked: multiples of the interval with a next state inside the schedule."""
+        for timestep in super().grid(timesteps, num_train_timesteps):
+            if timestep % self.interval:
+                raise UserError(
+                    f"attack 'secmi': timestep {timestep} is no multiple of its interval {self.interval}: "
+                    "choose others, or another interval."
+                )
+            if timestep + self.interval >= num_train_timesteps:
+                raise UserError(
+                    f"attack 'secmi': timestep {timestep} needs the state at {timestep + self.interval}, "
+                    f"but the schedule ends at {num_train_timesteps - 1}."
+                )
+        return list(timesteps)
+
+    def num_queries(self, timesteps: Sequence[int]) -> int:
+        """States from 0 to the largest timestep + interval."""
+        return max(timesteps) // self.interval + 2

@@ -1,0 +1,39 @@
+"""Geometry of the decoder D: influence diag(J^T J), local distortion, and masks. Pure torch; J = dD/dz."""
+
+from ldm_privacy.geometry.distortion import local_distortion, top_singular_values
+from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator, mask_overlap
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.gradients import gradients_enabled
+from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.geometry.keep_all import KeepAll
+from ldm_privacy.geometry.keep_lowest import KeepLowestInfluence
+from ldm_privacy.geometry.keep_random import KeepRandom
+from ldm_privacy.geometry.keep_top import KeepTopInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.geometry.shrunk import ShrunkFit, ShrunkInfluence, dataset_influence, shrink_log_influence
+from ldm_privacy.geometry.store import InfluenceStore, fingerprint
+from ldm_privacy.geometry.stream import stream_influence
+
+__all__ = [
+    "DecoderJacobian",
+    "ExactInfluence",
+    "InfluenceEstimate",
+    "InfluenceEstimator",
+    "InfluenceStore",
+    "KeepAll",
+    "KeepLowestInfluence",
+    "KeepRandom",
+    "KeepTopInfluence",
+    "ProbeInfluence",
+    "SetInfluenceEstimator",
+    "ShrunkFit",
+    "ShrunkInfluence",
+    "dataset_influence",
+    "fingerprint",
+    "gradients_enabled",
+    "local_distortion",
+    "mask_overlap",
+    "shrink_log_influence",
+    "stream_influence",
+    "top_singular_values",
+]

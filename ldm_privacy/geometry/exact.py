@@ -1,0 +1,116 @@
+"""Exact influence: the squared column norms of the whole Jacobian, a few columns at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate
+from ldm_privacy.geometry.gradients import gradients_enabled
+from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.registry import INFLUENCE_ESTIMATORS
+from ldm_privacy.types import Decoder, Influence, Latent
+
+
+@INFLUENCE_ESTIMATORS.register("exact")
+class ExactInfluence:
+    """G_ii = ||dD/dz_i||^2 from all of J, without noise.
+
+    J is taken by columns (J e_i, D of them) or by rows (J^T e_p, one a pixel number), whichever costs less: a column
+    counts as two rows. Where the decoder's operations have no second derivative and no forward mode, rows always work.
+    Cost per sample: at most min(2 D, pixels) decoder backward passes. No randomness.
+
+    Args:
+        memory_mib: Budget for what one pass keeps: samples x vectors x the decoder's activations, which are measured. One
+            sample and one vector are always taken.
+        float64: Compute in double precision; weights in single precision are converted as they are used.
+
+    Raises:
+        UserError: memory_mib is not positive.
+    """
+
+    def __init__(self, *, memory_mib: float = 512.0, float64: bool = False):
+        if not memory_mib > 0:
+            raise UserError(f"memory_mib: {memory_mib} is no memory budget; it must be above 0.")
+        self.memory_mib = memory_mib
+        self.float64 = float64
+
+    def __call__(
+        self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
+    ) -> InfluenceEstimate:
+        """Influence of each sample.
+
+        Args:
+            decoder: Latent -> image, samples independent of each other.
+            latent: (batch, channels, height, width).
+            sample_index: (batch,), named in errors.
+            probes: There are none here; taken so that all estimators are called alike.
+
+        Returns:
+            Influence with standard error 0, on the latent's device; float64 where asked for, else the latent's precision
+            but at least float32.
+
+        Raises:
+            UserError: A latent that the decoder can't take, or influence that is not finite.
+        """
+        check_sample_index(latent, sample_index)
+        if self.float64:
+            latent = latent.double()
+        pairs = self._pairs_per_pass(decoder, latent[:1])
+        size = max(1, min(len(latent), pairs))
+        estimates = []
+        for start in range(0, max(len(latent), 1), size):
+            chunk = latent[start : start + size]
+            influence = self._squared_columns(DecoderJacobian(decoder, chunk), chunk, max(1, pairs // size))
+            check_finite(influence, sample_index[start : start + size])
+            estimates.append(InfluenceEstimate(influence, torch.zeros_like(influence)))
+        return concatenate(estimates)
+
+    def _pairs_per_pass(self, decoder: Decoder, latent: Latent) -> int:
+        """How many (sample, vector) pairs fit the budget: what autograd keeps of one sample's decoding, thrice over."""
+        kept = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            # Weights are kept too, but once for all samples.
+            if not isinstance(tensor, torch.nn.Parameter):
+                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), gradients_enabled(latent):
+            DecoderJacobian(decoder, latent)
+        return max(1, int(self.memory_mib * 2**20 / (3 * max(sum(kept.values()), 1))))
+
+    @staticmethod
+    def _squared_columns(jacobian: DecoderJacobian, latent: Latent, vectors_per_pass: int) -> Influence:
+        num_pixels = jacobian.image[0].numel()
+        num_dimensions = latent[0].numel()
+        if 2 * num_dimensions < num_pixels:
+            try:
+                columns = [
+                    jacobian.times(unit, vectors_per_pass=vectors_per_pass).double().flatten(2).square().sum(2)
+                    for unit in _unit_vectors(latent, vectors_per_pass)
+                ]
+                return torch.cat(columns).T.reshape(latent.shape).to(latent.device, _at_least_float32(latent.dtype))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # no second derivative: rows need only the first
+                pass
+        total = torch.zeros(latent.shape, dtype=torch.float64, device=latent.device)
+        for unit in _unit_vectors(jacobian.image, vectors_per_pass):
+            total += jacobian.transpose_times(unit, vectors_per_pass=vectors_per_pass).double().square().sum(0)
+        return total.to(_at_least_float32(latent.dtype))
+
+
+def _unit_vectors(like: Tensor, per_chunk: int) -> Iterator[Tensor]:
+    """Chunks (vectors, batch, ...) that together are all unit vectors of one sample, the same for each of the batch."""
+    size = like[0].numel()
+    for start in range(0, size, per_chunk):
+        unit = torch.zeros(min(per_chunk, size - start), size, dtype=like.dtype, device=like.device)
+        row = torch.arange(len(unit), device=like.device)
+        unit[row, start + row] = 1
+        yield unit.reshape(-1, 1, *like.shape[1:]).expand(-1, *like.shape)
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

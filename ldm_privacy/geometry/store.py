@@ -1,0 +1,156 @@
+"""Influence on disk: one file per fingerprint, whole or not there at all."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import BaseFileLock, FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.estimate import InfluenceEstimate
+
+logger = logging.getLogger("ldm_privacy")
+
+FORMAT = "ldm_privacy influence 1"
+
+
+def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], sample_index: Tensor) -> str:
+    """What an influence file belongs to: sha256 over weights, settings and samples, in hexadecimal.
+
+    Args:
+        state_dict: The autoencoder's weights, in any order, on any device.
+        settings: Estimator, seed, split, latent normalisation: whatever else decides the numbers. Plain values for JSON.
+        sample_index: (samples,), in the order of the file's rows.
+    """
+    digest = hashlib.sha256(FORMAT.encode())
+    for name in sorted(state_dict):
+        value = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(sample_index.cpu().to(torch.int64).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class InfluenceStore:
+    """A folder of influence files, `<fingerprint>.safetensors`.
+
+    A file is written under another name, flushed to the disk and renamed, so a kill at any moment leaves the old file or
+    the new one. A lock per fingerprint (released by the system when its process dies) makes a second process wait for
+    the first and take its result. Reuse is logged at level INFO to the logger "ldm_privacy".
+
+    Args:
+        folder: Made on the first write.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def path(self, fingerprint: str) -> Path:
+        """The file of a fingerprint."""
+        return self.folder / f"{fingerprint}.safetensors"
+
+    def get_or_compute(
+        self, fingerprint: str, sample_index: Tensor, compute: Callable[[], InfluenceEstimate]
+    ) -> InfluenceEstimate:
+        """The stored estimate, or that of `compute`, which is stored; `from_store` says which.
+
+        A damaged file is computed anew, with a warning. Where the folder can't be written the estimate is returned all the
+        same, with a warning.
+
+        Raises:
+            UserError: The file under this name was written for other weights, settings or samples.
+        """
+        try:
+            lock = self._acquire(fingerprint)
+        except OSError as error:
+            logger.warning("The influence is not stored: %s can't be written (%s).", self.folder, error.strerror or error)
+            return compute()
+        try:
+            stored = self.load(fingerprint, sample_index)
+            if stored is not None:
+                logger.info("Influence of %d samples reused from %s.", len(sample_index), self.path(fingerprint))
+                return stored
+            estimate = compute()
+            for left_by_a_kill in self.folder.glob(f".{fingerprint}.*.tmp"):
+                left_by_a_kill.unlink(missing_ok=True)
+            try:
+                self.save(fingerprint, sample_index, estimate)
+            except UserError as error:
+                logger.warning("%s", error)
+            return estimate
+        finally:
+            lock.release()
+
+    def load(self, fingerprint: str, sample_index: Tensor) -> InfluenceEstimate | None:
+        """The stored estimate on the CPU; None where there is none, or only a damaged one (which is said).
+
+        Raises:
+            UserError: The file's own record names another fingerprint or other samples.
+        """
+        path = self.path(fingerprint)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError, ValueError) as error:
+            logger.warning("%s is damaged (%s); the influence is computed anew.", path, error)
+            return None
+        belongs = metadata.get("format") == FORMAT and metadata.get("fingerprint") == fingerprint
+        if not belongs or not torch.equal(tensors.pop("sample_index"), sample_index.cpu().to(torch.int64)):
+            raise UserError(
+                f"{path}: this influence was written for another autoencoder, estimator or split. Remove the file, or give "
+                "the store another folder."
+            )
+        return InfluenceEstimate(**tensors, from_store=True)
+
+    def save(self, fingerprint: str, sample_index: Tensor, estimate: InfluenceEstimate) -> Path:
+        """Write the estimate; the file that was there stays whole until the new one is.
+
+        Raises:
+            UserError: It can't be written (no space, no permission).
+        """
+        tensors = {"sample_index": sample_index.to(torch.int64)}
+        for name in ("influence", "standard_error", "mask_stability", "halves"):
+            value = getattr(estimate, name)
+            if value is not None:
+                tensors[name] = value
+        content = save(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            metadata={"format": FORMAT, "fingerprint": fingerprint},
+        )
+        path = self.path(fingerprint)
+        temporary = path.with_name(f".{fingerprint}.{os.getpid()}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: the influence can't be stored ({error.strerror or error}).") from error
+        return path
+
+    def _acquire(self, fingerprint: str) -> BaseFileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{fingerprint}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Waiting for another process that computes the same influence (%s).", lock.lock_file)
+            lock.acquire()
+        return lock
