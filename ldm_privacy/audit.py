@@ -166,7 +166,7 @@ class Audit:
     @property
     def num_passes(self) -> int:
         """Denoiser passes per sample and audit."""
-        return sum(attack.num_queries(len(self.timesteps)) for attack in self.attacks.values())
+        return sum(attack.num_queries(self.timesteps) for attack in self.attacks.values())
 
     def reset(self) -> None:
         """Forget all samples."""

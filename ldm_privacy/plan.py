@@ -23,7 +23,7 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> No
     sizes = {"members": len(split.member_index), "public": len(split.public_index)}
     stage_1 = sum(sizes.values()) if config.autoencoder.train_on == "all" else sizes[config.autoencoder.train_on]
     attacks = experiment.attacks()
-    per_sample = sum(attack.num_queries(len(config.audit.timesteps)) for attack in attacks.values())
+    per_sample = sum(attack.num_queries(config.audit.timesteps) for attack in attacks.values())
     num_audits = 1 + -(-config.trainer.max_epochs // config.audit.every_n_epochs)
     variants = 2 if config.data.flip else 1
     probes = config.audit.influence.arguments.get("num_probes")

@@ -18,6 +18,7 @@ FLOORS = {
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Siblings that may see each other, in this direction only.
 WITHIN = {
+    ("registry", "errors"),
     ("diffusion", "randomness"),
     ("geometry", "randomness"),
     ("metrics", "randomness"),

@@ -177,6 +177,8 @@ class _Run:
                 f"keep_masks must be a bool tensor (masks, {', '.join(map(str, latent.shape))}), "
                 f"not {keep_masks.dtype} {tuple(keep_masks.shape)}"
             )
+        if not len(latent):
+            raise ValueError("no latents to attack")
         if sample_index is None:
             sample_index = torch.arange(len(latent))
         for name, value in (("sample_index", sample_index), ("condition", condition)):
@@ -191,7 +193,7 @@ class _Run:
         self.timesteps = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
         self.noise = None if noise is None or not attack.num_draws else self._checked_noise(noise)
         budget = memory_budget or DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
-        numbers = latent[0].numel() if len(latent) else 1
+        numbers = latent[0].numel()
         per_sample = _WORKING_BYTES * len(self.timesteps) * max(1, attack.num_draws) + 16 * len(keep_masks)
         self.samples_per_part = max(1, budget // 2 // (numbers * per_sample))
         self.rows_per_call = max(1, budget // 2 // (numbers * _ACTIVATION_BYTES))
@@ -208,9 +210,9 @@ class _Run:
 
     def parts(self) -> Iterator[_Part]:
         """The batch in parts of about equal size."""
-        num_parts = max(1, -(-len(self.latent) // self.samples_per_part))
+        num_parts = -(-len(self.latent) // self.samples_per_part)
         for place in torch.arange(len(self.latent)).tensor_split(num_parts):
-            samples = slice(int(place[0]), int(place[-1]) + 1) if len(place) else slice(0, 0)
+            samples = slice(int(place[0]), int(place[-1]) + 1)
             latent, sample_index = self.latent[samples], self.sample_index[samples]
             query = DenoiserQuery(
                 self.predictor,

@@ -63,7 +63,7 @@ def check_arguments(
         for name, parameter in inspect.signature(target).parameters.items()
         if name not in hidden and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     checked = {}
     for name, value in arguments.items():
         if name not in parameters:
@@ -100,7 +100,7 @@ def check_section(schema: type, node: Any, key: str = "") -> Any:
         raise UserError(f"{key or 'config'}: expected keys and values, got {node!r}.")
     assert is_dataclass(schema)
     known = {field.name: field for field in fields(schema)}
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     values: dict[str, Any] = {}
     for name, value in node.items():
         if name not in known:

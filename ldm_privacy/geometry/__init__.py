@@ -9,6 +9,7 @@ from ldm_privacy.geometry.keep_all import KeepAll
 from ldm_privacy.geometry.keep_lowest import KeepLowestInfluence
 from ldm_privacy.geometry.keep_random import KeepRandom
 from ldm_privacy.geometry.keep_top import KeepTopInfluence
+from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkFit, ShrunkInfluence, dataset_influence, shrink_log_influence
 from ldm_privacy.geometry.store import InfluenceStore, fingerprint
@@ -33,6 +34,7 @@ __all__ = [
     "gradients_enabled",
     "local_distortion",
     "mask_overlap",
+    "pixel_influence",
     "shrink_log_influence",
     "stream_influence",
     "top_singular_values",

@@ -1,6 +1,6 @@
 """What an influence estimator returns, and what it is."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -35,9 +35,13 @@ class InfluenceEstimate:
 
     def to(self, device: torch.device | str) -> "InfluenceEstimate":
         """The same on another device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return InfluenceEstimate(
+            self.influence.to(device),
+            self.standard_error.to(device),
+            None if self.mask_stability is None else self.mask_stability.to(device),
+            None if self.halves is None else self.halves.to(device),
+            self.from_store,
+        )
 
 
 class InfluenceEstimator(Protocol):

@@ -137,5 +137,5 @@ class ProbeInfluence:
 
 def half_stability(halves: Tensor, keep_fraction: float) -> Tensor:
     """(batch,), overlap of the masks that the two halves of the probes, (2, batch, ...), give."""
-    count = num_kept(halves[0, :1].numel(), keep_fraction)
+    count = num_kept(halves.shape[2:].numel(), keep_fraction)
     return mask_overlap(keep_largest(halves[0], count), keep_largest(halves[1], count))

@@ -190,7 +190,7 @@ def _posterior_mode(estimate: Tensor, prior: Tensor, variance: Tensor, half_prob
     """argmax over x = ln G of -K/2 (x + estimate exp(-x)) - (x - prior)^2 / (2 variance), by Newton's method (concave)."""
     x = prior.clone()
     precision = 1 / variance.clamp_min(1e-12)
-    for _ in range(50):
+    for _ in range(100):
         ratio = estimate * torch.exp(-x)
         step = (half_probes * (ratio - 1) - (x - prior) * precision) / (half_probes * ratio + precision)
         # Far below the mode the curvature is huge, far above it tiny: steps of at most 1 can't overshoot there.

@@ -6,6 +6,7 @@ from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_differe
 from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.placements import placements
+from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.metrics.resampling import clopper_pearson
 from ldm_privacy.metrics.roc import roc_curve
 from ldm_privacy.metrics.tpr_at_fpr import (
@@ -21,11 +22,13 @@ from ldm_privacy.metrics.tpr_at_threshold import RatesAtThreshold, tpr_at_thresh
 __all__ = [
     "MembershipMetrics",
     "PairedDifference",
+    "QuartileAuroc",
     "RatesAtThreshold",
     "TprAtFpr",
     "attack_success_rate",
     "attack_success_rate_interval",
     "auroc",
+    "auroc_by_quartile",
     "auroc_difference",
     "auroc_interval",
     "check_scores",

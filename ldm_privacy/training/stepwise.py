@@ -84,12 +84,19 @@ class StepwiseModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         self._sums, self._num_steps = {}, 0
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = {"sums": self._sums, "num_steps": self._num_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._sums = {name: value.to(self.device) for name, value in checkpoint["epoch_sums"]["sums"].items()}
+        self._num_steps = checkpoint["epoch_sums"]["num_steps"]
+
     def training_step(self, step: int, batch_idx: int) -> Tensor:
         # batch_idx, not the loader's number: after a resume in mid-epoch the loader counts from 0 again.
         torch.manual_seed(derive_seed(f"{self.stage}-step", self.seed, self.current_epoch, batch_idx))
         losses = self.loss(self.batch_indices(self.current_epoch, batch_idx))
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
         self._num_steps += 1
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]

@@ -1,0 +1,57 @@
+"""What the digits run costs: wall time, share of the audits, peak memory, first and last AUROC.
+
+python benchmarks/digits.py [key=value ...]
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+start = time.perf_counter()  # the imports below are part of what a user waits for
+
+import train  # noqa: E402
+from callbacks.audit import MemorizationAudit  # noqa: E402
+from ldm_privacy.report.terminal import quiet_libraries  # noqa: E402
+from ldm_privacy.training.loggers import TidyLogger  # noqa: E402
+
+HOOKS = ("on_validation_batch_end", "on_validation_epoch_end")
+spent = {"audit": 0.0}
+
+
+def timed(hook):
+    """The hook, its time added to the audits'."""
+
+    def run(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return hook(*args, **kwargs)
+        finally:
+            spent["audit"] += time.perf_counter() - began
+
+    return run
+
+
+def main() -> None:
+    quiet_libraries()
+    for name in HOOKS:
+        setattr(MemorizationAudit, name, timed(getattr(MemorizationAudit, name)))
+    with tempfile.TemporaryDirectory() as folder:
+        train.main(["--config", "digits.yaml", f"output_dir={folder}", *sys.argv[1:]])
+        total = time.perf_counter() - start
+        curves = TidyLogger(Path(folder) / "digits" / "metrics.csv").read("denoiser")
+    auroc = {epoch: value for (epoch, series), value in curves.items() if series == "memorization/sima/all/auroc"}
+    table = Table("what", "measured", "limit", title="digits.yaml")
+    table.add_row("start to final table", f"{total:.0f} s", "240 s")
+    table.add_row(f"{len(auroc)} audits", f"{spent['audit']:.1f} s, {spent['audit'] / total:.1%}", "10 %")
+    table.add_row("peak memory", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", "2 GiB")
+    table.add_row("SimA AUROC, first and last", f"{auroc[0]:.3f}, {auroc[max(auroc)]:.3f}", "about .5, above .85")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

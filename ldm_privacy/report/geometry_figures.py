@@ -1,0 +1,241 @@
+"""Pictures of the decoder's geometry, by matplotlib: distortion, influence, masks and what they do to the attack."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ldm_privacy.metrics import QuartileAuroc
+from ldm_privacy.report.figures import PALETTE, image_grid
+from ldm_privacy.types import Image, Influence, KeepMask
+
+MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
+QUARTILES = ("lowest quartile", "second quartile", "third quartile", "highest quartile")
+MAX_EXTREMES = 4
+MAX_SAMPLES = 6
+MIN_DECADES = 0.1
+"""A colour scale spans at least this much, so that rounding noise of a flat map is not drawn as structure."""
+
+
+def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> Figure:
+    """Violins of local distortion, members and held-out, beside the images where it is highest and lowest.
+
+    Args:
+        distortion: (samples,).
+        is_member: (samples,) bool.
+        images: (samples, image_channels, image_height, image_width) in [-1, 1].
+
+    Returns:
+        One axis with the violins, then up to four images of the highest and as many of the lowest distortion among all
+        samples, each with its distortion and its set.
+
+    Raises:
+        ValueError: Lengths differ, or there are no samples.
+    """
+    value, member = _numbers(distortion), is_member.detach().cpu().numpy()
+    if not len(value) == len(member) == len(images) or not len(value):
+        raise ValueError(f"{len(value)} distortions, {len(member)} labels and {len(images)} images don't belong together")
+    order = np.argsort(value, kind="stable")
+    num_shown = max(1, min(MAX_EXTREMES, len(value) // 2))
+    figure = Figure(figsize=(3.4 + 1.35 * num_shown, 4.2), layout="constrained")
+    grid = figure.add_gridspec(2, 1 + num_shown, width_ratios=[2.4] + [1] * num_shown)
+    _violins(figure.add_subplot(grid[:, 0]), value, member)
+    for row, (name, chosen) in enumerate((("highest", order[::-1][:num_shown]), ("lowest", order[:num_shown]))):
+        for column, sample in enumerate(chosen):
+            axis = figure.add_subplot(grid[row, 1 + column])
+            _show_image(axis, images[int(sample)])
+            colour = MEMBER_COLOUR if member[sample] else HELDOUT_COLOUR
+            axis.set_xlabel(f"{value[sample]:.2f}\n{_set_name(member[sample])}", color=colour)
+            if not column:
+                axis.set_ylabel(name)
+    figure.suptitle(f"Local distortion of {len(value)} samples")
+    return figure
+
+
+def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title: str) -> Figure:
+    """AUROC by timestep in each quartile, lowest to highest: a panel per quartile with its interval as a band.
+
+    The other quartiles are repeated in grey. Where there is only one number for all timesteps, or one timestep: a single
+    panel, AUROC with its interval over quartiles. Quartiles with no estimate are left out.
+
+    Args:
+        quartiles: From `auroc_by_quartile`.
+        timesteps: Of its rows; empty where the attack has one number for all timesteps.
+        title: Of the figure.
+
+    Raises:
+        ValueError: Timesteps that don't fit the rows.
+    """
+    if len(quartiles.auroc) != max(1, len(timesteps)):
+        raise ValueError(f"{len(timesteps)} timesteps for {len(quartiles.auroc)} rows of quartiles")
+    value, lower, upper = (
+        np.array([[getattr(estimate, bound) for estimate in row] for row in quartiles.auroc]).T
+        for bound in ("value", "lower", "upper")
+    )
+    counts = [
+        f"{members} members, {heldout} held-out" for members, heldout in zip(quartiles.num_members, quartiles.num_heldout)
+    ]
+    if len(quartiles.auroc) == 1:
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axis = figure.subplots()
+        labels = [f"{name}\n{count.replace(', ', chr(10))}" for name, count in zip(QUARTILES, counts)]
+        for place, colour in enumerate(PALETTE[:4]):
+            bar = [[value[place, 0] - lower[place, 0]], [upper[place, 0] - value[place, 0]]]
+            axis.errorbar([place], value[place], yerr=bar, fmt="o", color=colour, capsize=4)
+        axis.set_xticks(range(4), labels, fontsize="small")
+        axis.set(xlim=(-0.5, 3.5), ylabel="AUROC" + "".join(f" at timestep {timestep}" for timestep in timesteps))
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+    else:
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        for place, axis in enumerate(figure.subplots(1, 4, sharex=True, sharey=True)):
+            axis.axhline(0.5, color="0.7", linewidth=0.8)
+            axis.plot(timesteps, np.delete(value, place, axis=0).T, color="0.8", linewidth=1)
+            axis.fill_between(timesteps, lower[place], upper[place], color=PALETTE[place], alpha=0.2, linewidth=0)
+            axis.plot(timesteps, value[place], color=PALETTE[place], marker=".")
+            axis.set_title(f"{QUARTILES[place]}\n{counts[place]}", fontsize="medium")
+            axis.set(xlabel="timestep", ylabel="" if place else "AUROC")
+    figure.suptitle(title)
+    return figure
+
+
+def influence_map_figure(influence: Influence) -> Figure:
+    """The mean influence of each latent position, a panel per channel, one logarithmic colour scale.
+
+    Args:
+        influence: (samples, channels, height, width), >= 0. Positions without any influence are grey.
+    """
+    mean = _numbers(influence).mean(0)
+    columns = min(4, len(mean))
+    rows = math.ceil(len(mean) / columns)
+    figure = Figure(figsize=(2.1 * columns + 1.3, 2.3 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[len(mean) :]:
+        axis.remove()
+    logarithm, low, high = _log10(mean)
+    for channel, axis in enumerate(axes[: len(mean)]):
+        picture = axis.imshow(logarithm[channel], vmin=low, vmax=high, cmap=_colours())
+        axis.set_title(f"channel {channel}: mean {mean[channel].mean():.3g}", fontsize="medium")
+        _latent_ticks(axis, ylabel="latent row" if channel % columns == 0 else "", xlabel="latent column")
+    label = r"$\log_{10}$ of mean influence $\|\partial D / \partial z_i\|^2$"
+    figure.colorbar(picture, ax=axes[: len(mean)], label=label)
+    figure.suptitle(f"Influence by latent channel and position ({len(influence)} samples)")
+    return figure
+
+
+def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
+    """The share of samples whose mask keeps each latent dimension: a row per mask, a column per channel.
+
+    Args:
+        masks: Label -> keep mask (samples, channels, height, width), of the same samples.
+
+    Raises:
+        ValueError: No masks, or masks of different shapes.
+    """
+    shapes = {tuple(mask.shape) for mask in masks.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"masks of one shape are needed, got {sorted(shapes)}")
+    num_samples, channels, _, _ = shapes.pop()
+    figure = Figure(figsize=(1.7 * channels + 1.6, 1.75 * len(masks) + 0.8), layout="constrained")
+    axes = figure.subplots(len(masks), channels, squeeze=False)
+    for row, (label, mask) in enumerate(masks.items()):
+        share = _numbers(mask).mean(0)
+        for channel, axis in enumerate(axes[row]):
+            picture = axis.imshow(share[channel], vmin=0, vmax=1, cmap=_colours())
+            heading = "" if row else f"channel {channel}\n"
+            axis.set_title(f"{heading}{share[channel].mean():.0%} kept", fontsize="medium")
+            _bare(axis)
+            if not channel:
+                axis.set_ylabel(label)
+    figure.colorbar(picture, ax=axes, label="share of samples that keep the dimension")
+    figure.suptitle(f"Kept latent dimensions ({num_samples} samples)")
+    return figure
+
+
+def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
+    """Decoded images, each above its per-pixel influence, on one logarithmic colour scale; the first six samples.
+
+    Args:
+        images: (samples, image_channels, image_height, image_width) in [-1, 1], decoded.
+        pixel_influence: (samples, image_height, image_width), >= 0. Pixels without any influence are grey.
+
+    Raises:
+        ValueError: Shapes that don't fit, or no samples.
+    """
+    if (len(images), *images.shape[2:]) != tuple(pixel_influence.shape) or not len(images):
+        raise ValueError(f"images {tuple(images.shape)} and pixel influence {tuple(pixel_influence.shape)} don't fit")
+    influence = _numbers(pixel_influence[:MAX_SAMPLES])
+    logarithm, low, high = _log10(influence)
+    figure = Figure(figsize=(1.5 * len(influence) + 1.8, 3.7), layout="constrained")
+    axes = figure.subplots(2, len(influence), squeeze=False)
+    for sample in range(len(influence)):
+        _show_image(axes[0, sample], images[sample])
+        picture = axes[1, sample].imshow(logarithm[sample], vmin=low, vmax=high, cmap=_colours())
+        axes[1, sample].set_xlabel(f"mean {influence[sample].mean():.3g}")
+        _bare(axes[1, sample])
+    axes[0, 0].set_ylabel("decoded")
+    axes[1, 0].set_ylabel("influence")
+    label = r"$\log_{10}$ of pixel influence $(JJ^\top)_{pp}$"
+    figure.colorbar(picture, ax=axes[1], label=label)
+    figure.suptitle(f"Influence by pixel ({len(influence)} of {len(images)} samples)")
+    return figure
+
+
+def _violins(axis: Axes, value: np.ndarray, member: np.ndarray) -> None:
+    ticks = []
+    for place, (is_member, colour) in enumerate(((True, MEMBER_COLOUR), (False, HELDOUT_COLOUR))):
+        of_set = value[member == is_member]
+        ticks.append(f"{_set_name(is_member)}\n({len(of_set)})")
+        if not len(of_set):
+            continue
+        for body in axis.violinplot([of_set], [place], widths=0.8, showextrema=False)["bodies"]:  # type: ignore[attr-defined]
+            body.set(facecolor=colour, edgecolor=colour, alpha=0.35)
+        low, median, high = np.quantile(of_set, [0.25, 0.5, 0.75])
+        axis.vlines(place, low, high, color=colour, linewidth=5)
+        axis.plot(place, median, "o", color="white", markeredgecolor=colour, markersize=6)
+    axis.set_xticks([0, 1], ticks)
+    axis.set(xlim=(-0.6, 1.6), ylabel=r"local distortion, $\sum_k \ln \sigma_k(J)$ (nats)")
+    axis.set_title("bar: quartiles, dot: median", fontsize="small")
+
+
+def _set_name(is_member: bool) -> str:
+    return "member" if is_member else "held-out"
+
+
+def _show_image(axis: Axes, image: Tensor) -> None:
+    axis.imshow(image_grid(image[None]), interpolation="nearest")
+    _bare(axis)
+
+
+def _bare(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+
+
+def _latent_ticks(axis: Axes, *, xlabel: str, ylabel: str) -> None:
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(MaxNLocator(4, integer=True))
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()
+
+
+def _log10(value: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """log10 with NaN where the value is 0, and the bounds of its colour scale."""
+    logarithm = np.full(value.shape, np.nan)
+    np.log10(value, out=logarithm, where=value > 0)
+    if np.isnan(logarithm).all():
+        return logarithm, 0.0, 1.0
+    low, high = float(np.nanmin(logarithm)), float(np.nanmax(logarithm))
+    missing = max(0.0, MIN_DECADES - (high - low)) / 2
+    return logarithm, low - missing, high + missing
+
+
+def _colours() -> Colormap:
+    return colormaps["cividis"].with_extremes(bad="0.6")

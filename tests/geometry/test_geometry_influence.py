@@ -1,0 +1,418 @@
+"""Influence estimators against references, closed forms and laws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import digamma, polygamma
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry import (
+    DecoderJacobian,
+    ExactInfluence,
+    KeepTopInfluence,
+    ProbeInfluence,
+    ShrunkInfluence,
+    dataset_influence,
+    gradients_enabled,
+    mask_overlap,
+    shrink_log_influence,
+    stream_influence,
+)
+from ldm_privacy.registry import INFLUENCE_ESTIMATORS
+from tests.reference.geometry import dense_jacobian, influence_loop, published_decoder, shrunk_log_influence
+
+
+@pytest.fixture
+def arrays(shared_file):
+    return np.load(shared_file("reference/geometry.npz"))
+
+
+@pytest.fixture
+def matrix():
+    """A linear decoder's matrix, 48 pixel numbers x 12 latent numbers with columns of very different length."""
+    generator = torch.Generator().manual_seed(1)
+    scale = torch.logspace(-1, 1, 12, dtype=torch.float64)
+    return torch.randn(48, 12, generator=generator, dtype=torch.float64) * scale
+
+
+def linear(matrix):
+    return lambda latent: (latent.flatten(1) @ matrix.T).reshape(-1, 3, 4, 4)
+
+
+def smooth(latent):
+    """A small nonlinear decoder, 2x3x3 -> 3x6x6, samples independent."""
+    weight = torch.sin(torch.arange(2 * 4 * 4 * 4, dtype=latent.dtype)).reshape(2, 4, 4, 4)
+    mix = torch.cos(torch.arange(3 * 4, dtype=latent.dtype)).reshape(3, 4, 1, 1)
+    return F.conv2d(torch.tanh(F.conv_transpose2d(latent, weight, stride=2, padding=1)), mix)
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def autoencoder(attention=True):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=2,
+        mid_block_add_attention=attention,
+    ).eval().requires_grad_(False)
+
+
+def test_probe_influence_reproduces_the_reference(arrays):
+    latent, probes = torch.tensor(arrays["z"]), torch.tensor(arrays["probes"])
+    estimate = ProbeInfluence()(published_decoder(arrays, torch.float32), latent, torch.arange(6), probes)
+    log_influence = 0.5 * (estimate.influence.flatten(1) + 1e-12).log()
+    np.testing.assert_allclose(log_influence, arrays["log_influence_from_probes"], rtol=1e-4, atol=1e-4)
+
+
+def test_exact_influence_reproduces_the_reference(arrays):
+    latent = torch.tensor(arrays["z"])
+    estimate = ExactInfluence()(published_decoder(arrays, torch.float32), latent, torch.arange(6))
+    np.testing.assert_allclose(estimate.influence.flatten(1), arrays["diag_exact"], rtol=1e-4)
+    assert estimate.influence.dtype == torch.float32
+    assert not estimate.standard_error.any()
+    in_double = ExactInfluence(float64=True)(published_decoder(arrays, torch.float32), latent, torch.arange(6)).influence
+    np.testing.assert_allclose(in_double.flatten(1), arrays["diag_exact"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("per_pass", [1, 3])
+def test_probe_influence_equals_a_loop(per_pass):
+    latent, probes = normal(5, 2, 3, 3, dtype=torch.float64), normal(5, 7, 3, 6, 6, seed=1, dtype=torch.float64)
+    estimator = ProbeInfluence(decode_batch_size=2, probe_batch_size=per_pass)
+    influence = estimator(smooth, latent, torch.arange(5), probes).influence
+    torch.testing.assert_close(influence.flatten(1), influence_loop(smooth, latent, probes))
+
+
+def test_drawn_probes_are_what_is_used():
+    latent, index = normal(3, 2, 3, 3), torch.tensor([7, 1, 4])
+    estimator = ProbeInfluence(4, seed=5)
+    probes = torch.stack([estimator.draw(index, k, torch.Size((3, 6, 6)), torch.device("cpu")) for k in range(4)], dim=1)
+    drawn, given = estimator(smooth, latent, index), estimator(smooth, latent, index, probes)
+    assert torch.equal(drawn.influence, given.influence)
+    assert torch.equal(drawn.mask_stability, given.mask_stability)
+
+
+def test_linear_decoder_has_squared_column_norms(matrix):
+    latent = normal(3, 3, 2, 2, dtype=torch.float64)
+    exact = ExactInfluence()(linear(matrix), latent, torch.arange(3)).influence
+    expected = matrix.square().sum(0).expand(3, -1)
+    torch.testing.assert_close(exact.flatten(1), expected)
+
+
+@pytest.mark.parametrize("num_probes", [2, 8])
+def test_gaussian_probes_are_unbiased_with_relative_variance_2_over_k(matrix, num_probes):
+    samples = 6000
+    latent = torch.zeros(samples, 3, 2, 2, dtype=torch.float64)
+    estimator = ProbeInfluence(num_probes, decode_batch_size=2000)
+    estimate = estimator(linear(matrix), latent, torch.arange(samples))
+    ratio = estimate.influence.flatten(1) / matrix.square().sum(0)
+    relative_variance = 2 / num_probes
+    # chi^2_K / K: variance 2 / K, fourth central moment (12 K + 48) / K^3 -> standard errors of mean and variance.
+    error_of_mean = math.sqrt(relative_variance / samples)
+    fourth = (12 * num_probes + 48) / num_probes**3
+    error_of_variance = math.sqrt((fourth - relative_variance**2) / samples)
+    assert ((ratio.mean(0) - 1).abs() < 5 * error_of_mean).all()
+    assert ((ratio.var(0) - relative_variance).abs() < 5 * error_of_variance).all()
+    torch.testing.assert_close(estimate.standard_error, estimate.influence * math.sqrt(relative_variance))
+
+
+def test_rademacher_probes_are_unbiased_with_their_own_variance(matrix):
+    samples = 6000
+    latent = torch.zeros(samples, 3, 2, 2, dtype=torch.float64)
+    estimator = ProbeInfluence(1, distribution="rademacher", decode_batch_size=2000)
+    value = estimator(linear(matrix), latent, torch.arange(samples)).influence.flatten(1)
+    exact = matrix.square().sum(0)
+    variance = 2 * (exact.square() - matrix.pow(4).sum(0))
+    assert ((value.mean(0) - exact).abs() < 5 * (variance / samples).sqrt()).all()
+    fourth = (value - value.mean(0)).pow(4).mean(0)
+    assert ((value.var(0) - variance).abs() < 5 * ((fourth - variance.square()) / samples).sqrt()).all()
+    assert (variance < 2 * exact.square()).all()
+
+
+@pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
+def test_influence_scales_as_one_over_s_squared(name):
+    estimator = INFLUENCE_ESTIMATORS.get(name)()
+    latent, index, s = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), 0.18
+    plain = estimator(smooth, latent, index)
+    scaled = estimator(lambda z: smooth(z / s), latent * s, index)
+    torch.testing.assert_close(scaled.influence, plain.influence / s**2)
+    torch.testing.assert_close(scaled.standard_error, plain.standard_error / s**2)
+    rule = KeepTopInfluence(0.6)
+    assert torch.equal(rule(scaled.influence, index), rule(plain.influence, index))
+
+
+@pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
+def test_neither_order_nor_batch_nor_context_matters(name):
+    estimator = INFLUENCE_ESTIMATORS.get(name)()
+    latent, index = normal(7, 2, 3, 3, dtype=torch.float64), torch.tensor([40, 3, 9, 1, 77, 5, 12])
+    whole = estimator(smooth, latent, index)
+    order = torch.tensor([3, 6, 0, 5, 1, 4, 2])
+    permuted = estimator(smooth, latent[order], index[order])
+    done = []
+    streamed = stream_influence(estimator, smooth, latent, index, batch_size=3, progress=done.append)
+    assert done == [3, 6, 7]
+    with torch.no_grad():
+        under_no_grad = estimator(smooth, latent, index)
+    with torch.inference_mode():
+        under_inference = estimator(smooth, latent.clone(), index)
+    for field in ("influence", "standard_error", "mask_stability"):
+        value = getattr(whole, field)
+        if value is None:
+            assert name == "exact"
+            continue
+        torch.testing.assert_close(getattr(permuted, field), value[order])
+        for other in (streamed, under_no_grad, under_inference):
+            torch.testing.assert_close(getattr(other, field), value)
+        assert not value.requires_grad
+
+
+def test_other_seed_or_sample_means_other_probes():
+    latent = normal(1, 2, 3, 3).expand(2, -1, -1, -1)
+    first = ProbeInfluence(4, seed=0)(smooth, latent, torch.tensor([0, 1])).influence
+    second = ProbeInfluence(4, seed=1)(smooth, latent, torch.tensor([0, 1])).influence
+    assert not torch.allclose(first[0], first[1])
+    assert not torch.allclose(first, second)
+
+
+def test_mask_stability_is_the_overlap_of_the_halves():
+    latent, index = normal(3, 2, 3, 3), torch.arange(3)
+    estimator = ProbeInfluence(5, keep_fraction=0.5)
+    probes = normal(3, 5, 3, 6, 6, seed=3)
+    halves = [ProbeInfluence()(smooth, latent, index, probes[:, part]).influence for part in (slice(0, 2), slice(2, 4))]
+    masks = [KeepTopInfluence(0.5)(half, index) for half in halves]
+    estimate = estimator(smooth, latent, index, probes)
+    torch.testing.assert_close(estimate.mask_stability, mask_overlap(*masks))
+    torch.testing.assert_close(estimate.halves, torch.stack(halves))
+    assert ProbeInfluence(1)(smooth, latent, index).mask_stability is None
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_exact_through_autoencoder_equals_the_dense_jacobian(attention):
+    network = autoencoder(attention)
+    latent = normal(2, 2, 2, 3)
+    # Columns: D = 12 against 72 pixel numbers. The weights stay in single precision for the estimator.
+    exact = ExactInfluence(float64=True)(lambda z: network.decode(z).sample, latent, torch.arange(2)).influence
+    assert exact.dtype == torch.float64
+    network.double()
+    expected = dense_jacobian(lambda z: network.decode(z).sample, latent.double()).square().sum(1)
+    torch.testing.assert_close(exact.flatten(1), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_products_through_autoencoder_equal_the_dense_jacobian(attention):
+    network = autoencoder(attention).double()
+
+    def decode(latent):
+        return network.decode(latent).sample
+
+    latent = normal(2, 2, 2, 3, dtype=torch.float64)
+    dense = dense_jacobian(decode, latent)
+    jacobian = DecoderJacobian(decode, latent)
+    v, u = normal(3, *latent.shape, dtype=torch.float64), normal(3, *jacobian.image.shape, dtype=torch.float64)
+    for per_pass in (1, 2):
+        times = jacobian.times(v, vectors_per_pass=per_pass).flatten(2)
+        torch.testing.assert_close(times, torch.einsum("bpd,vbd->vbp", dense, v.flatten(2)))
+        back = jacobian.transpose_times(u, vectors_per_pass=per_pass).flatten(2)
+        torch.testing.assert_close(back, torch.einsum("bpd,vbp->vbd", dense, u.flatten(2)))
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """x^2 with a first derivative and nothing more: no second one, no forward mode, no batching rule."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return 2 * x * gradient
+
+
+def test_a_decoder_that_is_differentiable_only_once():
+    def decode(latent):
+        return OnceDifferentiable.apply(F.interpolate(latent, scale_factor=2)).repeat(1, 3, 1, 1)
+
+    latent, index = normal(2, 1, 2, 2, dtype=torch.float64), torch.arange(2)
+    exact = ExactInfluence()(decode, latent, index).influence
+    torch.testing.assert_close(exact, 12 * (2 * latent).square())
+    probe = [ProbeInfluence(6, probe_batch_size=size)(decode, latent, index).influence for size in (1, 4)]
+    torch.testing.assert_close(probe[0], probe[1])
+
+
+def test_memory_budget_changes_nothing_but_the_chunks():
+    latent, index = normal(5, 2, 3, 3, dtype=torch.float64), torch.arange(5)
+    small = ExactInfluence(memory_mib=1e-6)(smooth, latent, index).influence
+    torch.testing.assert_close(small, ExactInfluence()(smooth, latent, index).influence)
+
+
+def test_streaming_decodes_no_more_than_a_batch():
+    largest = 0
+
+    def decode(latent):
+        nonlocal largest
+        largest = max(largest, len(latent))
+        return latent
+
+    stream_influence(ProbeInfluence(2), decode, torch.zeros(50_000, 1, 1, 2), torch.arange(50_000), batch_size=500)
+    assert largest == 64
+
+
+def test_gradients_enabled_leaves_every_context():
+    x = torch.ones(2, 1, 1, 1)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context(), gradients_enabled(x.clone()) as leaf:
+            (gradient,) = torch.autograd.grad((leaf**3).sum(), leaf)
+        assert torch.equal(gradient, torch.full_like(x, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16), gradients_enabled(x) as leaf:
+        assert (leaf.flatten(1) @ torch.ones(1, 1)).dtype == torch.float32
+
+
+# --- shrinkage -------------------------------------------------------------------------------------------------------
+
+
+def lognormal_set(samples, dimensions, num_probes, residual_sd, seed=0):
+    """Truth ln G = level + mean + rest, and chi^2_K / K estimates of it, (samples, 1, 1, dimensions) each."""
+    generator = np.random.default_rng(seed)
+    truth = np.exp(
+        generator.normal(0, 1, (samples, 1))
+        + generator.normal(0, 2, dimensions)
+        + generator.normal(0, residual_sd, (samples, dimensions))
+    )
+    estimate = truth * generator.chisquare(num_probes, truth.shape) / num_probes
+    return torch.tensor(truth)[:, None, None], torch.tensor(estimate)[:, None, None]
+
+
+@pytest.mark.parametrize("num_probes", [1, 4, 16])
+def test_shrinking_ranks_better_where_the_truth_is_known(num_probes):
+    truth, estimate = lognormal_set(100, 64, num_probes, residual_sd=0.4)
+    fit = shrink_log_influence(estimate, num_probes)
+    rule, index = KeepTopInfluence(0.6), torch.arange(100)
+    overlap = [mask_overlap(rule(value, index), rule(truth, index)).double() for value in (estimate, fit.influence)]
+    gain = overlap[1] - overlap[0]
+    assert gain.mean() > 5 * gain.std() / 10
+    assert (fit.influence.log() - truth.log()).square().mean() < 0.5 * (estimate.log() - truth.log()).square().mean() or (
+        num_probes == 16 and (fit.influence.log() - truth.log()).square().mean() < polygamma(1, 8)
+    )
+
+
+def test_variance_decomposition_finds_its_parts():
+    samples, dimensions, num_probes, residual_sd = 800, 50, 6, 0.5
+    truth, estimate = lognormal_set(samples, dimensions, num_probes, residual_sd)
+    fit = shrink_log_influence(estimate, num_probes)
+    noise = polygamma(1, num_probes / 2)
+    assert fit.noise_variance == pytest.approx(noise)
+    # Variance of the pooled residual variance of N D terms: (fourth cumulant of log chi^2 + 2 (noise + signal)^2) / (N D).
+    error = math.sqrt((polygamma(3, num_probes / 2) + 2 * (noise + residual_sd**2) ** 2) / (samples * dimensions))
+    assert abs(float(fit.residual_variance.mean()) - residual_sd**2) < 5 * error
+    level_error = (fit.level - truth.log().flatten(1).mean(1)).std() / math.sqrt(samples)
+    assert abs(float((fit.level - truth.log().flatten(1).mean(1)).mean())) < 5 * float(level_error)
+
+
+def test_pure_noise_leaves_no_residual():
+    _, estimate = lognormal_set(400, 30, 2, residual_sd=0.0, seed=4)
+    by_dimension = shrink_log_influence(estimate, 2, "dimension").residual_variance
+    assert (by_dimension >= 0).all()
+    assert (by_dimension == 0).any()
+
+
+def test_posterior_mode_equals_a_grid_search():
+    _, estimate = lognormal_set(6, 8, 3, residual_sd=0.7, seed=2)
+    fit = shrink_log_influence(estimate, 3, "dimension")
+    variance = fit.residual_variance.flatten().numpy()
+    positive = variance > 0
+    assert positive.sum() >= 4
+    expected = shrunk_log_influence(estimate.flatten(1).numpy(), 3, np.maximum(variance, 1e-12))
+    found = fit.influence.flatten(1).log().numpy()
+    np.testing.assert_allclose(found[:, positive], expected[:, positive], atol=2e-4)
+
+
+def test_no_residual_means_one_ranking_for_all():
+    _, estimate = lognormal_set(20, 40, 4, residual_sd=0.3)
+    fit, index = shrink_log_influence(estimate, 4, "none"), torch.arange(20)
+    masks = KeepTopInfluence(0.6)(fit.influence, index)
+    assert (masks == masks[0]).all()
+    whole = dataset_influence(estimate, 4)
+    assert whole.shape == (1, 1, 1, 40)
+    assert torch.equal(KeepTopInfluence(0.6)(whole, index[:1])[0], masks[0])
+
+
+def test_one_sample_or_many_probes_are_left_alone():
+    _, estimate = lognormal_set(1, 30, 4, residual_sd=0.3)
+    bias = digamma(2) - math.log(2)
+    torch.testing.assert_close(shrink_log_influence(estimate, 4).influence, estimate * math.exp(-bias))
+    truth, estimate = lognormal_set(50, 30, 1_000_000, residual_sd=0.3)
+    torch.testing.assert_close(shrink_log_influence(estimate, 1_000_000).influence, truth, rtol=0.01, atol=0)
+
+
+def test_shrunk_standard_error_covers():
+    truth, estimate = lognormal_set(300, 60, 8, residual_sd=0.4, seed=7)
+    fit = shrink_log_influence(estimate, 8)
+    z = (fit.influence.log() - truth.log()) / (fit.standard_error / fit.influence)
+    # The prior's variance is estimated and the posterior not quite normal: the scale is right within a tenth.
+    assert 0.9 < float(z.std()) < 1.1
+
+
+def test_shrunk_influence_is_the_fit_of_probe_influence():
+    latent, index = normal(6, 2, 3, 3), torch.arange(6)
+    shrunk = ShrunkInfluence(4, seed=2)(smooth, latent, index)
+    plain = ProbeInfluence(4, seed=2)(smooth, latent, index)
+    fit = shrink_log_influence(plain.influence, 4)
+    assert torch.equal(shrunk.influence, fit.influence)
+    probes = normal(6, 9, 3, 6, 6, seed=1)
+    given = ShrunkInfluence(4)(smooth, latent, index, probes)
+    fit = shrink_log_influence(ProbeInfluence()(smooth, latent, index, probes).influence, 9)
+    assert torch.equal(given.influence, fit.influence)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
+def test_a_latent_the_decoder_cannot_take(name):
+    estimator = INFLUENCE_ESTIMATORS.get(name)()
+    with pytest.raises(UserError, match=r"\(2, 5, 3, 3\).*4"):
+        estimator(lambda z: F.conv2d(z, torch.zeros(3, 4, 1, 1)), normal(2, 5, 3, 3), torch.arange(2))
+    with pytest.raises(UserError, match="float latents"):
+        estimator(smooth, normal(2, 3, 3), torch.arange(2))
+    with pytest.raises(UserError, match="must keep the batch"):
+        estimator(lambda z: z[:1], normal(2, 2, 3, 3), torch.arange(2))
+
+
+@pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
+def test_influence_that_is_not_finite_names_the_sample(name):
+    latent = normal(3, 2, 3, 3)
+    latent[1] = float("nan")
+    with pytest.raises(UserError, match="sample 52"):
+        INFLUENCE_ESTIMATORS.get(name)()(smooth, latent, torch.tensor([51, 52, 53]))
+
+
+def test_wrong_arguments():
+    for estimator in (ProbeInfluence, ShrunkInfluence):
+        with pytest.raises(UserError, match="num_probes"):
+            estimator(0)
+        with pytest.raises(UserError, match="keep_fraction"):
+            estimator(keep_fraction=1.5)
+        with pytest.raises(UserError, match="batch_size"):
+            estimator(decode_batch_size=0)
+        with pytest.raises(UserError, match=r"probes of shape \(2, 4, 3, 5, 5\)|don't fit"):
+            estimator()(smooth, normal(2, 2, 3, 3), torch.arange(2), normal(2, 4, 3, 5, 5))
+    with pytest.raises(UserError, match="distribution"):
+        ProbeInfluence(distribution="uniform")
+    with pytest.raises(UserError, match="residual_variance"):
+        ShrunkInfluence(residual_variance="pixel")
+    with pytest.raises(UserError, match="memory_mib"):
+        ExactInfluence(memory_mib=0)
+    with pytest.raises(ValueError, match="sample_index"):
+        ProbeInfluence()(smooth, normal(2, 2, 3, 3), torch.arange(3))

@@ -1,0 +1,99 @@
+"""Attacks as published, written plainly: one network call per timestep, one run per mask, nothing shared.
+
+`predict(states, timestep)` takes an int timestep; `abar` is the schedule, (timesteps,) float64; `keep` is like the latent.
+Each function returns (batch,), the raw statistic with the mask at one timestep.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+
+
+def masked(contribution, keep):
+    return torch.stack([row[mask].sum() for row, mask in zip(contribution, keep)])
+
+
+def noised(latent, noise, abar_t):
+    return math.sqrt(abar_t) * latent + math.sqrt(1 - abar_t) * noise
+
+
+def sima(predict, abar, latent, t, keep):
+    return masked(predict(latent, t) ** 4, keep)
+
+
+def sima_mc(predict, abar, latent, t, keep, noise):
+    total = 0
+    for draw in noise:
+        total = total + predict(noised(latent, draw, abar[t]), t) ** 4
+    return masked(total / len(noise), keep)
+
+
+def sima_mc_of_mean(predict, abar, latent, t, keep, noise):
+    total = 0
+    for draw in noise:
+        total = total + predict(noised(latent, draw, abar[t]), t)
+    return masked((total / len(noise)) ** 4, keep)
+
+
+def loss(predict, abar, latent, t, keep, noise, power=2):
+    return masked((noise - predict(noised(latent, noise, abar[t]), t)).abs() ** power, keep)
+
+
+def pia(predict, abar, latent, t, keep):
+    initial = predict(latent, 0)
+    return masked((initial - predict(noised(latent, initial, abar[t]), t)) ** 4, keep)
+
+
+def pian(predict, abar, latent, t, keep):
+    initial = predict(latent, 0)
+    initial = torch.stack([row / row.abs().mean() * math.sqrt(2 / math.pi) for row in initial])
+    return masked((initial - predict(noised(latent, initial, abar[t]), t)) ** 4, keep)
+
+
+def secmi(predict, abar, latent, t, keep, interval=10):
+    def step(state, start, end):
+        # The usual form: predicted clean latent, then noise it again with the same epsilon.
+        epsilon = predict(state, start)
+        clean = (state - math.sqrt(1 - abar[start]) * epsilon) / math.sqrt(abar[start])
+        return noised(clean, epsilon, abar[end])
+
+    state = latent
+    for start in range(0, t, interval):
+        state = step(state, start, start + interval)
+    above = step(state, t, t + interval)
+    return masked((step(above, t + interval, t) - state) ** 2, keep)
+
+
+def pfami(predict, abar, latent, keep, noise, timesteps):
+    """noise: (timesteps, *latent.shape)."""
+
+    def losses(clean):
+        total = 0
+        for draw, t in zip(noise, timesteps):
+            total = total + masked((draw - predict(noised(clean, draw, abar[t]), t)) ** 2, keep)
+        return total / len(timesteps) / keep.sum((1, 2, 3))
+
+    height, width = latent.shape[-2:]
+    rises = 0
+    for index in range(10):
+        share = 0.95 - 0.25 * index / 9
+        rows, columns = int(height * share), int(width * share)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        crop = latent[:, :, top : top + rows, left : left + columns]
+        crop = functional.interpolate(crop, (height, width), mode="bilinear", align_corners=False)
+        rises = rises + (losses(crop) - losses(latent)) / losses(latent)
+    return rises / 10
+
+
+def dime(predict, abar, latent, t, keep, noise, gamma, phi):
+    """noise: signs (draws, *latent.shape)."""
+    sigma = math.sqrt(1 - abar[t])
+    scaled = math.sqrt(abar[t]) * latent
+    centre = predict(scaled, t)
+    energy = divergence = 0
+    for signs in noise:
+        displaced = predict(scaled + gamma * sigma * signs, t)
+        energy = energy + masked(displaced**2, keep) / len(noise)
+        divergence = divergence + masked(signs * (displaced - centre), keep) / (gamma * sigma) / len(noise)
+    return math.cos(phi) * energy + math.sin(phi) * divergence
