@@ -22,7 +22,7 @@ from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
 from ldm_privacy.models.latent_space import LatentSpace
 from ldm_privacy.onset import OnsetDetector
-from ldm_privacy.report import audit_line, image_grid, memorization_figure
+from ldm_privacy.report import audit_legend, audit_line, image_grid, memorization_figure
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger
@@ -92,6 +92,8 @@ class Stages:
         bar = ProgressBar("denoiser", console)
 
         def on_report(report: AuditReport, epoch: int) -> None:
+            if epoch == 0:
+                bar.say(audit_legend(config.audit.masks))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
 
         audit = MemorizationAudit(

@@ -156,7 +156,6 @@ class Experiment:
                 latent_space.decode,
                 audited.latent,
                 audited.sample_index,
-                batch_size=config.batch_size,
                 store=InfluenceStore(store_folder) if store_folder is not None else None,
                 fingerprint_of=(latent_space.autoencoder.state_dict(), self._influence_settings(latent_space)),
                 progress=done,
@@ -274,6 +273,7 @@ class Experiment:
         self.scheduler()
         self.attacks()
         self.masks()
+        self.config.audit.influence.build(seed=self.config.seed)
         self.network(self.latent_shape(self.build_autoencoder()))
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:

@@ -205,8 +205,16 @@ class _Run:
             for part in self.parts():
                 terms = self.attack.contributions(*part.arguments)
                 terms = (terms,) if isinstance(terms, Tensor) else terms
+                for term in terms:
+                    self._check_term(term, part)
                 parts.append([mask_and_sum(term, part.keep_masks) for term in terms])
             return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
+
+    def _check_term(self, term: Contribution, part: _Part) -> None:
+        _, latent, timesteps, _ = part.arguments
+        shape = (len(timesteps) if self.attack.per_timestep else 1, *latent.shape)
+        if term.shape != shape:
+            raise ValueError(f"{type(self.attack).__name__}: contributions of shape {tuple(term.shape)}, not {shape}")
 
     def parts(self) -> Iterator[_Part]:
         """The batch in parts of about equal size."""

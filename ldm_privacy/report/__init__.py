@@ -2,9 +2,10 @@
 
 from ldm_privacy.report.figures import auroc_by_timestep_figure, image_grid, memorization_figure, roc_figure
 from ldm_privacy.report.files import write_metrics, write_scores
-from ldm_privacy.report.tables import audit_line, audit_table, print_audit
+from ldm_privacy.report.tables import audit_legend, audit_line, audit_table, print_audit
 
 __all__ = [
+    "audit_legend",
     "audit_line",
     "audit_table",
     "auroc_by_timestep_figure",

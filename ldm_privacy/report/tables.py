@@ -1,5 +1,7 @@
 """An audit in the terminal."""
 
+from collections.abc import Iterable
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -61,12 +63,16 @@ def _digits(value: float, places: int = 3) -> str:
 
 
 def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
-    """One audit in one line: the AUROC of each attack with each mask."""
+    """One audit in one line: the AUROC of each attack, a number per mask in the order of `audit_legend`."""
     attacks: dict[str, list[str]] = {}
     for row in report.rows:
-        attacks.setdefault(row.key.attack, []).append(f"{row.key.mask} {_digits(row.metrics.auroc.value)}")
-    parts = [f"{attack}: {', '.join(values)}" for attack, values in attacks.items()]
-    return f"epoch {epoch:>{width}}  AUROC  " + "  |  ".join(parts)
+        attacks.setdefault(row.key.attack, []).append(_digits(row.metrics.auroc.value))
+    return f"epoch {epoch:>{width}}  " + "  ".join(f"{attack} {' '.join(values)}" for attack, values in attacks.items())
+
+
+def audit_legend(masks: Iterable[str]) -> str:
+    """What the numbers of `audit_line` are."""
+    return f"AUROC with the masks {', '.join(masks)}:"
 
 
 def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) -> str:

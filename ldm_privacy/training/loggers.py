@@ -98,7 +98,7 @@ def wandb_logger(
     if mode == "online" and not _logged_in():
         log.warning("W&B: not logged in (run `wandb login`), so this run is kept offline")
     online = mode in ("auto", "online") and _logged_in()
-    id_file = folder / "wandb" / "run-id.txt"
+    id_file = folder / "wandb-id.txt"
     run_id = id_file.read_text().strip() if resume and id_file.exists() else None
     for attempt in ("online", "offline") if online else ("offline",):
         try:

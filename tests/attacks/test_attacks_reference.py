@@ -47,9 +47,7 @@ def test_the_authors_numbers(shared_file, row, dtype):
     keep = kept if row.startswith("masked") else torch.ones_like(kept)
     noise = array[f"{row}_noise"].to(dtype) if f"{row}_noise" in array else None
     predictor = ConvolutionPredictor(array["conv_weight"], array["time_bias"], array[schedule])
-    statistics = attack_statistics(
-        get_attack(name, **hyperparameters), predictor, latent, timesteps, keep[None], noise=noise
-    )
+    statistics = attack_statistics(get_attack(name, **hyperparameters), predictor, latent, timesteps, keep[None], noise=noise)
     assert statistics.shape == (1, *expected.shape)
     torch.testing.assert_close(statistics[0], expected.double(), rtol=tolerance, atol=0)
 

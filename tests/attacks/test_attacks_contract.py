@@ -1,0 +1,412 @@
+"""The contract over every registered attack, the faults it must catch, attacks from outside, and bad input."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+from ldm_privacy import randomness
+from ldm_privacy.attacks import (
+    Attack,
+    UnmaskableAttack,
+    attack_statistics,
+    draw_noise,
+    get_attack,
+    mask_and_sum,
+    membership_scores,
+    register_attack,
+)
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
+from ldm_privacy.testing import CountingPredictor, check_attack
+
+BUILT_IN = ["dime", "loss", "pfami", "pia", "pian", "secmi", "sima", "sima_mc", "sima_mc_of_mean"]
+QUERIES = {  # for the timesteps 0, 10, ..., 190
+    "dime": 11 * 20,
+    "loss": 20,
+    "pfami": 110,
+    "pia": 21,
+    "pian": 21,
+    "secmi": 21,
+    "sima": 20,
+    "sima_mc": 600,
+    "sima_mc_of_mean": 600,
+}
+
+
+def test_the_built_in_attacks_are_all_there():
+    assert set(BUILT_IN) <= set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_contract(name):
+    check_attack(get_attack(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters"),
+    [
+        ("loss", {"power": 4}),
+        ("secmi", {"interval": 5}),
+        ("sima_mc", {"num_draws": 1}),
+        ("dime", {"num_draws": 1, "higher_means_member": True, "phi": 2.0, "gamma": 0.3}),
+        ("pfami", {"timesteps": [3, 700], "num_crops": 2}),
+    ],
+)
+def test_contract_with_other_hyperparameters(name, hyperparameters):
+    check_attack(get_attack(name, **hyperparameters))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_number_of_queries(name):
+    assert get_attack(name).num_queries(range(0, 200, 10)) == QUERIES[name]
+
+
+def test_secmi_counts_the_states_of_gaps():
+    assert get_attack("secmi").num_queries([0, 50]) == 7
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_float32_agrees_with_float64(name):
+    latent = randomness.normal("latent", (torch.arange(4),), (2, 8, 8))
+    keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+    attack, predictor = get_attack(name), CountingPredictor()
+    single = attack_statistics(attack, predictor, latent, [50, 100], keep_masks)
+    double = attack_statistics(attack, predictor, latent.double(), [50, 100], keep_masks)
+    # Errors of the states, about 1e-7 of their size, are divided by sigma (DIME) or squared against a small difference (SecMI).
+    torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [2**16, 2**20, 2**28])
+def test_memory_is_bounded_by_the_budget(budget):
+    seen = []
+
+    class Recorder(Attack):
+        num_draws = 3
+
+        def contributions(self, query, latent, timesteps, noise):
+            seen.append(noise.numel())
+            return query(noise, timesteps).mean(0)
+
+    predictor = CountingPredictor()
+    latent = torch.zeros(100, 2, 8, 8)
+    attack_statistics(
+        Recorder(), predictor, latent, [0, 10], torch.ones(1, *latent.shape, dtype=torch.bool), memory_budget=budget
+    )
+    one_sample, one_row = 3 * 2 * 128, 128
+    assert max(seen) <= max(budget / 2 / 64, one_sample)
+    assert predictor.largest_call <= max(budget / 2 / 2048 / one_row, 1)
+    assert sum(seen) == 100 * one_sample
+    if budget == 2**28:  # all samples, timesteps and draws share one pass where they fit
+        assert predictor.largest_call == 600
+
+
+def test_masks_are_sums_over_the_kept_dimensions():
+    contribution = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    keep_masks = torch.rand(5, 3, 1, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.3
+    expected = (contribution.double()[None] * keep_masks[:, None]).sum((3, 4, 5))
+    torch.testing.assert_close(mask_and_sum(contribution, keep_masks), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_noise_belongs_to_seed_sample_timestep_and_draw():
+    latent = torch.zeros(2, 2, 4, 4)
+    index = torch.tensor([7, 9])
+    one = draw_noise(get_attack("loss"), latent, [0, 30], sample_index=index, seed=1)
+    many = draw_noise(get_attack("sima_mc", num_draws=2), latent, [30], sample_index=index.flip(0), seed=1)
+    assert one.shape == (2, 2, 2, 4, 4)
+    assert many.shape == (2, 1, 2, 2, 4, 4)
+    assert torch.equal(many[0, 0], one[1].flip(0))
+    assert torch.equal(one[1, 0], randomness.normal("noise", (1, 7, 30, 0), (2, 4, 4)))
+    assert torch.equal(many[1, 0, 0], randomness.normal("noise", (1, 9, 30, 1), (2, 4, 4)))
+
+
+def test_every_seed_sample_timestep_and_draw_has_its_own_noise():
+    latent = torch.zeros(40, 1, 1, 4)
+    attack = get_attack("sima_mc", num_draws=3)
+    noise = torch.stack([draw_noise(attack, latent, [0, 10, 20], seed=seed) for seed in range(2)])
+    assert len(noise.flatten(0, 3).flatten(1).unique(dim=0)) == 2 * 3 * 3 * 40
+
+
+def test_dime_draws_signs():
+    noise = draw_noise(get_attack("dime", num_draws=2), torch.zeros(50, 1, 4, 4), [0])
+    assert noise.shape == (2, 1, 50, 1, 4, 4)
+    assert set(noise.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_orientation():
+    statistics = torch.tensor([[[1.0, 2.0]]])
+    assert torch.equal(membership_scores(get_attack("sima"), statistics), -statistics)
+    assert torch.equal(membership_scores(get_attack("pfami"), statistics), statistics)
+    assert torch.equal(membership_scores(get_attack("dime", higher_means_member=True), statistics), statistics)
+
+
+# Attacks with one fault each, and what the contract says about it.
+
+
+class BatchNormalised(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        epsilon = query(latent.expand(len(timesteps), *latent.shape), timesteps)
+        return epsilon.square() / epsilon.square().mean()
+
+
+class GlobalNoise(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent + torch.randn(len(timesteps), *latent.shape), timesteps).square()
+
+
+class ChangesLatents(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        latent *= 2
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+
+class Miscounts(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        query(latent, 0)
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+
+class PassesByTheQuery(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        calls = [
+            query.predictor(latent, torch.full((len(latent),), timestep), query.condition).square() for timestep in timesteps
+        ]
+        return torch.stack(calls)
+
+
+class IgnoresCondition(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        query.condition = None
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+
+class MixesTimesteps(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square().cumsum(0)
+
+
+class ClaimsDraws(Attack):
+    num_draws = 1
+
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+
+class OutOfSchedule(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+    def grid(self, timesteps, num_train_timesteps):
+        return list(timesteps)
+
+
+class SumsItself(Attack):
+    def contributions(self, query, latent, timesteps, noise):
+        epsilon = query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+        return epsilon.sum((2, 3, 4))
+
+
+FAULTS = {
+    BatchNormalised: "a sample alone gets another statistic",
+    GlobalNoise: "global random state",
+    ChangesLatents: "changes the latents",
+    Miscounts: "5 network rows per sample for 3 masks, but num_queries says 4",
+    PassesByTheQuery: "passes by the query",
+    IgnoresCondition: "the condition does not reach",
+    MixesTimesteps: "depends on which other timesteps",
+    ClaimsDraws: "the seed does not change",
+    OutOfSchedule: "outside the schedule, but the attack accepts it",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_contract_catches(fault):
+    with pytest.raises(AssertionError, match=FAULTS[fault]):
+        check_attack(fault())
+
+
+def test_contributions_of_a_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match=r"SumsItself: contributions of shape \(4, 6\)"):
+        check_attack(SumsItself())
+
+
+class GradientNorm(UnmaskableAttack):
+    """||d ||epsilon||^2 / d z||^2, which is no sum over masked dimensions of one pass."""
+
+    def statistic(self, query, latent, timesteps, noise):
+        with torch.enable_grad():
+            states = latent.expand(len(timesteps), *latent.shape).clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(query(states, timesteps).square().sum(), states)
+        return gradient.square().sum((2, 3, 4))
+
+
+def test_an_attack_without_masks_keeps_the_contract():
+    check_attack(GradientNorm())
+
+
+def test_an_attack_without_masks_refuses_one():
+    latent = torch.zeros(2, 2, 8, 8)
+    keep_masks = torch.ones(2, *latent.shape, dtype=torch.bool)
+    keep_masks[1, 0, 0, 0, 0] = False
+    with pytest.raises(UserError, match="GradientNorm is no sum over latent dimensions, so it has no mask"):
+        attack_statistics(GradientNorm(), CountingPredictor(), latent, [0], keep_masks)
+
+
+def test_a_plug_in_from_outside(tmp_path, monkeypatch):
+    monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "outside_attack.py").write_text(
+        "from ldm_privacy.attacks import Attack, register_attack\n"
+        "\n"
+        "@register_attack('sima_power')\n"
+        "class SimAPower(Attack):\n"
+        "    def __init__(self, *, power: float = 2.0):\n"
+        "        self.power = power\n"
+        "\n"
+        "    def contributions(self, query, latent, timesteps, noise):\n"
+        "        return query(latent.expand(len(timesteps), *latent.shape), timesteps).abs() ** self.power\n"
+    )
+    importlib.import_module("outside_attack")
+    try:
+        attack = get_attack("sima_power", power=4.0)
+        check_attack(attack)
+        latent = randomness.normal("latent", (torch.arange(3),), (2, 8, 8))
+        keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+        ours = attack_statistics(attack, CountingPredictor(), latent, [10], keep_masks)
+        sima = attack_statistics(get_attack("sima"), CountingPredictor(), latent, [10], keep_masks)
+        torch.testing.assert_close(ours, sima, rtol=1e-5, atol=0)
+        with pytest.raises(ValueError, match="attack 'sima' is already registered"):
+            register_attack("sima")(type(attack))
+    finally:
+        del sys.modules["outside_attack"]
+
+
+# Bad input.
+
+
+def statistics(attack, predictor=None, timesteps=(0,), num_samples=3, **options):
+    latent = randomness.normal("latent", (torch.arange(num_samples),), (2, 8, 8))
+    keep_masks = options.pop("keep_masks", torch.ones(1, *latent.shape, dtype=torch.bool))
+    return attack_statistics(attack, predictor or CountingPredictor(), latent, list(timesteps), keep_masks, **options)
+
+
+def test_unknown_attack_names_the_nearest():
+    with pytest.raises(UserError, match=r"unknown attack 'simma'\. Did you mean 'sima'\? Known: dime, "):
+        get_attack("simma")
+
+
+def test_unknown_hyperparameter_names_the_nearest_and_all():
+    with pytest.raises(
+        UserError, match=r"attack 'loss': unknown hyperparameter 'pwoer'\. Did you mean 'power'\? Valid: power\."
+    ):
+        get_attack("loss", pwoer=2)
+    with pytest.raises(UserError, match=r"attack 'sima': unknown hyperparameter 'power'\. It has none\."):
+        get_attack("sima", power=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("loss", {"power": 3}, "power is 3; it must be 2 or 4"),
+        ("secmi", {"interval": 0}, "interval is 0"),
+        ("sima_mc", {"num_draws": 0}, "'sima_mc': num_draws is 0"),
+        ("dime", {"num_draws": 0}, "'dime': num_draws is 0"),
+        ("dime", {"gamma": 0.0}, "gamma is 0.0"),
+        ("pfami", {"num_crops": 0}, "num_crops is 0"),
+        ("pfami", {"largest_crop": 1.5}, "crops from 1.5 down to 0.7"),
+        ("pfami", {"timesteps": []}, "no timesteps"),
+    ],
+)
+def test_hyperparameters_outside_their_range(name, hyperparameters, message):
+    with pytest.raises(UserError, match=message):
+        statistics(get_attack(name, **hyperparameters))
+
+
+@pytest.mark.parametrize("timestep", [-1, 1000])
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "pfami"])
+def test_timestep_outside_the_schedule(name, timestep):
+    with pytest.raises(UserError, match=f"timestep {timestep} is outside the schedule: choose one from 0 to 999"):
+        statistics(get_attack(name), timesteps=[0, timestep])
+
+
+def test_pfami_on_a_short_schedule():
+    with pytest.raises(UserError, match="timestep 100 is outside the schedule: choose one from 0 to 99"):
+        statistics(get_attack("pfami"), CountingPredictor(num_train_timesteps=100))
+
+
+def test_no_timesteps():
+    with pytest.raises(UserError, match="no timesteps given"):
+        statistics(get_attack("sima"), timesteps=[])
+
+
+def test_a_timestep_that_is_no_integer():
+    with pytest.raises(TypeError):
+        statistics(get_attack("sima"), timesteps=[10.5])
+
+
+def test_secmi_off_its_grid():
+    with pytest.raises(UserError, match="timestep 15 is no multiple of its interval 10"):
+        statistics(get_attack("secmi"), timesteps=[10, 15])
+    with pytest.raises(UserError, match="timestep 990 needs the state at 1000, but the schedule ends at 999"):
+        statistics(get_attack("secmi"), timesteps=[990])
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_names_sample_and_timestep(value, budget):
+    class Broken(CountingPredictor):
+        def __call__(self, noisy_latent, timestep, condition):
+            epsilon = super().__call__(noisy_latent, timestep, condition)
+            epsilon[(timestep == 20) & (condition == 8), 0, 0, 0] = value
+            return epsilon
+
+    index = torch.tensor([5, 8, 2])
+    with pytest.raises(UserError, match="the noise prediction for sample 8 at timestep 20 is not finite"):
+        statistics(
+            get_attack("sima"),
+            Broken(),
+            timesteps=[0, 10, 20],
+            sample_index=index,
+            condition=index.float(),
+            memory_budget=budget,
+        )
+
+
+def test_pfami_with_a_mask_that_keeps_nothing():
+    with pytest.raises(UserError, match="keeps no dimension"):
+        statistics(get_attack("pfami"), keep_masks=torch.zeros(1, 3, 2, 8, 8, dtype=torch.bool))
+
+
+def test_autocast_on_cpu():
+    with pytest.raises(UserError, match="autocast to torch.bfloat16 is for a GPU"):
+        statistics(get_attack("sima"), autocast=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_masks": torch.ones(3, 2, 8, 8, dtype=torch.bool)}, "keep_masks must be a bool tensor"),
+        ({"keep_masks": torch.ones(1, 3, 2, 8, 8)}, "keep_masks must be a bool tensor"),
+        ({"sample_index": torch.arange(4)}, "4 entries of sample_index for 3 latents"),
+        ({"condition": torch.zeros(2)}, "2 entries of condition for 3 latents"),
+        ({"noise": torch.zeros(3, 2, 8, 8)}, r"noise must be \(1, 3, 2, 8, 8\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        statistics(get_attack("loss"), **options)
+
+
+def test_no_latents():
+    with pytest.raises(ValueError, match="no latents"):
+        statistics(get_attack("sima"), num_samples=0)
+
+
+def test_a_predictor_of_the_wrong_shape():
+    class Flat(CountingPredictor):
+        def __call__(self, noisy_latent, timestep, condition):
+            return super().__call__(noisy_latent, timestep, condition).flatten(1)
+
+    with pytest.raises(ValueError, match="the noise predictor returned"):
+        statistics(get_attack("sima"), Flat())
