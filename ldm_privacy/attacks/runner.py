@@ -58,7 +58,9 @@ def attack_statistics(
             activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
             `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
         autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
-            arithmetic stays in the latent's dtype, sums in float64.
+            arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet bfloat16 moved predictions by
+            1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI 1-3 %, PIA 4 % at timesteps
+            10 and 100; PIA at timestep 0, a difference of nearly equal predictions, was rounding error alone.
 
     Returns:
         Tensor float64 (masks, timesteps, batch); the timestep axis has length 1 where the attack gives one number for all.
@@ -192,11 +194,12 @@ class _Run:
         self.autocast = autocast
         self.timesteps = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
         self.noise = None if noise is None or not attack.num_draws else self._checked_noise(noise)
-        budget = memory_budget or DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        if memory_budget is None:
+            memory_budget = DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
         numbers = latent[0].numel()
         per_sample = _WORKING_BYTES * len(self.timesteps) * max(1, attack.num_draws) + 16 * len(keep_masks)
-        self.samples_per_part = max(1, budget // 2 // (numbers * per_sample))
-        self.rows_per_call = max(1, budget // 2 // (numbers * _ACTIVATION_BYTES))
+        self.samples_per_part = max(1, memory_budget // 2 // (numbers * per_sample))
+        self.rows_per_call = max(1, memory_budget // 2 // (numbers * _ACTIVATION_BYTES))
 
     def masked_sums(self) -> tuple[Tensor, ...]:
         """The masked sum of each term, (masks, timesteps, batch)."""

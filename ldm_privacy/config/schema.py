@@ -95,7 +95,6 @@ class AuditConfig:
 
     attacks: dict[str, Component] = _component("label: attack", ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", MASK_RULES, provided=("seed",), many=True)
-    influence: Component = _component("estimator of the pullback metric's diagonal", INFLUENCE_ESTIMATORS, provided=("seed",))
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
@@ -103,6 +102,17 @@ class AuditConfig:
     confidence: Share = _option("of all intervals", 0.95)
     num_bootstrap: PositiveInt = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
+
+
+@dataclass
+class GeometryConfig:
+    """The decoder's pullback metric at every audited latent."""
+
+    influence: Component = _component("estimator of the diagonal of J^T J", INFLUENCE_ESTIMATORS, provided=("seed",))
+    distortion_rank: NonNegativeInt = _option("singular values in the local distortion; 0 = no distortion", 20)
+    distortion_oversample: NonNegativeInt = _option("further directions of the randomized SVD", 10)
+    distortion_power_iterations: NonNegativeInt = _option("its applications of J^T J; more is more exact", 2)
+    distortion_max_samples: PositiveInt = _option("members and held-out samples with a distortion, at most", 256)
 
 
 @dataclass
@@ -134,6 +144,7 @@ class Config:
     data: DataConfig = field(metadata={"help": "images and who is a member"})
     autoencoder: AutoencoderConfig = field(metadata={"help": "stage 1"})
     denoiser: DenoiserConfig = field(metadata={"help": "stage 2"})
+    geometry: GeometryConfig = field(metadata={"help": "influence and distortion"})
     audit: AuditConfig = field(metadata={"help": "audits"})
     trainer: TrainerConfig = field(metadata={"help": "trainer"})
     name: str = _option("name of the run's folder; the config's name by default")

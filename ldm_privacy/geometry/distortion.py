@@ -1,5 +1,7 @@
 """Local distortion: the leading part of ½ ln det(J^T J), matrix-free."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ def local_distortion(
     num_power_iterations: int = 2,
     seed: int = 0,
     *,
+    tolerance: float = 0.01,
     decode_batch_size: int = 4,
     vectors_per_pass: int = 1,
 ) -> Tensor:
@@ -35,6 +38,7 @@ def local_distortion(
         oversample,
         num_power_iterations,
         seed,
+        tolerance=tolerance,
         decode_batch_size=decode_batch_size,
         vectors_per_pass=vectors_per_pass,
     )
@@ -49,28 +53,31 @@ def top_singular_values(
     num_power_iterations: int = 2,
     seed: int = 0,
     *,
+    tolerance: float = 0.01,
     decode_batch_size: int = 4,
     vectors_per_pass: int = 1,
 ) -> Tensor:
     """The `rank` largest singular values of J at each latent, by a randomized block Krylov method (Musco, Musco 2015,
     1504.05477).
 
-    A block of rank + oversample random directions is extended by `num_power_iterations` applications of J^T J, kept
-    orthonormal to all before it in double precision. The singular values of J on the whole space spanned are the result:
-    never above the true ones, and far closer for the same passes than those of the last block alone (subspace
-    iteration), above all where the spectrum is flat.
+    A block of rank + oversample random directions is extended by applications of J^T J, kept orthonormal to all before it in
+    double precision. The singular values of J on the whole space spanned are the result: never above the true ones, and
+    far closer for the same passes than those of the last block alone (subspace iteration), above all where the spectrum
+    is flat. After `num_power_iterations` applications it goes on, for a sample, until none of its values grew by more than
+    half the tolerance in the last one; the growth falls off geometrically, so that the rest is within the tolerance.
 
-    Cost per sample: (rank + oversample) (2 num_power_iterations + 1) products with J or J^T. Memory per sample:
-    (rank + oversample) (num_power_iterations + 1) images, beside the decoder's activations; J itself would be D images.
-    Randomness: the first block, from `seed`; the same for every sample, so that nothing depends on the batch.
+    Cost per sample for q applications: (rank + oversample) (2 q + 1) products with J or J^T. Memory per sample:
+    (rank + oversample) (q + 3) images, beside the decoder's activations; J itself would be D images. Randomness: the
+    first block, from `seed`; the same for every sample, so that nothing depends on the batch.
 
     Args:
         decoder: Latent -> image, samples independent of each other.
         latent: (batch, channels, height, width).
         rank: Singular values wanted, at most D.
         oversample: Further directions in the block.
-        num_power_iterations: Applications of J^T J; more where the spectrum is flat.
+        num_power_iterations: Applications of J^T J, at least.
         seed: Of the first block.
+        tolerance: Relative error that is allowed in each singular value; infinity for a fixed number of applications.
         decode_batch_size: Samples that are decoded together.
         vectors_per_pass: Directions that go through the decoder together.
 
@@ -78,7 +85,8 @@ def top_singular_values(
         (batch, rank), descending, on the latent's device, in its precision but at least float32.
 
     Raises:
-        UserError: rank outside 1..D, a negative count, or a latent that the decoder can't take.
+        UserError: rank outside 1..D, a negative count, a tolerance that is not positive, or a latent that the decoder can't
+            take.
     """
     num_dimensions = latent.shape[1:].numel()
     if not 1 <= rank <= num_dimensions:
@@ -88,37 +96,59 @@ def top_singular_values(
     for name, count in (("oversample", oversample), ("num_power_iterations", num_power_iterations)):
         if count < 0:
             raise UserError(f"{name}: {count} is negative.")
+    if not tolerance > 0:
+        raise UserError(f"tolerance: {tolerance} is not above 0.")
     start_block = normal("distortion", (seed,), (num_dimensions, min(rank + oversample, num_dimensions))).double()
     values = [
         _krylov_singular_values(
             DecoderJacobian(decoder, latent[start : start + decode_batch_size]),
             latent[start : start + decode_batch_size],
             start_block.to(latent.device),
+            rank,
             num_power_iterations,
+            tolerance,
             vectors_per_pass,
-        )[:, :rank]
+        )
         for start in range(0, max(len(latent), 1), decode_batch_size)
     ]
     return torch.cat(values).to(torch.promote_types(latent.dtype, torch.float32))
 
 
 def _krylov_singular_values(
-    jacobian: DecoderJacobian, latent: Latent, block: Tensor, num_power_iterations: int, vectors_per_pass: int
+    jacobian: DecoderJacobian,
+    latent: Latent,
+    block: Tensor,
+    rank: int,
+    num_power_iterations: int,
+    tolerance: float,
+    vectors_per_pass: int,
 ) -> Tensor:
     num_dimensions = block.shape[0]
     basis = torch.linalg.qr(block).Q.expand(len(latent), -1, -1)
-    newest = basis
-    images: list[Tensor] = []
-    for iteration in range(num_power_iterations + 1):
+    newest, images = basis, []
+    gram = torch.zeros(len(latent), 0, 0, dtype=torch.float64, device=jacobian.image.device)
+    values = torch.zeros(len(latent), rank, dtype=torch.float64, device=latent.device)
+    is_done = torch.zeros(len(latent), dtype=torch.bool, device=latent.device)
+    iteration = 0
+    while True:
         images.append(jacobian.times(_as_vectors(newest, latent), vectors_per_pass=vectors_per_pass))
+        gram = _extended_gram(gram, images)
+        found = torch.linalg.eigvalsh(gram).flip(1)[:, :rank].clamp_min(0).sqrt().to(latent.device)
+        # Values that are zero to rounding fluctuate by their own size; they don't count.
+        scale = torch.maximum(found, 1e-6 * found[:, :1]).clamp_min(torch.finfo(found.dtype).tiny)
+        growth = ((found - values) / scale).amax(1)
+        # Each sample keeps what it had when it was done itself, whatever else is in the batch.
+        values = torch.where(is_done[:, None], values, found)
+        if iteration >= num_power_iterations:
+            is_done = is_done | (growth <= tolerance / 2) | (tolerance == math.inf)
         room = num_dimensions - basis.shape[2]
-        if iteration == num_power_iterations or not room:
-            break
+        if is_done.all() or not room:
+            return values
         products = jacobian.transpose_times(images[-1], vectors_per_pass=vectors_per_pass)
         products = products.flatten(2).permute(1, 2, 0).to(latent.device, torch.float64)
         newest = _orthonormal_to(basis, products[..., :room])
         basis = torch.cat([basis, newest], dim=2)
-    return _singular_values(images).to(latent.device)
+        iteration += 1
 
 
 def _as_vectors(block: Tensor, latent: Latent) -> Tensor:
@@ -137,18 +167,16 @@ def _orthonormal_to(basis: Tensor, block: Tensor) -> Tensor:
     return block - basis @ (basis.mT @ block)
 
 
-def _singular_values(images: list[Tensor]) -> Tensor:
-    """Singular values of J on the basis, (batch, vectors), from J's images of it, each (vectors, batch, *image).
+def _extended_gram(gram: Tensor, images: list[Tensor]) -> Tensor:
+    """The inner products of J's images of the basis, (batch, vectors, vectors), with those of the last images added.
 
-    By the Gram matrix in double precision: the images' own rounding, 1e-7 of the largest value, is then all there is.
+    In double precision, so that the images' own rounding, 1e-7 of the largest singular value, is all there is.
+
+    Args:
+        gram: Inner products of all but the last.
+        images: Each (vectors, batch, *image).
     """
-    sizes = [len(image) for image in images]
-    gram = torch.zeros(images[0].shape[1], sum(sizes), sum(sizes), dtype=torch.float64, device=images[0].device)
-    flat = [image.flatten(2).transpose(0, 1) for image in images]
-    starts = [sum(sizes[:number]) for number in range(len(sizes))]
-    for i, left in enumerate(flat):
-        for j, right in enumerate(flat[: i + 1]):
-            rows, columns = slice(starts[i], starts[i] + sizes[i]), slice(starts[j], starts[j] + sizes[j])
-            gram[:, rows, columns] = left.double() @ right.double().mT
-            gram[:, columns, rows] = gram[:, rows, columns].mT
-    return torch.linalg.eigvalsh(gram).flip(1).clamp_min(0).sqrt()
+    newest = images[-1].flatten(2).transpose(0, 1).double()
+    border = torch.cat([image.flatten(2).transpose(0, 1).double() @ newest.mT for image in images], dim=1)
+    old = gram.shape[1]
+    return torch.cat([torch.cat([gram, border[:, :old]], dim=2), border.mT], dim=1)

@@ -68,9 +68,7 @@ def pixel_influence(
         for first in range(0, num_probes, vectors_per_pass):
             chosen = range(first, min(first + vectors_per_pass, num_probes))
             key = index.to(latent.device)
-            probes = torch.stack(
-                [normal("pixel probe", (seed, key, probe), part.shape[1:], latent.device) for probe in chosen]
-            )
+            probes = torch.stack([normal("pixel probe", (seed, key, probe), part.shape[1:], latent.device) for probe in chosen])
             products = jacobian.times(probes, vectors_per_pass=vectors_per_pass)
             total += products.to(dtype).square().sum(2).sum(0)
         influence = (total / num_probes).to(latent.device)

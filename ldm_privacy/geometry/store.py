@@ -126,7 +126,7 @@ class InfluenceStore:
             if value is not None:
                 tensors[name] = value
         content = save(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
             metadata={"format": FORMAT, "fingerprint": fingerprint},
         )
         path = self.path(fingerprint)

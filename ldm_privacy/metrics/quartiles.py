@@ -23,6 +23,7 @@ class QuartileAuroc:
         quartile: (samples,) int64, 0..3.
         num_members, num_heldout: Four counts each.
         auroc: [timestep][quartile]; all three numbers are NaN where a quartile has fewer than two of a side.
+        confidence: Of the intervals.
     """
 
     edges: Tensor
@@ -30,6 +31,7 @@ class QuartileAuroc:
     num_members: list[int]
     num_heldout: list[int]
     auroc: list[list[Estimate]]
+    confidence: float = 0.95
 
 
 def auroc_by_quartile(
@@ -85,7 +87,7 @@ def auroc_by_quartile(
         )
 
     areas = [[estimate(row, number) for number in range(NUM_QUARTILES)] for row in score]
-    return QuartileAuroc(edges, quartile, members, heldout, areas)
+    return QuartileAuroc(edges, quartile, members, heldout, areas, confidence)
 
 
 def _quartiles(value: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ class IdealDenoiser:
     """
 
     def __init__(self, dataset: Latent, alphas_cumprod: Tensor | None = None):
-        self.dataset = dataset
+        self.dataset = dataset.double()
         self.alphas_cumprod = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Tensor | None) -> Latent:

@@ -51,7 +51,9 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
             axis = figure.add_subplot(grid[row, 1 + column])
             _show_image(axis, images[int(sample)])
             colour = MEMBER_COLOUR if member[sample] else HELDOUT_COLOUR
-            axis.set_xlabel(f"{value[sample]:.2f}\n{_set_name(member[sample])}", color=colour)
+            axis.set_xlabel(
+                f"{value[sample]:.2f}".replace("-", "\N{MINUS SIGN}") + f"\n{_set_name(member[sample])}", color=colour
+            )
             if not column:
                 axis.set_ylabel(name)
     figure.suptitle(f"Local distortion of {len(value)} samples")
@@ -81,6 +83,7 @@ def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title
     counts = [
         f"{members} members, {heldout} held-out" for members, heldout in zip(quartiles.num_members, quartiles.num_heldout)
     ]
+    interval = f"{quartiles.confidence:.0%} interval"
     if len(quartiles.auroc) == 1:
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         axis = figure.subplots()
@@ -89,17 +92,20 @@ def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title
             bar = [[value[place, 0] - lower[place, 0]], [upper[place, 0] - value[place, 0]]]
             axis.errorbar([place], value[place], yerr=bar, fmt="o", color=colour, capsize=4)
         axis.set_xticks(range(4), labels, fontsize="small")
-        axis.set(xlim=(-0.5, 3.5), ylabel="AUROC" + "".join(f" at timestep {timestep}" for timestep in timesteps))
-        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        where = "".join(f" at timestep {timestep}" for timestep in timesteps)
+        axis.set(xlim=(-0.5, 3.5), ylabel=f"AUROC{where} ({interval})")
+        _chance_line(axis)
     else:
         figure = Figure(figsize=(11, 3.4), layout="constrained")
         for place, axis in enumerate(figure.subplots(1, 4, sharex=True, sharey=True)):
-            axis.axhline(0.5, color="0.7", linewidth=0.8)
-            axis.plot(timesteps, np.delete(value, place, axis=0).T, color="0.8", linewidth=1)
+            axis.plot(timesteps, np.delete(value, place, axis=0).T, color="0.65", linewidth=0.8)
             axis.fill_between(timesteps, lower[place], upper[place], color=PALETTE[place], alpha=0.2, linewidth=0)
             axis.plot(timesteps, value[place], color=PALETTE[place], marker=".")
             axis.set_title(f"{QUARTILES[place]}\n{counts[place]}", fontsize="medium")
-            axis.set(xlabel="timestep", ylabel="" if place else "AUROC")
+            axis.set_ylabel("" if place else "AUROC")
+        for axis in figure.axes:
+            _chance_line(axis)
+        figure.supxlabel(f"timestep (band: {interval}, grey: the other quartiles)", fontsize="medium")
     figure.suptitle(title)
     return figure
 
@@ -113,7 +119,7 @@ def influence_map_figure(influence: Influence) -> Figure:
     mean = _numbers(influence).mean(0)
     columns = min(4, len(mean))
     rows = math.ceil(len(mean) / columns)
-    figure = Figure(figsize=(2.1 * columns + 1.3, 2.3 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 2.1 * columns + 1.3), 2.3 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes[len(mean) :]:
         axis.remove()
@@ -141,7 +147,7 @@ def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
     if len(shapes) != 1:
         raise ValueError(f"masks of one shape are needed, got {sorted(shapes)}")
     num_samples, channels, _, _ = shapes.pop()
-    figure = Figure(figsize=(1.7 * channels + 1.6, 1.75 * len(masks) + 0.8), layout="constrained")
+    figure = Figure(figsize=(max(3.8, 1.7 * channels + 1.6), 1.75 * len(masks) + 0.8), layout="constrained")
     axes = figure.subplots(len(masks), channels, squeeze=False)
     for row, (label, mask) in enumerate(masks.items()):
         share = _numbers(mask).mean(0)
@@ -152,8 +158,8 @@ def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
             _bare(axis)
             if not channel:
                 axis.set_ylabel(label)
-    figure.colorbar(picture, ax=axes, label="share of samples that keep the dimension")
-    figure.suptitle(f"Kept latent dimensions ({num_samples} samples)")
+    figure.colorbar(picture, ax=axes, label="share of samples")
+    figure.suptitle(f"How often masks keep a dimension\n({num_samples} samples)")
     return figure
 
 
@@ -171,7 +177,7 @@ def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
         raise ValueError(f"images {tuple(images.shape)} and pixel influence {tuple(pixel_influence.shape)} don't fit")
     influence = _numbers(pixel_influence[:MAX_SAMPLES])
     logarithm, low, high = _log10(influence)
-    figure = Figure(figsize=(1.5 * len(influence) + 1.8, 3.7), layout="constrained")
+    figure = Figure(figsize=(max(4.0, 1.5 * len(influence) + 1.2), 3.9), layout="constrained")
     axes = figure.subplots(2, len(influence), squeeze=False)
     for sample in range(len(influence)):
         _show_image(axes[0, sample], images[sample])
@@ -179,9 +185,8 @@ def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
         axes[1, sample].set_xlabel(f"mean {influence[sample].mean():.3g}")
         _bare(axes[1, sample])
     axes[0, 0].set_ylabel("decoded")
-    axes[1, 0].set_ylabel("influence")
-    label = r"$\log_{10}$ of pixel influence $(JJ^\top)_{pp}$"
-    figure.colorbar(picture, ax=axes[1], label=label)
+    axes[1, 0].set_ylabel(r"influence $\|\partial D_p / \partial z\|^2$")
+    figure.colorbar(picture, ax=axes, label=r"$\log_{10}$ of influence")
     figure.suptitle(f"Influence by pixel ({len(influence)} of {len(images)} samples)")
     return figure
 
@@ -199,8 +204,15 @@ def _violins(axis: Axes, value: np.ndarray, member: np.ndarray) -> None:
         axis.vlines(place, low, high, color=colour, linewidth=5)
         axis.plot(place, median, "o", color="white", markeredgecolor=colour, markersize=6)
     axis.set_xticks([0, 1], ticks)
-    axis.set(xlim=(-0.6, 1.6), ylabel=r"local distortion, $\sum_k \ln \sigma_k(J)$ (nats)")
+    axis.set(xlim=(-0.6, 1.6), ylabel=r"local distortion: sum of $\ln\,\sigma_k(J)$ (nats)")
     axis.set_title("bar: quartiles, dot: median", fontsize="small")
+
+
+def _chance_line(axis: Axes) -> None:
+    """AUROC 0.5, where the curves come near it: they keep their scale."""
+    bounds = axis.get_ylim()
+    axis.axhline(0.5, color="0.4", linewidth=0.8, linestyle=":")
+    axis.set_ylim(bounds)
 
 
 def _set_name(is_member: bool) -> str:

@@ -10,7 +10,7 @@ from ldm_privacy.errors import UserError
 def test_the_command_line_wins_over_the_entry_and_the_entry_over_its_groups(tmp_path):
     entry = tmp_path / "mine.yaml"
     entry.write_text(
-        "defaults: [data/digits, autoencoder/digits, denoiser/digits, audit/default, trainer/default]\n"
+        "defaults: [data/digits, autoencoder/digits, denoiser/digits, geometry/default, audit/default, trainer/default]\n"
         "data: {num_members: 100}\ntrainer: {max_epochs: 7}\n"
     )
     config = compose(str(entry), ["data.num_heldout=50", "trainer.max_epochs=9"]).config

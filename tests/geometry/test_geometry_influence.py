@@ -57,14 +57,18 @@ def autoencoder(attention=True):
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(4, 8),
-        norm_num_groups=2,
-        latent_channels=2,
-        mid_block_add_attention=attention,
-    ).eval().requires_grad_(False)
+    return (
+        AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(4, 8),
+            norm_num_groups=2,
+            latent_channels=2,
+            mid_block_add_attention=attention,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def test_probe_influence_reproduces_the_reference(arrays):
@@ -81,7 +85,8 @@ def test_exact_influence_reproduces_the_reference(arrays):
     assert estimate.influence.dtype == torch.float32
     assert not estimate.standard_error.any()
     in_double = ExactInfluence(float64=True)(published_decoder(arrays, torch.float32), latent, torch.arange(6)).influence
-    np.testing.assert_allclose(in_double.flatten(1), arrays["diag_exact"], rtol=1e-12)
+    dense = dense_jacobian(published_decoder(arrays), latent.double())
+    torch.testing.assert_close(in_double.flatten(1), dense.square().sum(1), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("per_pass", [1, 3])
@@ -296,15 +301,14 @@ def lognormal_set(samples, dimensions, num_probes, residual_sd, seed=0):
 
 @pytest.mark.parametrize("num_probes", [1, 4, 16])
 def test_shrinking_ranks_better_where_the_truth_is_known(num_probes):
-    truth, estimate = lognormal_set(100, 64, num_probes, residual_sd=0.4)
+    samples = 400
+    truth, estimate = lognormal_set(samples, 64, num_probes, residual_sd=0.4)
     fit = shrink_log_influence(estimate, num_probes)
-    rule, index = KeepTopInfluence(0.6), torch.arange(100)
+    rule, index = KeepTopInfluence(0.6), torch.arange(samples)
     overlap = [mask_overlap(rule(value, index), rule(truth, index)).double() for value in (estimate, fit.influence)]
     gain = overlap[1] - overlap[0]
-    assert gain.mean() > 5 * gain.std() / 10
-    assert (fit.influence.log() - truth.log()).square().mean() < 0.5 * (estimate.log() - truth.log()).square().mean() or (
-        num_probes == 16 and (fit.influence.log() - truth.log()).square().mean() < polygamma(1, 8)
-    )
+    assert gain.mean() > 5 * gain.std() / math.sqrt(samples)
+    assert (fit.influence.log() - truth.log()).square().mean() < float(polygamma(1, num_probes / 2))
 
 
 def test_variance_decomposition_finds_its_parts():
@@ -328,7 +332,7 @@ def test_pure_noise_leaves_no_residual():
 
 
 def test_posterior_mode_equals_a_grid_search():
-    _, estimate = lognormal_set(6, 8, 3, residual_sd=0.7, seed=2)
+    _, estimate = lognormal_set(20, 8, 3, residual_sd=0.9, seed=2)
     fit = shrink_log_influence(estimate, 3, "dimension")
     variance = fit.residual_variance.flatten().numpy()
     positive = variance > 0
@@ -382,7 +386,7 @@ def test_shrunk_influence_is_the_fit_of_probe_influence():
 @pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
 def test_a_latent_the_decoder_cannot_take(name):
     estimator = INFLUENCE_ESTIMATORS.get(name)()
-    with pytest.raises(UserError, match=r"\(2, 5, 3, 3\).*4"):
+    with pytest.raises(UserError, match=r"latent of shape \(\d, 5, 3, 3\): .*4 channels"):
         estimator(lambda z: F.conv2d(z, torch.zeros(3, 4, 1, 1)), normal(2, 5, 3, 3), torch.arange(2))
     with pytest.raises(UserError, match="float latents"):
         estimator(smooth, normal(2, 3, 3), torch.arange(2))

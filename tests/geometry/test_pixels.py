@@ -1,0 +1,117 @@
+"""Pixel influence against J J^T: in the limit of a linear decoder, by its laws, and through an autoencoder."""
+
+import math
+
+import pytest
+import torch
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry import ExactInfluence, pixel_influence
+from ldm_privacy.models import kl_autoencoder
+from ldm_privacy.randomness import normal
+from tests.reference.geometry import dense_jacobian
+
+SHAPE, IMAGE_SHAPE = (2, 3, 3), (3, 4, 4)
+
+
+def linear_decoder(seed, image_shape=IMAGE_SHAPE):
+    matrix = normal("test matrix", (seed,), (math.prod(image_shape), math.prod(SHAPE))).double()
+    return (lambda latent: (latent.flatten(1) @ matrix.T).reshape(-1, *image_shape)), matrix
+
+
+def test_a_decoder_of_one_dimension_a_pixel_answers_to_that_probe_alone():
+    # J = diag(w): (J v)_p = w_p v_p, so the estimate is w_p^2 times the mean square of the probe, whatever the probe.
+    weight = normal("test weight", (0,), (1, 4, 4)).double()
+    latent, index = torch.zeros(2, 1, 4, 4, dtype=torch.float64), torch.tensor([4, 9])
+    found = pixel_influence(lambda z: z * weight, latent, index, num_probes=3)
+    plain = pixel_influence(lambda z: z, latent, index, num_probes=3)
+    torch.testing.assert_close(found, plain * weight.square())
+
+
+def test_linear_decoder_within_five_standard_errors_of_the_diagonal_of_jjt():
+    decode, matrix = linear_decoder(1)
+    num_probes = 20_000
+    latent = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    found = pixel_influence(decode, latent, torch.tensor([3]), num_probes=num_probes, vectors_per_pass=2000)[0]
+    product = (matrix @ matrix.T).reshape(*IMAGE_SHAPE, *IMAGE_SHAPE)
+    for row in range(4):
+        for column in range(4):
+            block = product[:, row, column, :, row, column]
+            standard_error = math.sqrt(2 * float(block.square().sum()) / num_probes)
+            assert abs(float(found[row, column]) - float(block.trace())) < 5 * standard_error
+
+
+def test_relative_variance_is_two_over_num_probes_for_one_image_channel():
+    decode, matrix = linear_decoder(2, (1, 4, 4))
+    num_samples, num_probes = 4000, 8
+    latent = torch.zeros(num_samples, *SHAPE, dtype=torch.float64)
+    found = pixel_influence(decode, latent, torch.arange(num_samples), num_probes=num_probes, decode_batch_size=1000)
+    ratio = found.flatten(1) / matrix.square().sum(1)
+    law = 2 / num_probes
+    # chi^2_K / K: fourth central moment 12 / K^2 + 48 / K^3, so the variance of the sample variance is known.
+    spread = math.sqrt((12 / num_probes**2 + 48 / num_probes**3 - law**2) / num_samples)
+    assert ((ratio.mean(0) - 1).abs() < 5 * math.sqrt(law / num_samples)).all()
+    assert ((ratio.var(0) - law).abs() < 5 * spread).all()
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_autoencoder_sums_to_the_influence_of_the_latent(attention):
+    torch.manual_seed(0)
+    autoencoder = kl_autoencoder(
+        image_channels=3,
+        resolution=8,
+        block_out_channels=(8, 8),
+        latent_channels=2,
+        norm_num_groups=4,
+        mid_block_attention=attention,
+    )
+    autoencoder = autoencoder.eval().requires_grad_(False).double()
+    latent = normal("test latent", (torch.arange(2),), (2, 4, 4)).double()
+
+    def decode(z):
+        return autoencoder.decode(z).sample
+
+    num_probes = 64
+    found = pixel_influence(decode, latent, torch.arange(2), num_probes=num_probes)
+    jacobian = dense_jacobian(decode, latent)
+    exact = jacobian.square().sum(2).reshape(2, 3, 8, 8).sum(1)
+    # tr(J J^T) by Gaussian probes: variance 2 ||J J^T||_F^2 / K.
+    for sample in range(2):
+        gram = jacobian[sample] @ jacobian[sample].T
+        standard_error = float((2 * gram.square().sum() / num_probes).sqrt())
+        assert abs(float(found[sample].sum() - exact[sample].sum())) < 5 * standard_error
+    influence = ExactInfluence()(decode, latent, torch.arange(2)).influence
+    torch.testing.assert_close(exact.sum((1, 2)), influence.sum((1, 2, 3)))
+
+
+def test_a_sample_keeps_its_numbers_in_any_batch_and_order():
+    decode, _ = linear_decoder(3)
+
+    def curved(latent):
+        return decode(latent).tanh()
+
+    latent, index = normal("test latent", (torch.arange(5),), SHAPE).double(), torch.tensor([7, 3, 11, 0, 5])
+    whole = pixel_influence(curved, latent, index, num_probes=5)
+    order = torch.tensor([4, 2, 0, 1, 3])
+    torch.testing.assert_close(pixel_influence(curved, latent[order], index[order], num_probes=5), whole[order])
+    split = pixel_influence(curved, latent, index, num_probes=5, decode_batch_size=2, vectors_per_pass=3)
+    torch.testing.assert_close(split, whole)
+    assert not torch.allclose(pixel_influence(curved, latent, index, num_probes=5, seed=1), whole)
+    with torch.inference_mode():
+        torch.testing.assert_close(pixel_influence(curved, latent, index, num_probes=5), whole)
+
+
+def test_bad_input_is_named():
+    decode, _ = linear_decoder(4)
+    latent, index = torch.zeros(2, *SHAPE, dtype=torch.float64), torch.tensor([5, 8])
+    with pytest.raises(UserError, match="num_probes: 0"):
+        pixel_influence(decode, latent, index, num_probes=0)
+    with pytest.raises(UserError, match="decode_batch_size: 0"):
+        pixel_influence(decode, latent, index, decode_batch_size=0)
+    with pytest.raises(UserError, match="pixels need images"):
+        pixel_influence(lambda z: z.flatten(1), latent, index)
+    with pytest.raises(UserError, match="can't take a latent"):
+        pixel_influence(decode, latent[:, :1], index)
+    latent[1] = math.nan
+    with pytest.raises(UserError, match="sample 8"):
+        pixel_influence(lambda z: decode(z).tanh(), latent, index)
