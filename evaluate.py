@@ -9,7 +9,7 @@ from ldm_privacy.assemble import Experiment
 from ldm_privacy.config import finish, merge, parse_overrides
 from ldm_privacy.config.command_line import allow_only, parse, print_help
 from ldm_privacy.errors import UserError
-from ldm_privacy.report import print_audit, write_metrics, write_scores
+from ldm_privacy.report import print_audit, write_figures, write_metrics, write_scores
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.report.terminal import console, progress, run_program
 from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
@@ -33,13 +33,14 @@ def main(arguments: list[str]) -> int:
     path = Path(line.words["ckpt"])
     out = Path(line.words["out"]) if line.words.get("out") else path.parent.parent / "evaluation"
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(line.overrides, ("audit.", "data.", "trainer."), why, refused=SPLIT_KEYS)
+    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer."), why, refused=SPLIT_KEYS)
     checkpoint = load_checkpoint(path)
     stored = OmegaConf.to_container(OmegaConf.create(checkpoint[RECORD]["config"]))
     composed = finish(merge(stored, parse_overrides(line.overrides)))
     experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
     console.print(experiment.describe(), highlight=False)
-    report = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
+    evaluation = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
+    report = evaluation.report
     epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     print_audit(report, console, title=f"{path}, epoch {epoch}")
     out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
     }
     write_metrics(report, out / "metrics.json", facts=facts)
     write_scores(report, out / "scores.parquet")
-    console.print(f"Written: {out / 'metrics.json'}, {out / 'scores.parquet'} (one row per sample, attack and mask).")
+    write_figures(evaluation, experiment.masks(), experiment.data.images, out / "figures")
+    console.print(f"Written to {out}: metrics.json, scores.parquet (a row per sample, attack and mask), figures/.")
     return 0
 
 

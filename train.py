@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if "resume" in line.words:
         run = RunFolder.open(Path(line.words["resume"]))
-        allow_only(line.overrides, ("trainer.", "audit."), "a resumed run keeps its stored config")
+        allow_only(line.overrides, ("trainer.", "audit.", "geometry."), "a resumed run keeps its stored config")
         composed = finish(merge(read_yaml(run.config), parse_overrides(line.overrides)))
         experiment = Experiment(composed.config, progress, split=Split.load(run.split) if run.split.exists() else None)
         return fit(composed, run, experiment, resume=True)
@@ -68,7 +68,7 @@ def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: b
     except Interrupted:
         console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
         return 130
-    report = audit.report or experiment.evaluate(load_checkpoint(run.last), store_folder=run.influence)
+    report = audit.report or experiment.evaluate(load_checkpoint(run.last), store_folder=run.influence).report
     print_audit(report, console, title=f"{run.path.name}, epoch {audit.audited_epoch}")
     console.print(onset_sentence(audit.onset_key, audit.onset.onset_epoch, audit.rise), highlight=False)
     console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)

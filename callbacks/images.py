@@ -1,6 +1,6 @@
-"""Pictures at every audit: memorization curves, generated images, reconstructions, ROC curve, AUROC over timesteps."""
+"""Pictures at every audit: curves, ROC, generated images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -8,22 +8,22 @@ import matplotlib.image
 import numpy as np
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from matplotlib.figure import Figure
 
 from ldm_privacy.audit import AuditReport
-from ldm_privacy.report import auroc_by_timestep_figure, image_grid, roc_figure
+from ldm_privacy.report import image_grid
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
 from ldm_privacy.types import Image, NoisePredictor
 
 
 class AuditFigures(Callback):
-    """Draws the newest audit, to disk (each file is the last audit's) and to W&B.
+    """Generated images at every audit and the figures of the last one, to disk and to W&B.
 
     Args:
         folder: Where the PNG files go.
         newest_report: Gives the report that the audit of this epoch just computed.
-        curves: Gives the figure of all audits so far.
+        draw: (report, epoch) -> figures by name; called after the last audit of the training (drawing takes seconds).
         generate: A predictor -> generated images, or None for no samples. Runs with the averaged weights.
     """
 
@@ -31,12 +31,12 @@ class AuditFigures(Callback):
         self,
         folder: Path,
         newest_report: Callable[[], AuditReport | None],
-        curves: Callable[[], Figure],
+        draw: Callable[[AuditReport, int], dict[str, Figure]],
         generate: Callable[[NoisePredictor], Image] | None,
     ):
         self.folder = folder
         self.newest_report = newest_report
-        self.curves = curves
+        self.draw = draw
         self.generate = generate
         self._samples: np.ndarray | None = None
 
@@ -48,28 +48,23 @@ class AuditFigures(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         report, epoch = self.newest_report(), finished_epochs(cast(DenoiserModule, pl_module))
         if self._samples is not None:
-            self._show(trainer, "samples", self._samples, epoch)
+            show_picture(trainer.loggers, self.folder, "samples", self._samples, epoch=epoch)
             self._samples = None
-        if report is not None:
-            self._show(trainer, "memorization", self.curves(), epoch)
-            self._show(trainer, "roc", roc_figure(report, title=f"ROC after epoch {epoch}"), epoch)
-            title = f"AUROC over timesteps after epoch {epoch}"
-            self._show(trainer, "auroc_by_timestep", auroc_by_timestep_figure(report, title=title), epoch)
+        if report is not None and epoch == trainer.max_epochs:
+            for name, figure in self.draw(report, epoch).items():
+                show_picture(trainer.loggers, self.folder, name, figure, epoch=epoch)
 
-    def _show(self, trainer: Trainer, name: str, drawn: np.ndarray | Figure, epoch: int) -> None:
-        path = self.folder / f"{name}.png"
-        self.save(path, drawn)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                picture = wandb.Image(str(path), caption=f"epoch {epoch}")
-                logger.experiment.log({f"pictures/{name}": picture, "epoch": epoch})
 
-    @staticmethod
-    def save(path: Path, picture: np.ndarray | Figure) -> None:
-        """Write a figure, or an array of pixels, as PNG."""
-        if isinstance(picture, Figure):
-            picture.savefig(path, dpi=110)
-            return
+def show_picture(loggers: Sequence[Logger], folder: Path, name: str, picture: np.ndarray | Figure, *, epoch: int) -> None:
+    """Write a figure or an array of pixels as `name`.png, and log it to W&B where there is such a logger."""
+    path = folder / f"{name}.png"
+    if isinstance(picture, Figure):
+        picture.savefig(path, dpi=110)
+    else:
         # Pixels, not smooth blurs: small images are shown several times their size.
         scale = max(1, 512 // max(picture.shape[:2]))
         matplotlib.image.imsave(path, picture.repeat(scale, 0).repeat(scale, 1))
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            image = wandb.Image(str(path), caption=f"epoch {epoch}")
+            logger.experiment.log({f"pictures/{name}": image, "epoch": epoch})

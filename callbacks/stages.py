@@ -4,30 +4,44 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
+from matplotlib.figure import Figure
 
 from callbacks.audit import MemorizationAudit
 from callbacks.checkpoints import RunCheckpoint
 from callbacks.ema import AveragedWeights
-from callbacks.images import AuditFigures
+from callbacks.images import AuditFigures, show_picture
 from callbacks.nonfinite import StopOnNonFiniteLoss
 from callbacks.progress import ProgressBar
 from ldm_privacy.assemble import Experiment
-from ldm_privacy.audit import AuditReport
+from ldm_privacy.audit import AuditReport, SampleGeometry
 from ldm_privacy.config import Composed
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
 from ldm_privacy.models.latent_space import LatentSpace
 from ldm_privacy.onset import OnsetDetector
-from ldm_privacy.report import audit_legend, audit_line, image_grid, memorization_figure
+from ldm_privacy.report import (
+    audit_legend,
+    audit_line,
+    auroc_by_timestep_figure,
+    geometry_figures,
+    geometry_series,
+    image_grid,
+    memorization_figure,
+    quartile_figures,
+    quartile_series,
+    roc_figure,
+)
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.sampling import generate_images
+from ldm_privacy.types import AuditBatch
 
 
 @dataclass
@@ -89,15 +103,28 @@ class Stages:
         scheduler = experiment.scheduler()
         space = experiment.latent_space(autoencoder)
         audited = experiment.audited(space)
+        geometry = experiment.geometry(space, audited, run.influence)
         bar = ProgressBar("denoiser", console)
 
         def on_report(report: AuditReport, epoch: int) -> None:
             if epoch == 0:
                 bar.say(audit_legend(config.audit.masks))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
+            self._log({**quartile_series(report, geometry), **report.coefficients}, epoch)
+
+        def draw(report: AuditReport, epoch: int) -> dict[str, Figure]:
+            if not config.trainer.figures:
+                return {}
+            curves = self.tidy.read("denoiser")
+            return {
+                "memorization": memorization_figure(curves, audit.audit.keys, audit.onset.onset_epoch),
+                "roc": roc_figure(report, title=f"ROC after epoch {epoch}"),
+                "auroc_by_timestep": auroc_by_timestep_figure(report, title=f"AUROC over timesteps after epoch {epoch}"),
+                **quartile_figures(report, geometry),
+            }
 
         audit = MemorizationAudit(
-            experiment.audit(space, audited, run.influence),
+            experiment.audit(geometry),
             config.audit.every_n_epochs,
             OnsetDetector(config.audit.onset.num_consecutive, config.audit.confidence),
             experiment.onset_key,
@@ -117,17 +144,15 @@ class Stages:
         resumed = self._resume_point(run.last, "denoiser")
         if resumed is None:
             self._log_autoencoder_baseline(space)
+            self._log(geometry_series(geometry, audited), 0)
+            if config.trainer.figures:
+                self._show_geometry(geometry, audited, space)
         callbacks: list[Callback] = [bar, StopOnNonFiniteLoss(run.last, "denoiser.learning_rate")]
         if config.denoiser.ema_decay is not None:
             callbacks.append(AveragedWeights(config.denoiser.ema_decay))
         callbacks += [
             audit,
-            AuditFigures(
-                run.figures,
-                newest_report=lambda: audit.report,
-                curves=lambda: memorization_figure(self.tidy.read("denoiser"), audit.audit.keys, audit.onset.onset_epoch),
-                generate=generate,
-            ),
+            AuditFigures(run.figures, lambda: audit.report, draw, generate),
             RunCheckpoint(
                 run.last,
                 experiment.record("denoiser", self.composed.to_yaml(), space),
@@ -147,7 +172,6 @@ class Stages:
 
     def _trainer(self, max_epochs: int, callbacks: list[Callback], *, num_sanity_val_steps: int) -> Trainer:
         config = self.experiment.config.trainer
-        loggers: list[Logger] = [self.tidy, *([self.wandb] if self.wandb is not None else [])]
         _ = self.experiment.device  # an accelerator that isn't there is refused before Lightning looks for it
         return Trainer(
             max_epochs=max_epochs,
@@ -156,7 +180,7 @@ class Stages:
             precision=config.precision,
             gradient_clip_val=config.gradient_clip,
             callbacks=[each for each in callbacks if console.is_terminal or not isinstance(each, ProgressBar)],
-            logger=loggers,
+            logger=self._loggers,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=False,
             enable_progress_bar=console.is_terminal,
@@ -188,13 +212,28 @@ class Stages:
             "baseline/reconstruction/auroc_lower": leak.lower,
             "baseline/reconstruction/auroc_upper": leak.upper,
         }
-        for logger in [self.tidy, *([self.wandb] if self.wandb is not None else [])]:
-            logger.log_metrics({**series, "epoch": 0})
+        self._log(series, 0)
         console.print(f"Autoencoder alone (reconstruction error): AUROC {leak}.", highlight=False)
         if count := experiment.config.trainer.num_sample_images:
             with torch.no_grad():
                 image = experiment.data.images(experiment.audited_index[:count]).to(space.device)
                 both = torch.stack([image, space.decode(space.encode(image))], 1).flatten(0, 1)
-            AuditFigures.save(self.run.figures / "reconstructions.png", image_grid(both, columns=8))
-            if self.wandb is not None:
-                self.wandb.log_image("pictures/reconstructions", [str(self.run.figures / "reconstructions.png")])
+            self._show("reconstructions", image_grid(both, columns=8))
+
+    def _show_geometry(self, geometry: SampleGeometry, audited: AuditBatch, space: LatentSpace) -> None:
+        experiment = self.experiment
+        masks, images = experiment.masks(), experiment.data.images
+        figures = geometry_figures(geometry, audited, masks, space.decode, images, seed=experiment.config.seed)
+        for name, figure in figures.items():
+            self._show(name, figure)
+
+    @property
+    def _loggers(self) -> list[Logger]:
+        return [self.tidy, *([self.wandb] if self.wandb is not None else [])]
+
+    def _log(self, series: dict[str, float], epoch: int) -> None:
+        for logger in self._loggers:
+            logger.log_metrics({**series, "epoch": epoch})
+
+    def _show(self, name: str, picture: np.ndarray | Figure) -> None:
+        show_picture(self._loggers, self.run.figures, name, picture, epoch=0)

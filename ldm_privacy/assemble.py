@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
-from ldm_privacy.audit import Audit, AuditReport, MaskRule, SampleTable
+from ldm_privacy.audit import Audit, Evaluation, MaskRule, SampleGeometry, SampleTable
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceStore, stream_influence
+from ldm_privacy.geometry import InfluenceStore, exact_distortion, local_distortion, stream_influence
 from ldm_privacy.models.autoencoder import autoencoder_from_state
 from ldm_privacy.models.latent_space import (
     LatentNormalisation,
@@ -133,12 +133,7 @@ class Experiment:
     @cached_property
     def audited_index(self) -> Tensor:
         """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
-        limit = self.config.audit.max_samples
-        sides = []
-        for side in (self.data.split.member_index, self.data.split.heldout_index):
-            order = uniform("audited", (self.config.seed, side), ()).argsort()
-            sides.append(side[order[:limit]])
-        return torch.cat(sides).sort().values
+        return self._first_by_hash(self.config.audit.max_samples)
 
     def audited(self, latent_space: LatentSpace) -> AuditBatch:
         """All audited samples with their latents, on the trainer's device."""
@@ -146,13 +141,12 @@ class Experiment:
         latent = self._encode(latent_space.encode, index, "Encoding audited images")
         return AuditBatch(latent, torch.isin(index, self.data.split.member_index), index).to(self.device)
 
-    def audit(self, latent_space: LatentSpace, audited: AuditBatch, store_folder: Path | None) -> Audit:
-        """The audit with every sample's influence, which is computed here or found in the store."""
-        config = self.config.audit
-        estimator = config.influence.build(seed=self.config.seed)
+    def geometry(self, latent_space: LatentSpace, audited: AuditBatch, store_folder: Path | None) -> SampleGeometry:
+        """Influence and local distortion of the audited samples; influence is found in the store where it was before."""
+        config = self.config.geometry
         with self.progress("Influence (pullback metric)", len(audited.sample_index)) as done:
             estimate = stream_influence(
-                estimator,
+                config.influence.build(seed=self.config.seed),
                 latent_space.decode,
                 audited.latent,
                 audited.sample_index,
@@ -160,12 +154,20 @@ class Experiment:
                 fingerprint_of=(latent_space.autoencoder.state_dict(), self._influence_settings(latent_space)),
                 progress=done,
             )
+        stability = None if estimate.mask_stability is None else float(estimate.mask_stability.mean())
+        influence = SampleTable(audited.sample_index.cpu(), estimate.influence.cpu())
+        return SampleGeometry(influence, stability, self._distortion(latent_space, audited))
+
+    def audit(self, geometry: SampleGeometry) -> Audit:
+        """The audit of the configured attacks and masks."""
+        config = self.config.audit
         return Audit(
             self.attacks(),
             self.masks(),
-            SampleTable(audited.sample_index.cpu(), estimate.influence.cpu()),
+            geometry.influence,
             config.timesteps,
             self.data.is_calibration,
+            combine=config.combine,
             groups=self.data.groups,
             seed=self.config.seed,
             confidence=config.confidence,
@@ -184,6 +186,8 @@ class Experiment:
     def onset_key(self) -> AuditKey:
         """Attack and mask of the onset."""
         audit, onset = self.config.audit, self.config.audit.onset
+        if not audit.attacks or not audit.masks:
+            raise UserError("audit.attacks and audit.masks: name at least one of each.")
         attack = onset.attack or next(iter(audit.attacks))
         if attack not in audit.attacks:
             raise UserError(f"audit.onset.attack: '{attack}' is not in audit.attacks ({', '.join(audit.attacks)}).")
@@ -273,7 +277,7 @@ class Experiment:
         self.scheduler()
         self.attacks()
         self.masks()
-        self.config.audit.influence.build(seed=self.config.seed)
+        self.config.geometry.influence.build(seed=self.config.seed)
         self.network(self.latent_shape(self.build_autoencoder()))
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
@@ -293,13 +297,14 @@ class Experiment:
             lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
         return "\n".join(lines)
 
-    def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> AuditReport:
+    def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
         """The audit of a checkpoint: both networks, normalisation and split come from it alone."""
         record = checkpoint[RECORD]
         autoencoder = autoencoder_from_state(record["autoencoder_config"], record["autoencoder"])
         space = self.latent_space(autoencoder, LatentNormalisation.from_state_dict(record["normalisation"]))
         audited = self.audited(space)
-        audit = self.audit(space, audited, store_folder)
+        geometry = self.geometry(space, audited, store_folder)
+        audit = self.audit(geometry)
         module = self.denoiser_module(space, audited, train=False)
         module.load_state_dict(checkpoint["state_dict"])
         module.eval().to(self.device)
@@ -308,10 +313,55 @@ class Experiment:
             for batch in module.val_dataloader():
                 audit.update(module.predictor, batch)
                 done(num_done := num_done + len(batch.sample_index))
-        return audit.compute()
+        return Evaluation(audit.compute(), geometry, audited, space.decode)
+
+    def _distortion(self, latent_space: LatentSpace, audited: AuditBatch) -> SampleTable | None:
+        config = self.config.geometry
+        num_dimensions = audited.latent.shape[1:].numel()
+        if not config.distortion_rank:
+            return None
+        if config.distortion_rank > num_dimensions:
+            raise UserError(
+                f"geometry.distortion_rank: {config.distortion_rank} singular values, but a latent has {num_dimensions} "
+                "dimensions. Use at most so many, or 0 for no distortion."
+            )
+        chosen = torch.isin(audited.sample_index.cpu(), self._first_by_hash(config.distortion_max_samples))
+        latent, index = audited.latent[chosen], audited.sample_index[chosen].cpu()
+        image_size = self.config.data.channels * self.config.data.resolution**2
+        directions = config.distortion_rank + config.distortion_oversample
+        is_small = image_size <= directions * (2 * config.distortion_power_iterations + 1)
+        values = []
+        with self.progress("Local distortion", len(index)) as done:
+            for start in range(0, len(index), 32):
+                part = latent[start : start + 32]
+                if is_small:
+                    values.append(exact_distortion(latent_space.decode, part, config.distortion_rank))
+                else:
+                    values.append(
+                        local_distortion(
+                            latent_space.decode,
+                            part,
+                            config.distortion_rank,
+                            config.distortion_oversample,
+                            config.distortion_power_iterations,
+                            self.config.seed,
+                            decode_batch_size=32,
+                            vectors_per_pass=4,
+                        )
+                    )
+                done(min(start + 32, len(index)))
+        return SampleTable(index, torch.cat(values).cpu())
+
+    def _first_by_hash(self, limit: int | None) -> Tensor:
+        """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
+        sides = []
+        for side in (self.data.split.member_index, self.data.split.heldout_index):
+            order = uniform("audited", (self.config.seed, side), ()).argsort()
+            sides.append(side[order[:limit]])
+        return torch.cat(sides).sort().values
 
     def _influence_settings(self, latent_space: LatentSpace) -> dict[str, Any]:
-        component = self.config.audit.influence
+        component = self.config.geometry.influence
         return {
             "estimator": component.name,
             "arguments": component.arguments,

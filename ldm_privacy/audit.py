@@ -1,17 +1,26 @@
 """The audit: every attack with every mask on the same samples, the timestep chosen on one half and reported on the other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks import Attack, attack_statistics, membership_scores
+from ldm_privacy.attacks import Attack, CombinedAttack, attack_statistics, membership_scores
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import MembershipMetrics, auroc, membership_metrics
-from ldm_privacy.types import AuditBatch, AuditKey, Influence, KeepMask, NoisePredictor
+from ldm_privacy.metrics import MembershipMetrics, QuartileAuroc, auroc, auroc_by_quartile, membership_metrics
+from ldm_privacy.types import AuditBatch, AuditKey, Decoder, Influence, KeepMask, NoisePredictor
 
-MaskRule = Callable[[Influence, Tensor], KeepMask]
+COMBINED = "combined"
+
+
+class MaskRule(Protocol):
+    """(influence, sample_index) -> keep mask."""
+
+    keep_fraction: float
+
+    def __call__(self, influence: Influence, sample_index: Tensor) -> KeepMask: ...
 
 
 class SampleTable:
@@ -35,6 +44,21 @@ class SampleTable:
         if missing.any():
             raise UserError(f"sample {int(wanted[missing][0])} has no influence: estimate it for every audited sample.")
         return self.value[place].to(sample_index.device)
+
+
+@dataclass(frozen=True)
+class SampleGeometry:
+    """What the decoder does at each audited latent.
+
+    Attributes:
+        influence: (channels, height, width) for every audited sample.
+        mask_stability: Mean overlap of the masks of two halves of the probes; None where the estimator has no probes.
+        distortion: Local distortion, for some or all of the audited samples; None where it isn't computed.
+    """
+
+    influence: SampleTable
+    mask_stability: float | None
+    distortion: SampleTable | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,7 @@ class AuditReport:
         scores: (timesteps, samples) membership scores per attack and mask, higher = member.
         rows: One per attack and mask, in the order of the config.
         confidence: Of all intervals.
+        coefficients: Of the combined attack, as series; log-odds per standard deviation of a statistic.
     """
 
     sample_index: Tensor
@@ -91,6 +116,7 @@ class AuditReport:
     scores: dict[AuditKey, Tensor]
     rows: list[AuditRow]
     confidence: float = 0.95
+    coefficients: dict[str, float] = field(default_factory=dict)
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -113,9 +139,34 @@ class AuditReport:
         """Groups of the reporting half, ascending by sample index."""
         return None if self.group is None else self.group[~self.is_calibration]
 
+    def quartiles(self, key: AuditKey, distortion: SampleTable) -> QuartileAuroc:
+        """AUROC of the reporting half by timestep and quartile of local distortion, over the samples that have one."""
+        chosen = ~self.is_calibration & torch.isin(self.sample_index, distortion.sample_index)
+        group = None if self.group is None else self.group[chosen]
+        value = distortion[self.sample_index[chosen]]
+        return auroc_by_quartile(
+            self.scores[key][:, chosen], self.is_member[chosen], value, confidence=self.confidence, group=group
+        )
+
     def series(self) -> dict[str, float]:
         """All curves: name -> value."""
         return {name: value for row in self.rows for name, value in row.series().items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An audit with what its figures need.
+
+    Attributes:
+        report: What the audit found.
+        geometry, audited: Of the audited samples.
+        decoder: Latent -> image.
+    """
+
+    report: AuditReport
+    geometry: SampleGeometry
+    audited: AuditBatch
+    decoder: Decoder
 
 
 class Audit:
@@ -129,6 +180,8 @@ class Audit:
         influence: Per audited sample.
         timesteps: That every attack queries.
         is_calibration: (samples,) sample indices -> bool: who chooses the timestep. Stable over audits.
+        combine: Add the attack "combined" for each mask: logistic regression over all statistics, fitted on the calibration
+            half.
         groups: (samples,) sample indices -> group numbers, or None; intervals then resample whole groups.
         seed: Of the attacks' noise and the bootstrap.
         confidence, num_bootstrap: Of the intervals.
@@ -142,16 +195,20 @@ class Audit:
         timesteps: Sequence[int],
         is_calibration: Callable[[Tensor], Tensor],
         *,
+        combine: bool = False,
         groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
         seed: int = 0,
         confidence: float = 0.95,
         num_bootstrap: int = 1000,
     ):
+        if COMBINED in attacks:
+            raise UserError(f"audit.attacks: the label '{COMBINED}' is taken by the combined attack (audit.combine).")
         self.attacks = dict(attacks)
         self.masks = dict(masks)
         self.influence = influence
         self.timesteps = list(timesteps)
         self.is_calibration = is_calibration
+        self.combine = combine
         self.groups = groups
         self.seed = seed
         self.confidence = confidence
@@ -161,7 +218,8 @@ class Audit:
     @property
     def keys(self) -> list[AuditKey]:
         """Attack x mask, in order; an attack that has no mask appears with keep-all masks only."""
-        return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
+        keys = [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
+        return keys + [AuditKey(COMBINED, mask) for mask in self.masks] if self.combine else keys
 
     @property
     def num_passes(self) -> int:
@@ -172,7 +230,7 @@ class Audit:
         """Forget all samples."""
         self._sample_index: list[Tensor] = []
         self._is_member: list[Tensor] = []
-        self._scores: dict[AuditKey, list[Tensor]] = {key: [] for key in self.keys}
+        self._scores: dict[AuditKey, list[Tensor]] = {key: [] for key in self.keys if key.attack != COMBINED}
 
     @torch.no_grad()
     def update(self, predictor: NoisePredictor, batch: AuditBatch) -> None:
@@ -215,6 +273,7 @@ class Audit:
                     )
         scores = {key: torch.cat(parts, dim=1)[:, order] for key, parts in self._scores.items()}
         timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
+        coefficients = self._combine(scores, timesteps, is_member, is_calibration) if self.combine else {}
         group = self.groups(sample_index)
         reported_group = None if group is None else group[~is_calibration]
         rows = []
@@ -232,9 +291,26 @@ class Audit:
             )
             labels: list[int] | list[None] = timesteps[key.attack] or [None]
             rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
-        return AuditReport(sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence)
+        return AuditReport(
+            sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence, coefficients
+        )
+
+    def _combine(
+        self, scores: dict[AuditKey, Tensor], timesteps: dict[str, list[int]], is_member: Tensor, is_calibration: Tensor
+    ) -> dict[str, float]:
+        """Adds the combined attack of each mask to `scores`; returns its coefficients as series."""
+        series: dict[str, float] = {}
+        for mask in self.masks:
+            statistics = {key: score for key, score in scores.items() if key.mask == mask}
+            combined = CombinedAttack[AuditKey]().fit(statistics, is_member, is_calibration)
+            scores[AuditKey(COMBINED, mask)] = combined.membership_scores(statistics)[None]
+            for key, values in combined.coefficients.items():
+                for timestep, value in zip([f"t{t}" for t in timesteps[key.attack]] or ["all"], values.tolist()):
+                    series[f"combined/{mask}/{key.attack}/{timestep}"] = value
+        timesteps[COMBINED] = []
+        return series
 
     def _masks_of(self, attack: str) -> list[str]:
         if self.attacks[attack].maskable:
             return list(self.masks)
-        return [label for label, rule in self.masks.items() if getattr(rule, "keep_fraction", None) == 1.0]
+        return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]

@@ -26,7 +26,7 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> No
     per_sample = sum(attack.num_queries(config.audit.timesteps) for attack in attacks.values())
     num_audits = 1 + -(-config.trainer.max_epochs // config.audit.every_n_epochs)
     variants = 2 if config.data.flip else 1
-    probes = config.audit.influence.arguments.get("num_probes")
+    probes = config.geometry.influence.arguments.get("num_probes")
 
     table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
     table.add_row("stage 1", "autoencoder", f"{3 * stage_1 * config.autoencoder.max_epochs:,}")

@@ -56,9 +56,7 @@ def run(audit, predictor, samples, batch_size=50, order=None):
     order = torch.arange(len(samples.sample_index)) if order is None else order
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        audit.update(
-            predictor, AuditBatch(samples.latent[rows], samples.is_member[rows], samples.sample_index[rows])
-        )
+        audit.update(predictor, AuditBatch(samples.latent[rows], samples.is_member[rows], samples.sample_index[rows]))
     return audit.compute()
 
 

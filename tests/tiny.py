@@ -25,6 +25,7 @@ TINY = [
     "audit.num_bootstrap=50",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=4",
+    "trainer.figures=false",
     "trainer.num_sample_images=0",
     "wandb.mode=disabled",
 ]

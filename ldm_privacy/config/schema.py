@@ -97,6 +97,7 @@ class AuditConfig:
     masks: dict[str, Component] = _component("label: mask rule", MASK_RULES, provided=("seed",), many=True)
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
+    combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
     batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
     confidence: Share = _option("of all intervals", 0.95)
@@ -112,7 +113,7 @@ class GeometryConfig:
     distortion_rank: NonNegativeInt = _option("singular values in the local distortion; 0 = no distortion", 20)
     distortion_oversample: NonNegativeInt = _option("further directions of the randomized SVD", 10)
     distortion_power_iterations: NonNegativeInt = _option("its applications of J^T J; more is more exact", 2)
-    distortion_max_samples: PositiveInt = _option("members and held-out samples with a distortion, at most", 256)
+    distortion_max_samples: PositiveInt = _option("members and held-out samples with a distortion, at most", 64)
 
 
 @dataclass
@@ -124,6 +125,7 @@ class TrainerConfig:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
     gradient_clip: PositiveFloat | None = _option("largest gradient norm; null = no clipping", 1.0)
     checkpoint_every_n_minutes: PositiveFloat = _option("beside the checkpoint at every audit", 5.0)
+    figures: bool = _option("draw the geometry and the last audit", True)
     num_sample_images: NonNegativeInt = _option("generated images per audit, and reconstructions; 0 = none", 16)
     num_sampling_steps: PositiveInt = _option("DDIM steps of the generated images", 50)
 

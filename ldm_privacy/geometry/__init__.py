@@ -1,6 +1,6 @@
 """Geometry of the decoder D: influence diag(J^T J), local distortion, and masks. Pure torch; J = dD/dz."""
 
-from ldm_privacy.geometry.distortion import local_distortion, top_singular_values
+from ldm_privacy.geometry.distortion import exact_distortion, local_distortion, top_singular_values
 from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.gradients import gradients_enabled
@@ -30,6 +30,7 @@ __all__ = [
     "ShrunkFit",
     "ShrunkInfluence",
     "dataset_influence",
+    "exact_distortion",
     "fingerprint",
     "gradients_enabled",
     "local_distortion",

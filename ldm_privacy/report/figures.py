@@ -72,9 +72,7 @@ def memorization_figure(history: Mapping[tuple[int, str], float], keys: Sequence
         for place, key in enumerate(key for key in keys if key.attack == attack):
             prefix = f"memorization/{key}/auroc"
             epochs = sorted(epoch for epoch, series in history if series == prefix)
-            value, lower, upper = (
-                [history[epoch, prefix + bound] for epoch in epochs] for bound in ("", "_lower", "_upper")
-            )
+            value, lower, upper = ([history[epoch, prefix + bound] for epoch in epochs] for bound in ("", "_lower", "_upper"))
             colour, style = PALETTE[place % len(PALETTE)], STYLES[place % len(STYLES)]
             axis.plot(epochs, value, color=colour, linestyle=style, marker=".", label=key.mask)
             axis.fill_between(epochs, lower, upper, color=colour, alpha=0.12, linewidth=0)

@@ -34,7 +34,7 @@ def test_merge_keeps_arguments_while_the_class_stays():
 
 
 def test_null_takes_a_component_out_and_a_list_names_them():
-    assert list(compose("digits.yaml", ["audit.attacks.loss=null"]).config.audit.attacks) == ["sima"]
+    assert list(compose("digits.yaml", ["audit.attacks.loss=null"]).config.audit.attacks) == ["sima", "pia"]
     assert list(compose("digits.yaml", ["audit.attacks=[loss]"]).config.audit.attacks) == ["loss"]
 
 
