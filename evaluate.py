@@ -18,14 +18,16 @@ USAGE = """
 python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
 """
 
-SPLIT_KEYS = ("data.num_members", "data.num_heldout", "data.num_public", "data.index_file", "data.resolution", "data.channels")
+SPLIT_KEYS = tuple(
+    f"data.{key}"
+    for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels")
+)
 
 
 def main(arguments: list[str]) -> int:
     line = parse(arguments, words=("ckpt", "out"))
     if line.help:
-        print_help(USAGE, console)
-        return 0
+        return print_help(USAGE, console)
     if line.config is not None:
         raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
     if not line.words.get("ckpt"):

@@ -16,11 +16,9 @@ from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger, wandb_logger
 from ldm_privacy.training.run_folder import RunFolder
 
-USAGE = """
-python train.py --config digits.yaml [key=value ...]     train; key=value changes the config
+USAGE = """python train.py --config digits.yaml [key=value ...]     train; key=value changes the config
 python train.py --config digits.yaml dry_run=true        print the plan and stop
-python train.py resume=runs/digits                       go on after a stop
-"""
+python train.py resume=runs/digits                       go on after a stop"""
 
 NEXT = """
 {run}/metrics.csv          every curve
@@ -34,25 +32,27 @@ python evaluate.py ckpt={run}/checkpoints/last.ckpt
 def main(arguments: list[str]) -> int:
     line = parse(arguments, words=("resume", "dry_run"))
     if line.help:
-        print_help(USAGE, console)
-        return 0
+        return print_help(USAGE, console)
     if "resume" in line.words:
-        run = RunFolder.open(Path(line.words["resume"]))
+        run = RunFolder.open(line.words["resume"], config=line.config)
         allow_only(line.overrides, ("trainer.", "audit.", "geometry."), "a resumed run keeps its stored config")
         composed = finish(merge(read_yaml(run.config), parse_overrides(line.overrides)))
         experiment = Experiment(composed.config, progress, split=Split.load(run.split) if run.split.exists() else None)
+        if line.flag("dry_run"):
+            return print_plan(experiment, composed.to_yaml(), console)
+        experiment.check()
+        run.write_config(composed.to_yaml())
         return fit(composed, run, experiment, resume=True)
     if line.config is None:
         raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
     composed = compose(line.config, line.overrides)
     experiment = Experiment(composed.config, progress)
     if line.flag("dry_run"):
-        print_plan(experiment, composed.to_yaml(), console)
-        return 0
+        return print_plan(experiment, composed.to_yaml(), console)
     experiment.check()
     run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
     console.print(f"This run is {run.path}.", highlight=False)
-    run.config.write_text(composed.to_yaml())
+    run.write_config(composed.to_yaml())
     experiment.data.split.save(run.split)
     return fit(composed, run, experiment, resume=False)
 

@@ -1,6 +1,6 @@
 """What the digits run costs: wall time, share of the audits, peak memory, first and last AUROC.
 
-python benchmarks/digits.py [key=value ...]
+python -m benchmarks.digits [key=value ...]
 """
 
 import resource

@@ -50,7 +50,13 @@ class MemorizationAudit(Callback):
         """Whether the newest audit lies before any rise of the AUROC that is certain."""
         return self.onset.onset_epoch is None and (self.rise is None or self.rise.lower <= 0)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._schedule(trainer)  # a run that goes on in mid-epoch has no start of that epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._schedule(trainer)
+
+    def _schedule(self, trainer: Trainer) -> None:
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         # Lightning validates where (epoch % check_val_every_n_epoch) is 0 and knows no "and after the last".

@@ -204,7 +204,8 @@ class Stages:
         experiment = self.experiment
         score = -experiment.reconstruction_error(space)
         is_member = torch.isin(experiment.audited_index, experiment.data.split.member_index)
-        leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence)
+        group = experiment.data.groups(experiment.audited_index)
+        leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence, group=group)
         series = {
             "baseline/reconstruction/members": float(-score[is_member].mean()),
             "baseline/reconstruction/heldout": float(-score[~is_member].mean()),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
-from ldm_privacy.audit import Audit, Evaluation, MaskRule, SampleGeometry, SampleTable
+from ldm_privacy.audit import COMBINED, Audit, Evaluation, MaskRule, SampleGeometry, SampleTable, check_halves
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
@@ -31,6 +31,7 @@ from ldm_privacy.randomness import uniform
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.checkpoint import FORMAT, RECORD
 from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.run_folder import check_name
 from ldm_privacy.types import AuditBatch, AuditKey
 
 
@@ -189,7 +190,7 @@ class Experiment:
         if not audit.attacks or not audit.masks:
             raise UserError("audit.attacks and audit.masks: name at least one of each.")
         attack = onset.attack or next(iter(audit.attacks))
-        if attack not in audit.attacks:
+        if attack not in audit.attacks and not (audit.combine and attack == COMBINED):
             raise UserError(f"audit.onset.attack: '{attack}' is not in audit.attacks ({', '.join(audit.attacks)}).")
         if onset.mask not in audit.masks:
             raise UserError(f"audit.onset.mask: '{onset.mask}' is not in audit.masks ({', '.join(audit.masks)}).")
@@ -248,6 +249,8 @@ class Experiment:
             "stage": stage,
             "config": config_yaml,
             "split": self.data.split.state_dict(),
+            # With copies taken out the hash is of more images than the split that is stored names.
+            "content_hash": None if self.data.duplicates.num_heldout_copies else self.data.duplicates.content_hash,
         }
         if latent_space is not None:
             autoencoder = latent_space.autoencoder
@@ -273,12 +276,22 @@ class Experiment:
         Raises:
             UserError: Whatever the config gets wrong that its types don't show.
         """
+        check_name(self.config.name)
         _ = self.device, self.onset_key, self.data
-        self.scheduler()
-        self.attacks()
+        num_timesteps = len(self.scheduler().alphas_cumprod)
+        for attack in self.attacks().values():
+            attack.grid(self.config.audit.timesteps, num_timesteps)
         self.masks()
         self.config.geometry.influence.build(seed=self.config.seed)
-        self.network(self.latent_shape(self.build_autoencoder()))
+        shape = self.latent_shape(self.build_autoencoder())
+        self.network(shape)
+        if self.config.geometry.distortion_rank > shape.numel():
+            raise UserError(
+                f"geometry.distortion_rank: {self.config.geometry.distortion_rank} singular values, but a latent has "
+                f"{shape.numel()} dimensions. Use at most so many, or 0 for no distortion."
+            )
+        index = self.audited_index
+        check_halves(self.data.is_calibration(index), torch.isin(index, self.data.split.member_index))
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
         """(channels, height, width) of the latents; one encoder pass with an empty image."""
@@ -300,6 +313,11 @@ class Experiment:
     def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
         """The audit of a checkpoint: both networks, normalisation and split come from it alone."""
         record = checkpoint[RECORD]
+        if record["content_hash"] not in (None, self.data.duplicates.content_hash):
+            raise UserError(
+                "data.source: these are not the images that the checkpoint was trained and audited on (their pixels differ, "
+                "though there are as many). Name the same data."
+            )
         autoencoder = autoencoder_from_state(record["autoencoder_config"], record["autoencoder"])
         space = self.latent_space(autoencoder, LatentNormalisation.from_state_dict(record["normalisation"]))
         audited = self.audited(space)
@@ -317,14 +335,8 @@ class Experiment:
 
     def _distortion(self, latent_space: LatentSpace, audited: AuditBatch) -> SampleTable | None:
         config = self.config.geometry
-        num_dimensions = audited.latent.shape[1:].numel()
         if not config.distortion_rank:
             return None
-        if config.distortion_rank > num_dimensions:
-            raise UserError(
-                f"geometry.distortion_rank: {config.distortion_rank} singular values, but a latent has {num_dimensions} "
-                "dimensions. Use at most so many, or 0 for no distortion."
-            )
         chosen = torch.isin(audited.sample_index.cpu(), self._first_by_hash(config.distortion_max_samples))
         latent, index = audited.latent[chosen], audited.sample_index[chosen].cpu()
         image_size = self.config.data.channels * self.config.data.resolution**2

@@ -42,7 +42,8 @@ class SampleTable:
         place = torch.searchsorted(self.sample_index, wanted).clamp_max(len(self.sample_index) - 1)
         missing = self.sample_index[place] != wanted
         if missing.any():
-            raise UserError(f"sample {int(wanted[missing][0])} has no influence: estimate it for every audited sample.")
+            sample = int(wanted[missing][0])
+            raise UserError(f"sample {sample} is not in the table: compute its influence (or distortion) first.")
         return self.value[place].to(sample_index.device)
 
 
@@ -106,6 +107,7 @@ class AuditReport:
         rows: One per attack and mask, in the order of the config.
         confidence: Of all intervals.
         coefficients: Of the combined attack, as series; log-odds per standard deviation of a statistic.
+        unmasked: Labels of the masks that keep everything.
     """
 
     sample_index: Tensor
@@ -117,6 +119,7 @@ class AuditReport:
     rows: list[AuditRow]
     confidence: float = 0.95
     coefficients: dict[str, float] = field(default_factory=dict)
+    unmasked: tuple[str, ...] = ()
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -264,15 +267,10 @@ class Audit:
         order = sample_index.argsort()
         sample_index, is_member = sample_index[order], torch.cat(self._is_member)[order]
         is_calibration = self.is_calibration(sample_index)
-        for half, name in ((is_calibration, "calibration"), (~is_calibration, "reporting")):
-            for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
-                if int((half & side).sum()) < 2:
-                    raise UserError(
-                        f"the {name} half of the audit has fewer than two {what}: audit more samples "
-                        "(data.num_members, data.num_heldout, audit.max_samples)."
-                    )
+        check_halves(is_calibration, is_member)
         scores = {key: torch.cat(parts, dim=1)[:, order] for key, parts in self._scores.items()}
         timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
+        unmasked = tuple(label for label, rule in self.masks.items() if rule.keep_fraction == 1.0)
         coefficients = self._combine(scores, timesteps, is_member, is_calibration) if self.combine else {}
         group = self.groups(sample_index)
         reported_group = None if group is None else group[~is_calibration]
@@ -292,7 +290,7 @@ class Audit:
             labels: list[int] | list[None] = timesteps[key.attack] or [None]
             rows.append(AuditRow(key, labels[chosen], metrics, labels[best], float(by_timestep[best]), by_timestep))
         return AuditReport(
-            sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence, coefficients
+            sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence, coefficients, unmasked
         )
 
     def _combine(
@@ -314,3 +312,14 @@ class Audit:
         if self.attacks[attack].maskable:
             return list(self.masks)
         return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]
+
+
+def check_halves(is_calibration: Tensor, is_member: Tensor) -> None:
+    """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
+    for half, name in ((is_calibration, "calibration"), (~is_calibration, "reporting")):
+        for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
+            if int((half & side).sum()) < 2:
+                raise UserError(
+                    f"the {name} half of the audit has fewer than two {what}: audit more samples "
+                    "(data.num_members, data.num_heldout, audit.max_samples)."
+                )

@@ -7,15 +7,15 @@ from ldm_privacy.assemble import Experiment
 from ldm_privacy.models.denoiser import num_parameters
 
 
-def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> None:
+def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> int:
     """Print the resolved config, the split's sizes, parameter counts and the cost in network passes.
 
-    A training step counts as three passes per sample: one forward, two for the gradient.
+    Returns 0, the exit code. A training step counts as three passes per sample: one forward, two for the gradient.
     """
+    experiment.check()
     console.print(config_yaml, markup=False, highlight=False)
     console.print(experiment.describe(), highlight=False)
     config = experiment.config
-    experiment.check()
     autoencoder = experiment.build_autoencoder()
     shape = experiment.latent_shape(autoencoder)
     network = experiment.network(shape)
@@ -41,3 +41,4 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> No
         f"latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
+    return 0

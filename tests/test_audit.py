@@ -116,7 +116,7 @@ def test_a_half_without_members_is_named(audit, samples):
 
 def test_a_sample_without_influence_is_named(audit, samples):
     stranger = AuditBatch(samples.latent, samples.is_member, samples.sample_index + 5000)
-    with pytest.raises(UserError, match=r"sample \d+ has no influence"):
+    with pytest.raises(UserError, match=r"sample \d+ is not in the table"):
         run(audit, Memoriser(samples.latent[:60]), stranger)
 
 

@@ -75,16 +75,20 @@ def allow_only(overrides: Sequence[str], prefixes: Sequence[str], why: str, *, r
             raise UserError(f"'{key}' can't be changed here: {why}. Allowed: {allowed}{without}.")
 
 
-def print_help(usage: str, console: Console) -> None:
-    """Usage, the configs there are, and every key with type, default and meaning."""
+def print_help(usage: str, console: Console) -> int:
+    """Usage, the configs there are, and every key with type, default and meaning. Returns 0, the exit code."""
     console.print(usage, markup=False, highlight=False)
     configs = Table("config", "what it is", title="Configs (configs/)", title_justify="left", box=None)
     for path in entry_files():
         configs.add_row(path.name, _first_sentence(path.read_text()))
     console.print(configs)
-    keys = Table("key", "type", "default", "meaning", title="Keys", title_justify="left", box=None)
+    keys = Table(title="Keys", title_justify="left", box=None)
+    keys.add_column("key", no_wrap=True)
+    for column in ("type", "default", "meaning"):
+        keys.add_column(column, overflow="fold")
     _add_keys(keys, Config, "")
     console.print(keys)
+    return 0
 
 
 def _add_keys(table: Table, section: type, prefix: str) -> None:

@@ -150,7 +150,7 @@ class Config:
     audit: AuditConfig = field(metadata={"help": "audits"})
     trainer: TrainerConfig = field(metadata={"help": "trainer"})
     name: str = _option("name of the run's folder; the config's name by default")
-    seed: NonNegativeInt = _option("the one seed of everything", 0)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = _option("the one seed of everything", 0)
     output_dir: str = _option("where run folders are made", "runs")
     plugins: list[str] = _option("modules to import, for attacks and networks of your own", many=[])
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"help": "Weights & Biases"})

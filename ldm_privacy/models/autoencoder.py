@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
+from pydantic import Field, PositiveInt
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import AUTOENCODERS
+
+Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 
 
 @AUTOENCODERS.register("kl")
@@ -16,11 +19,11 @@ def kl_autoencoder(
     *,
     image_channels: int,
     resolution: int,
-    block_out_channels: Sequence[int] = (128, 128, 256),
-    layers_per_block: int = 1,
-    latent_channels: int = 4,
+    block_out_channels: Channels = (128, 128, 256),
+    layers_per_block: PositiveInt = 1,
+    latent_channels: PositiveInt = 4,
     mid_block_attention: bool = False,
-    norm_num_groups: int = 32,
+    norm_num_groups: PositiveInt = 32,
 ) -> AutoencoderKL:
     """A KL autoencoder with random weights; each block after the first halves height and width.
 

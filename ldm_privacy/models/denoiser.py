@@ -1,14 +1,15 @@
 """Denoisers and the noise predictor that attacks see."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from diffusers import UNet2DModel
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, epsilon_from_output
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.autoencoder import check_groups
+from ldm_privacy.models.autoencoder import Channels, check_groups
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.types import Latent, Timestep
 
@@ -24,12 +25,12 @@ def unet(
     *,
     latent_channels: int,
     latent_size: int,
-    block_out_channels: Sequence[int] = (128, 256, 256, 256),
-    layers_per_block: int = 2,
+    block_out_channels: Channels = (128, 256, 256, 256),
+    layers_per_block: PositiveInt = 2,
     attention: Sequence[bool] | None = None,
     mid_block_attention: bool = False,
-    dropout: float = 0.0,
-    norm_num_groups: int = 32,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    norm_num_groups: PositiveInt = 32,
 ) -> nn.Module:
     """diffusers' UNet2DModel as an unconditional latent denoiser.
 

@@ -106,10 +106,7 @@ def quartile_figures(report: AuditReport, geometry: SampleGeometry) -> dict[str,
 def _unmasked(report: AuditReport, geometry: SampleGeometry) -> list[AuditKey]:
     if geometry.distortion is None:
         return []
-    first: dict[str, AuditKey] = {}
-    for row in report.rows:
-        first.setdefault(row.key.attack, row.key)
-    return list(first.values())
+    return [row.key for row in report.rows if row.key.mask in report.unmasked]
 
 
 def _membership(sample_index: Tensor, audited: AuditBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ def keep_copy(path: Path, copy: Path) -> None:
     """Let `copy` be another name of the file that `path` names now; a later `save_checkpoint(path)` leaves it alone."""
     temporary = copy.with_name(copy.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    os.link(path, temporary)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
     os.replace(temporary, copy)
 
 
@@ -62,7 +66,7 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
         raise UserError(
             f"{path}: refused: it is no plain checkpoint of tensors and settings, and loading it would run code that is in it."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # torch raises whatever its readers stumble over in bytes that are no checkpoint
         reason = (str(error) or "it ends too soon").splitlines()[0]
         raise UserError(f"{path}: can't be read, it is truncated or no checkpoint ({reason}). Use another one.") from None
     record = checkpoint.get(RECORD) if isinstance(checkpoint, dict) else None

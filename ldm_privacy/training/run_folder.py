@@ -1,5 +1,6 @@
 """The folder of one run and the names in it."""
 
+import os
 from pathlib import Path
 
 from ldm_privacy.errors import UserError
@@ -32,6 +33,12 @@ class RunFolder:
         self.influence = path / "influence"
         self.figures = path / "figures"
 
+    def write_config(self, text: str) -> None:
+        """Write config.yaml, whole or not at all."""
+        temporary = self.config.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, self.config)
+
     @classmethod
     def create(cls, output_dir: Path, name: str) -> "RunFolder":
         """Make the folder `name`, or the next free of `name-2`, `name-3`, ...: no run is ever written over.
@@ -39,8 +46,7 @@ class RunFolder:
         Raises:
             UserError: The name is no file name, or the folder can't be made.
         """
-        if not name or name != Path(name).name or name.startswith("."):
-            raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_'.")
+        check_name(name)
         number = 1
         while True:
             path = output_dir / (name if number == 1 else f"{name}-{number}")
@@ -59,11 +65,20 @@ class RunFolder:
             return folder
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
-        """An existing run. Raises UserError where there is none."""
+    def open(cls, name: str, *, config: str | None = None) -> "RunFolder":
+        """An existing run. Raises UserError where there is none, or where another config is named beside it."""
+        if config is not None or not name:
+            raise UserError("resume: name a run's folder, as in resume=runs/digits, without --config: its own is stored there.")
+        path = Path(name)
         folder = cls(path)
         if not folder.config.is_file():
             raise UserError(f"resume: '{path}' is no run: it has no config.yaml. Name a folder like runs/digits.")
         folder.checkpoints.mkdir(exist_ok=True)
         folder.figures.mkdir(exist_ok=True)
         return folder
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that can't be a folder's."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_'.")

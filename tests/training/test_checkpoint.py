@@ -72,5 +72,12 @@ def test_one_of_another_program_is_refused(tmp_path):
     refused(path, "truncated or no checkpoint")
 
 
+@pytest.mark.parametrize("content", [b"junk", b"junk\n", b"\x00\x01\x02", b"{}", b"PK\x03\x04", bytes(range(256))])
+def test_bytes_that_are_no_checkpoint_are_refused(tmp_path, content):
+    path = tmp_path / "junk.ckpt"
+    path.write_bytes(content)
+    refused(path, "truncated or no checkpoint|would run code")
+
+
 def test_one_of_the_other_stage_is_refused(tmp_path):
     refused(whole(tmp_path, stage="autoencoder"), "from the autoencoder stage")
