@@ -169,6 +169,7 @@ class Experiment:
             config.timesteps,
             self.data.is_calibration,
             combine=config.combine,
+            autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             groups=self.data.groups,
             seed=self.config.seed,
             confidence=config.confidence,
@@ -278,6 +279,8 @@ class Experiment:
         """
         check_name(self.config.name)
         _ = self.device, self.onset_key, self.data
+        if self.config.audit.precision == "bfloat16" and self.device.type == "cpu":
+            raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
         num_timesteps = len(self.scheduler().alphas_cumprod)
         for attack in self.attacks().values():
             attack.grid(self.config.audit.timesteps, num_timesteps)

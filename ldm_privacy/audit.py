@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks import Attack, CombinedAttack, attack_statistics, membership_scores
+from ldm_privacy.attacks import Attack, CombinedAttack, attack_statistics, masked_sums, membership_scores
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import MembershipMetrics, QuartileAuroc, auroc, auroc_by_quartile, membership_metrics
 from ldm_privacy.types import AuditBatch, AuditKey, Decoder, Influence, KeepMask, NoisePredictor
@@ -185,6 +185,7 @@ class Audit:
         is_calibration: (samples,) sample indices -> bool: who chooses the timestep. Stable over audits.
         combine: Add the attack "combined" for each mask: logistic regression over all statistics, fitted on the calibration
             half.
+        autocast: Denoiser passes in this precision (GPU only); see `attack_statistics` for the error that it makes.
         groups: (samples,) sample indices -> group numbers, or None; intervals then resample whole groups.
         seed: Of the attacks' noise and the bootstrap.
         confidence, num_bootstrap: Of the intervals.
@@ -199,6 +200,7 @@ class Audit:
         is_calibration: Callable[[Tensor], Tensor],
         *,
         combine: bool = False,
+        autocast: torch.dtype | None = None,
         groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
         seed: int = 0,
         confidence: float = 0.95,
@@ -212,6 +214,7 @@ class Audit:
         self.timesteps = list(timesteps)
         self.is_calibration = is_calibration
         self.combine = combine
+        self.autocast = autocast
         self.groups = groups
         self.seed = seed
         self.confidence = confidence
@@ -233,7 +236,7 @@ class Audit:
         """Forget all samples."""
         self._sample_index: list[Tensor] = []
         self._is_member: list[Tensor] = []
-        self._scores: dict[AuditKey, list[Tensor]] = {key: [] for key in self.keys if key.attack != COMBINED}
+        self._sums: dict[AuditKey, list[tuple[Tensor, ...]]] = {key: [] for key in self.keys if key.attack != COMBINED}
 
     @torch.no_grad()
     def update(self, predictor: NoisePredictor, batch: AuditBatch) -> None:
@@ -242,18 +245,19 @@ class Audit:
         keep = {label: rule(influence, batch.sample_index) for label, rule in self.masks.items()}
         for name, attack in self.attacks.items():
             labels = self._masks_of(name)
-            statistics = attack_statistics(
-                attack,
-                predictor,
-                batch.latent,
-                self.timesteps,
-                torch.stack([keep[label] for label in labels]),
-                condition=batch.condition,
-                sample_index=batch.sample_index,
-                seed=self.seed,
-            )
-            for label, score in zip(labels, membership_scores(attack, statistics)):
-                self._scores[AuditKey(name, label)].append(score.double().cpu())
+            arguments = (attack, predictor, batch.latent, self.timesteps, torch.stack([keep[label] for label in labels]))
+            options: dict[str, Any] = {
+                "condition": batch.condition,
+                "sample_index": batch.sample_index,
+                "seed": self.seed,
+                "autocast": self.autocast,
+            }
+            # What is no sum over dimensions comes finished, for the one mask that keeps everything.
+            run = masked_sums if attack.maskable else attack_statistics
+            result = run(*arguments, **options)
+            sums = result if isinstance(result, tuple) else (result,)
+            for place, label in enumerate(labels):
+                self._sums[AuditKey(name, label)].append(tuple(each[place].double().cpu() for each in sums))
         self._sample_index.append(batch.sample_index.cpu())
         self._is_member.append(batch.is_member.cpu())
 
@@ -268,7 +272,10 @@ class Audit:
         sample_index, is_member = sample_index[order], torch.cat(self._is_member)[order]
         is_calibration = self.is_calibration(sample_index)
         check_halves(is_calibration, is_member)
-        scores = {key: torch.cat(parts, dim=1)[:, order] for key, parts in self._scores.items()}
+        scores = {}
+        for key, parts in self._sums.items():
+            sums = [torch.cat(each, dim=1)[:, order] for each in zip(*parts)]
+            scores[key] = self._oriented(self.attacks[key.attack], sums, is_member, is_calibration)
         timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
         unmasked = tuple(label for label, rule in self.masks.items() if rule.keep_fraction == 1.0)
         coefficients = self._combine(scores, timesteps, is_member, is_calibration) if self.combine else {}
@@ -292,6 +299,13 @@ class Audit:
         return AuditReport(
             sample_index, is_member, is_calibration, group, timesteps, scores, rows, self.confidence, coefficients, unmasked
         )
+
+    def _oriented(self, attack: Attack, sums: list[Tensor], is_member: Tensor, is_calibration: Tensor) -> Tensor:
+        """Membership scores (timesteps, samples) from the masked sums; free settings are fitted on the calibration half."""
+        if not attack.maskable:
+            return membership_scores(attack, sums[0])
+        attack = attack.calibrated(tuple(each[:, is_calibration] for each in sums), is_member[is_calibration])
+        return membership_scores(attack, attack.combine(*(each[None] for each in sums))[0])
 
     def _combine(
         self, scores: dict[AuditKey, Tensor], timesteps: dict[str, list[int]], is_member: Tensor, is_calibration: Tensor

@@ -103,6 +103,33 @@ def test_nothing_of_the_calibration_half_is_reported(audit, samples):
     assert auroc.lower < 0.5 < auroc.upper
 
 
+def test_dime_is_fitted_on_the_calibration_half_with_the_audits_own_sums(samples):
+    influence = SampleTable(samples.sample_index, samples.latent.square())
+    audit = Audit({"dime": get_attack("dime", num_draws=2)}, {"all": KeepAll()}, influence, [50], parity, num_bootstrap=50)
+    # On the wrong way round the fixed settings would score below a half: the orientation must be found.
+    for known in (samples.is_member, ~samples.is_member):
+        row = run(audit, ScaledNoise(samples.latent[known]), samples).rows[0]
+        assert row.metrics.auroc.value > 0.9
+
+
+class ScaledNoise(Memoriser):
+    """Predicts noise of half the size near the latents that it knows."""
+
+    def __call__(self, noisy_latent, timestep, condition):
+        nearest = torch.cdist(noisy_latent.flatten(1), self.known * self.alphas_cumprod[50].sqrt()).min(dim=1).values
+        return torch.sin(1000 * noisy_latent) * torch.where(nearest < 4, 0.5, 1.0)[:, None, None, None]
+
+
+def test_the_combined_attack_is_reported_beside_the_others(samples):
+    influence = SampleTable(samples.sample_index, samples.latent.square())
+    attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
+    audit = Audit(attacks, {"all": KeepAll()}, influence, [0, 50], parity, num_bootstrap=50, combine=True)
+    report = run(audit, Memoriser(samples.latent[samples.is_member]), samples)
+    assert audit.keys[-1] == report.rows[-1].key == AuditKey("combined", "all")
+    assert report.rows[-1].metrics.auroc.value > 0.99
+    assert len(report.coefficients) == 4
+
+
 def test_reset_forgets(audit, samples):
     predictor = Memoriser(samples.latent[samples.is_member])
     assert len(run(audit, predictor, samples).sample_index) == len(run(audit, predictor, samples).sample_index) == 120

@@ -57,6 +57,15 @@ class Attack:
         (total,) = sums
         return total
 
+    def calibrated(self, sums: tuple[Tensor, ...], is_member: Tensor) -> "Attack":
+        """The attack with those settings fitted that `combine` alone depends on; itself where there are none.
+
+        Args:
+            sums: What `combine` gets, of calibration samples and one mask: each (timesteps, samples).
+            is_member: (samples,) bool.
+        """
+        return self
+
     def grid(self, timesteps: Sequence[int], num_train_timesteps: int) -> list[int]:
         """The timesteps that `contributions` works on: those asked for, checked.
 

@@ -15,6 +15,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc
 from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
 
+NUM_ANGLES = 64
+
 
 @register_attack("dime")
 class Dime(Attack):
@@ -67,6 +69,12 @@ class Dime(Attack):
         energy, divergence = sums
         return math.cos(self.phi) * energy + math.sin(self.phi) * divergence
 
+    def calibrated(self, sums: tuple[Tensor, ...], is_member: Tensor) -> "Dime":
+        """phi and the orientation, chosen by AUROC at the best timestep; gamma, which needs other passes, stays."""
+        energy, divergence = sums
+        area, _, phi = _best_angle(energy, divergence, is_member, NUM_ANGLES)
+        return Dime(gamma=self.gamma, phi=phi, num_draws=self.num_draws, higher_means_member=area > 0.5)
+
     def num_queries(self, timesteps: Sequence[int]) -> int:
         """(1 + num_draws) * timesteps."""
         return (1 + self.num_draws) * len(timesteps)
@@ -88,7 +96,7 @@ def fit_dime(
     *,
     keep_mask: KeepMask | None = None,
     gammas: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
-    num_angles: int = 64,
+    num_angles: int = NUM_ANGLES,
     num_draws: int = 10,
     condition: Tensor | None = None,
     sample_index: Tensor | None = None,
@@ -115,7 +123,6 @@ def fit_dime(
     """
     keep_masks = (torch.ones_like(latent, dtype=torch.bool) if keep_mask is None else keep_mask)[None]
     is_member = is_member.to(latent.device)
-    angle = torch.arange(num_angles, dtype=torch.float64, device=latent.device) / num_angles * math.pi - math.pi / 2
     best: DimeFit | None = None
     for gamma in gammas:
         energy, divergence = (
@@ -132,16 +139,21 @@ def fit_dime(
                 memory_budget=memory_budget,
             )
         )
-        # (timesteps, angles): evenly spaced angles between the standardised sums, as angles between the sums themselves.
-        phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
-        statistic = phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None]
-        area = auroc(statistic, is_member)
-        place = int((area - 0.5).abs().argmax())
-        row, column = divmod(place, num_angles)
-        value = float(area[row, column])
+        value, row, phi = _best_angle(energy, divergence, is_member, num_angles)
         if best is None or max(value, 1 - value) > best.auroc:
-            attack = Dime(gamma=gamma, phi=float(phi[row, column]), num_draws=num_draws, higher_means_member=value > 0.5)
+            attack = Dime(gamma=gamma, phi=phi, num_draws=num_draws, higher_means_member=value > 0.5)
             best = DimeFit(attack, timesteps[row], max(value, 1 - value))
     if best is None:
         raise UserError("fit_dime: no gammas given; name at least one.")
     return best
+
+
+def _best_angle(energy: Tensor, divergence: Tensor, is_member: Tensor, num_angles: int) -> tuple[float, int, float]:
+    """(AUROC, place of the timestep, phi) whose AUROC is farthest from a half; sums are (timesteps, samples)."""
+    angle = torch.arange(num_angles, dtype=torch.float64, device=energy.device) / num_angles * math.pi - math.pi / 2
+    # (timesteps, angles): evenly spaced angles between the standardised sums, as angles between the sums themselves.
+    phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
+    statistic = phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None]
+    area = auroc(statistic, is_member)
+    row, column = divmod(int((area - 0.5).abs().argmax()), num_angles)
+    return float(area[row, column]), row, float(phi[row, column])

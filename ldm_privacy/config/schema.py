@@ -98,6 +98,7 @@ class AuditConfig:
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
     combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
+    precision: Literal["float32", "bfloat16"] = _option("of the denoiser's passes in audits; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
     batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
     confidence: Share = _option("of all intervals", 0.95)
