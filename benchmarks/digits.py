@@ -1,4 +1,4 @@
-"""What the digits run costs: wall time, share of the audits, peak memory, first and last AUROC.
+"""What the digits run costs: wall time, share of the audits, peak memory, first and last AUROC. `output_dir=` keeps the run.
 
 python -m benchmarks.digits [key=value ...]
 """
@@ -40,8 +40,10 @@ def main() -> None:
     quiet_libraries()
     for name in HOOKS:
         setattr(MemorizationAudit, name, timed(getattr(MemorizationAudit, name)))
-    with tempfile.TemporaryDirectory() as folder:
-        train.main(["--config", "digits.yaml", f"output_dir={folder}", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory() as temporary:
+        given = [item.partition("=")[2] for item in sys.argv[1:] if item.startswith("output_dir=")]
+        folder = given[-1] if given else temporary
+        train.main(["--config", "digits.yaml", *sys.argv[1:], f"output_dir={folder}"])
         total = time.perf_counter() - start
         curves = TidyLogger(Path(folder) / "digits" / "metrics.csv").read("denoiser")
     auroc = {epoch: value for (epoch, series), value in curves.items() if series == "memorization/sima/all/auroc"}

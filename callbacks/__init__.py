@@ -1,4 +1,7 @@
-"""Lightning callbacks: they take tensors from hooks, call one library object and log what comes back."""
+"""Lightning callbacks: they take tensors from hooks, call one library object and log what comes back.
+
+`stages.py` is what puts them together, for `train.py`.
+"""
 
 from callbacks.audit import MemorizationAudit
 from callbacks.checkpoints import Interrupted, RunCheckpoint

@@ -59,9 +59,12 @@ class RunCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[RECORD] = self.record
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request_stop)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._request_stop)
+        # Lightning sets a SIGTERM handler of its own between setup and here.
+        self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._request_stop)
         if trainer.global_step == 0:
             self._save(trainer, audited=True)
 

@@ -103,6 +103,8 @@ class Stages:
         scheduler = experiment.scheduler()
         space = experiment.latent_space(autoencoder)
         audited = experiment.audited(space)
+        shape = tuple(audited.latent.shape[1:])
+        console.print(f"Latents {shape}, normalisation: {space.normalisation}.", highlight=False, markup=False)
         geometry = experiment.geometry(space, audited, run.influence)
         bar = ProgressBar("denoiser", console)
 
@@ -136,7 +138,7 @@ class Stages:
                 generate_images,
                 scheduler=scheduler,
                 latent_space=space,
-                latent_shape=tuple(audited.latent.shape[1:]),
+                latent_shape=shape,
                 num_images=config.trainer.num_sample_images,
                 num_steps=config.trainer.num_sampling_steps,
                 seed=config.seed,

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.audit import AuditReport
+from ldm_privacy.metrics import resolvable
 from ldm_privacy.onset import Rise
 from ldm_privacy.types import AuditKey, Estimate
 
@@ -21,6 +22,15 @@ def print_audit(report: AuditReport, console: Console, *, title: str) -> None:
     """The table of an audit and what its numbers leave out."""
     console.print(audit_table(report, title=title))
     console.print(INTERVAL_NOTE, highlight=False)
+    num_heldout = int((~report.reported_membership).sum())
+    if not resolvable(0.01, num_heldout):
+        console.print(f"{num_heldout} held-out samples can't resolve an FPR of 1 %: TPR@1%FPR allows none.", highlight=False)
+    elif num_heldout < 368:  # (1 - 0.01)^n > 0.025: the lower bound is 0 whatever the scores
+        console.print(
+            f"TPR@1%FPR rests on {int(0.01 * num_heldout)} of {num_heldout} held-out samples; with fewer than 368 its lower "
+            "bound is 0.",
+            highlight=False,
+        )
 
 
 def audit_table(report: AuditReport, *, title: str) -> Table:
