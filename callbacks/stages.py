@@ -118,8 +118,10 @@ class Stages:
             if not config.trainer.figures:
                 return {}
             curves = self.tidy.read("denoiser")
+            epoch_of_onset = audit.onset.onset_epoch
+            onset = None if epoch_of_onset is None else (audit.onset_key, epoch_of_onset)
             return {
-                "memorization": memorization_figure(curves, audit.audit.keys, audit.onset.onset_epoch),
+                "memorization": memorization_figure(curves, audit.audit.keys, onset),
                 "roc": roc_figure(report, title=f"ROC after epoch {epoch}"),
                 "auroc_by_timestep": auroc_by_timestep_figure(report, title=f"AUROC over timesteps after epoch {epoch}"),
                 **quartile_figures(report, geometry),

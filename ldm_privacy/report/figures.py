@@ -58,13 +58,15 @@ def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
     return figure
 
 
-def memorization_figure(history: Mapping[tuple[int, str], float], keys: Sequence[AuditKey], onset_epoch: int | None) -> Figure:
+def memorization_figure(
+    history: Mapping[tuple[int, str], float], keys: Sequence[AuditKey], onset: tuple[AuditKey, int] | None
+) -> Figure:
     """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked.
 
     Args:
         history: (epoch, series) -> value, as metrics.csv holds the denoiser's stage.
         keys: What to draw.
-        onset_epoch: Drawn as a vertical line; None = no onset.
+        onset: Attack and mask of the onset and its epoch, a vertical line in that attack's panel; None = no onset.
     """
     attacks = list(dict.fromkeys(key.attack for key in keys))
     figure, panels = _panels(attacks, "Memorization: AUROC of each audit, with its interval")
@@ -77,9 +79,9 @@ def memorization_figure(history: Mapping[tuple[int, str], float], keys: Sequence
             axis.plot(epochs, value, color=colour, linestyle=style, marker=".", label=key.mask)
             axis.fill_between(epochs, lower, upper, color=colour, alpha=0.12, linewidth=0)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
-        if onset_epoch is not None:
-            axis.axvline(onset_epoch, color="0.3", linewidth=0.8, linestyle=":")
-            axis.annotate(f"onset {onset_epoch}", (onset_epoch, 0.02), xycoords=("data", "axes fraction"), fontsize="small")
+        if onset is not None and onset[0].attack == attack:
+            axis.axvline(onset[1], color="0.3", linewidth=0.8, linestyle=":")
+            axis.annotate(f"onset {onset[1]}", (onset[1], 0.02), xycoords=("data", "axes fraction"), fontsize="small")
         axis.set(title=attack, xlabel="epoch", ylabel="AUROC", ylim=(None, 1.01))
         axis.legend(title="mask", fontsize="small", loc="upper left")
     return figure
