@@ -316,7 +316,7 @@ class Experiment:
     def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
         """The audit of a checkpoint: both networks, normalisation and split come from it alone."""
         record = checkpoint[RECORD]
-        if record["content_hash"] not in (None, self.data.duplicates.content_hash):
+        if record.get("content_hash") not in (None, self.data.duplicates.content_hash):
             raise UserError(
                 "data.source: these are not the images that the checkpoint was trained and audited on (their pixels differ, "
                 "though there are as many). Name the same data."

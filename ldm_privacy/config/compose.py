@@ -89,6 +89,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         tree = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"command line: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError, IndexError) as error:  # a key below another key that was given a list or a number
+        raise UserError(f"command line: two of the keys contradict each other ({str(error).splitlines()[0]}).") from None
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 

@@ -109,6 +109,12 @@ def test_an_override_without_a_key_or_value_is_named(override):
         parse_overrides([override])
 
 
+@pytest.mark.parametrize("pair", [["a.b=[x]", "a.b.c.d=1"], ["a=[1]", "a.b=4"]])
+def test_keys_that_contradict_each_other_are_named(pair):
+    with pytest.raises(UserError, match="command line"):
+        compose("digits.yaml", pair)
+
+
 def test_a_plugin_beside_the_user_is_imported(tmp_path, monkeypatch):
     (tmp_path / "my_attacks_for_compose.py").write_text(
         "from ldm_privacy.attacks import register_attack\n"
