@@ -18,7 +18,7 @@ from ldm_privacy.audit import COMBINED, Audit, Evaluation, MaskRule, SampleGeome
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceStore, exact_distortion, local_distortion, stream_influence
+from ldm_privacy.geometry import InfluenceStore, stream_distortion, stream_influence
 from ldm_privacy.models.autoencoder import autoencoder_from_state
 from ldm_privacy.models.latent_space import (
     LatentNormalisation,
@@ -341,31 +341,18 @@ class Experiment:
         if not config.distortion_rank:
             return None
         chosen = torch.isin(audited.sample_index.cpu(), self._first_by_hash(config.distortion_max_samples))
-        latent, index = audited.latent[chosen], audited.sample_index[chosen].cpu()
-        image_size = self.config.data.channels * self.config.data.resolution**2
-        directions = config.distortion_rank + config.distortion_oversample
-        is_small = image_size <= directions * (2 * config.distortion_power_iterations + 1)
-        values = []
+        index = audited.sample_index[chosen].cpu()
         with self.progress("Local distortion", len(index)) as done:
-            for start in range(0, len(index), 32):
-                part = latent[start : start + 32]
-                if is_small:
-                    values.append(exact_distortion(latent_space.decode, part, config.distortion_rank))
-                else:
-                    values.append(
-                        local_distortion(
-                            latent_space.decode,
-                            part,
-                            config.distortion_rank,
-                            config.distortion_oversample,
-                            config.distortion_power_iterations,
-                            self.config.seed,
-                            decode_batch_size=32,
-                            vectors_per_pass=4,
-                        )
-                    )
-                done(min(start + 32, len(index)))
-        return SampleTable(index, torch.cat(values).cpu())
+            distortion = stream_distortion(
+                latent_space.decode,
+                audited.latent[chosen],
+                config.distortion_rank,
+                config.distortion_oversample,
+                config.distortion_power_iterations,
+                self.config.seed,
+                progress=done,
+            )
+        return SampleTable(index, distortion.cpu())
 
     def _first_by_hash(self, limit: int | None) -> Tensor:
         """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""

@@ -1,6 +1,6 @@
 """Geometry of the decoder D: influence diag(J^T J), local distortion, and masks. Pure torch; J = dD/dz."""
 
-from ldm_privacy.geometry.distortion import exact_distortion, local_distortion, top_singular_values
+from ldm_privacy.geometry.distortion import exact_distortion, local_distortion, stream_distortion, top_singular_values
 from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.gradients import gradients_enabled
@@ -37,6 +37,7 @@ __all__ = [
     "mask_overlap",
     "pixel_influence",
     "shrink_log_influence",
+    "stream_distortion",
     "stream_influence",
     "top_singular_values",
 ]

@@ -1,6 +1,8 @@
 """Local distortion: the leading part of ½ ln det(J^T J), matrix-free."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +61,54 @@ def exact_distortion(decoder: Decoder, latent: Latent, rank: int = 20) -> Tensor
     rows = jacobian.transpose_times(unit.expand(-1, len(latent), *shape))
     values = torch.linalg.svdvals(rows.flatten(2).transpose(0, 1).double())[:, :rank]
     return values.clamp_min(1e-12).log().sum(1).to(latent.dtype)
+
+
+def stream_distortion(
+    decoder: Decoder,
+    latent: Latent,
+    rank: int = 20,
+    oversample: int = 10,
+    num_power_iterations: int = 2,
+    seed: int = 0,
+    *,
+    batch_size: int = 32,
+    progress: Callable[[int], Any] | None = None,
+) -> Tensor:
+    """Local distortion of many samples, batch by batch, the cheaper way: `local_distortion`, or `exact_distortion` where the
+    image has no more numbers than the randomized method takes products.
+
+    Args:
+        decoder, latent, rank, oversample, num_power_iterations, seed: As in `local_distortion`.
+        batch_size: Samples that are decoded together.
+        progress: Called with the number of samples done so far.
+
+    Returns:
+        (samples,), on the latent's device.
+    """
+    with torch.no_grad():
+        image_size = decoder(latent[:1]).numel()
+    is_small = image_size <= (rank + oversample) * (2 * num_power_iterations + 1)
+    values = []
+    for start in range(0, len(latent), batch_size):
+        part = latent[start : start + batch_size]
+        if is_small:
+            values.append(exact_distortion(decoder, part, rank))
+        else:
+            values.append(
+                local_distortion(
+                    decoder,
+                    part,
+                    rank,
+                    oversample,
+                    num_power_iterations,
+                    seed,
+                    decode_batch_size=batch_size,
+                    vectors_per_pass=4,
+                )
+            )
+        if progress is not None:
+            progress(min(start + batch_size, len(latent)))
+    return torch.cat(values)
 
 
 def top_singular_values(

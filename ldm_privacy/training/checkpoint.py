@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path}: refused: it is no plain checkpoint of tensors and settings, and loading it would run code that is in it."
+            f"{path}: refused: no plain checkpoint of tensors and settings: another kind of file, or one that would run code."
         ) from None
     except Exception as error:  # torch raises whatever its readers stumble over in bytes that are no checkpoint
         reason = (str(error) or "it ends too soon").splitlines()[0]
