@@ -58,9 +58,10 @@ def attack_statistics(
             activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
             `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
         autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
-            arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet bfloat16 moved predictions by
-            1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI 1-3 %, PIA 4 % at timesteps
-            10 and 100; PIA at timestep 0, a difference of nearly equal predictions, was rounding error alone.
+            arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet, measured with CPU autocast,
+            bfloat16 moved predictions by 1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI
+            1-3 %, PIA 4 % at timesteps 10 and 100; PIA at timestep 0, a difference of nearly equal predictions, was rounding
+            error alone.
 
     Returns:
         Tensor float64 (masks, timesteps, batch); the timestep axis has length 1 where the attack gives one number for all.
