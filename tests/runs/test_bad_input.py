@@ -52,7 +52,7 @@ def test_a_mistake_is_found_before_a_folder_is_made(tmp_path, override, message)
 
 
 def test_a_missing_accelerator_is_named(tmp_path):
-    with pytest.raises(UserError, match="trainer.accelerator: 'mps' is not there"):
+    with pytest.raises(UserError, match=r"trainer\.accelerator: 'mps' is not there"):
         train.main(arguments(tmp_path, "trainer.accelerator=mps"))
 
 

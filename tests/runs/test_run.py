@@ -142,7 +142,7 @@ def test_a_resumed_run_may_go_further_and_equals_one_that_never_stopped(tmp_path
 
 
 def test_a_resumed_run_keeps_its_config(run):
-    with pytest.raises(UserError, match="'denoiser.learning_rate' can't be changed here"):
+    with pytest.raises(UserError, match=r"'denoiser\.learning_rate' can't be changed here"):
         train.main([f"resume={run}", "denoiser.learning_rate=1"])
 
 
