@@ -34,7 +34,7 @@ def print_audit(report: AuditReport, console: Console, *, title: str) -> None:
 
 
 def audit_table(report: AuditReport, *, title: str) -> Table:
-    """Attack x mask: AUROC, TPR@1%FPR and ASR with intervals, the chosen timestep, and the oracle's AUROC."""
+    """Attack x mask: AUROC and TPR@1%FPR with intervals, ASR, the chosen timestep, and the oracle's AUROC."""
     num_members = int(report.reported_membership.sum())
     num_heldout = len(report.reported_membership) - num_members
     table = Table(
@@ -43,10 +43,10 @@ def audit_table(report: AuditReport, *, title: str) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for column in ("attack/mask", "AUROC", "TPR@1%FPR", "ASR"):
+    for column in ("attack/mask", "AUROC", "TPR@1%FPR"):
         table.add_column(column, no_wrap=True)
-    table.add_column("t", justify="right")
-    table.add_column("oracle", justify="right")
+    for column in ("ASR", "t", "oracle"):
+        table.add_column(column, no_wrap=True, justify="right")
     attack = None
     for row in report.rows:
         if attack is not None and row.key.attack != attack:
@@ -56,7 +56,7 @@ def audit_table(report: AuditReport, *, title: str) -> Table:
             str(row.key),
             short(row.metrics.auroc),
             short(row.metrics.tpr_at_1fpr),
-            short(row.metrics.asr),
+            _digits(row.metrics.asr.value),
             "-" if row.timestep is None else str(row.timestep),
             _digits(row.oracle_auroc),
         )
