@@ -12,7 +12,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.report import print_audit, write_figures, write_metrics, write_scores
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.report.terminal import console, progress, run_program
-from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
+from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
 
 USAGE = """
 python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     console.print(experiment.describe(), highlight=False)
     evaluation = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
     report = evaluation.report
-    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    epoch = epochs_in(checkpoint)
     print_audit(report, console, title=f"{path}, epoch {epoch}")
     out.mkdir(parents=True, exist_ok=True)
     facts = {

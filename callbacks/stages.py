@@ -37,7 +37,7 @@ from ldm_privacy.report import (
     roc_figure,
 )
 from ldm_privacy.report.terminal import console
-from ldm_privacy.training.checkpoint import load_checkpoint
+from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.sampling import generate_images
@@ -198,7 +198,7 @@ class Stages:
             self.tidy.cut_back(stage, -1)
             return None
         checkpoint = load_checkpoint(path, stage=stage)
-        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        epoch = epochs_in(checkpoint)
         self.tidy.cut_back(stage, epoch)
         console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)
         return path

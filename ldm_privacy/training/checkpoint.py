@@ -77,3 +77,8 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
             f"{path}: it is from the {record['stage']} stage, and only a checkpoint of the {stage} stage can be used here."
         )
     return checkpoint
+
+
+def epochs_in(checkpoint: dict[str, Any]) -> int:
+    """Epochs finished when a checkpoint was stored."""
+    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
