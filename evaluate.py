@@ -1,26 +1,24 @@
-"""Audit a checkpoint: who is exposed, and how sure we are."""
+"""Audit checkpoints: who is exposed, how sure we are, what it means."""
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from ldm_privacy import __version__
-from ldm_privacy.assemble import Experiment
-from ldm_privacy.config import finish, merge, parse_overrides
+from ldm_privacy.audit import ScoreFile, read_scores
 from ldm_privacy.config.command_line import allow_only, parse, print_help
 from ldm_privacy.errors import UserError
-from ldm_privacy.report import print_audit, write_figures, write_metrics, write_scores
-from ldm_privacy.report.tables import INTERVAL_NOTE
+from ldm_privacy.evidence import compare, verdict_of
+from ldm_privacy.publish import evaluate
+from ldm_privacy.report import print_audit, print_comparison, print_verdict, write_comparison
+from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.terminal import console, progress, run_program
-from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
 
 USAGE = """
 python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
+python evaluate.py ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint
 """
 
 SPLIT_KEYS = tuple(
     f"data.{key}"
-    for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels")
+    for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed")
 )
 
 
@@ -30,35 +28,43 @@ def main(arguments: list[str]) -> int:
         return print_help(USAGE, console)
     if line.config is not None:
         raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
-    if not line.words.get("ckpt"):
+    paths = [Path(name.strip()) for name in line.words.get("ckpt", "").strip("[]").split(",") if name.strip()]
+    if not paths:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
-    path = Path(line.words["ckpt"])
-    out = Path(line.words["out"]) if line.words.get("out") else path.parent.parent / "evaluation"
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer."), why, refused=SPLIT_KEYS)
-    checkpoint = load_checkpoint(path)
-    stored = OmegaConf.to_container(OmegaConf.create(checkpoint[RECORD]["config"]))
-    composed = finish(merge(stored, parse_overrides(line.overrides)))
-    experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
-    console.print(experiment.describe(), highlight=False)
-    evaluation = experiment.evaluate(checkpoint, store_folder=path.parent.parent / "influence")
-    report = evaluation.report
-    epoch = epochs_in(checkpoint)
-    print_audit(report, console, title=f"{path}, epoch {epoch}")
-    out.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "checkpoint": str(path),
-        "epoch": epoch,
-        "version": __version__,
-        "split_hash": experiment.data.split.hash,
-        "config": composed.tree,
-        "note": INTERVAL_NOTE,
-    }
-    write_metrics(report, out / "metrics.json", facts=facts)
-    write_scores(report, out / "scores.parquet")
-    write_figures(evaluation, experiment.masks(), experiment.data.images, out / "figures")
-    console.print(f"Written to {out}: metrics.json, scores.parquet (a row per sample, attack and mask), figures/.")
+    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "plugins"), why, refused=SPLIT_KEYS)
+    out = Path(line.words["out"]) if line.words.get("out") else None
+    if len(paths) == 1:
+        audit(paths[0], line.overrides, out)
+        return 0
+    files: dict[str, ScoreFile] = {}
+    for path in paths:
+        name = next(each for each in names_of(path) if each not in files)
+        if path.suffix != ".parquet":
+            path = audit(path, line.overrides, None if out is None else out / name.replace("/", "-"))
+        files[name] = read_scores(path)
+    comparison = compare(files)
+    print_comparison(comparison, console)
+    folder = out or paths[0].parent.parent / "comparison"
+    write_comparison(comparison, folder)
+    console.print(f"Written to {folder}: comparison.html, comparison.json.", highlight=False, soft_wrap=True)
     return 0
+
+
+def audit(path: Path, overrides: list[str], out: Path | None) -> Path:
+    """Audit one checkpoint, print its verdict and table; returns the path of its scores."""
+    experiment, evidence, epoch, folder = evaluate(path, overrides, progress, out)
+    console.print(experiment.describe(), highlight=False)
+    print_audit(evidence.report, console, title=f"{path}, epoch {epoch}", permuted=evidence.permuted)
+    print_verdict(verdict_of(evidence), console)
+    console.print(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return folder / "scores.parquet"
+
+
+def names_of(path: Path) -> list[str]:
+    """Short names for a checkpoint or score file, the best first: run/checkpoint, then with numbers."""
+    name = f"{path.absolute().parent.parent.name}/{path.stem if path.suffix != '.parquet' else path.parent.name}"
+    return [name, *(f"{name}-{number}" for number in range(2, 100))]
 
 
 if __name__ == "__main__":

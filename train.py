@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from callbacks.checkpoints import Interrupted
+from callbacks.conclude import conclude
 from callbacks.stages import Stages
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.config import Composed, compose, finish, merge, parse_overrides, read_yaml
@@ -10,9 +11,7 @@ from ldm_privacy.config.command_line import allow_only, entry_names, parse, prin
 from ldm_privacy.data import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.plan import print_plan
-from ldm_privacy.report.tables import onset_sentence, print_audit
 from ldm_privacy.report.terminal import console, progress, run_program
-from ldm_privacy.training.checkpoint import load_checkpoint
 from ldm_privacy.training.loggers import TidyLogger, wandb_logger
 from ldm_privacy.training.run_folder import RunFolder
 
@@ -22,7 +21,8 @@ python train.py resume=runs/digits                       go on after a stop"""
 
 NEXT = """
 {run}/metrics.csv          every curve
-{run}/figures/             memorization curves, ROC, AUROC over timesteps, samples
+{run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
+{run}/figures/             memorization curves, samples, geometry
 {run}/checkpoints/         last.ckpt, before-onset.ckpt
 wandb leet {run}/wandb     the curves in the terminal
 python evaluate.py ckpt={run}/checkpoints/last.ckpt
@@ -64,13 +64,11 @@ def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: b
     wandb = wandb_logger(run.path, config=facts, resume=resume, **vars(composed.config.wandb))
     stages = Stages(experiment, composed, run, TidyLogger(run.metrics), wandb)
     try:
-        audit = stages.denoiser(stages.autoencoder())
+        trained = stages.denoiser(stages.autoencoder())
     except Interrupted:
         console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
         return 130
-    report = audit.report or experiment.evaluate(load_checkpoint(run.last), store_folder=run.influence).report
-    print_audit(report, console, title=f"{run.path.name}, epoch {audit.audited_epoch}")
-    console.print(onset_sentence(audit.onset_key, audit.onset.onset_epoch, audit.rise), highlight=False)
+    conclude(experiment, composed, run, trained, wandb)
     console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
     return 0
 

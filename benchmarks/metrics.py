@@ -2,8 +2,9 @@
 
     python benchmarks/metrics.py [--num-samples 25000] [--num-timesteps 30] [--num-masks 6] [--num-threads 2]
 
-The AUROC of every (mask, timestep), then all metrics with intervals (1,000 resamples each) for the one reported timestep of
-each mask, and the paired difference of each mask to the first. The scores are synthetic; nothing but their number matters.
+The AUROC of every (mask, timestep), then all metrics with intervals (1,000 resamples each, two target FPRs) for the one
+reported timestep of each mask, the paired difference of each mask to the first, and 200 label permutations of the reported
+rows. The scores are synthetic; nothing but their number matters.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ldm_privacy.metrics import auroc, auroc_difference, membership_metrics
+from ldm_privacy.metrics import auroc, auroc_difference, membership_metrics, null_band, permuted_auroc
 
 
 def peak_mebibytes() -> float:
@@ -27,7 +28,7 @@ def peak_mebibytes() -> float:
 
 
 def main() -> None:
-    """Runs the three parts and prints a table."""
+    """Runs the parts one after the other and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-samples", type=int, default=25_000, help="per side")
     parser.add_argument("--num-timesteps", type=int, default=30)
@@ -47,6 +48,7 @@ def main() -> None:
         f"AUROC, {options.num_masks * options.num_timesteps} rows": lambda: auroc(score, is_member),
         f"all metrics with intervals, {options.num_masks} reported": lambda: intervals(reported, is_member),
         f"paired differences, {options.num_masks - 1}": lambda: differences(reported, is_member),
+        f"null bands of 200 permutations, {options.num_masks} reported": lambda: null_bands(reported, is_member),
     }
     table = Table("part", "seconds", title=f"{options.num_samples:,} + {options.num_samples:,} scores")
     total = 0.0
@@ -72,6 +74,12 @@ def differences(reported: Tensor, is_member: Tensor) -> None:
     """Each row against the first."""
     for row in reported[1:]:
         auroc_difference(row, reported[0], is_member)
+
+
+def null_bands(reported: Tensor, is_member: Tensor) -> None:
+    """Permuted AUROCs of all rows at once, and the band of each."""
+    for value, permuted in zip(auroc(reported, is_member), permuted_auroc(reported, is_member)):
+        null_band(float(value), permuted)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,22 @@
 from callbacks.audit import MemorizationAudit
 from callbacks.checkpoints import Interrupted, RunCheckpoint
 from callbacks.ema import AveragedWeights
+from callbacks.generations import MemorizedGenerations
 from callbacks.images import AuditFigures
+from callbacks.loss_gap import LossGap
 from callbacks.nonfinite import StopOnNonFiniteLoss
 from callbacks.progress import ProgressBar
+from callbacks.stop import StopOnMemorization
 
 __all__ = [
     "AuditFigures",
     "AveragedWeights",
     "Interrupted",
+    "LossGap",
     "MemorizationAudit",
+    "MemorizedGenerations",
     "ProgressBar",
     "RunCheckpoint",
+    "StopOnMemorization",
     "StopOnNonFiniteLoss",
 ]

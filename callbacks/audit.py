@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ldm_privacy.audit import Audit, AuditReport
 from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.onset import OnsetDetector, Rise
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
 from ldm_privacy.training.stepwise import log_series
@@ -82,13 +84,15 @@ class MemorizationAudit(Callback):
         self.audited_epoch = epoch
         series = report.series()
         scores = report.reported_scores(self.onset_key)
-        index = report.sample_index[~report.is_calibration]
+        index = report.data.sample_index[report.is_reporting]
         if self._baseline is None:
             self._baseline = (index, scores)
         else:
             self.rise = self._look(epoch, index, scores, report)
             prefix = f"memorization/{self.onset_key}/rise"
             series |= {prefix: self.rise.value, f"{prefix}_lower": self.rise.lower}
+            if self.rise.onset_epoch is not None:
+                series[f"memorization/{self.onset_key}/onset_epoch"] = float(self.rise.onset_epoch)
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
@@ -102,7 +106,15 @@ class MemorizationAudit(Callback):
         before_index, before = self._baseline
         here, there = torch.isin(index, before_index), torch.isin(before_index, index)
         group = None if report.reported_group is None else report.reported_group[here]
-        return self.onset.update_scores(epoch, scores[here], before[there], report.reported_membership[here], group=group)
+        paired = partial(
+            auroc_difference,
+            scores[here],
+            before[there],
+            report.reported_membership[here],
+            alternative="greater",
+            group=group,
+        )
+        return self.onset.look(epoch, lambda confidence: paired(confidence=confidence))
 
     def summary(self) -> dict[str, Any]:
         """Best and last AUROC of every attack and mask, and the onset epoch: the run summary."""

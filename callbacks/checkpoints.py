@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import RECORD, keep_copy, save_checkpoint
+from ldm_privacy.training.checkpoint import RECORD, save_checkpoint
 
 
 class Interrupted(Exception):
@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps one newest checkpoint, and another name for the newest one from before the onset.
+    """Keeps one newest checkpoint, and other names for those of its audits that are worth keeping.
 
     A `Checkpoint` in Lightning's sense, so its hooks come after every other callback's. On the first Ctrl-C (or SIGTERM)
     the step or audit in hand is finished, a checkpoint is stored and `Interrupted` is raised; a second Ctrl-C stops at
@@ -29,8 +29,7 @@ class RunCheckpoint(Checkpoint):
         record: Stored in every checkpoint beside Lightning's own state.
         every_n_minutes: Also at the first end of an epoch after so many minutes.
         is_due: epoch -> whether the end of that epoch gets a checkpoint in any case.
-        before_onset: The other name; None for stages without an onset.
-        is_before_onset: Whether the checkpoint that is being stored lies before the onset.
+        copies: Other name -> whether the checkpoint of the newest audit gets it, in place of the one that had it.
         say: Prints a line.
     """
 
@@ -42,16 +41,14 @@ class RunCheckpoint(Checkpoint):
         every_n_minutes: float,
         is_due: Callable[[int], bool],
         say: Callable[[str], None],
-        before_onset: Path | None = None,
-        is_before_onset: Callable[[], bool] = lambda: False,
+        copies: Mapping[Path, Callable[[], bool]] | None = None,
     ):
         self.path = path
         self.record = record
         self.every_n_minutes = every_n_minutes
         self.is_due = is_due
         self.say = say
-        self.before_onset = before_onset
-        self.is_before_onset = is_before_onset
+        self.copies = dict(copies or {})
         self._saved_at = time.monotonic()
         self._stop = False
         self._handlers: dict[int, Any] = {}
@@ -94,9 +91,8 @@ class RunCheckpoint(Checkpoint):
                 f"a weight is not finite after step {trainer.global_step}: lower the learning rate. "
                 f"The last good checkpoint is {self.path}."
             )
-        save_checkpoint(trainer, self.path)
-        if self.before_onset is not None and audited and self.is_before_onset():
-            keep_copy(self.path, self.before_onset)
+        wanted = [copy for copy, is_wanted in self.copies.items() if audited and is_wanted()]
+        save_checkpoint(trainer, self.path, copies=wanted)
         self._saved_at = time.monotonic()
 
     def _request_stop(self, number: int, frame: Any) -> None:

@@ -50,7 +50,7 @@ class AuditFigures(Callback):
         if self._samples is not None:
             show_picture(trainer.loggers, self.folder, "samples", self._samples, epoch=epoch)
             self._samples = None
-        if report is not None and epoch == trainer.max_epochs:
+        if report is not None and (epoch == trainer.max_epochs or trainer.should_stop):
             for name, figure in self.draw(report, epoch).items():
                 show_picture(trainer.loggers, self.folder, name, figure, epoch=epoch)
 

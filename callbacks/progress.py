@@ -6,6 +6,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
+from ldm_privacy.training.stepwise import StepwiseModule
+
 
 class ProgressBar(RichProgressBar):
     """Lightning's rich bar with this program's words, and lines that can be printed above it.
@@ -27,6 +29,13 @@ class ProgressBar(RichProgressBar):
         console = self.progress.console if self.progress is not None else self._plain
         console.print(line, highlight=False, soft_wrap=True)
 
+    def describe(self, text: str | None) -> None:
+        """Say in the audit's bar what takes so long; None: the usual text again. Nothing where there is no such bar."""
+        task = self.val_progress_bar_id
+        if self.progress is not None and task is not None:
+            self.progress.update(task, description=self.validation_description if text is None else text, visible=True)
+            self.refresh()
+
     @property
     def sanity_check_description(self) -> str:
         return "Audit before the first step"
@@ -41,4 +50,6 @@ class ProgressBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
+        if isinstance(pl_module, StepwiseModule) and pl_module.shown_loss is not None:
+            items["loss"] = pl_module.shown_loss
         return items

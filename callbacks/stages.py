@@ -1,7 +1,9 @@
 """The two stages of a run, each with its callbacks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,16 @@ from matplotlib.figure import Figure
 from callbacks.audit import MemorizationAudit
 from callbacks.checkpoints import RunCheckpoint
 from callbacks.ema import AveragedWeights
+from callbacks.generations import MemorizedGenerations
 from callbacks.images import AuditFigures, show_picture
+from callbacks.loss_gap import LossGap
 from callbacks.nonfinite import StopOnNonFiniteLoss
 from callbacks.progress import ProgressBar
+from callbacks.stop import StopOnMemorization
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.audit import AuditReport, SampleGeometry
 from ldm_privacy.config import Composed
+from ldm_privacy.measure import Evaluation, measure_samples, reconstruction_error
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
 from ldm_privacy.models.latent_space import LatentSpace
@@ -27,21 +33,39 @@ from ldm_privacy.onset import OnsetDetector
 from ldm_privacy.report import (
     audit_legend,
     audit_line,
-    auroc_by_timestep_figure,
     geometry_figures,
     geometry_series,
     image_grid,
     memorization_figure,
-    quartile_figures,
     quartile_series,
-    roc_figure,
 )
+from ldm_privacy.report.onset_figure import GENERATIONS, LOSS_GAP, onset_figure
+from ldm_privacy.report.tables import generations_sentence, loss_gap_sentence, onset_sentence
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
+from ldm_privacy.training.device import explain_out_of_memory
 from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.sampling import generate_images
-from ldm_privacy.types import AuditBatch
+from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.types import AuditBatch, Image
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What stage 2 leaves.
+
+    Attributes:
+        evaluation: The last audit; None where nothing was left to train.
+        epoch: Of the last audit.
+        sentences: Why the training was stopped, if it was, and the onsets.
+        curves: Figures over the epochs, by name.
+    """
+
+    evaluation: Evaluation | None
+    epoch: int
+    sentences: list[str]
+    curves: dict[str, Figure]
 
 
 @dataclass
@@ -87,7 +111,7 @@ class Stages:
                 ),
             ]
             trainer = self._trainer(config.autoencoder.max_epochs, callbacks, num_sanity_val_steps=0)
-            trainer.fit(module, ckpt_path=resumed, weights_only=True)
+            self._fit(trainer, module, resumed, run.autoencoder_last)
             loss = module.epoch_means.get("autoencoder/train_reconstruction")
             if loss is not None:
                 console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
@@ -97,22 +121,22 @@ class Stages:
         temporary.rename(run.autoencoder)
         return autoencoder
 
-    def denoiser(self, autoencoder: AutoencoderKL) -> MemorizationAudit:
-        """Stage 2: train the denoiser with its audits; returns the callback that holds the last audit."""
+    def denoiser(self, autoencoder: AutoencoderKL) -> Trained:
+        """Stage 2: train the denoiser with its audits."""
         config, run, experiment = self.experiment.config, self.run, self.experiment
         scheduler = experiment.scheduler()
         space = experiment.latent_space(autoencoder)
-        audited = experiment.audited(space)
+        samples = measure_samples(experiment, space, run.influence)
+        audited, geometry = samples.batch, samples.geometry
         shape = tuple(audited.latent.shape[1:])
         console.print(f"Latents {shape}, normalisation: {space.normalisation}.", highlight=False, markup=False)
-        geometry = experiment.geometry(space, audited, run.influence)
         bar = ProgressBar("denoiser", console)
 
         def on_report(report: AuditReport, epoch: int) -> None:
             if epoch == 0:
-                bar.say(audit_legend(config.audit.masks))
+                bar.say(audit_legend(report))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
-            self._log({**quartile_series(report, geometry), **report.coefficients}, epoch)
+            self._log({**quartile_series(report, geometry), **report.data.coefficients}, epoch)
 
         def draw(report: AuditReport, epoch: int) -> dict[str, Figure]:
             if not config.trainer.figures:
@@ -122,29 +146,45 @@ class Stages:
             onset = None if epoch_of_onset is None else (audit.onset_key, epoch_of_onset)
             return {
                 "memorization": memorization_figure(curves, audit.audit.keys, onset),
-                "roc": roc_figure(report, title=f"ROC after epoch {epoch}"),
-                "auroc_by_timestep": auroc_by_timestep_figure(report, title=f"AUROC over timesteps after epoch {epoch}"),
-                **quartile_figures(report, geometry),
+                "onset": onset_figure(
+                    curves,
+                    {
+                        LOSS_GAP: loss_gap.onset.onset_epoch,
+                        f"memorization/{audit.onset_key}/auroc": epoch_of_onset,
+                        GENERATIONS: None if generations is None else generations.onset.onset_epoch,
+                    },
+                ),
             }
 
         audit = MemorizationAudit(
             experiment.audit(geometry),
             config.audit.every_n_epochs,
-            OnsetDetector(config.audit.onset.num_consecutive, config.audit.confidence),
+            self._detector(),
             experiment.onset_key,
             on_report,
         )
+        loss_gap = LossGap(self._detector(), experiment.data.groups)
+        sample = partial(generate_images, scheduler=scheduler, latent_space=space, latent_shape=shape, seed=config.seed)
         generate = None
         if config.trainer.num_sample_images:
-            generate = partial(
-                generate_images,
-                scheduler=scheduler,
-                latent_space=space,
-                latent_shape=shape,
-                num_images=config.trainer.num_sample_images,
-                num_steps=config.trainer.num_sampling_steps,
-                seed=config.seed,
+            generate = partial(sample, num_images=config.trainer.num_sample_images, num_steps=config.trainer.num_sampling_steps)
+        generations = self._generations(sample, bar)
+        limit = config.audit.stop.limit
+        stop = None
+        if limit is not None:
+            stop = StopOnMemorization(
+                limit,
+                bound=config.audit.stop.bound,
+                action=config.audit.stop.action,
+                factor=config.audit.stop.factor,
+                key=experiment.onset_key,
+                newest_report=lambda: audit.report,
+                heldout_loss=lambda: loss_gap.heldout_loss,
+                say=bar.say,
             )
+        copies = {run.before_onset: audit.is_before_onset}
+        if stop is not None:
+            copies[run.under_limit] = stop.is_best_under_limit
         resumed = self._resume_point(run.last, "denoiser")
         if resumed is None:
             self._log_autoencoder_baseline(space)
@@ -156,23 +196,75 @@ class Stages:
             callbacks.append(AveragedWeights(config.denoiser.ema_decay))
         callbacks += [
             audit,
+            loss_gap,
+            *(each for each in (generations, stop) if each is not None),
             AuditFigures(run.figures, lambda: audit.report, draw, generate),
             RunCheckpoint(
                 run.last,
                 experiment.record("denoiser", self.composed.to_yaml(), space),
                 every_n_minutes=config.trainer.checkpoint_every_n_minutes,
                 is_due=lambda epoch: audit.audited_epoch == epoch,
-                before_onset=run.before_onset,
-                is_before_onset=audit.is_before_onset,
+                copies=copies,
                 say=bar.say,
             ),
         ]
         module = experiment.denoiser_module(space, audited)
         trainer = self._trainer(config.trainer.max_epochs, callbacks, num_sanity_val_steps=0 if resumed else -1)
-        trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        self._fit(trainer, module, resumed, run.last)
         if self.wandb is not None:
-            self.wandb.experiment.summary.update(audit.summary())
-        return audit
+            found = generations.summary() if generations is not None else {}
+            self.wandb.experiment.summary.update({**audit.summary(), **loss_gap.summary(), **found})
+        sentences = [
+            onset_sentence(audit.onset_key, audit.onset.onset_epoch, audit.rise),
+            loss_gap_sentence(loss_gap.onset.onset_epoch, loss_gap.rise),
+        ]
+        if generations is not None:
+            sentences.append(generations_sentence(generations.onset.onset_epoch, generations.memorized))
+        if stop is not None and (reason := stop.sentence()):
+            sentences.insert(0, reason)
+        evaluation, curves = None, {}
+        if audit.report is not None:
+            evaluation = Evaluation(audit.report, samples, reconstruction_error(experiment, space), str(space.normalisation))
+            curves = draw(audit.report, audit.audited_epoch)
+        return Trained(evaluation, audit.audited_epoch, sentences, curves)
+
+    def _detector(self) -> OnsetDetector:
+        audit = self.experiment.config.audit
+        return OnsetDetector(audit.onset.num_consecutive, audit.confidence)
+
+    def _generations(self, sample: Callable[..., Image], bar: ProgressBar) -> MemorizedGenerations | None:
+        experiment, config = self.experiment, self.experiment.config.audit
+        if config.generations.every_n_epochs is None:
+            return None
+        return MemorizedGenerations(
+            partial(
+                sample,
+                num_images=config.generations.num_images,
+                num_steps=config.generations.num_steps,
+                batch_size=config.generations.batch_size,
+            ),
+            experiment.data.images,
+            experiment.data.split.member_index,
+            experiment.data.split.heldout_index,
+            config.generations.every_n_epochs,
+            self._detector(),
+            groups=experiment.data.groups,
+            seed=experiment.config.seed,
+            confidence=config.confidence,
+            num_bootstrap=config.num_bootstrap,
+            batch_size=config.generations.batch_size,
+            say=bar.say,
+            describe=bar.describe,
+            show=self._show,
+        )
+
+    def _fit(self, trainer: Trainer, module: StepwiseModule, resumed: Path | None, last: Path) -> None:
+        def advice() -> str:
+            kept = f"The last checkpoint is {last}." if last.exists() else "There is no checkpoint yet."
+            return f"{module.memory_advice()} {kept}"
+
+        with explain_out_of_memory(advice):
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
 
     def _trainer(self, max_epochs: int, callbacks: list[Callback], *, num_sanity_val_steps: int) -> Trainer:
         config = self.experiment.config.trainer
@@ -206,7 +298,7 @@ class Stages:
     def _log_autoencoder_baseline(self, space: LatentSpace) -> None:
         """What the autoencoder gives away without any denoiser, and its reconstructions."""
         experiment = self.experiment
-        score = -experiment.reconstruction_error(space)
+        score = -reconstruction_error(experiment, space)
         is_member = torch.isin(experiment.audited_index, experiment.data.split.member_index)
         group = experiment.data.groups(experiment.audited_index)
         leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence, group=group)
@@ -240,5 +332,5 @@ class Stages:
         for logger in self._loggers:
             logger.log_metrics({**series, "epoch": epoch})
 
-    def _show(self, name: str, picture: np.ndarray | Figure) -> None:
-        show_picture(self._loggers, self.run.figures, name, picture, epoch=0)
+    def _show(self, name: str, picture: np.ndarray | Figure, epoch: int = 0) -> None:
+        show_picture(self._loggers, self.run.figures, name, picture, epoch=epoch)

@@ -5,7 +5,6 @@ an evaluation rebuilds exactly what the training run had.
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,12 +13,10 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
-from ldm_privacy.audit import COMBINED, Audit, Evaluation, MaskRule, SampleGeometry, SampleTable, check_halves
+from ldm_privacy.audit import COMBINED, Audit, MaskRule, SampleGeometry, check_halves
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceStore, stream_distortion, stream_influence
-from ldm_privacy.models.autoencoder import autoencoder_from_state
 from ldm_privacy.models.latent_space import (
     LatentNormalisation,
     LatentSpace,
@@ -31,6 +28,7 @@ from ldm_privacy.randomness import uniform
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.checkpoint import FORMAT, RECORD
 from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.device import allow_tf32, explain_out_of_memory
 from ldm_privacy.training.run_folder import check_name
 from ldm_privacy.types import AuditBatch, AuditKey
 
@@ -73,7 +71,15 @@ class Experiment:
         available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         if not available[accelerator]:
             raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
+        if accelerator == "gpu":
+            allow_tf32(self.config.trainer.tf32)
         return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+    @property
+    def split_seed(self) -> int:
+        """Of the split and of which samples are audited: the same for runs that are to be compared sample by sample."""
+        seed = self.config.data.seed
+        return self.config.seed if seed is None else seed
 
     @cached_property
     def data(self) -> ImageData:
@@ -88,7 +94,7 @@ class Experiment:
             num_public=config.num_public,
             index_file=config.index_file,
             group_column=config.group_column,
-            seed=self.config.seed,
+            seed=self.split_seed,
         )
         with self.progress("Reading images", 0) as done:
             data.prepare(progress=done, split=self._split)
@@ -121,43 +127,22 @@ class Experiment:
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             seed=self.config.seed,
+            compile_mode=self.config.trainer.compile,
+            channels_last=self.config.trainer.channels_last,
         )
 
     def latent_space(self, autoencoder: AutoencoderKL, normalisation: LatentNormalisation | None = None) -> LatentSpace:
         """The denoiser's coordinates; the normalisation is computed from the members where it isn't given."""
         autoencoder.to(self.device)
         if normalisation is None:
-            means = self._encode(partial(posterior_mean, autoencoder), self.data.split.member_index, "Encoding members")
+            means = self.encode(partial(posterior_mean, autoencoder), self.data.split.member_index, "Encoding members")
             normalisation = fit_normalisation(means, self.config.denoiser.normalisation)
         return LatentSpace(autoencoder, normalisation).to(self.device)
 
     @cached_property
     def audited_index(self) -> Tensor:
         """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
-        return self._first_by_hash(self.config.audit.max_samples)
-
-    def audited(self, latent_space: LatentSpace) -> AuditBatch:
-        """All audited samples with their latents, on the trainer's device."""
-        index = self.audited_index
-        latent = self._encode(latent_space.encode, index, "Encoding audited images")
-        return AuditBatch(latent, torch.isin(index, self.data.split.member_index), index).to(self.device)
-
-    def geometry(self, latent_space: LatentSpace, audited: AuditBatch, store_folder: Path | None) -> SampleGeometry:
-        """Influence and local distortion of the audited samples; influence is found in the store where it was before."""
-        config = self.config.geometry
-        with self.progress("Influence (pullback metric)", len(audited.sample_index)) as done:
-            estimate = stream_influence(
-                config.influence.build(seed=self.config.seed),
-                latent_space.decode,
-                audited.latent,
-                audited.sample_index,
-                store=InfluenceStore(store_folder) if store_folder is not None else None,
-                fingerprint_of=(latent_space.autoencoder.state_dict(), self._influence_settings(latent_space)),
-                progress=done,
-            )
-        stability = None if estimate.mask_stability is None else float(estimate.mask_stability.mean())
-        influence = SampleTable(audited.sample_index.cpu(), estimate.influence.cpu())
-        return SampleGeometry(influence, stability, self._distortion(latent_space, audited))
+        return self.first_by_hash(self.config.audit.max_samples)
 
     def audit(self, geometry: SampleGeometry) -> Audit:
         """The audit of the configured attacks and masks."""
@@ -165,15 +150,17 @@ class Experiment:
         return Audit(
             self.attacks(),
             self.masks(),
-            geometry.influence,
+            geometry,
             config.timesteps,
             self.data.is_calibration,
+            keep_fractions=config.keep_fractions,
             combine=config.combine,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             groups=self.data.groups,
             seed=self.config.seed,
             confidence=config.confidence,
             num_bootstrap=config.num_bootstrap,
+            target_fprs=config.target_fprs,
         )
 
     def attacks(self) -> dict[str, Attack]:
@@ -224,10 +211,10 @@ class Experiment:
         latents = audited.latent[None, :0]
         if train:
             members = self.data.split.member_index
-            variants = [self._encode(latent_space.encode, members, "Encoding members")]
+            variants = [self.encode(latent_space.encode, members, "Encoding members")]
             if self.config.data.flip:
                 variants.append(
-                    self._encode(lambda image: latent_space.encode(image.flip(-1)), members, "Encoding mirrored members")
+                    self.encode(lambda image: latent_space.encode(image.flip(-1)), members, "Encoding mirrored members")
                 )
             latents = torch.stack(variants)
         return DenoiserModule(
@@ -240,6 +227,9 @@ class Experiment:
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             seed=self.config.seed,
+            warmup_steps=config.warmup_steps,
+            compile_mode=self.config.trainer.compile,
+            channels_last=self.config.trainer.channels_last,
         )
 
     def record(self, stage: str, config_yaml: str, latent_space: LatentSpace | None = None) -> dict[str, Any]:
@@ -260,16 +250,6 @@ class Experiment:
             record["autoencoder"] = {name: value.cpu() for name, value in autoencoder.state_dict().items()}
             record["normalisation"] = latent_space.normalisation.state_dict()
         return record
-
-    @torch.no_grad()
-    def reconstruction_error(self, latent_space: LatentSpace) -> Tensor:
-        """Mean absolute error of each audited image, ascending by sample index. One encoder and one decoder pass each."""
-
-        def error(image: Tensor) -> Tensor:
-            image = image.to(self.device)
-            return (latent_space.decode(latent_space.encode(image)) - image).abs().flatten(1).mean(1)
-
-        return self._encode(error, self.audited_index, "Reconstruction error")
 
     def check(self) -> None:
         """Build every object once, so that a mistake in any section is found before a run folder is made.
@@ -313,68 +293,17 @@ class Experiment:
             lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
         return "\n".join(lines)
 
-    def evaluate(self, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
-        """The audit of a checkpoint: both networks, normalisation and split come from it alone."""
-        record = checkpoint[RECORD]
-        if record.get("content_hash") not in (None, self.data.duplicates.content_hash):
-            raise UserError(
-                "data.source: these are not the images that the checkpoint was trained and audited on (their pixels differ, "
-                "though there are as many). Name the same data."
-            )
-        autoencoder = autoencoder_from_state(record["autoencoder_config"], record["autoencoder"])
-        space = self.latent_space(autoencoder, LatentNormalisation.from_state_dict(record["normalisation"]))
-        audited = self.audited(space)
-        geometry = self.geometry(space, audited, store_folder)
-        audit = self.audit(geometry)
-        module = self.denoiser_module(space, audited, train=False)
-        module.load_state_dict(checkpoint["state_dict"])
-        module.eval().to(self.device)
-        with self.progress("Audit", len(audited.sample_index)) as done:
-            num_done = 0
-            for batch in module.val_dataloader():
-                audit.update(module.predictor, batch)
-                done(num_done := num_done + len(batch.sample_index))
-        return Evaluation(audit.compute(), geometry, audited, space.decode)
-
-    def _distortion(self, latent_space: LatentSpace, audited: AuditBatch) -> SampleTable | None:
-        config = self.config.geometry
-        if not config.distortion_rank:
-            return None
-        chosen = torch.isin(audited.sample_index.cpu(), self._first_by_hash(config.distortion_max_samples))
-        index = audited.sample_index[chosen].cpu()
-        with self.progress("Local distortion", len(index)) as done:
-            distortion = stream_distortion(
-                latent_space.decode,
-                audited.latent[chosen],
-                config.distortion_rank,
-                config.distortion_oversample,
-                config.distortion_power_iterations,
-                self.config.seed,
-                progress=done,
-            )
-        return SampleTable(index, distortion.cpu())
-
-    def _first_by_hash(self, limit: int | None) -> Tensor:
+    def first_by_hash(self, limit: int | None) -> Tensor:
         """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
         sides = []
         for side in (self.data.split.member_index, self.data.split.heldout_index):
-            order = uniform("audited", (self.config.seed, side), ()).argsort()
+            order = uniform("audited", (self.split_seed, side), ()).argsort()
             sides.append(side[order[:limit]])
         return torch.cat(sides).sort().values
 
-    def _influence_settings(self, latent_space: LatentSpace) -> dict[str, Any]:
-        component = self.config.geometry.influence
-        return {
-            "estimator": component.name,
-            "arguments": component.arguments,
-            "seed": self.config.seed,
-            "split": self.data.split.hash,
-            "normalisation": {
-                "shift": latent_space.normalisation.shift.flatten().tolist(),
-                "scale": latent_space.normalisation.scale.flatten().tolist(),
-            },
-        }
-
-    def _encode(self, function: Callable[[Tensor], Tensor], index: Tensor, description: str) -> Tensor:
-        with self.progress(description, len(index)) as done:
-            return encode_images(function, self.data.images, index, batch_size=self.config.audit.batch_size, progress=done)
+    def encode(self, function: Callable[[Tensor], Tensor], index: Tensor, description: str) -> Tensor:
+        """`function` of the images of those samples, batch by batch behind a progress bar, on the CPU."""
+        batch_size = self.config.audit.batch_size
+        advice = f"while encoding images: lower audit.batch_size (now {batch_size})."
+        with explain_out_of_memory(lambda: advice), self.progress(description, len(index)) as done:
+            return encode_images(function, self.data.images, index, batch_size=batch_size, progress=done)

@@ -5,9 +5,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks import get_attack
-from ldm_privacy.audit import Audit, SampleTable
+from ldm_privacy.audit import TUNED, Audit, SampleGeometry, SampleTable
+from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
 from ldm_privacy.types import AuditBatch, AuditKey
 
 SHAPE = (4, 4, 4)
@@ -31,6 +32,10 @@ class Memoriser:
         return noise * torch.where(is_known, 0.5, 1.0)[:, None, None, None]
 
 
+def geometry_of(samples):
+    return SampleGeometry(SampleTable(samples.sample_index, samples.latent.square()), samples.latent.std(0))
+
+
 def parity(sample_index):
     return sample_index % 2 == 0
 
@@ -45,10 +50,10 @@ def samples():
 
 @pytest.fixture
 def audit(samples):
-    influence = SampleTable(samples.sample_index, samples.latent.square())
+    geometry = geometry_of(samples)
     masks = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
     attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    return Audit(attacks, masks, influence, [0, 50, 100], parity, num_bootstrap=50)
+    return Audit(attacks, masks, geometry, [0, 50, 100], parity, num_bootstrap=50)
 
 
 def run(audit, predictor, samples, batch_size=50, order=None):
@@ -76,9 +81,9 @@ def test_batches_and_order_change_nothing(audit, samples):
     one = run(audit, predictor, samples, batch_size=120)
     order = torch.randperm(120, generator=torch.Generator().manual_seed(5))
     other = run(audit, predictor, samples, batch_size=7, order=order)
-    assert torch.equal(one.sample_index, other.sample_index)
-    for key in one.scores:
-        torch.testing.assert_close(one.scores[key], other.scores[key], rtol=1e-5, atol=0)
+    assert torch.equal(one.data.sample_index, other.data.sample_index)
+    for key in one.data.scores:
+        torch.testing.assert_close(one.data.scores[key], other.data.scores[key], rtol=1e-5, atol=0)
 
 
 def test_the_timestep_is_chosen_on_the_calibration_half_alone(audit, samples):
@@ -90,8 +95,8 @@ def test_the_timestep_is_chosen_on_the_calibration_half_alone(audit, samples):
     assert row.oracle_timestep == 100
     assert row.oracle_auroc > 0.999
     report = run(audit, Memoriser(reporting, only_at=100), samples)
-    scores = report.scores[AuditKey("sima", "all")][:, report.is_calibration]
-    membership = report.is_member[report.is_calibration]
+    scores = report.data.scores[AuditKey("sima", "all")][:, report.data.is_calibration]
+    membership = report.data.is_member[report.data.is_calibration]
     best = max(range(3), key=lambda place: roc_auc_score(membership, scores[place]))
     assert row.timestep == [0, 50, 100][best]
 
@@ -104,8 +109,8 @@ def test_nothing_of_the_calibration_half_is_reported(audit, samples):
 
 
 def test_dime_is_fitted_on_the_calibration_half_with_the_audits_own_sums(samples):
-    influence = SampleTable(samples.sample_index, samples.latent.square())
-    audit = Audit({"dime": get_attack("dime", num_draws=2)}, {"all": KeepAll()}, influence, [50], parity, num_bootstrap=50)
+    geometry = geometry_of(samples)
+    audit = Audit({"dime": get_attack("dime", num_draws=2)}, {"all": KeepAll()}, geometry, [50], parity, num_bootstrap=50)
     # On the wrong way round the fixed settings would score below a half: the orientation must be found.
     for known in (samples.is_member, ~samples.is_member):
         row = run(audit, ScaledNoise(samples.latent[known]), samples).rows[0]
@@ -121,18 +126,18 @@ class ScaledNoise(Memoriser):
 
 
 def test_the_combined_attack_is_reported_beside_the_others(samples):
-    influence = SampleTable(samples.sample_index, samples.latent.square())
+    geometry = geometry_of(samples)
     attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    audit = Audit(attacks, {"all": KeepAll()}, influence, [0, 50], parity, num_bootstrap=50, combine=True)
+    audit = Audit(attacks, {"all": KeepAll()}, geometry, [0, 50], parity, num_bootstrap=50, combine=True)
     report = run(audit, Memoriser(samples.latent[samples.is_member]), samples)
     assert audit.keys[-1] == report.rows[-1].key == AuditKey("combined", "all")
     assert report.rows[-1].metrics.auroc.value > 0.99
-    assert len(report.coefficients) == 4
+    assert len(report.data.coefficients) == 4
 
 
 def test_reset_forgets(audit, samples):
     predictor = Memoriser(samples.latent[samples.is_member])
-    assert len(run(audit, predictor, samples).sample_index) == len(run(audit, predictor, samples).sample_index) == 120
+    assert len(run(audit, predictor, samples).data.sample_index) == len(run(audit, predictor, samples).data.sample_index) == 120
 
 
 def test_a_half_without_members_is_named(audit, samples):
@@ -157,3 +162,123 @@ def test_the_number_of_passes_is_what_is_said(audit, samples):
 
     run(audit, Counting(samples.latent[:60]), samples)
     assert Counting.count == audit.num_passes * 120
+
+
+class SomeDimensions(Memoriser):
+    """Gives its members away in some dimensions only; in all others it predicts strong noise."""
+
+    def __init__(self, known, telling):
+        super().__init__(known)
+        self.telling = telling
+
+    def __call__(self, noisy_latent, timestep, condition):
+        told = super().__call__(noisy_latent, timestep, condition)
+        loud = 3 * torch.sin(777 * noisy_latent.flip(1) + timestep[:, None, None, None])
+        return torch.where(self.telling, told, loud)
+
+
+@pytest.fixture
+def told_by_influence(samples):
+    """A geometry whose upper 40 % of influence are the dimensions that give members away, and such a predictor."""
+    influence = torch.linspace(0, 1, 64).reshape(SHAPE)
+    telling = influence >= influence.flatten().sort().values[-26]
+    geometry = SampleGeometry(SampleTable(samples.sample_index, influence.expand(120, *SHAPE)), samples.latent.std(0))
+    return geometry, SomeDimensions(samples.latent[samples.is_member], telling)
+
+
+def sweeping(geometry, masks=None, **options):
+    masks = {"all": KeepAll()} if masks is None else masks
+    fractions = [0.1, 0.2, 0.4, 0.7, 1.0]
+    return Audit({"sima": get_attack("sima")}, masks, geometry, [0, 50], parity, keep_fractions=fractions, **options)
+
+
+def test_the_calibration_half_finds_the_keep_fraction_that_tells_most(samples, told_by_influence):
+    geometry, predictor = told_by_influence
+    report = run(sweeping(geometry), predictor, samples)
+    tuned = report.row(AuditKey("sima", TUNED))
+    assert tuned.keep_fraction <= 0.4
+    assert tuned.metrics.auroc.value > 0.99
+    assert tuned.metrics.auroc.value > report.row(AuditKey("sima", "all")).metrics.auroc.value + 0.05
+    assert tuned.gains["all"].lower > 0
+    assert tuned.gains["random"].lower > 0
+    assert tuned.gains["deviation"].lower > 0
+
+
+def test_each_point_of_the_sweep_is_the_mask_of_that_size(samples, told_by_influence):
+    geometry, predictor = told_by_influence
+    masks = {"all": KeepAll(), "top40": KeepTopInfluence(0.4), "random40": KeepRandom(0.4), "std40": KeepTopDeviation(0.4)}
+    report = run(sweeping(geometry, masks), predictor, samples)
+    points = {(point.ranking, point.keep_fraction): point for point in report.sweep["sima"]}
+    assert len(points) == 3 * 5
+    for ranking, label in (("influence", "top40"), ("random", "random40"), ("deviation", "std40")):
+        row = report.row(AuditKey("sima", label))
+        assert points[ranking, 0.4].auroc == row.metrics.auroc
+        assert points[ranking, 0.4].timestep == row.timestep
+        assert points[ranking, 1.0].auroc == report.row(AuditKey("sima", "all")).metrics.auroc
+
+
+def test_the_sweep_costs_no_further_pass(samples, told_by_influence):
+    geometry, predictor = told_by_influence
+    counted = []
+    forward = predictor.__call__
+
+    class Counting:
+        alphas_cumprod = predictor.alphas_cumprod
+
+        def __call__(self, noisy_latent, timestep, condition):
+            counted.append(len(noisy_latent))
+            return forward(noisy_latent, timestep, condition)
+
+    run(sweeping(geometry), Counting(), samples)
+    assert sum(counted) == 2 * 120
+
+
+def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_its_size(samples, told_by_influence):
+    geometry, predictor = told_by_influence
+    masks = {
+        "all": KeepAll(),
+        "top40": KeepTopInfluence(0.4),
+        "random40": KeepRandom(0.4),
+        "std40": KeepTopDeviation(0.4),
+        "random70": KeepRandom(0.7),
+    }
+    report = run(sweeping(geometry, masks), predictor, samples)
+    assert set(report.row(AuditKey("sima", "top40")).gains) == {"all", "random40", "std40"}
+    assert set(report.row(AuditKey("sima", "random40")).gains) == {"all"}
+    assert report.row(AuditKey("sima", "all")).gains == {}
+    gain = report.row(AuditKey("sima", "top40")).gains["random40"]
+    areas = [report.row(AuditKey("sima", label)).metrics.auroc.value for label in ("top40", "random40")]
+    assert gain.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
+
+
+def test_the_carried_threshold_is_the_calibration_halfs(audit, samples):
+    report = run(audit, Memoriser(samples.latent[:20]), samples)
+    key = AuditKey("sima", "all")
+    score, data = report.scores_at(key), report.data
+    heldout = score[data.is_calibration & ~data.is_member]
+    carried = report.row(key).carried[0]
+    assert carried.threshold == float(heldout.max())  # 1 % of 30 held-out samples: none may lie above
+    flagged = score[~data.is_calibration] > carried.threshold
+    is_member = data.is_member[~data.is_calibration]
+    assert carried.tpr.value == pytest.approx(float(flagged[is_member].double().mean()))
+    assert carried.fpr.value == pytest.approx(float(flagged[~is_member].double().mean()))
+
+
+def test_shards_joined_in_any_order_with_a_sample_twice_give_the_report_of_one_process(audit, samples):
+    predictor = Memoriser(samples.latent[samples.is_member])
+    whole = run(audit, predictor, samples)
+    parts = []
+    for rows in (slice(80, 120), slice(0, 45), slice(40, 80)):
+        audit.reset()
+        audit.update(predictor, samples.rows(rows))
+        parts.append(audit.collected())
+    together = audit.compute(join(parts))
+    assert torch.equal(together.data.sample_index, whole.data.sample_index)
+    for key, score in whole.data.scores.items():
+        torch.testing.assert_close(together.data.scores[key], score, rtol=1e-5, atol=0)
+    assert set(together.series()) == set(whole.series())
+
+
+def test_a_label_that_is_taken_is_named(samples):
+    with pytest.raises(UserError, match="'tuned' is taken"):
+        sweeping(geometry_of(samples), {"tuned": KeepAll()})

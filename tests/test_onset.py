@@ -10,7 +10,12 @@ from scipy import stats
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
-from ldm_privacy.onset import OnsetDetector
+from ldm_privacy.onset import OnsetDetector, loss_gap_rise
+
+
+def auroc_rise(score, baseline, is_member):
+    """What a detector asks the attack for: confidence -> rise."""
+    return lambda confidence: auroc_difference(score, baseline, is_member, confidence=confidence, alternative="greater")
 
 
 def audits(generator, num_looks, num_samples, rise=0.0, leak=0.5, memory=0.9):
@@ -51,7 +56,7 @@ def test_rise_is_the_paired_difference_at_the_spent_level():
     detector = OnsetDetector(confidence=0.8)
     (baseline, is_member), *later = audits(generator, 3, 100, rise=0.2)
     for look, (score, _) in enumerate(later, start=1):
-        rise = detector.update_scores(10 * look, score, baseline, is_member)
+        rise = detector.look(10 * look, auroc_rise(score, baseline, is_member))
         expected = auroc_difference(
             score, baseline, is_member, confidence=1 - 0.2 * 6 / (math.pi * look) ** 2, alternative="greater"
         )
@@ -68,7 +73,7 @@ def test_false_alarms_under_a_membership_blind_denoiser_stay_below_alpha(num_con
         detector = OnsetDetector(num_consecutive=num_consecutive, confidence=1 - alpha)
         (baseline, is_member), *later = audits(generator, 20, 100)
         for epoch, (score, _) in enumerate(later, start=1):
-            detector.update_scores(epoch, score, baseline, is_member)
+            detector.look(epoch, auroc_rise(score, baseline, is_member))
         alarms += detector.onset_epoch is not None
     assert alarms <= stats.binom.isf(1e-4, num_runs, alpha)
 
@@ -76,7 +81,7 @@ def test_false_alarms_under_a_membership_blind_denoiser_stay_below_alpha(num_con
 def test_untouched_denoiser_never_alarms():
     (baseline, is_member), *_ = audits(np.random.default_rng(2), 1, 50)
     detector = OnsetDetector(num_consecutive=1)
-    rises = [detector.update_scores(epoch, baseline, baseline, is_member) for epoch in range(1, 6)]
+    rises = [detector.look(epoch, auroc_rise(baseline, baseline, is_member)) for epoch in range(1, 6)]
     assert all(rise.lower == 0.0 and rise.onset_epoch is None for rise in rises)
 
 
@@ -84,7 +89,7 @@ def test_rising_scores_are_detected_and_the_leak_at_the_start_is_not():
     generator = np.random.default_rng(3)
     detector = OnsetDetector()
     (baseline, is_member), *later = audits(generator, 20, 400, rise=0.05, leak=1.5)
-    rises = [detector.update_scores(5 * look, *(score, baseline, is_member)) for look, (score, _) in enumerate(later, 1)]
+    rises = [detector.look(5 * look, auroc_rise(score, baseline, is_member)) for look, (score, _) in enumerate(later, 1)]
     assert rises[0].lower < 0
     assert detector.onset_epoch is not None
     first = next(i for i, rise in enumerate(rises) if rise.onset_epoch is not None)
@@ -98,11 +103,11 @@ def test_state_survives_a_round_trip_through_json_and_repeated_epochs_change_not
     (baseline, is_member), *later = audits(generator, 12, 200, rise=0.15)
     straight, stopped = OnsetDetector(), OnsetDetector()
     for epoch, (score, _) in enumerate(later, start=1):
-        expected = straight.update_scores(epoch, score, baseline, is_member)
-        first = stopped.update_scores(epoch, score, baseline, is_member)
+        expected = straight.look(epoch, auroc_rise(score, baseline, is_member))
+        first = stopped.look(epoch, auroc_rise(score, baseline, is_member))
         resumed = OnsetDetector()
         resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
-        again = resumed.update_scores(epoch, score, baseline, is_member)
+        again = resumed.look(epoch, auroc_rise(score, baseline, is_member))
         assert first == again == expected
         assert resumed.num_looks == epoch
         # Another number for an epoch already seen is not a second look.
@@ -123,3 +128,67 @@ def test_bad_input():
         detector.update(5, 0.1)
     with pytest.raises(ValueError, match="not a number"):
         detector.update(20, float("nan"))
+
+
+def losses(generator, num_members, num_heldout, gap=0.0):
+    """Per-sample losses of the untrained denoiser and of a later one, with skewed difficulties; members gain `gap` more."""
+    is_member = torch.arange(num_members + num_heldout) < num_members
+    difficulty = generator.lognormal(size=len(is_member))
+    before = torch.from_numpy(difficulty + 0.1 * generator.normal(size=len(is_member)))
+    after = torch.from_numpy(0.5 * difficulty + 0.1 * generator.normal(size=len(is_member))) - gap * is_member
+    return after, before, is_member
+
+
+def test_the_loss_gap_rise_is_welchs_bound_on_the_change_of_each_sample():
+    loss, baseline, is_member = losses(np.random.default_rng(5), 60, 90, gap=0.2)
+    found = loss_gap_rise(loss, baseline, is_member, confidence=0.9)
+    change = (loss - baseline).numpy()
+    welch = stats.ttest_ind(change[60:], change[:60], equal_var=False, alternative="greater")
+    assert found.value == pytest.approx(change[60:].mean() - change[:60].mean())
+    assert found.lower == pytest.approx(welch.confidence_interval(0.9).low)
+    # Difficulty that both audits share cancels.
+    shift = torch.from_numpy(np.random.default_rng(6).normal(size=150))
+    moved = loss_gap_rise(loss + shift, baseline + shift, is_member, confidence=0.9)
+    assert moved.lower == pytest.approx(found.lower)
+
+
+def test_groups_of_the_loss_gap_are_units():
+    loss, baseline, is_member = losses(np.random.default_rng(7), 80, 80)
+    single = loss_gap_rise(loss, baseline, is_member, group=torch.arange(160))
+    assert single.lower == pytest.approx(loss_gap_rise(loss, baseline, is_member).lower)
+    # Every sample four times over is no new evidence: with groups the bound stays, without it tightens.
+    index = torch.arange(160).repeat_interleave(4)
+    grouped = loss_gap_rise(loss[index], baseline[index], is_member[index], group=index)
+    assert (grouped.value, grouped.lower) == pytest.approx((single.value, single.lower))
+    assert loss_gap_rise(loss[index], baseline[index], is_member[index]).lower > single.lower
+    one_group = torch.where(is_member, 0, torch.arange(160))
+    assert loss_gap_rise(loss, baseline, is_member, group=one_group).lower == -math.inf
+
+
+def test_the_loss_gap_of_an_untouched_denoiser_is_exactly_zero():
+    loss, _, is_member = losses(np.random.default_rng(8), 20, 20)
+    found = loss_gap_rise(loss, loss, is_member)
+    assert (found.value, found.lower) == (0.0, 0.0)
+
+
+def test_false_alarms_of_the_loss_gap_stay_below_alpha():
+    generator = np.random.default_rng(9)
+    alpha, num_runs, alarms = 0.1, 400, 0
+    for _ in range(num_runs):
+        detector = OnsetDetector(num_consecutive=1, confidence=1 - alpha)
+        for epoch in range(1, 9):
+            loss, baseline, is_member = losses(generator, 100, 100)
+            detector.look(
+                epoch, lambda level, loss=loss, before=baseline: loss_gap_rise(loss, before, is_member, confidence=level)
+            )
+        alarms += detector.onset_epoch is not None
+    assert alarms <= stats.binom.isf(1e-4, num_runs, alpha)
+
+
+def test_the_loss_gap_names_what_is_wrong():
+    loss, baseline, is_member = losses(np.random.default_rng(10), 20, 20)
+    loss[3] = math.inf
+    with pytest.raises(UserError, match="3"):
+        loss_gap_rise(loss, baseline, is_member)
+    with pytest.raises(UserError, match="group 0 has members and held-out"):
+        loss_gap_rise(baseline, baseline, is_member, group=torch.zeros(40))

@@ -54,6 +54,31 @@ def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
     return finish(merge(merged, parse_overrides(overrides)))
 
 
+def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
+    """The config that a checkpoint carries, with overrides on top.
+
+    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well, and
+    interpolations, which could read the environment, are refused (what a run stores is resolved).
+
+    Raises:
+        UserError: As `compose`; the config names plug-ins that the overrides don't, or holds an interpolation.
+    """
+    if "${" in text:
+        raise UserError("ckpt: the stored config holds an interpolation (${...}), which no run writes. Use another checkpoint.")
+    try:
+        stored = OmegaConf.to_container(OmegaConf.create(text))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"ckpt: the stored config is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(stored, dict):
+        raise UserError("ckpt: the stored config has no keys and values. Use another checkpoint.")
+    over = parse_overrides(overrides)
+    plugins = stored.get("plugins") or []
+    if plugins and over.get("plugins") != plugins:
+        names = ",".join(map(str, plugins))
+        raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
+    return finish(merge({str(key): value for key, value in stored.items()}, over))
+
+
 def finish(tree: dict[str, Any]) -> Composed:
     """Resolve interpolations, import plug-ins, check everything."""
     try:

@@ -20,6 +20,7 @@ from ldm_privacy.registry import (
 )
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+KeepFraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def _option(text: str, default: Any = MISSING, *, many: dict[str, str] | list[Any] | None = None) -> Any:
@@ -44,6 +45,7 @@ class DataConfig:
     num_public: NonNegativeInt = _option("further images, disjoint from both, for the autoencoder", 0)
     index_file: str | None = _option(".npz with mia_train_idxs and mia_eval_idxs: a published split", None)
     group_column: str | None = _option("column whose groups (patients, identities) stay on one side", None)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = _option("of the split; null = the seed of everything", None)
     flip: bool = _option("mirror images in training (never in an audit)", True)
 
 
@@ -77,6 +79,7 @@ class DenoiserConfig:
     batch_size: PositiveInt = _option("latents per step", 128)
     learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
     weight_decay: NonNegativeFloat = _option("of AdamW", 1e-4)
+    warmup_steps: NonNegativeInt = _option("steps in which the learning rate rises linearly from 0; 0 = none", 0)
     ema_decay: Share | None = _option("decay of the averaged weights that audits and samples use; null = no averaging", None)
 
 
@@ -86,7 +89,31 @@ class OnsetConfig:
 
     attack: str | None = _option("label of the attack; null = the first", None)
     mask: str = _option("label of the mask", "all")
-    num_consecutive: PositiveInt = _option("audits in a row that the rise must hold", 2)
+    num_consecutive: PositiveInt = _option("looks in a row that the rise must hold, for each quantity", 2)
+
+
+@dataclass
+class GenerationsConfig:
+    """Memorized generations: generated images that copy members."""
+
+    every_n_epochs: PositiveInt | None = _option(
+        "looks at the first audit at or after every n epochs, and after the last epoch; null = none", None
+    )
+    num_images: Annotated[int, Field(ge=1000)] = _option("generated images per look, 1000 or more", 1000)
+    num_steps: PositiveInt = _option("DDIM steps of each", 20)
+    batch_size: PositiveInt = _option("images per denoiser and decoder pass, and training images per search (memory)", 500)
+
+
+@dataclass
+class StopConfig:
+    """What happens where an audit finds more memorization than allowed."""
+
+    limit: Annotated[float, Field(gt=0.5, lt=1)] | None = _option(
+        "AUROC of the onset's attack and mask that no audit may exceed; null = no limit", None
+    )
+    bound: Literal["upper", "value", "lower"] = _option("the number of its interval that is held against the limit", "upper")
+    action: Literal["stop", "lower_learning_rate"] = _option("at every audit above the limit", "stop")
+    factor: Share = _option("that lower_learning_rate multiplies the denoiser's learning rate by", 0.1)
 
 
 @dataclass
@@ -97,6 +124,11 @@ class AuditConfig:
     masks: dict[str, Component] = _component("label: mask rule", MASK_RULES, provided=("seed",), many=True)
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
+    keep_fractions: list[KeepFraction] = _option(
+        "of a sweep over masks of largest influence, in the same passes; the calibration half chooses one; empty = no sweep",
+        many=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+    )
+    target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", many=[0.01, 0.001])
     combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
     precision: Literal["float32", "bfloat16"] = _option("of the denoiser's passes in audits; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
@@ -104,6 +136,10 @@ class AuditConfig:
     confidence: Share = _option("of all intervals", 0.95)
     num_bootstrap: PositiveInt = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
+    generations: GenerationsConfig = field(
+        default_factory=GenerationsConfig, metadata={"help": "generated images that copy members"}
+    )
+    stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "a limit on memorization"})
 
 
 @dataclass
@@ -124,6 +160,13 @@ class TrainerConfig:
     max_epochs: PositiveInt = _option("epochs of the denoiser")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = _option("where it runs", "auto")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
+    compile: Literal["none", "default", "reduce-overhead"] = _option(
+        "torch.compile of both stages' steps, in that mode; reduce-overhead = with CUDA graphs", "none"
+    )
+    channels_last: bool = _option("convolution weights with channels last in memory", False)
+    tf32: bool = _option(
+        "on CUDA, float32 products and convolutions in TensorFloat-32 (10 bits of mantissa); false = full float32", True
+    )
     gradient_clip: PositiveFloat | None = _option("largest gradient norm; null = no clipping", 1.0)
     checkpoint_every_n_minutes: PositiveFloat = _option("beside the checkpoint at every audit", 5.0)
     figures: bool = _option("draw the geometry and the last audit", True)

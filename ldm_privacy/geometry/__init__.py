@@ -6,6 +6,7 @@ from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.gradients import gradients_enabled
 from ldm_privacy.geometry.jacobian import DecoderJacobian
 from ldm_privacy.geometry.keep_all import KeepAll
+from ldm_privacy.geometry.keep_deviation import KeepTopDeviation, latent_deviation
 from ldm_privacy.geometry.keep_lowest import KeepLowestInfluence
 from ldm_privacy.geometry.keep_random import KeepRandom
 from ldm_privacy.geometry.keep_top import KeepTopInfluence
@@ -24,6 +25,7 @@ __all__ = [
     "KeepAll",
     "KeepLowestInfluence",
     "KeepRandom",
+    "KeepTopDeviation",
     "KeepTopInfluence",
     "ProbeInfluence",
     "SetInfluenceEstimator",
@@ -33,6 +35,7 @@ __all__ = [
     "exact_distortion",
     "fingerprint",
     "gradients_enabled",
+    "latent_deviation",
     "local_distortion",
     "mask_overlap",
     "pixel_influence",

@@ -1,8 +1,11 @@
 """No mask: keep every dimension."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from ldm_privacy.geometry.masks import RanksBy
 from ldm_privacy.registry import MASK_RULES
 from ldm_privacy.types import Influence, KeepMask
 
@@ -10,6 +13,9 @@ from ldm_privacy.types import Influence, KeepMask
 @MASK_RULES.register("all")
 class KeepAll:
     """Keep every dimension: the unmasked attack."""
+
+    ranks_by: ClassVar[RanksBy] = "influence"
+    is_control: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.keep_fraction = 1.0

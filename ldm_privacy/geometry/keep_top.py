@@ -1,8 +1,10 @@
 """The mask: keep the dimensions of largest influence."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from ldm_privacy.geometry.masks import CountRule, check_mask, keep_largest, num_kept, percentile_rank
+from ldm_privacy.geometry.masks import CountRule, RanksBy, check_mask, keep_largest, num_kept, percentile_rank
 from ldm_privacy.registry import MASK_RULES
 from ldm_privacy.types import Influence, KeepMask
 
@@ -22,6 +24,9 @@ class KeepTopInfluence:
     Raises:
         UserError: keep_fraction is outside (0, 1], or (when called) keeps none.
     """
+
+    ranks_by: ClassVar[RanksBy] = "influence"
+    is_control: ClassVar[bool] = False
 
     def __init__(self, keep_fraction: float = 0.6, *, rule: CountRule = "count"):
         check_mask(keep_fraction, rule)

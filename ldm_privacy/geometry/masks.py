@@ -1,5 +1,6 @@
 """How many dimensions a mask keeps, and keeping them by rank: shared by the mask rules."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import KeepMask
 
 CountRule = Literal["count", "percentile"]
+RanksBy = Literal["influence", "deviation"]
+"""What a mask rule wants as its first argument: the influence of each sample, or `latent_deviation` for all alike."""
 
 
 def check_keep_fraction(keep_fraction: float) -> None:
@@ -52,6 +55,24 @@ def percentile_rank(num_dimensions: int, keep_fraction: float) -> int:
     The percentile is rounded to 1e-10 so that keep fraction 0.7 means the 30th, not the 30.000000000000004th.
     """
     return int((num_dimensions - 1) * (round(100 * (1 - keep_fraction), 10) / 100))
+
+
+def keep_ladder(value: Tensor, keep_fractions: Sequence[float]) -> KeepMask:
+    """Masks of many sizes from one sort: (fractions, *value.shape), each equal to `keep_largest` with its own count.
+
+    Args:
+        value: (batch, ...), ranked within each row.
+        keep_fractions: Each in (0, 1].
+
+    Raises:
+        UserError: A fraction is outside (0, 1] or keeps none.
+    """
+    flat = value.flatten(1)
+    rank = flat.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    for fraction in keep_fractions:
+        check_keep_fraction(fraction)
+    counts = torch.tensor([num_kept(flat.shape[1], fraction) for fraction in keep_fractions], device=value.device)
+    return (rank < counts[:, None, None]).reshape(len(counts), *value.shape)
 
 
 def keep_largest(value: Tensor, count: int) -> KeepMask:

@@ -1,14 +1,18 @@
 """The numbers that one audit reports for one attack and mask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.attack_success_rate import attack_success_rate_interval
 from ldm_privacy.metrics.auroc import auroc_interval
 from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.tpr_at_fpr import TprAtFpr, tnr_at_fnr, tpr_at_fpr_interval
 from ldm_privacy.types import Estimate
+
+_NUM_BOOTSTRAP_OF_A_MEAN = 200
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,27 @@ class MembershipMetrics:
     auroc: Estimate
     asr: Estimate
     """Attack success rate; optimistic."""
-    tpr_at_1fpr: TprAtFpr
-    """At 1 % FPR, or at `tpr_at_1fpr.target_fpr` where the caller asked for another."""
-    tnr_at_1fnr: float
-    """The same with the sides exchanged, for comparison with published tables only."""
+    tpr_at_fpr: tuple[TprAtFpr, ...]
+    """One per target FPR, in the order asked for; `is_resolvable` says whether the held-out samples suffice for it."""
+    tnr_at_fnr: tuple[float, ...]
+    """The same with the sides exchanged, one per target, for comparison with published tables only."""
     num_members: int
     num_heldout: int
+
+    @property
+    def tpr_at_1fpr(self) -> TprAtFpr:
+        """TPR at 1 % FPR; at the first target where 1 % is not among them (its `target_fpr` says which)."""
+        return self.tpr_at_fpr[self._place_of_one_percent]
+
+    @property
+    def tnr_at_1fnr(self) -> float:
+        """TNR at 1 % FNR; at the first target where 1 % is not among them."""
+        return self.tnr_at_fnr[self._place_of_one_percent]
+
+    @property
+    def _place_of_one_percent(self) -> int:
+        targets = [each.target_fpr for each in self.tpr_at_fpr]
+        return targets.index(0.01) if 0.01 in targets else 0
 
 
 def membership_metrics(
@@ -34,34 +53,44 @@ def membership_metrics(
     group: Tensor | None = None,
     num_bootstrap: int = 1000,
     seed: int = 0,
-    target_fpr: float = 0.01,
+    target_fprs: Sequence[float] = (0.01, 0.001),
 ) -> MembershipMetrics:
-    """AUROC, attack success rate and TPR at a target FPR, each with its interval, and the reversed TNR.
+    """AUROC, attack success rate and TPR at target FPRs, each with its interval, and the reversed TNRs.
 
     Args:
         score: (samples,), higher = member.
         is_member: (samples,) bool.
         confidence: Nominal coverage of each interval.
         group: (samples,) labels; intervals resample whole groups.
-        num_bootstrap: Resamples of each bootstrap.
+        num_bootstrap: Resamples of each bootstrap; of ASR's, which only takes a mean, at most 200.
         seed: Seed of the bootstraps: same seed, same bounds.
-        target_fpr: The FPR of the TPR, and the FNR of the reversed TNR.
+        target_fprs: The FPRs of the TPRs, and the FNRs of the reversed TNRs; at least one.
 
     Raises:
-        UserError: see `check_scores`; a group on both sides; a share outside (0, 1).
+        UserError: see `check_scores`; a group on both sides; a share outside (0, 1); no target.
     """
+    if not target_fprs:
+        raise UserError("target_fprs is empty: name at least one false positive rate, such as 0.01.")
     score, is_member = check_scores(score, is_member)
     score, is_member = score.cpu(), is_member.cpu()
     num_members = int(is_member.sum())
     return MembershipMetrics(
         auroc=auroc_interval(score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed),
         asr=attack_success_rate_interval(
-            score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
+            score,
+            is_member,
+            confidence=confidence,
+            group=group,
+            num_bootstrap=min(num_bootstrap, _NUM_BOOTSTRAP_OF_A_MEAN),
+            seed=seed,
         ),
-        tpr_at_1fpr=tpr_at_fpr_interval(
-            score, is_member, target_fpr, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
+        tpr_at_fpr=tuple(
+            tpr_at_fpr_interval(
+                score, is_member, target, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
+            )
+            for target in target_fprs
         ),
-        tnr_at_1fnr=float(tnr_at_fnr(score, is_member, target_fpr)),
+        tnr_at_fnr=tuple(float(tnr_at_fnr(score, is_member, target)) for target in target_fprs),
         num_members=num_members,
         num_heldout=len(is_member) - num_members,
     )

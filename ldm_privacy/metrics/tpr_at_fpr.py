@@ -21,6 +21,8 @@ class TprAtFpr(Estimate):
     """A sample is called a member where its score is strictly above."""
     num_heldout_above: int
     """Held-out samples behind (strictly above) the threshold: with few of them the threshold is a guess."""
+    is_resolvable: bool
+    """Whether the target is at least 1 / held-out, groups counted in place of samples; otherwise it allows no error."""
 
 
 def resolvable(target_fpr: float, num_heldout: int) -> bool:
@@ -135,7 +137,8 @@ def tpr_at_fpr_interval(
     if (1.0 - target_fpr) ** num_heldout_units > tail:
         lower = 0.0
     num_heldout_above = int((heldout > threshold).sum())
-    return TprAtFpr(value, lower, max(upper, exact.upper), target_fpr, threshold, num_heldout_above)
+    is_resolvable = resolvable(target_fpr, num_heldout_units)
+    return TprAtFpr(value, lower, max(upper, exact.upper), target_fpr, threshold, num_heldout_above, is_resolvable)
 
 
 def bootstrap_tpr(

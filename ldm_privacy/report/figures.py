@@ -18,8 +18,8 @@ STYLES = ("-", "--", ":", "-.")
 
 def roc_figure(report: AuditReport, *, title: str) -> Figure:
     """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
-    figure, panels = _panels(_attacks(report), title)
-    for attack, axis in panels.items():
+    figure, axes = panels(_attacks(report), title)
+    for attack, axis in axes.items():
         rows = [row for row in report.rows if row.key.attack == attack]
         floor = 1 / len(report.reported_membership)
         for place, row in enumerate(rows):
@@ -41,10 +41,10 @@ def roc_figure(report: AuditReport, *, title: str) -> Figure:
 
 def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
     """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
-    figure, panels = _panels(_attacks(report), title)
-    for attack, axis in panels.items():
+    figure, axes = panels(_attacks(report), title)
+    for attack, axis in axes.items():
         for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
-            timesteps = report.timesteps[attack]
+            timesteps = report.data.timesteps[attack]
             colour = PALETTE[place % len(PALETTE)]
             if not timesteps or row.timestep is None:
                 axis.axhline(row.metrics.auroc.value, color=colour, label=row.key.mask)
@@ -69,8 +69,8 @@ def memorization_figure(
         onset: Attack and mask of the onset and its epoch, a vertical line in that attack's panel; None = no onset.
     """
     attacks = list(dict.fromkeys(key.attack for key in keys))
-    figure, panels = _panels(attacks, "Memorization: AUROC of each audit, with its interval")
-    for attack, axis in panels.items():
+    figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
+    for attack, axis in axes.items():
         for place, key in enumerate(key for key in keys if key.attack == attack):
             prefix = f"memorization/{key}/auroc"
             epochs = sorted(epoch for epoch, series in history if series == prefix)
@@ -109,12 +109,13 @@ def _attacks(report: AuditReport) -> list[str]:
     return list(dict.fromkeys(row.key.attack for row in report.rows))
 
 
-def _panels(attacks: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
-    columns = min(3, len(attacks))
-    rows = math.ceil(len(attacks) / columns)
+def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each name, at most three beside each other."""
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis in axes[len(attacks) :]:
+    for axis in axes[len(names) :]:
         axis.remove()
     figure.suptitle(title)
-    return figure, dict(zip(attacks, axes))
+    return figure, dict(zip(names, axes))

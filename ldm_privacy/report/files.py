@@ -1,56 +1,65 @@
-"""An audit on disk: metrics.json and scores.parquet."""
+"""Evidence on disk: metrics.json."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ldm_privacy.audit import AuditReport
+from ldm_privacy.audit import AuditRow
+from ldm_privacy.evidence import Evidence, verdict_of
 
 
-def write_metrics(report: AuditReport, path: Path, *, facts: dict[str, Any]) -> None:
-    """metrics.json: `facts` about the evaluation, then a list of rows, one per attack and mask.
+def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> None:
+    """metrics.json: `facts` about the evaluation, the verdict, the controls, then a row per attack and mask.
 
-    Each row has attack, mask, timestep, every metric as {value, lower, upper}, and the oracle's timestep and AUROC.
+    Each row has attack, mask, keep_fraction, timestep, every metric as {value, lower, upper}, gains over other masks, the band
+    under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
     """
-    rows = [
-        {
-            "attack": row.key.attack,
-            "mask": row.key.mask,
-            "timestep": row.timestep,
-            **asdict(row.metrics),
-            "oracle": {"timestep": row.oracle_timestep, "auroc": row.oracle_auroc},
-            "auroc_by_timestep": dict(
-                zip([str(t) for t in report.timesteps[row.key.attack]] or ["all"], row.auroc_by_timestep.tolist())
-            ),
-        }
-        for row in report.rows
-    ]
-    path.write_text(json.dumps({**facts, "series": report.series(), "rows": rows}, indent=2) + "\n")
+    report, verdict = evidence.report, verdict_of(evidence)
+    model_free = evidence.model_free
+    content = {
+        **facts,
+        "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
+        "controls": {
+            "denoiser_free": {name: asdict(estimate) for name, estimate in evidence.denoiser_free.items()},
+            "model_free": None
+            if model_free is None
+            else {"leaks": model_free.leaks, **{name: asdict(each) for name, each in model_free.auroc.items()}},
+            "near_duplicates": {"count": evidence.duplicates.count, "expected": evidence.duplicates.num_expected},
+        },
+        "dataset": {
+            **asdict(evidence.dataset.test),
+            "by_size": [asdict(point) for point in evidence.dataset.by_size],
+            "holm": {str(key): p_value for key, p_value in evidence.dataset.adjusted.items()},
+        },
+        "sweep": {attack: [asdict(point) for point in points] for attack, points in report.sweep.items()},
+        "series": report.series(),
+        "rows": [_row(row, evidence) for row in report.rows],
+    }
+    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
-def write_scores(report: AuditReport, path: Path) -> None:
-    """scores.parquet: a row per sample, attack and mask; `timesteps` and `membership_scores` are lists over timesteps.
+def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
+    timesteps = [str(t) for t in evidence.report.data.timesteps[row.key.attack]] or ["all"]
+    return {
+        "attack": row.key.attack,
+        "mask": row.key.mask,
+        "keep_fraction": row.keep_fraction,
+        "timestep": row.timestep,
+        **asdict(row.metrics),
+        "carried": [asdict(rates) for rates in row.carried],
+        "gains": {other: asdict(gain) for other, gain in row.gains.items()},
+        "permuted_labels": asdict(evidence.permuted[row.key]),
+        "oracle": {"timestep": row.oracle_timestep, "keep_fraction": row.oracle_keep_fraction, "auroc": row.oracle_auroc},
+        "auroc_by_timestep": dict(zip(timesteps, row.auroc_by_timestep.tolist())),
+    }
 
-    Columns: sample_index, is_member, is_calibration, attack, mask, timesteps, membership_scores (higher = member).
-    """
-    tables = []
-    for key, score in report.scores.items():
-        count = score.shape[1]
-        tables.append(
-            pa.table(
-                {
-                    "sample_index": report.sample_index.numpy(),
-                    "is_member": report.is_member.numpy(),
-                    "is_calibration": report.is_calibration.numpy(),
-                    "attack": pa.array([key.attack] * count).dictionary_encode(),
-                    "mask": pa.array([key.mask] * count).dictionary_encode(),
-                    "timesteps": pa.array([report.timesteps[key.attack]] * count, pa.list_(pa.int64())),
-                    "membership_scores": pa.array(list(score.T.numpy()), pa.list_(pa.float64())),
-                }
-            )
-        )
-    pq.write_table(pa.concat_tables(tables), path)
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON doesn't have."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,15 +1,13 @@
 """The geometry of an audit as series and figures."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.audit import AuditReport, Evaluation, MaskRule, SampleGeometry
+from ldm_privacy.audit import AuditReport, MaskRule, SampleGeometry
 from ldm_privacy.geometry import pixel_influence
-from ldm_privacy.report.figures import auroc_by_timestep_figure, roc_figure
 from ldm_privacy.report.geometry_figures import (
     distortion_figure,
     influence_map_figure,
@@ -35,22 +33,6 @@ def geometry_series(geometry: SampleGeometry, audited: AuditBatch) -> dict[str, 
     return series
 
 
-def write_figures(
-    evaluation: Evaluation, masks: Mapping[str, MaskRule], images: Callable[[Tensor], Image], folder: Path
-) -> None:
-    """Every figure of an evaluation as PNG: ROC, AUROC over timesteps, quartiles of distortion, geometry."""
-    report, geometry = evaluation.report, evaluation.geometry
-    figures = {
-        "roc": roc_figure(report, title="ROC"),
-        "auroc_by_timestep": auroc_by_timestep_figure(report, title="AUROC over timesteps"),
-        **quartile_figures(report, geometry),
-        **geometry_figures(geometry, evaluation.audited, masks, evaluation.decoder, images),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
-
-
 def geometry_figures(
     geometry: SampleGeometry,
     audited: AuditBatch,
@@ -65,7 +47,7 @@ def geometry_figures(
     Cost beside drawing: one decode and 32 products with J for each of six samples.
     """
     influence, index = geometry.influence.value, geometry.influence.sample_index
-    kept = {label: rule(influence, index) for label, rule in masks.items() if rule.keep_fraction < 1}
+    kept = {label: geometry.keep(rule, index) for label, rule in masks.items() if rule.keep_fraction < 1}
     first = audited.latent[:NUM_PIXEL_MAPS]
     with torch.no_grad():
         decoded = decoder(first).clamp(-1, 1).cpu()
@@ -84,7 +66,7 @@ def quartile_series(report: AuditReport, geometry: SampleGeometry) -> dict[str, 
     series: dict[str, float] = {}
     for key in _unmasked(report, geometry):
         assert geometry.distortion is not None
-        row, timesteps = report.row(key), report.timesteps[key.attack]
+        row, timesteps = report.row(key), report.data.timesteps[key.attack]
         place = 0 if row.timestep is None else timesteps.index(row.timestep)
         for quartile, estimate in enumerate(report.quartiles(key, geometry.distortion).auroc[place], start=1):
             prefix = f"memorization/{key}/quartile{quartile}/auroc"
@@ -99,14 +81,15 @@ def quartile_figures(report: AuditReport, geometry: SampleGeometry) -> dict[str,
         assert geometry.distortion is not None
         quartiles = report.quartiles(key, geometry.distortion)
         title = f"{key} by quartile of local distortion"
-        figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, report.timesteps[key.attack], title=title)
+        figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, report.data.timesteps[key.attack], title=title)
     return figures
 
 
 def _unmasked(report: AuditReport, geometry: SampleGeometry) -> list[AuditKey]:
     if geometry.distortion is None:
         return []
-    return [row.key for row in report.rows if row.key.mask in report.unmasked]
+    keys = [report.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
+    return [key for key in keys if key is not None]
 
 
 def _membership(sample_index: Tensor, audited: AuditBatch) -> Tensor:

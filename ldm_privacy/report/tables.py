@@ -1,31 +1,39 @@
 """An audit in the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ldm_privacy.audit import AuditReport
-from ldm_privacy.metrics import resolvable
+from ldm_privacy.audit import TUNED, AuditReport, AuditRow
+from ldm_privacy.evidence import PermutedRow, Verdict
 from ldm_privacy.onset import Rise
 from ldm_privacy.types import AuditKey, Estimate
 
 INTERVAL_NOTE = (
     "Intervals are over the audited samples; they leave out the randomness of training. ASR picks its threshold on the "
-    "reported samples and is optimistic. The timestep was chosen on the calibration half; 'oracle' is the best on the "
-    "reported half."
+    "reported samples and is optimistic. The timestep (of `tuned` also the share of dimensions kept) was chosen on the "
+    "calibration half; 'oracle' is the best on the reported half."
 )
 
 
-def print_audit(report: AuditReport, console: Console, *, title: str) -> None:
-    """The table of an audit and what its numbers leave out."""
-    console.print(audit_table(report, title=title))
+def print_audit(
+    report: AuditReport, console: Console, *, title: str, permuted: Mapping[AuditKey, PermutedRow] | None = None
+) -> None:
+    """The table of an audit, what masks gain, and what the numbers leave out.
+
+    With `permuted` the table also has the band of the AUROC under permuted labels.
+    """
+    console.print(audit_table(report, title=title, permuted=permuted))
+    if any(row.gains for row in report.rows if row.key.mask not in report.data.controls):
+        console.print(gain_table(report))
     console.print(INTERVAL_NOTE, highlight=False)
     num_heldout = int((~report.reported_membership).sum())
-    if not resolvable(0.01, num_heldout):
-        console.print(f"{num_heldout} held-out samples can't resolve an FPR of 1 %: TPR@1%FPR allows none.", highlight=False)
-    elif num_heldout < 368:  # (1 - 0.01)^n > 0.025: the lower bound is 0 whatever the scores
+    coarse = [each.target_fpr for each in report.rows[0].metrics.tpr_at_fpr if not each.is_resolvable]
+    for target in coarse:
+        console.print(f"{num_heldout} held-out samples can't resolve an FPR of {target:.1%}: the TPR there allows none.")
+    if 0.01 not in coarse and num_heldout < 368:  # (1 - 0.01)^n > 0.025: the lower bound is 0 whatever the scores
         console.print(
             f"TPR@1%FPR rests on {int(0.01 * num_heldout)} of {num_heldout} held-out samples; with fewer than 368 its lower "
             "bound is 0.",
@@ -33,7 +41,7 @@ def print_audit(report: AuditReport, console: Console, *, title: str) -> None:
         )
 
 
-def audit_table(report: AuditReport, *, title: str) -> Table:
+def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, PermutedRow] | None = None) -> Table:
     """Attack x mask: AUROC and TPR@1%FPR with intervals, ASR, the chosen timestep, and the oracle's AUROC."""
     num_members = int(report.reported_membership.sum())
     num_heldout = len(report.reported_membership) - num_members
@@ -43,7 +51,8 @@ def audit_table(report: AuditReport, *, title: str) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for column in ("attack/mask", "AUROC", "TPR@1%FPR"):
+    target = report.rows[0].metrics.tpr_at_1fpr.target_fpr
+    for column in ("attack/mask", "AUROC", *(["permuted"] if permuted else []), f"TPR@{100 * target:g}%FPR"):
         table.add_column(column, no_wrap=True)
     for column in ("ASR", "t", "oracle"):
         table.add_column(column, no_wrap=True, justify="right")
@@ -52,15 +61,57 @@ def audit_table(report: AuditReport, *, title: str) -> Table:
         if attack is not None and row.key.attack != attack:
             table.add_section()
         attack = row.key.attack
+        band = None if permuted is None else permuted[row.key].band
         table.add_row(
-            str(row.key),
+            label(row),
             short(row.metrics.auroc),
+            *([] if band is None else [f"{_digits(band.lower, 2)}-{_digits(band.upper, 2)}"]),
             short(row.metrics.tpr_at_1fpr),
             _digits(row.metrics.asr.value),
             "-" if row.timestep is None else str(row.timestep),
             _digits(row.oracle_auroc),
         )
     return table
+
+
+def gain_table(report: AuditReport) -> Table:
+    """What masks of largest influence gain over the unmasked attack and over controls of the same size, paired."""
+    table = Table(title="AUROC gained by the mask, paired", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    claims = [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
+    # `tuned` is compared with "random", top60 with "random60": one column for both.
+    columns = list(dict.fromkeys(_kind(other) for row in claims for other in row.gains))
+    table.add_column("attack/mask", no_wrap=True)
+    for column in columns:
+        table.add_column(column if column != columns[0] else f"over {column}", no_wrap=True)
+    for row in claims:
+        gains = {_kind(other): gain for other, gain in row.gains.items()}
+        table.add_row(label(row), *(signed(gains[column]) if column in gains else "" for column in columns))
+    return table
+
+
+def label(row: AuditRow) -> str:
+    """Attack and mask; of `tuned` also the share of dimensions kept."""
+    return f"{row.key} {row.keep_fraction:.0%}" if row.key.mask == TUNED else str(row.key)
+
+
+def _kind(mask: str) -> str:
+    name = mask.rstrip("0123456789")
+    return {"std": "deviation", "low": "lowest"}.get(name, name) or mask
+
+
+def signed(estimate: Estimate) -> str:
+    """A difference with its bounds: +.012 [-.01,+.03]."""
+    value, lower, upper = (
+        f"{number:+.{places}f}".replace("0.", ".", 1)
+        for number, places in ((estimate.value, 3), (estimate.lower, 2), (estimate.upper, 2))
+    )
+    return f"{value} [{lower},{upper}]"
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """The three sentences."""
+    for sentence in verdict.sentences:
+        console.print(sentence, highlight=False, soft_wrap=False)
 
 
 def short(estimate: Estimate) -> str:
@@ -75,14 +126,19 @@ def _digits(value: float, places: int = 3) -> str:
 def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
     """One audit in one line: the AUROC of each attack, a number per mask in the order of `audit_legend`."""
     attacks: dict[str, list[str]] = {}
-    for row in report.rows:
+    for row in _without_controls(report):
         attacks.setdefault(row.key.attack, []).append(_digits(row.metrics.auroc.value))
     return f"epoch {epoch:>{width}}  " + "  ".join(f"{attack} {' '.join(values)}" for attack, values in attacks.items())
 
 
-def audit_legend(masks: Iterable[str]) -> str:
+def audit_legend(report: AuditReport) -> str:
     """What the numbers of `audit_line` are."""
-    return f"AUROC with the masks {', '.join(masks)}:"
+    masks = dict.fromkeys(row.key.mask for row in _without_controls(report))
+    return f"AUROC with the masks {', '.join(masks)} (controls are in metrics.csv and in the table at the end):"
+
+
+def _without_controls(report: AuditReport) -> list[AuditRow]:
+    return [row for row in report.rows if row.key.mask not in report.data.controls]
 
 
 def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) -> str:
@@ -95,3 +151,23 @@ def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) ->
         f"Memorization onset ({key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at the "
         f"last audit, its lower bound {rise.lower:+.3f}."
     )
+
+
+def loss_gap_sentence(onset_epoch: int | None, rise: Rise | None) -> str:
+    """When the denoising-loss gap opened, in words."""
+    if onset_epoch is not None:
+        return f"Onset of the loss gap: epoch {onset_epoch}."
+    if rise is None:
+        return "Onset of the loss gap: there was no audit after the untrained denoiser's."
+    return (
+        f"Onset of the loss gap: none. Its rise over the untrained denoiser was {rise.value:+.4f} at the last audit, its lower "
+        f"bound {rise.lower:+.4f}."
+    )
+
+
+def generations_sentence(onset_epoch: int | None, memorized: tuple[float, int] | None) -> str:
+    """From when on generations copied members more than held-out images; `memorized` is the last share, of how many."""
+    if memorized is None:
+        return "Onset of memorized generations: there was no look."
+    when = "none" if onset_epoch is None else f"epoch {onset_epoch}"
+    return f"Onset of memorized generations: {when} ({100 * memorized[0]:.1f} % of {memorized[1]:,} at the last look)."

@@ -6,7 +6,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
+from ldm_privacy.types import Image
 
 
 class AutoencoderModule(StepwiseModule):
@@ -21,7 +22,7 @@ class AutoencoderModule(StepwiseModule):
         reconstruction: "l1" or "l2".
         kl_weight: beta.
         flip: Mirror each image with probability 1/2.
-        batch_size, learning_rate, weight_decay, seed: See `StepwiseModule`.
+        batch_size, learning_rate, weight_decay, seed, compile_mode, channels_last: See `StepwiseModule`.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class AutoencoderModule(StepwiseModule):
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-2,
         seed: int = 0,
+        compile_mode: CompileMode = "none",
+        channels_last: bool = False,
     ):
         super().__init__(
             stage="autoencoder",
@@ -44,15 +47,22 @@ class AutoencoderModule(StepwiseModule):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             seed=seed,
+            compile_mode=compile_mode,
+            channels_last=channels_last,
         )
-        self.autoencoder = autoencoder
+        self.autoencoder = autoencoder.to(memory_format=self.memory_format)
         self.images = images
         self.reconstruction = reconstruction
         self.kl_weight = kl_weight
         self.flip = flip
+        self._objective = autoencoding_losses
 
     def on_fit_start(self) -> None:
         self.images = self.images.to(self.device)
+        self._objective = self.compiled(autoencoding_losses)
+
+    def on_fit_end(self) -> None:
+        self.autoencoder.to(memory_format=torch.contiguous_format)  # as it is stored, and as a stored one is loaded
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward."""
@@ -60,10 +70,15 @@ class AutoencoderModule(StepwiseModule):
         if self.flip:
             mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
-        posterior = self.autoencoder.encode(image).latent_dist
-        mean, log_variance = posterior.mean, posterior.logvar
-        latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        error = self.autoencoder.decode(latent).sample - image
-        reconstruction = error.abs().mean() if self.reconstruction == "l1" else error.square().mean()
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        reconstruction, kl = self._objective(self.autoencoder, image, self.reconstruction)
         return {"loss": reconstruction + self.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+def autoencoding_losses(autoencoder: AutoencoderKL, image: Image, reconstruction: Literal["l1", "l2"]) -> tuple[Tensor, Tensor]:
+    """Reconstruction error and mean KL of images, with one latent drawn from each posterior (torch's generator)."""
+    posterior = autoencoder.encode(image).latent_dist
+    mean, log_variance = posterior.mean, posterior.logvar
+    latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    error = autoencoder.decode(latent).sample - image
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return error.abs().mean() if reconstruction == "l1" else error.square().mean(), kl

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,27 @@ RECORD = "ldm_privacy"
 FORMAT = 1
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
+def save_checkpoint(trainer: Trainer, path: Path, *, copies: Iterable[Path] = ()) -> None:
     """Write a checkpoint beside its place and rename it there, so that a stop at any byte leaves the old one whole.
+
+    Args:
+        trainer: What is stored.
+        path: The place.
+        copies: Further names for this very checkpoint. They are given first: a run that is killed in between goes on from
+            the old one and gives them again, whereas the other way round it would believe that they are there.
 
     Raises:
         UserError: It can't be written (disk full); the file that was there is untouched.
     """
     temporary = path.with_name(path.name + ".tmp")
+    # Left by a kill, it may be another name of a copy's file, which writing into it would destroy.
+    temporary.unlink(missing_ok=True)
     try:
         trainer.save_checkpoint(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        for copy in copies:
+            keep_copy(temporary, copy)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)

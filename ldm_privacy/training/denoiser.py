@@ -6,11 +6,12 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.denoiser import NetworkPredictor
 from ldm_privacy.randomness import normal, uniform
-from ldm_privacy.training.stepwise import StepwiseModule, log_series
-from ldm_privacy.types import AuditBatch
+from ldm_privacy.training.stepwise import CompileMode, StepwiseModule, log_series
+from ldm_privacy.types import AuditBatch, Latent, Timestep
 
 
 class AuditLoader:
@@ -40,7 +41,7 @@ class DenoiserModule(StepwiseModule):
             mirrored image's. A variant is drawn for each sample and step.
         audited: Samples of the validation loop (the audit): members and held-out.
         audit_batch_size: Samples per validation batch.
-        batch_size, learning_rate, weight_decay, seed: See `StepwiseModule`.
+        batch_size, learning_rate, weight_decay, seed, warmup_steps, compile_mode, channels_last: See `StepwiseModule`.
     """
 
     num_loss_timesteps = 4
@@ -57,6 +58,9 @@ class DenoiserModule(StepwiseModule):
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-4,
         seed: int = 0,
+        warmup_steps: int = 0,
+        compile_mode: CompileMode = "none",
+        channels_last: bool = False,
     ):
         super().__init__(
             stage="denoiser",
@@ -65,8 +69,12 @@ class DenoiserModule(StepwiseModule):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             seed=seed,
+            warmup_steps=warmup_steps,
+            compile_mode=compile_mode,
+            channels_last=channels_last,
         )
-        self.network = network
+        self.network = network.to(memory_format=self.memory_format)
+        self._objective = squared_error
         self.scheduler = scheduler
         self.prediction_type: PredictionType = scheduler.config["prediction_type"]
         self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
@@ -83,6 +91,7 @@ class DenoiserModule(StepwiseModule):
     def on_fit_start(self) -> None:
         self.latents = self.latents.to(self.device)
         self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        self._objective = self.compiled(squared_error)
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One denoiser pass, forward and backward."""
@@ -90,7 +99,19 @@ class DenoiserModule(StepwiseModule):
         variant = torch.randint(len(self.latents), (count,), device=self.device)
         latent = self.latents[variant, indices]
         timestep = torch.randint(len(self.alphas_cumprod), (count,), device=self.device)
-        return {"loss": self._squared_error(latent, torch.randn_like(latent), timestep).mean()}
+        error = self._objective(
+            self.network, self.alphas_cumprod, self.prediction_type, latent, torch.randn_like(latent), timestep
+        )
+        return {"loss": error.mean()}
+
+    def memory_advice(self) -> str:
+        if self._is_in_step:
+            return super().memory_advice()
+        budget = DEFAULT_MEMORY_BUDGET.get(self.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        return (
+            f"in an audit: lower audit.batch_size (now {self.audit_batch_size}); the memory budget of an attack is "
+            f"{budget / 2**30:g} GiB beside it."
+        )
 
     def val_dataloader(self) -> AuditLoader:
         return AuditLoader(self.audited, self.audit_batch_size)
@@ -98,28 +119,39 @@ class DenoiserModule(StepwiseModule):
     def on_validation_epoch_start(self) -> None:
         self._validation = {"members": [], "heldout": []}
 
-    def validation_step(self, batch: AuditBatch, batch_idx: int) -> None:
-        """Denoising loss at `num_loss_timesteps` stratified timesteps per sample, the same noise in every audit."""
+    def validation_step(self, batch: AuditBatch, batch_idx: int) -> Tensor:
+        """Denoising loss at `num_loss_timesteps` stratified timesteps per sample, the same noise in every audit: (batch,)."""
         num_strata = self.num_loss_timesteps
         draw = torch.arange(num_strata, device=self.device)[:, None]
         key = (self.seed, batch.sample_index, draw)
         position = (draw + uniform("loss-timestep", key, (), self.device)) / num_strata
         timestep = (position * len(self.alphas_cumprod)).long().flatten()
         noise = normal("loss-noise", key, batch.latent.shape[1:], self.device).flatten(0, 1)
-        error = self._squared_error(batch.latent.repeat(num_strata, 1, 1, 1), noise, timestep)
+        latent = batch.latent.repeat(num_strata, 1, 1, 1)
+        error = squared_error(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
         per_sample = error.flatten(1).mean(1).reshape(num_strata, -1).mean(0)
         self._validation["members"].append(per_sample[batch.is_member])
         self._validation["heldout"].append(per_sample[~batch.is_member])
+        return per_sample
 
     def on_validation_epoch_end(self) -> None:
         means = {f"denoiser/loss_{name}": float(torch.cat(losses).mean()) for name, losses in self._validation.items()}
         means["denoiser/loss_gap"] = means["denoiser/loss_heldout"] - means["denoiser/loss_members"]
         log_series(self.trainer, self.stage, finished_epochs(self), means)
 
-    def _squared_error(self, latent: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        noisy = add_noise(latent, noise, self.alphas_cumprod, timestep)
-        target = training_target(latent, noise, self.alphas_cumprod, timestep, self.prediction_type)
-        return (self.network(noisy, timestep) - target).square()
+
+def squared_error(
+    network: nn.Module,
+    alphas_cumprod: Tensor,
+    prediction_type: PredictionType,
+    latent: Latent,
+    noise: Tensor,
+    timestep: Timestep,
+) -> Tensor:
+    """(output - target)^2 at z_t, like `latent`. One network pass."""
+    noisy = add_noise(latent, noise, alphas_cumprod, timestep)
+    target = training_target(latent, noise, alphas_cumprod, timestep, prediction_type)
+    return (network(noisy, timestep) - target).square()
 
 
 def finished_epochs(module: StepwiseModule) -> int:

@@ -118,7 +118,8 @@ def wandb_logger(
             continue
         run.define_metric("epoch", hidden=True)
         run.define_metric("autoencoder/epoch", hidden=True)
-        for series in ("memorization/*", "denoiser/*", "baseline/*", "geometry/*", "combined/*", "pictures/*"):
+        shown = ("memorization", "denoiser", "generations", "baseline", "geometry", "combined", "pictures")
+        for series in (f"{room}/*" for room in shown):
             run.define_metric(series, step_metric="epoch")
         run.define_metric("autoencoder/*", step_metric="autoencoder/epoch")
         id_file.write_text(run.id)

@@ -15,9 +15,10 @@ class RunFolder:
         metrics: metrics.csv, tidy: stage,epoch,series,value.
         split: split.npz, who is a member.
         autoencoder: The finished autoencoder as a diffusers folder; it exists once stage 1 is done.
-        checkpoints: Folder of checkpoints; `last`, `before_onset` and `autoencoder_last` lie in it.
+        checkpoints: Folder of checkpoints; `last`, `before_onset`, `under_limit` and `autoencoder_last` lie in it.
         influence: Folder of the influence store.
         figures: Folder of pictures.
+        evaluation: Folder of the last audit's evidence.
     """
 
     def __init__(self, path: Path):
@@ -29,9 +30,11 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.before_onset = self.checkpoints / "before-onset.ckpt"
+        self.under_limit = self.checkpoints / "under-limit.ckpt"
         self.autoencoder_last = self.checkpoints / "autoencoder-last.ckpt"
         self.influence = path / "influence"
         self.figures = path / "figures"
+        self.evaluation = path / "evaluation"
 
     def write_config(self, text: str) -> None:
         """Write config.yaml, whole or not at all."""

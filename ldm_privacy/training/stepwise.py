@@ -4,14 +4,22 @@ Nothing random has a state, so a run that stops anywhere goes on exactly as if i
 device: no data loader, no copies, no waiting in the step.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import derive_seed
+from ldm_privacy.training.device import is_out_of_memory
+
+CompileMode = Literal["none", "default", "reduce-overhead"]
+"""Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
+
+LOOK_EVERY_N_STEPS = 20
+"""Steps between looks at the loss for the progress bar: a look waits for the device."""
 
 
 class StepCounter:
@@ -40,17 +48,40 @@ class StepCounter:
 class StepwiseModule(LightningModule):
     """A LightningModule over samples that it holds itself.
 
-    Subclasses implement `loss(indices) -> dict` with an entry "loss"; every entry is averaged over the epoch.
+    Subclasses implement `loss(indices) -> dict` with an entry "loss"; every entry is averaged over the epoch. Nothing in a
+    step waits for the device, except a look at the loss every `LOOK_EVERY_N_STEPS` steps.
+
+    `compile_mode` and `channels_last` change speed and rounding alone: names and shapes in checkpoints stay the same, so a
+    run can go on with other settings of them. Only steps are compiled; audits and samples call the network as it is.
 
     Args:
         stage: "autoencoder" or "denoiser"; prefix of the series.
         num_samples: Samples per epoch.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
-        learning_rate, weight_decay: Of AdamW.
+        learning_rate, weight_decay: Of AdamW (fused into one kernel on CUDA).
         seed: Of batches and all noise.
+        warmup_steps: Steps of linear warm-up: step k, from 0, has learning_rate * min(1, (k + 1) / warmup_steps).
+        compile_mode: `torch.compile` the arithmetic of a step. One graph per batch size, so two where the last batch of an
+            epoch is smaller.
+        channels_last: Lay convolution weights out with channels last, which tensor cores take without a copy.
+
+    Raises:
+        UserError: In the first step: this machine can't compile.
     """
 
-    def __init__(self, *, stage: str, num_samples: int, batch_size: int, learning_rate: float, weight_decay: float, seed: int):
+    def __init__(
+        self,
+        *,
+        stage: str,
+        num_samples: int,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        seed: int,
+        warmup_steps: int = 0,
+        compile_mode: CompileMode = "none",
+        channels_last: bool = False,
+    ):
         super().__init__()
         self.stage = stage
         self.num_samples = num_samples
@@ -58,9 +89,14 @@ class StepwiseModule(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.seed = seed
+        self.warmup_steps = warmup_steps
+        self.compile_mode = compile_mode
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.shown_loss: float | None = None
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._num_steps = 0
+        self._is_in_step = False
         self._order: tuple[int, Tensor] | None = None
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
@@ -72,7 +108,20 @@ class StepwiseModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        rate = self.learning_rate / max(self.warmup_steps, 1)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.weight_decay, fused=self._is_fused)
+
+    @property
+    def _is_fused(self) -> bool | None:
+        # Lightning can't clip gradients that a loss scaler left to a fused optimizer to unscale.
+        return True if self.device.type == "cuda" and self.trainer.precision != "16-mixed" else None
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function` as `compile_mode` asks; networks go in as arguments, so their weights keep their names."""
+        if self.compile_mode == "none":
+            return function
+        # Static shapes: there are two at most, and kernels for a batch size that is known are faster.
+        return torch.compile(function, mode=self.compile_mode, dynamic=False)
 
     def batch_indices(self, epoch: int, step: int) -> Tensor:
         """Places of the samples of one step: a permutation drawn from (seed, stage, epoch)."""
@@ -80,6 +129,14 @@ class StepwiseModule(LightningModule):
             generator = torch.Generator().manual_seed(derive_seed(f"{self.stage}-order", self.seed, epoch))
             self._order = (epoch, torch.randperm(self.num_samples, generator=generator).to(self.device))
         return self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
+
+    def on_train_start(self) -> None:
+        # A checkpoint may hold moments in another memory format than the weights have now; fused kernels want one format.
+        for optimizer in self.trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if value.shape == parameter.shape and value.stride() != parameter.stride():
+                        state[name] = torch.empty_like(parameter).copy_(value)
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._num_steps = {}, 0
@@ -90,16 +147,50 @@ class StepwiseModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._sums = {name: value.to(self.device) for name, value in checkpoint["epoch_sums"]["sums"].items()}
         self._num_steps = checkpoint["epoch_sums"]["num_steps"]
+        for optimizer in checkpoint["optimizer_states"]:
+            for group in optimizer["param_groups"]:
+                group["fused"] = self._is_fused  # of this device, not of the one that the run began on
+
+    def memory_advice(self) -> str:
+        """Where memory ran out and what to lower, after "out of memory "."""
+        return f"in a step of the {self.stage}: lower {self.stage}.batch_size (now {self.batch_size})."
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        self._is_in_step = True
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()  # before the forward pass, so that it finds the gradients' memory free
+            if 0 < self.global_step < self.warmup_steps:
+                for group in optimizer.param_groups:  # by a factor, so that a rate that was lowered since stays lowered
+                    group["lr"] *= (self.global_step + 1) / self.global_step
 
     def training_step(self, step: int, batch_idx: int) -> Tensor:
         # batch_idx, not the loader's number: after a resume in mid-epoch the loader counts from 0 again.
         torch.manual_seed(derive_seed(f"{self.stage}-step", self.seed, self.current_epoch, batch_idx))
-        losses = self.loss(self.batch_indices(self.current_epoch, batch_idx))
+        losses = self._losses(self.batch_indices(self.current_epoch, batch_idx))
         for name, value in losses.items():
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
         self._num_steps += 1
-        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
+
+    def _losses(self, indices: Tensor) -> dict[str, Tensor]:
+        if self.compile_mode == "none":
+            return self.loss(indices)
+        torch.compiler.cudagraph_mark_step_begin()
+        try:
+            losses = self.loss(indices)
+        except RuntimeError as error:
+            if not isinstance(error, torch._dynamo.exc.TorchDynamoException) or is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"trainer.compile: torch.compile fails here ({reason}). Use trainer.compile=none.") from error
+        # What a CUDA graph returns is overwritten by its next replay; the epoch's sums live longer.
+        return {name: value.clone() for name, value in losses.items()}
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        # Not through self.log: Lightning reads what the bar shows after every step, and reading waits for the device.
+        if batch_idx % LOOK_EVERY_N_STEPS == 0:
+            self.shown_loss = float(outputs["loss"])
+        self._is_in_step = False
 
     def on_train_epoch_end(self) -> None:
         means = {name: float(value) / self._num_steps for name, value in self._sums.items()}

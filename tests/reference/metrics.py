@@ -97,6 +97,17 @@ def naive_bootstrap_asr(member, heldout, num_bootstrap, generator):
     return np.array(rates), np.array(worths)
 
 
+def deviation_at_best_threshold(member, heldout):
+    """Standard deviation of the balanced accuracy at the best threshold, two misses and two hits added to each side."""
+    fpr, tpr, _ = roc_curve(member, heldout)
+    best = np.argmax(tpr - fpr)
+    variance = 0.0
+    for share, num in ((tpr[best], len(member)), (fpr[best], len(heldout))):
+        smoothed = (share * num + 2) / (num + 4)
+        variance += smoothed * (1 - smoothed) / (num + 4)
+    return math.sqrt(variance) / 2
+
+
 def naive_group_bootstrap_auroc(groups_of_members, groups_of_heldout, num_bootstrap, generator):
     """AUROC of scores pooled from resampled groups; each argument is a list of arrays, one per group."""
     areas = []
@@ -105,6 +116,14 @@ def naive_group_bootstrap_auroc(groups_of_members, groups_of_heldout, num_bootst
         y = [groups_of_heldout[i] for i in generator.integers(len(groups_of_heldout), size=len(groups_of_heldout))]
         areas.append(placements(np.concatenate(x), np.concatenate(y))[0].mean())
     return np.array(areas)
+
+
+def welch(suspect, heldout, confidence):
+    """One-sided p-value and lower bound of Welch's test, by Welch & Satterthwaite's degrees of freedom."""
+    share_s, share_h = np.var(suspect, ddof=1) / len(suspect), np.var(heldout, ddof=1) / len(heldout)
+    freedom = (share_s + share_h) ** 2 / (share_s**2 / (len(suspect) - 1) + share_h**2 / (len(heldout) - 1))
+    difference, deviation = np.mean(suspect) - np.mean(heldout), math.sqrt(share_s + share_h)
+    return stats.t.sf(difference / deviation, freedom), difference - stats.t.ppf(confidence, freedom) * deviation
 
 
 def normal_truth(shift, target_fpr=0.01):

@@ -1,23 +1,21 @@
-"""Memorization onset: from which epoch on the denoiser tells members from held-out samples."""
+"""The detector of an onset: from which look on a rise stays above 0, with repeated looks paid for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import auroc_difference
+from ldm_privacy.types import Estimate
 
 
 @dataclass(frozen=True)
 class Rise:
-    """One look: the AUROC's rise over the untrained denoiser's audit, with the one-sided bound that decides."""
+    """One look: how far a quantity has risen, with the one-sided lower bound that decides."""
 
     epoch: int
     look: int
-    """1, 2, ...: which audit after the untrained denoiser's this is."""
+    """1, 2, ...: which look this is."""
     confidence: float
     """Of `lower`; it grows with the look, which is how repeated looks are paid for."""
     value: float
@@ -27,18 +25,29 @@ class Rise:
 
 
 class OnsetDetector:
-    """Finds the first audited epoch from which the AUROC's rise stays above 0 for `num_consecutive` audits in a row.
+    """Finds the first look from which a quantity's rise stays above 0 for `num_consecutive` looks in a row.
 
-    The rise is paired with the audit of the untrained denoiser on the same samples, so what the autoencoder alone
-    leaks does not count. The onset is the first of the consecutive audits, known only at the last. Once found it
-    stays.
+    The quantity can be anything whose rise has a one-sided lower bound at a given confidence. Three are in use, each with
+    a detector of its own:
+
+    * attack: the AUROC minus that of the untrained denoiser's audit, paired on the same samples
+      (`ldm_privacy.metrics.auroc_difference`), so that what the autoencoder alone leaks does not count;
+    * loss gap: the opening of the held-out - member denoising loss since the untrained denoiser, paired
+      (`ldm_privacy.onset.loss_gap_rise`);
+    * memorized generations: copies of members against copies of held-out images
+      (`ldm_privacy.metrics.memorized_generations.GenerationCopies.rise`).
+
+    The onset is the first of the consecutive looks, known only at the last. Once found it stays.
 
     Repeated looks: look k tests at the level `alpha * 6 / (pi^2 k^2)`, alpha = 1 - confidence. The levels sum to
     alpha over infinitely many looks, so by the union bound the chance of a false onset is below alpha whatever the
-    number of audits and their dependence (as far as the normal approximation of DeLong's interval holds).
+    number of looks and their dependence, as far as each bound holds its level: exactly for memorized generations,
+    approximately for the other two (DeLong's normal and Welch's t approximation).
+
+    MEASURED
 
     Args:
-        num_consecutive: Audits in a row whose lower bound must be above 0.
+        num_consecutive: Looks in a row whose lower bound must be above 0.
         confidence: 1 - alpha for all looks together.
 
     Raises:
@@ -74,9 +83,9 @@ class OnsetDetector:
         return 1.0 - (1.0 - self.confidence) * 6.0 / (math.pi * look) ** 2
 
     def update(self, epoch: int, rise_lower: float) -> int | None:
-        """Takes the lower bound of one audit, computed at `confidence_at(num_looks + 1)`; returns the onset, if known.
+        """Takes the lower bound of one look, computed at `confidence_at(num_looks + 1)`; returns the onset, if known.
 
-        An epoch that was seen already (an audit repeated after a resume) changes nothing.
+        An epoch that was seen already (a look repeated after a resume) changes nothing.
 
         Raises:
             ValueError: an unseen epoch that lies before one already seen, or a bound that is not a number.
@@ -86,33 +95,28 @@ class OnsetDetector:
         if epoch not in self._lower_by_epoch:
             last = max(self._lower_by_epoch, default=epoch)
             if epoch < last:
-                raise ValueError(f"audit of epoch {epoch} came after that of epoch {last}")
+                raise ValueError(f"the look at epoch {epoch} came after that of epoch {last}")
             self._lower_by_epoch[epoch] = float(rise_lower)
         return self.onset_epoch
 
-    def update_scores(
-        self, epoch: int, score: Tensor, baseline_score: Tensor, is_member: Tensor, *, group: Tensor | None = None
-    ) -> Rise:
-        """One look: the paired one-sided lower bound of the AUROC's rise at this look's level, taken into account.
+    def look(self, epoch: int, rise_at: Callable[[float], Estimate]) -> Rise:
+        """One look: the quantity's rise with its one-sided lower bound at this look's level, taken into account.
 
         Args:
             epoch: The audited epoch.
-            score: (samples,) membership scores of this audit, higher = member.
-            baseline_score: (samples,) those of the untrained denoiser, same samples in the same order.
-            is_member: (samples,) bool.
-            group: (samples,) labels of groups; no group on both sides.
+            rise_at: Confidence -> the rise with a one-sided lower bound at that confidence.
 
         Returns:
             The rise. For an epoch seen already: at the level of its own look, and nothing is changed.
 
         Raises:
-            UserError: see `ldm_privacy.metrics.auroc_difference`.
+            UserError: whatever `rise_at` raises.
             ValueError: see `update`.
         """
         epochs = list(self._lower_by_epoch)
         look = epochs.index(epoch) + 1 if epoch in self._lower_by_epoch else self.num_looks + 1
         confidence = self.confidence_at(look)
-        rise = auroc_difference(score, baseline_score, is_member, confidence=confidence, alternative="greater", group=group)
+        rise = rise_at(confidence)
         onset_epoch = self.update(epoch, rise.lower)
         return Rise(epoch, look, confidence, rise.value, rise.lower, onset_epoch)
 

@@ -1,0 +1,146 @@
+"""A limit on memorization."""
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ldm_privacy.audit import AuditReport
+from ldm_privacy.errors import UserError
+from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
+from ldm_privacy.training.stepwise import log_series
+from ldm_privacy.types import AuditKey
+
+SMALLEST_RATE = 1e-4
+"""The learning rate is never lowered below this share of what the config says."""
+
+
+class StopOnMemorization(Callback):
+    """Acts at every audit in which the AUROC of one attack and mask is above a limit.
+
+    With `bound` "upper" an audit passes only where the whole interval lies at or below the limit, so the limit holds with
+    the interval's confidence at each single audit; with "lower" the training goes on until the excess itself is certain.
+
+    Args:
+        limit: In (0.5, 1).
+        bound: The number of the AUROC's interval that is held against the limit.
+        action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
+        factor: In (0, 1).
+        key: Attack and mask.
+        newest_report: Gives the report that the audit of this epoch just computed.
+        heldout_loss: Gives the mean denoising loss of its held-out samples.
+        say: Prints a line.
+
+    Raises:
+        UserError: (in the audit of the untrained denoiser) it is above the limit already.
+    """
+
+    def __init__(
+        self,
+        limit: float,
+        *,
+        bound: Literal["upper", "value", "lower"],
+        action: Literal["stop", "lower_learning_rate"],
+        factor: float,
+        key: AuditKey,
+        newest_report: Callable[[], AuditReport | None],
+        heldout_loss: Callable[[], float],
+        say: Callable[[str], None],
+    ):
+        self.limit = limit
+        self.bound = bound
+        self.action = action
+        self.factor = factor
+        self.key = key
+        self.newest_report = newest_report
+        self.heldout_loss = heldout_loss
+        self.say = say
+        self.best: dict[str, float] | None = None
+        """The audit at or under the limit with the lowest held-out loss: loss, epoch, and lower, value, upper of the AUROC."""
+        self.stopped: dict[str, float] | None = None
+        """The audit that ended the training: epoch, and lower, value, upper of the AUROC."""
+        self._is_best = False
+
+    def is_best_under_limit(self) -> bool:
+        """Whether the newest audit is at or under the limit, with a lower held-out loss than all such before it."""
+        return self._is_best
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A run that was stopped stays so until its limit is changed.
+        if self.stopped is not None and self.action == "stop" and self.stopped[self.bound] > self.limit:
+            trainer.should_stop = True
+        else:
+            self.stopped = None
+        if self.best is not None and self.best[self.bound] > self.limit:
+            self.best = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        report = self.newest_report()
+        assert report is not None
+        epoch = finished_epochs(cast(DenoiserModule, pl_module))
+        auroc = report.row(self.key).metrics.auroc
+        numbers = {"lower": auroc.lower, "value": auroc.value, "upper": auroc.upper}
+        is_above = numbers[self.bound] > self.limit
+        loss = self.heldout_loss()
+        self._is_best = not is_above and (self.best is None or loss < self.best["loss"])
+        if self._is_best:
+            self.best = {"loss": loss, "epoch": epoch, **numbers}
+        if is_above and epoch == 0:
+            raise UserError(self._already_above(numbers[self.bound], len(report.reported_membership)))
+        if is_above and self.action == "stop":
+            self.stopped = {"epoch": epoch, **numbers}
+            trainer.should_stop = True
+        elif self.action == "lower_learning_rate":
+            before = _rate(trainer)
+            if is_above:
+                smallest = SMALLEST_RATE * cast(DenoiserModule, pl_module).learning_rate
+                for optimizer in trainer.optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = max(self.factor * group["lr"], min(smallest, group["lr"]))
+                self.say(
+                    f"epoch {epoch}: {self._words} {numbers[self.bound]:.3f} is above audit.stop.limit {self.limit:g}; "
+                    f"learning rate {before:.3g} -> {_rate(trainer):.3g}"
+                )
+            log_series(trainer, "denoiser", epoch, {"denoiser/learning_rate": _rate(trainer)})
+
+    def sentence(self) -> str | None:
+        """Why the training ended and which checkpoint lies under the limit; None where it wasn't stopped."""
+        if self.stopped is None:
+            return None
+        kept = ""
+        if self.best is not None:
+            kept = (
+                f" checkpoints/under-limit.ckpt (epoch {int(self.best['epoch'])}) has the lowest held-out loss under the limit."
+            )
+        return (
+            f"Stopped after epoch {int(self.stopped['epoch'])}: {self._words} {self.stopped[self.bound]:.3f} is above "
+            f"audit.stop.limit {self.limit:g}; going on needs another limit.{kept}"
+        )
+
+    @property
+    def _words(self) -> str:
+        name = {"upper": "the upper bound of the AUROC", "value": "the AUROC", "lower": "the lower bound of the AUROC"}
+        return f"{name[self.bound]} ({self.key})"
+
+    def _already_above(self, number: float, num_samples: int) -> str:
+        if self.bound == "upper":
+            return (
+                f"audit.stop.limit: {self.limit:g} is below what {num_samples} reported samples can show: for the untrained "
+                f"denoiser {self._words} is {number:.3f}. Audit more samples or raise audit.stop.limit."
+            )
+        return (
+            f"audit.stop.limit: {self.limit:g} is exceeded before the training: for the untrained denoiser {self._words} is "
+            f"{number:.3f}, by sampling error or through the autoencoder. Audit more samples, train the autoencoder on other "
+            "images, or raise audit.stop.limit."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "stopped": self.stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+        self.stopped = state_dict["stopped"]
+
+
+def _rate(trainer: Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"])

@@ -1,0 +1,113 @@
+"""Several audits side by side: one table, paired differences where they share a split, the spread over trainings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit import AuditReport, ScoreFile, report_of
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import PairedDifference, auroc_difference
+from ldm_privacy.types import AuditKey
+
+
+@dataclass(frozen=True)
+class Spread:
+    """AUROC over several trainings.
+
+    Attributes:
+        mean, deviation: Over the audits; the standard deviation is of the sample, of the randomness between them.
+        lowest, highest: Of the audits.
+        count: Audits that have this attack and mask.
+    """
+
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Audits of one split.
+
+    Attributes:
+        reports: By name, in the order given; the first is what the others are compared with.
+        keys: Attacks and masks that all of them have.
+        differences: By name (without the first) and key: AUROC of that audit minus the first's, on the same samples.
+        spread: By key.
+        num_shared: Reported samples that all audits have.
+    """
+
+    reports: dict[str, AuditReport]
+    keys: list[AuditKey]
+    differences: dict[str, dict[AuditKey, PairedDifference]]
+    spread: dict[AuditKey, Spread]
+    num_shared: int
+
+
+def compare(
+    files: Mapping[str, ScoreFile], *, confidence: float = 0.95, num_bootstrap: int = 1000, seed: int = 0
+) -> Comparison:
+    """Reports of the score files, their paired differences from the first, and their spread.
+
+    A paired difference holds the samples fixed and is blind to the randomness of training; the spread shows it, where the
+    audits are of several seeds. No network passes.
+
+    Args:
+        files: By name, at least two.
+        confidence, num_bootstrap, seed: Of the intervals.
+
+    Raises:
+        UserError: Fewer than two; they are of different splits (both hashes are named), share no attack and mask, or share
+            too few samples.
+    """
+    if len(files) < 2:
+        raise UserError("a comparison needs two score files or checkpoints at least.")
+    first_name, first = next(iter(files.items()))
+    for name, file in files.items():
+        if file.split_hash != first.split_hash:
+            raise UserError(
+                f"{name} is of another split than {first_name} (split {file.split_hash[:12]}, not {first.split_hash[:12]}): "
+                "their samples can't be compared. Train with the same data.seed, data.index_file and counts."
+            )
+    settings = {"confidence": confidence, "num_bootstrap": num_bootstrap, "seed": seed}
+    reports = {name: report_of(file.data, **settings) for name, file in files.items()}
+    keys = [row.key for row in reports[first_name].rows if all(row.key in file.data.scores for file in files.values())]
+    if not keys:
+        raise UserError("the audits have no attack and mask in common: audit them with the same audit.attacks and audit.masks.")
+    shared = _shared([report.data.sample_index[report.is_reporting] for report in reports.values()])
+    if len(shared) < 4:
+        raise UserError("the audits share fewer than four reported samples: audit them with the same audit.max_samples.")
+    differences = {
+        name: {key: _difference(reports[first_name], report, key, shared, confidence) for key in keys}
+        for name, report in list(reports.items())[1:]
+    }
+    areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
+    spread = {
+        key: Spread(float(np.mean(each)), float(np.std(each, ddof=1)), min(each), max(each), len(each))
+        for key, each in areas.items()
+    }
+    return Comparison(reports, keys, differences, spread, len(shared))
+
+
+def _shared(indices: list[Tensor]) -> Tensor:
+    shared = indices[0]
+    for index in indices[1:]:
+        shared = shared[torch.isin(shared, index)]
+    return shared
+
+
+def _difference(first: AuditReport, other: AuditReport, key: AuditKey, shared: Tensor, confidence: float) -> PairedDifference:
+    """The choice of timestep is each audit's own; its samples are those that all audits report."""
+    sides = []
+    for report in (other, first):
+        chosen = report.is_reporting & torch.isin(report.data.sample_index, shared)
+        sides.append((report.scores_at(key)[chosen], chosen))
+    chosen = sides[1][1]
+    is_member = first.data.is_member[chosen]
+    group = None if first.data.group is None else first.data.group[chosen]
+    return auroc_difference(sides[0][0], sides[1][0], is_member, confidence=confidence, group=group)

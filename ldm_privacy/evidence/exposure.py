@@ -1,0 +1,58 @@
+"""Which images are exposed: members by their membership score, and how well attacks agree on them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit import AuditReport
+from ldm_privacy.metrics import rank_agreement
+from ldm_privacy.types import AuditKey, Estimate
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Every audited member, the most exposed first.
+
+    Attributes:
+        key: The attack and mask that rank.
+        sample_index: (members,).
+        score: (members,) membership score at the timestep of the report.
+        fpr: (members,) share of all audited held-out samples that score at least as high: the false-positive rate at which
+            this member is found. 0 = no held-out sample scores as high; it can't be told below 1 / held-out.
+    """
+
+    key: AuditKey
+    sample_index: Tensor
+    score: Tensor
+    fpr: Tensor
+
+    @property
+    def num_above_all(self) -> int:
+        """Members that score above every held-out sample."""
+        return int((self.fpr == 0).sum())
+
+
+def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
+    """Rank the members of both halves by their score; ties by sample index. Exact; no network passes."""
+    data, score = report.data, report.scores_at(key)
+    heldout = score[~data.is_member].sort().values
+    member, index = score[data.is_member], data.sample_index[data.is_member]
+    order = member.sort(descending=True, stable=True).indices
+    num_as_high = len(heldout) - torch.searchsorted(heldout, member[order], side="left")
+    return Exposure(key, index[order], member[order], num_as_high.double() / len(heldout))
+
+
+def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estimate]:
+    """Spearman correlation of the members' scores under `key` with those under each other unmasked attack.
+
+    High where attacks point at the same images; attacks that share no members' ranks measure different things, or noise.
+    """
+    data = report.data
+    member = data.is_member
+    others = [data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
+    return {
+        other: rank_agreement(report.scores_at(key)[member], report.scores_at(other)[member])
+        for other in others
+        if other is not None and other.attack != key.attack
+    }

@@ -1,0 +1,162 @@
+"""Everything that stands behind a verdict: the audit, its controls, who is exposed, and what a whole set shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit import AuditedSamples, AuditReport, SampleTable
+from ldm_privacy.controls import (
+    ModelFreeControl,
+    NearDuplicates,
+    denoiser_free_controls,
+    image_features,
+    influence_score,
+    latent_norm_score,
+    model_free_control,
+    near_duplicates,
+    nearest,
+    thumbnail_features,
+)
+from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.exposure import Exposure, attack_agreement, exposure_of
+from ldm_privacy.evidence.null import PermutedRow, label_permutation
+from ldm_privacy.metrics import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
+from ldm_privacy.types import AuditKey, Estimate, Image
+
+NUM_SHOWN = 12
+"""Exposed members that are shown beside their nearest held-out image."""
+IMAGES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class DatasetVerdict:
+    """The members as a suspect set against the held-out samples, both of the reporting half.
+
+    Attributes:
+        test: One-sided Welch test of the scores of the primary key.
+        by_size: How the p-value falls with the size of the suspect set.
+        adjusted: Holm-adjusted p-value of the same test for every row of the audit, tested together.
+    """
+
+    test: WelchVerdict
+    by_size: list[PValueAtSize]
+    adjusted: dict[AuditKey, float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an evaluation found, with everything that could explain it away.
+
+    Attributes:
+        report: The audit.
+        key: Attack and mask that the verdict rests on; named in the config, not chosen by its result.
+        permuted: Every row under permuted labels.
+        denoiser_free: AUROC of reconstruction error, influence and latent norm, over all audited samples.
+        model_free: Classifiers on image features; None where a side has too few samples.
+        duplicates: Near-duplicates across the sides.
+        exposure: The members, most exposed first.
+        neighbours: For the first `NUM_SHOWN` of them: the sample index of the nearest held-out image, and its similarity.
+        agreement: Of the members' ranks with those of the other attacks.
+        dataset: Whether the members as a set stand out.
+        distortion: Local distortion by sample, where it was computed.
+    """
+
+    report: AuditReport
+    key: AuditKey
+    permuted: dict[AuditKey, PermutedRow]
+    denoiser_free: dict[str, Estimate]
+    model_free: ModelFreeControl | None
+    duplicates: NearDuplicates
+    exposure: Exposure
+    neighbours: tuple[Tensor, Tensor]
+    agreement: dict[AuditKey, Estimate]
+    dataset: DatasetVerdict
+    distortion: SampleTable | None
+
+
+def gather_evidence(
+    report: AuditReport,
+    key: AuditKey,
+    samples: AuditedSamples,
+    reconstruction_error: Tensor,
+    images: Callable[[Tensor], Image],
+    *,
+    num_permutations: int = 200,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evidence:
+    """All controls and verdicts of an audit. No denoiser passes.
+
+    Args:
+        report: Of the audit.
+        key: The primary attack and mask.
+        samples: The audited samples, in ascending order of sample index.
+        reconstruction_error: (samples,) of the autoencoder, in the same order.
+        images: Sample indices -> images.
+        num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
+        progress: Called with the number of finished steps, `NUM_STEPS` in all.
+
+    Raises:
+        UserError: Scores that are constant or not finite.
+    """
+    data = report.data
+    is_member, index, confidence = data.is_member, data.sample_index, report.confidence
+    permuted = label_permutation(report, num_permutations=num_permutations, seed=seed)
+    progress(1)
+    latent, geometry = samples.batch.latent.cpu(), samples.geometry
+    controls = {
+        "reconstruction error": -reconstruction_error,
+        "influence": influence_score(geometry.influence[index]),
+        "latent norm": latent_norm_score(latent),
+    }
+    denoiser_free = denoiser_free_controls(controls, is_member, confidence=confidence, group=data.group)
+    pixels = torch.cat([images(chunk) for chunk in index.split(IMAGES_AT_ONCE)])
+    progress(2)
+    try:
+        model_free = model_free_control(image_features(pixels), is_member, group=data.group, confidence=confidence, seed=seed)
+    except UserError:  # too few samples for the folds; the report says that the control is missing
+        model_free = None
+    progress(3)
+    duplicates = near_duplicates(pixels, is_member, index)
+    progress(4)
+    exposure = exposure_of(report, key)
+    shown = thumbnail_features(images(exposure.sample_index[:NUM_SHOWN]))
+    row, similarity = nearest(shown, thumbnail_features(pixels[~is_member]))
+    neighbours = (index[~is_member][row], similarity)
+    agreement = attack_agreement(report, key)
+    dataset = _dataset_verdict(report, key, seed)
+    progress(NUM_STEPS)
+    return Evidence(
+        report,
+        key,
+        permuted,
+        denoiser_free,
+        model_free,
+        duplicates,
+        exposure,
+        neighbours,
+        agreement,
+        dataset,
+        geometry.distortion,
+    )
+
+
+NUM_STEPS = 5
+
+
+def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVerdict:
+    is_member, group = report.reported_membership, report.reported_group
+    groups = {} if group is None else {"suspect_group": group[is_member], "heldout_group": group[~is_member]}
+
+    def sides(row: AuditKey) -> tuple[Tensor, Tensor]:
+        score = report.reported_scores(row)
+        return score[is_member], score[~is_member]
+
+    tests = {row.key: welch_verdict(*sides(row.key), confidence=report.confidence, **groups) for row in report.rows}
+    adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()])))
+    most = tests[key].num_suspect
+    sizes = sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})
+    by_size = p_value_by_set_size(*sides(key), sizes, alpha=1 - report.confidence, seed=seed, **groups)
+    return DatasetVerdict(tests[key], by_size, adjusted)

@@ -1,0 +1,58 @@
+"""A control of the same count: keep the dimensions of largest standard deviation over samples."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.keep_top import KeepTopInfluence
+from ldm_privacy.geometry.masks import RanksBy
+from ldm_privacy.registry import MASK_RULES
+from ldm_privacy.types import Latent
+
+_SAMPLES_AT_ONCE = 1024
+"""The float64 copy is made of so many samples at a time."""
+
+
+@MASK_RULES.register("deviation")
+class KeepTopDeviation(KeepTopInfluence):
+    """Keep the dimensions of largest standard deviation over samples: tells influence from the spread of the latents.
+
+    Influence and the variance of a latent dimension are confounded: whitening the channels can turn the sign of a masked
+    gain. A gain of `KeepTopInfluence` speaks for influence only where this mask of the same count does not have it.
+
+    Arguments, counts, ties and errors are those of `KeepTopInfluence`. When called, the first argument is the deviation of
+    each dimension (`latent_deviation`), expanded over the batch: every sample has the same mask.
+    """
+
+    ranks_by: ClassVar[RanksBy] = "deviation"
+    is_control: ClassVar[bool] = True
+
+
+def latent_deviation(latent: Latent) -> Tensor:
+    """Standard deviation of each latent dimension over samples: sqrt(mean (z - mean z)^2), members and held-out pooled.
+
+    Two passes in float64, so a mean that is large beside the deviation costs no digits. Divided by the number of samples
+    (not one less), which no ranking sees. No randomness, no network passes.
+
+    Args:
+        latent: (samples, channels, height, width).
+
+    Returns:
+        (channels, height, width) float64, >= 0; the same for any order of the samples, to rounding.
+
+    Raises:
+        UserError: No samples, or a latent that is not finite; names its row.
+    """
+    if len(latent) == 0:
+        raise UserError("latent_deviation: there are no latents; audit at least one sample.")
+    finite = latent.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise UserError(f"latent_deviation: the latent in row {row} is not finite; take the sample out of the audit.")
+    mean = latent.sum(dim=0, dtype=torch.float64) / len(latent)
+    squares = torch.zeros_like(mean)
+    for chunk in latent.split(_SAMPLES_AT_ONCE):
+        squares += (chunk.double() - mean).square().sum(dim=0)
+    return (squares / len(latent)).sqrt()

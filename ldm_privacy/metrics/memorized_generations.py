@@ -1,0 +1,278 @@
+"""Memorized generations: how many generated images are copies of members, with held-out images as the control."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics.checks import check_share
+from ldm_privacy.metrics.resampling import bootstrap_generator, clopper_pearson
+from ldm_privacy.randomness import uniform
+from ldm_privacy.types import Estimate, Image
+
+COPY_RATIO = 1 / 3
+"""A generation whose nearest image is less than this many times as far away as its second nearest is called a copy."""
+
+_NUM_CANDIDATES = 8
+"""Images per query whose distance is computed again without cancellation."""
+
+_QUERIES_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The two nearest reference images of each query: Euclidean distances and sample indices, (queries, 2) each."""
+
+    distance: Tensor
+    sample_index: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        """||g - NN1|| / ||g - NN2||, (queries,) float64 in [0, 1]; 1 where both distances are 0."""
+        nearest, second = self.distance.unbind(1)
+        return torch.where(second > 0, nearest / second.clamp_min(torch.finfo(second.dtype).tiny), 1.0)
+
+    def merged(self, other: "Neighbours") -> "Neighbours":
+        """The two nearest among the references of both, which must be disjoint."""
+        distance, place = torch.cat([self.distance, other.distance], 1).topk(2, largest=False)
+        return Neighbours(distance, torch.cat([self.sample_index, other.sample_index], 1).gather(1, place))
+
+
+@dataclass(frozen=True)
+class GenerationCopies:
+    """What a set of generated images copies.
+
+    Attributes:
+        ratio: (generations,) float64 in [0, 1]: nearest-neighbour ratio among all members.
+        nearest_member: (generations,) sample index of the nearest member.
+        memorized: Share of generations with a ratio below 1/3 among all members.
+        heldout: The same share among the held-out images of the control: false matches.
+        num_control: Members, and held-out images, in the paired comparison: as many as the smaller side has.
+        num_members_copied: Distinct members (or groups) of the paired comparison copied by a generation that copies no
+            held-out image.
+        num_heldout_copied: The same with the two sides exchanged.
+    """
+
+    ratio: Tensor
+    nearest_member: Tensor
+    memorized: Estimate
+    heldout: Estimate
+    num_control: int
+    num_members_copied: int
+    num_heldout_copied: int
+
+    def rise(self, confidence: float) -> Estimate:
+        """How far copies prefer members to held-out images; see `copies_rise`."""
+        return copies_rise(self.num_members_copied, self.num_heldout_copied, confidence=confidence)
+
+    def series(self) -> dict[str, float]:
+        """The curves, as logged at every look."""
+        return {
+            "generations/memorized": self.memorized.value,
+            "generations/memorized_lower": self.memorized.lower,
+            "generations/memorized_upper": self.memorized.upper,
+            "generations/memorized_heldout": self.heldout.value,
+            "generations/memorized_heldout_lower": self.heldout.lower,
+            "generations/memorized_heldout_upper": self.heldout.upper,
+            "generations/num_members_copied": float(self.num_members_copied),
+            "generations/num_heldout_copied": float(self.num_heldout_copied),
+        }
+
+
+def memorized_generations(
+    generated: Image,
+    images: Callable[[Tensor], Image],
+    member_index: Tensor,
+    heldout_index: Tensor,
+    *,
+    groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
+    confidence: float = 0.95,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 1024,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> GenerationCopies:
+    """The share of generations that are copies: `||g - NN1|| / ||g - NN2|| < 1/3` in pixel space among the members.
+
+    NN1 and NN2 are the nearest and second nearest member of g. The ratio asks for a member that is exceptionally near, not
+    merely near, so a dull image that is near everything is no copy (Yoon et al. 2023, ICML workshop SPIGM; Bonnaire
+    et al. 2025, arXiv 2505.17638). Two members that are copies of each other hide the copies made of them: then NN1 and
+    NN2 are equally near and the ratio is near 1, so the share counts the members that stand alone.
+
+    The control is the same share among held-out images. It is compared on equal terms: the ratio depends on how many
+    images there are, so members and held-out images are both cut to the size of the smaller side, those with the
+    smallest hash of (seed, sample index). `memorized` itself counts copies of any member.
+
+    Intervals are over generations, given the two sets: percentiles of the bootstrap, whose law for a share p of n is
+    Binomial(n, p) / n; Clopper-Pearson's exact ones where the share is 0 or 1. The randomness of training is not in them.
+
+    Args:
+        generated: (generations, image_channels, image_height, image_width) in [-1, 1], 1,000 or more for a share that
+            means something.
+        images: Sample indices -> images in [-1, 1].
+        member_index, heldout_index: (members,), (held-out,) int64.
+        groups: Sample indices -> labels, or None; copies are then counted once per group in `rise`.
+        confidence: Of the intervals.
+        num_bootstrap: Resamples.
+        seed: Of the bootstrap and of the choice for the comparison.
+        batch_size: Reference images at a time: memory is a few times (generations + batch_size) images, and generations
+            x batch_size distances (4 MB for 1,000 x 1,024).
+        progress: Called with (reference images done, in all).
+
+    Returns:
+        The shares, ratios and neighbours. No network passes; generations x (members + held-out) distances.
+
+    Raises:
+        UserError: fewer than two members or held-out images; a generated image that is not finite.
+    """
+    check_share("confidence", confidence)
+    for name, index in (("members", member_index), ("held-out images", heldout_index)):
+        if len(index) < 2:
+            raise UserError(f"{len(index)} {name}: the nearest-neighbour ratio needs at least two.")
+    if not generated.isfinite().all():
+        place = int((~generated.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise UserError(f"generated image {place} is not finite: lower the learning rate, or generate in float32.")
+    num_control = min(len(member_index), len(heldout_index))
+    members, other_members = _cut(member_index, num_control, seed)
+    heldout, _ = _cut(heldout_index, num_control, seed)
+    total = len(member_index) + num_control
+    num_done = 0
+
+    def search(index: Tensor) -> Neighbours:
+        nonlocal num_done
+        before = num_done
+        found = nearest_two(
+            generated, images, index, batch_size=batch_size, progress=lambda done: progress(before + done, total)
+        )
+        num_done += len(index)
+        return found
+
+    among_members, among_heldout = search(members), search(heldout)
+    among_all = among_members.merged(search(other_members)) if len(other_members) else among_members
+    num_members_copied, num_heldout_copied = discordant_copies(among_members, among_heldout, groups)
+
+    def interval(ratio: Tensor, purpose: str) -> Estimate:
+        return share_interval(
+            int((ratio < COPY_RATIO).sum()),
+            len(ratio),
+            confidence=confidence,
+            num_bootstrap=num_bootstrap,
+            generator=bootstrap_generator(purpose, seed),
+        )
+
+    return GenerationCopies(
+        ratio=among_all.ratio,
+        nearest_member=among_all.sample_index[:, 0],
+        memorized=interval(among_all.ratio, "memorized"),
+        heldout=interval(among_heldout.ratio, "memorized control"),
+        num_control=num_control,
+        num_members_copied=num_members_copied,
+        num_heldout_copied=num_heldout_copied,
+    )
+
+
+def discordant_copies(
+    among_members: Neighbours, among_heldout: Neighbours, groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+) -> tuple[int, int]:
+    """Distinct members (or groups) copied by a generation that copies no held-out image, and the same the other way round."""
+    copies_member, copies_heldout = among_members.ratio < COPY_RATIO, among_heldout.ratio < COPY_RATIO
+
+    def num_distinct(sample_index: Tensor) -> int:
+        label = groups(sample_index)
+        return len((sample_index if label is None else label).unique())
+
+    return (
+        num_distinct(among_members.sample_index[copies_member & ~copies_heldout, 0]),
+        num_distinct(among_heldout.sample_index[copies_heldout & ~copies_member, 0]),
+    )
+
+
+def copies_rise(num_members_copied: int, num_heldout_copied: int, *, confidence: float) -> Estimate:
+    """How far copies prefer members to held-out images: b / (b + c) - 1/2 with its one-sided exact lower bound.
+
+    b members and c held-out images are copied (`discordant_copies`). Where no generation depends on who is a member, each
+    image (group) that is copied is a member as likely as not, so b is Binomial(b + c, 1/2) and the bound is Clopper &
+    Pearson's (Biometrika 1934), one-sided: `BetaInv(1 - confidence; b, c + 1) - 1/2`. Generations are not the trials: a
+    generator that likes one picture near a member repeats it, and all repeats fall on one side by one chance (see
+    `OnsetDetector` for what counting them does to the false alarms). Without any discordant copy the value is 0 and the
+    bound -1/2.
+
+    Raises:
+        UserError: a confidence outside (0, 1).
+    """
+    tail = 1.0 - check_share("confidence", confidence)
+    b, c = num_members_copied, num_heldout_copied
+    lower = float(stats.beta.ppf(tail, b, c + 1)) if b else 0.0
+    return Estimate(b / (b + c) - 0.5 if b + c else 0.0, lower - 0.5, 0.5)
+
+
+def nearest_two(
+    query: Image,
+    images: Callable[[Tensor], Image],
+    sample_index: Tensor,
+    *,
+    batch_size: int = 1024,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Neighbours:
+    """The two reference images nearest to each query, by Euclidean distance over all pixels.
+
+    `||r||^2 - 2 g.r` ranks the references in float32, a product of matrices a batch; it cancels where g and r almost
+    agree, so the distances of the best eight are computed again as ||g - r|| in float64.
+
+    Args:
+        query: (queries, channels, height, width).
+        images: Sample indices -> images like `query`.
+        sample_index: (references,) int64, two at least.
+        batch_size: References at a time.
+        progress: Called with the number of references done.
+
+    Returns:
+        The neighbours, float64, on the CPU.
+    """
+    flat = query.flatten(1).float()
+    num_kept = min(_NUM_CANDIDATES, len(sample_index))
+    score = flat.new_full((len(flat), num_kept), math.inf)
+    place = torch.zeros_like(score, dtype=torch.int64)
+    for start in range(0, len(sample_index), batch_size):
+        chunk = sample_index[start : start + batch_size]
+        reference = images(chunk).to(flat).flatten(1)
+        near = torch.addmm(reference.square().sum(1)[None], flat, reference.T, alpha=-2)
+        best, here = near.topk(min(num_kept, len(chunk)), largest=False)
+        score, chosen = torch.cat([score, best], 1).topk(num_kept, largest=False)
+        place = torch.cat([place, start + here], 1).gather(1, chosen)
+        progress(start + len(chunk))
+    candidate = sample_index.cpu()[place.cpu()]
+    rows = zip(flat.split(_QUERIES_AT_ONCE), candidate.split(_QUERIES_AT_ONCE))
+    distance = torch.cat([_distances(each, images(index.flatten()), index.shape) for each, index in rows])
+    distance, chosen = distance.topk(2, largest=False)
+    return Neighbours(distance, candidate.gather(1, chosen))
+
+
+def share_interval(
+    num_hits: int, num_trials: int, *, confidence: float, num_bootstrap: int, generator: np.random.Generator
+) -> Estimate:
+    """A share with its percentile-bootstrap interval; the exact binomial one where the share is 0 or 1."""
+    if num_hits in (0, num_trials):
+        return clopper_pearson(num_hits, num_trials, confidence=confidence)
+    share = num_hits / num_trials
+    # A resample of n zeros and ones has Binomial(n, share) ones: the same law as resampling them.
+    draws = generator.binomial(num_trials, share, size=num_bootstrap) / num_trials
+    lower, upper = np.quantile(draws, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+    return Estimate(share, float(lower), float(upper))
+
+
+def _cut(sample_index: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """`count` samples chosen by a hash of their index, and the others; both ascending."""
+    order = uniform("generations", (seed, sample_index.cpu()), ()).argsort()
+    chosen, others = sample_index.cpu()[order].tensor_split([count])
+    return chosen.sort().values, others.sort().values
+
+
+def _distances(query: Tensor, reference: Image, shape: torch.Size) -> Tensor:
+    reference = reference.to(query.device).flatten(1).double().reshape(*shape, -1)
+    return (reference - query.double()[:, None]).square().sum(-1).sqrt().cpu()

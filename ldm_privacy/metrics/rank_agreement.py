@@ -1,0 +1,102 @@
+"""Whether two attacks, or two epochs, point at the same samples."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics.checks import check_same_samples, check_share
+from ldm_privacy.types import Estimate
+
+
+@dataclass(frozen=True)
+class TopOverlap:
+    """How much of one score's top is in another score's top, beside what chance gives."""
+
+    value: float
+    """Common samples / `num_top`, in [0, 1]."""
+    chance: float
+    """Its expectation where the two rankings are independent: num_top / samples."""
+    num_top: int
+
+
+def rank_agreement(score_a: Tensor, score_b: Tensor, *, confidence: float = 0.95) -> Estimate:
+    """Spearman's rank correlation r of two scores of the same samples, with a two-sided interval.
+
+    `tanh(atanh(r) +- z sqrt((1 + r^2 / 2) / (n - 3)))` (Bonett & Wright, Psychometrika 2000; meant for |correlation| below
+    0.95). At r = +-1 that is a point; the interval is then that of rankings that differ by one exchange of neighbours,
+    r = 1 - 12 / (n (n^2 - 1)), with the end 1 kept. Over the samples as independent draws; members and held-out together
+    agree more than members alone, because both attacks see membership.
+
+    Args:
+        score_a: (samples,), any monotone scale.
+        score_b: (samples,), the same samples in the same order.
+        confidence: Nominal coverage.
+
+    Raises:
+        UserError: lengths differ, fewer than 4 samples, a score that is not finite (sample named) or constant scores.
+    """
+    tail = (1.0 - check_share("confidence", confidence)) / 2
+    first, second = _checked(score_a, score_b)
+    num_samples = len(first)
+    if num_samples < 4:
+        raise UserError(f"{num_samples} samples: a rank correlation with an interval needs at least 4.")
+    for name, value in (("first", first), ("second", second)):
+        if np.ptp(value) == 0:
+            raise UserError(f"the {name} scores are all {value[0]}: constant scores have no ranks to agree with.")
+    correlation = float(stats.spearmanr(first, second).statistic)
+    one_exchange = 1.0 - 12.0 / (num_samples * (num_samples**2 - 1.0))
+    # Between the two values only rounding is possible.
+    is_perfect = abs(correlation) > (1.0 + one_exchange) / 2
+    if is_perfect:
+        correlation = float(np.sign(correlation))
+    centre = float(np.clip(correlation, -one_exchange, one_exchange))
+    half_width = float(stats.norm.isf(tail)) * math.sqrt((1.0 + centre**2 / 2) / (num_samples - 3))
+    lower, upper = math.tanh(math.atanh(centre) - half_width), math.tanh(math.atanh(centre) + half_width)
+    return Estimate(correlation, min(lower, correlation), max(upper, correlation))
+
+
+def top_overlap(score_a: Tensor, score_b: Tensor, share: float) -> TopOverlap:
+    """`|A ∩ B| / k`: the share of samples common to the top k of two scores, k = round(share * samples), at least 1.
+
+    Scores that are tied at the k-th place share the remaining places evenly, so that constant scores have the overlap
+    of chance, k / samples, with everything.
+
+    Args:
+        score_a: (samples,), higher = member.
+        score_b: (samples,), the same samples in the same order.
+        share: In (0, 1).
+
+    Raises:
+        UserError: lengths differ, a score that is not finite (sample named), a share outside (0, 1).
+    """
+    check_share("share", share)
+    first, second = _checked(score_a, score_b)
+    num_top = max(1, round(share * len(first)))
+    value = float(_weight_in_top(first, num_top) @ _weight_in_top(second, num_top)) / num_top
+    return TopOverlap(value, num_top / len(first), num_top)
+
+
+def _weight_in_top(value: np.ndarray, num_top: int) -> np.ndarray:
+    cut = np.partition(value, len(value) - num_top)[len(value) - num_top]
+    above, tied = value > cut, value == cut
+    return above + tied * (num_top - above.sum()) / tied.sum()
+
+
+def _checked(score_a: Tensor, score_b: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    check_same_samples(score_a, score_b)
+    both = []
+    for score in (score_a, score_b):
+        value = np.asarray(score.detach().cpu(), dtype=np.float64)
+        if value.ndim != 1 or not len(value):
+            raise ValueError(f"scores must be one row (samples,), not {value.shape}")
+        if not np.isfinite(value).all():
+            place = int(np.flatnonzero(~np.isfinite(value))[0])
+            raise UserError(
+                f"score of sample {place} is {value[place]}: take the sample out, or mend the attack that scored it."
+            )
+        both.append(value)
+    return both[0], both[1]

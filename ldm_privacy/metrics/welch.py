@@ -1,0 +1,203 @@
+"""Verdict on a whole data set: do the scores of a suspect set lie above those of samples known to be held out?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics.checks import check_share
+from ldm_privacy.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class WelchVerdict:
+    """A one-sided Welch test of two means. Units are samples, or groups where groups were given."""
+
+    p_value: float
+    difference: float
+    """Mean of the suspect units minus mean of the held-out ones."""
+    lower: float
+    """One-sided lower confidence bound of the difference: above 0 exactly where p_value < 1 - confidence."""
+    effect_size: float
+    """The difference in units of sqrt((suspect variance + held-out variance) / 2)."""
+    num_suspect: int
+    num_heldout: int
+
+
+@dataclass(frozen=True)
+class PValueAtSize:
+    """P-values of random subsets of the suspect set of one size."""
+
+    size: int
+    median: float
+    quantile_10: float
+    quantile_90: float
+    power: float
+    """Share of the subsets whose p-value is below alpha."""
+
+
+def welch_verdict(
+    suspect_score: Tensor,
+    heldout_score: Tensor,
+    *,
+    suspect_group: Tensor | None = None,
+    heldout_group: Tensor | None = None,
+    confidence: float = 0.95,
+) -> WelchVerdict:
+    """Tests "the suspect set scores no higher than held-out samples" (one-sided Welch t-test, unequal variances).
+
+    `t = (mean_s - mean_h) / sqrt(var_s / n_s + var_h / n_h)`, degrees of freedom by Welch & Satterthwaite; the data-set
+    inference of Dubinski et al. (CVPR 2025, arXiv 2411.12858). A small p-value says that the two sets differ, not why:
+    it speaks of training only where suspect and held-out samples come from one distribution. One test per attack,
+    mask and timestep: adjust their p-values together with `holm`.
+
+    Args:
+        suspect_score: (suspect samples,), higher = member.
+        heldout_score: (held-out samples,) of the same attack, surely not trained on.
+        suspect_group, heldout_group: Labels of groups (patient, identity), one per sample: the means of groups are
+            tested, because samples of one group are not independent.
+        confidence: Of the lower bound.
+
+    Raises:
+        UserError: scores that are not finite (sample named), fewer than 2 units on a side, a group on both sides, or
+            scores that are constant on both sides.
+    """
+    check_share("confidence", confidence)
+    suspect, heldout = _both_units(suspect_score, heldout_score, suspect_group, heldout_group)
+    if _is_constant(suspect) and _is_constant(heldout):
+        raise UserError("suspect and held-out scores are constant: without any spread there is nothing to test.")
+    difference = float(suspect.mean() - heldout.mean())
+    ratio, freedom, deviation = _welch(difference, suspect.var(ddof=1), len(suspect), heldout.var(ddof=1), len(heldout))
+    spread = np.sqrt((suspect.var(ddof=1) + heldout.var(ddof=1)) / 2)
+    return WelchVerdict(
+        p_value=float(stats.t.sf(ratio, freedom)),
+        difference=difference,
+        lower=float(difference - stats.t.ppf(confidence, freedom) * deviation),
+        effect_size=float(difference / spread),
+        num_suspect=len(suspect),
+        num_heldout=len(heldout),
+    )
+
+
+def p_value_by_set_size(
+    suspect_score: Tensor,
+    heldout_score: Tensor,
+    sizes: Sequence[int],
+    *,
+    suspect_group: Tensor | None = None,
+    heldout_group: Tensor | None = None,
+    alpha: float = 0.05,
+    num_draws: int = 200,
+    seed: int = 0,
+) -> list[PValueAtSize]:
+    """How the verdict sharpens with the size of the suspect set: Welch p-values of random subsets of it.
+
+    Each draw orders the suspect units at random and tests the first n of them, for every n in `sizes`, against all
+    held-out units. Subsets of one set overlap: at sizes close to the whole the spread is smaller than that of fresh
+    sets, and at the whole there is none.
+
+    Args:
+        suspect_score, heldout_score, suspect_group, heldout_group: As in `welch_verdict`.
+        sizes: Numbers of suspect units (groups where given), each from 2 to all of them.
+        alpha: Level of the power.
+        num_draws: Random subsets per size.
+        seed: Of the draws.
+
+    Returns:
+        One entry per size, in the order given. O(num_draws * suspect units).
+
+    Raises:
+        UserError: as `welch_verdict`; a size out of range; held-out scores that are constant.
+    """
+    check_share("alpha", alpha)
+    suspect, heldout = _both_units(suspect_score, heldout_score, suspect_group, heldout_group)
+    for wanted in sizes:
+        if not 2 <= wanted <= len(suspect):
+            raise UserError(f"set size {wanted}: choose sizes from 2 to {len(suspect)}, the size of the suspect set.")
+    if _is_constant(heldout):
+        raise UserError("held-out scores are constant: without any spread there is nothing to test.")
+    generator = np.random.default_rng(derive_seed("set size", seed))
+    size = np.asarray(sizes, dtype=np.int64)
+    # Around the mean, so that sums of squares lose no digits to a large common level.
+    centred = suspect - suspect.mean()
+    total, squares = np.empty((num_draws, len(size))), np.empty((num_draws, len(size)))
+    for index in range(num_draws):
+        ordered = generator.permutation(centred)
+        total[index], squares[index] = ordered.cumsum()[size - 1], (ordered**2).cumsum()[size - 1]
+    variance = np.maximum(squares - total**2 / size, 0.0) / (size - 1)
+    difference = total / size + (suspect.mean() - heldout.mean())
+    ratio, freedom, _ = _welch(difference, variance, size, heldout.var(ddof=1), len(heldout))
+    p_value = stats.t.sf(ratio, freedom)
+    low, median, high = np.quantile(p_value, [0.1, 0.5, 0.9], axis=0)
+    power = (p_value < alpha).mean(axis=0)
+    columns = zip(size.tolist(), median.tolist(), low.tolist(), high.tolist(), power.tolist())
+    return [PValueAtSize(*column) for column in columns]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that hold for all tests together (Holm, Scandinavian Journal of Statistics 1979).
+
+    With p_(1) <= ... <= p_(m): `adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j))`. Rejecting where it is at most
+    alpha errs in even one true null hypothesis with probability <= alpha, however the tests depend on each other.
+
+    Args:
+        p_values: One per test, in [0, 1].
+
+    Returns:
+        Adjusted p-values, in the order given.
+    """
+    p_value = np.asarray(p_values, dtype=np.float64)
+    if not ((p_value >= 0) & (p_value <= 1)).all():
+        raise ValueError(f"p-values must lie in [0, 1]: {list(p_values)}")
+    order = np.argsort(p_value)
+    adjusted = np.empty_like(p_value)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p_value), 0, -1) * p_value[order]))
+    return adjusted.tolist()
+
+
+def _welch(difference: Any, variance_s: Any, num_s: Any, variance_h: Any, num_h: Any) -> tuple[Any, Any, Any]:
+    """Statistic, degrees of freedom and standard deviation of the difference; numbers or arrays."""
+    share_s, share_h = variance_s / num_s, variance_h / num_h
+    deviation = np.sqrt(share_s + share_h)
+    freedom = (share_s + share_h) ** 2 / (share_s**2 / (num_s - 1) + share_h**2 / (num_h - 1))
+    return difference / deviation, freedom, deviation
+
+
+def _both_units(
+    suspect_score: Tensor, heldout_score: Tensor, suspect_group: Tensor | None, heldout_group: Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if suspect_group is not None and heldout_group is not None:
+        shared = np.intersect1d(np.asarray(suspect_group), np.asarray(heldout_group))
+        if shared.size:
+            raise UserError(f"group {shared[0]} has suspect and held-out samples: split the data by group.")
+    return _units("suspect", suspect_score, suspect_group), _units("held-out", heldout_score, heldout_group)
+
+
+def _units(side: str, score: Tensor, group: Tensor | None) -> np.ndarray:
+    """The independent numbers of one side: scores, or their means by group."""
+    value = np.asarray(score.detach().cpu(), dtype=np.float64)
+    if value.ndim != 1:
+        raise ValueError(f"{side} scores must be one row (samples,), not {value.shape}")
+    if not np.isfinite(value).all():
+        place = int(np.flatnonzero(~np.isfinite(value))[0])
+        raise UserError(
+            f"membership score of {side} sample {place} is {value[place]}: take the sample out, or mend the attack."
+        )
+    name = "samples"
+    if group is not None:
+        if len(group) != len(value):
+            raise UserError(f"{len(group)} group labels for {len(value)} {side} samples: pass one label per sample.")
+        unit = np.unique(np.asarray(group), return_inverse=True)[1]
+        value, name = np.bincount(unit, weights=value) / np.bincount(unit), "groups"
+    if len(value) < 2:
+        raise UserError(f"{len(value)} {side} {name}: a test needs at least 2 on each side.")
+    return value
+
+
+def _is_constant(value: np.ndarray) -> bool:
+    # Means of groups of one constant differ in their last digits.
+    return bool(np.ptp(value) <= 1e-13 * np.abs(value).max())

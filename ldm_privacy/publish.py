@@ -1,0 +1,111 @@
+"""From an audit to its evidence on disk: what train.py does at the end and evaluate.py does for a checkpoint."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ldm_privacy import __version__
+from ldm_privacy.assemble import Experiment, Progress
+from ldm_privacy.config import Composed, compose_stored
+from ldm_privacy.evidence import NUM_STEPS, Evidence, gather_evidence
+from ldm_privacy.measure import Evaluation, evaluate_checkpoint
+from ldm_privacy.report.evidence_page import Protocol
+from ldm_privacy.report.folder import evidence_figures, write_evaluation
+from ldm_privacy.report.tables import INTERVAL_NOTE
+from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
+
+LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
+
+
+def publish(
+    experiment: Experiment,
+    composed: Composed,
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    checkpoint: Path,
+    epoch: int,
+    curves: Mapping[str, Figure] | None = None,
+    onsets: Sequence[str] = (),
+) -> tuple[Evidence, dict[str, Figure]]:
+    """Gather the evidence of an audit and write its folder; returns the evidence and every figure by name.
+
+    Args:
+        experiment, composed: Of the run.
+        evaluation: The audit.
+        folder: See `write_evaluation`.
+        checkpoint: What was audited.
+        epoch: Finished epochs of it.
+        curves: Figures of the training, where its curves are known.
+        onsets: A sentence for each onset.
+    """
+    config, split = experiment.config, experiment.data.split
+    images = experiment.data.images
+    with experiment.progress("Controls and evidence", NUM_STEPS) as done:
+        evidence = gather_evidence(
+            evaluation.report,
+            experiment.onset_key,
+            evaluation.samples,
+            evaluation.reconstruction,
+            images,
+            seed=config.seed,
+            progress=done,
+        )
+    figures = {**(curves or {}), **evidence_figures(evidence, evaluation.samples, experiment.masks(), images)}
+    source, estimator = config.data.source, config.geometry.influence
+    facts = {
+        "checkpoint": str(checkpoint),
+        "data": f"{source.name} {source.arguments or ''}".strip(),
+        "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
+        "split": f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public",
+        "split hash": split.hash,
+        "identical images": str(experiment.data.duplicates),
+        "halves": "a hash of the sample index; whole groups together",
+        "seed": f"{config.seed}, of the split {experiment.split_seed}",
+        "latents": evaluation.normalisation,
+        "autoencoder": f"trained on {config.autoencoder.train_on}" if config.autoencoder.max_epochs else "not trained here",
+        "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
+        "timesteps": ", ".join(map(str, config.audit.timesteps)),
+        "bootstrap": f"{config.audit.num_bootstrap} resamples",
+        "device": f"{experiment.device}, audit in {config.audit.precision}",
+        "python": platform.python_version(),
+        "version": __version__,
+        **{library: version(library) for library in LIBRARIES},
+    }
+    name = checkpoint.parent.parent.name or checkpoint.stem
+    commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")
+    protocol = Protocol(name, epoch, facts, commands, composed.to_yaml())
+    stored: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "epoch": epoch,
+        "version": __version__,
+        "split_hash": split.hash,
+        "config": composed.tree,
+        "note": INTERVAL_NOTE,
+    }
+    write_evaluation(folder, evidence, protocol, figures, images, facts=stored, onsets=onsets)
+    return evidence, figures
+
+
+def evaluate(
+    path: Path, overrides: Sequence[str], progress: Progress, folder: Path | None
+) -> tuple[Experiment, Evidence, int, Path]:
+    """Audit one checkpoint and publish it; returns its experiment, the evidence, its epoch and the folder written.
+
+    Raises:
+        UserError: The checkpoint can't be read, or its data are not there or others.
+    """
+    checkpoint = load_checkpoint(path)
+    composed = compose_stored(checkpoint[RECORD]["config"], overrides)
+    experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
+    evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=path.parent.parent / "influence")
+    epoch = epochs_in(checkpoint)
+    if folder is None:
+        suffix = "" if path.stem == "last" else f"-{path.stem}"
+        folder = path.parent.parent / f"evaluation{suffix}"
+    evidence, _ = publish(experiment, composed, evaluation, folder, checkpoint=path, epoch=epoch)
+    return experiment, evidence, epoch, folder

@@ -1,0 +1,45 @@
+"""What a device does with float32, and its memory running out, told in one line that names what to lower."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ldm_privacy.errors import UserError
+
+_SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let CUDA round the factors of float32 products and convolutions to TensorFloat-32, or not; for the whole process."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is a device's or the machine's refusal of memory."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def explain_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn an out-of-memory error inside into a UserError of one line.
+
+    Args:
+        advice: Called then: where it happened and what to lower, after "out of memory ".
+
+    Raises:
+        UserError: From the out-of-memory error; every other error passes.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory {advice()}") from error

@@ -1,0 +1,87 @@
+"""An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ldm_privacy.evidence import Evidence
+from ldm_privacy.metrics import roc_curve
+from ldm_privacy.types import Image
+
+MAX_ROC_POINTS = 200
+NUM_EXPOSED = 32
+
+
+def log_evaluation(
+    logger: WandbLogger | None,
+    evidence: Evidence,
+    figures: Mapping[str, Figure],
+    folder: Path,
+    images: Callable[[Tensor], Image],
+    *,
+    epoch: int,
+) -> None:
+    """Log the audit's table, the most exposed members with their images, the ROC of the primary key, figures and files.
+
+    Args:
+        logger: None does nothing.
+        evidence: Of the audit.
+        figures: By name; logged as the PNG files that lie in `folder`/figures.
+        folder: What `write_evaluation` wrote; scores.parquet, exposed.csv, metrics.json and report.html become an artifact.
+        images: Sample indices -> images.
+        epoch: Finished epochs.
+    """
+    if logger is None:
+        return
+    run, report = logger.experiment, evidence.report
+    rows = [
+        [
+            row.key.attack,
+            row.key.mask,
+            row.keep_fraction,
+            -1 if row.timestep is None else row.timestep,
+            *_numbers(row.metrics.auroc),
+            *_numbers(row.metrics.tpr_at_1fpr),
+            row.metrics.asr.value,
+            row.oracle_auroc,
+            evidence.permuted[row.key].band.p_value,
+        ]
+        for row in report.rows
+    ]
+    columns = ["attack", "mask", "kept", "timestep", "auroc", "auroc_lower", "auroc_upper"]
+    columns += ["tpr_at_1fpr", "tpr_lower", "tpr_upper", "asr (optimistic)", "oracle_auroc", "permutation_p"]
+    exposure = evidence.exposure
+    index = exposure.sample_index[:NUM_EXPOSED]
+    exposed = [
+        [place + 1, int(index[place]), wandb.Image(_pixels(image)), float(exposure.score[place]), float(exposure.fpr[place])]
+        for place, image in enumerate(images(index))
+    ]
+    fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
+    step = max(1, len(fpr) // MAX_ROC_POINTS)
+    points = wandb.Table(["fpr", "tpr"], list(zip(fpr[::step].tolist(), tpr[::step].tolist())))
+    run.log(
+        {
+            "evaluation/attacks": wandb.Table(columns, rows),
+            "evaluation/exposed": wandb.Table(["rank", "sample_index", "image", "score", "fpr"], exposed),
+            "evaluation/roc": wandb.plot.line(points, "fpr", "tpr", title=f"ROC of {evidence.key}"),
+            "evaluation/report": wandb.Html(str(folder / "report.html")),
+            **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in figures},
+            "epoch": epoch,
+        }
+    )
+    artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": epoch})
+    for name in ("scores.parquet", "exposed.csv", "metrics.json", "report.html"):
+        artifact.add_file(str(folder / name))
+    run.log_artifact(artifact)
+
+
+def _numbers(estimate: object) -> list[float]:
+    return [getattr(estimate, name) for name in ("value", "lower", "upper")]
+
+
+def _pixels(image: Tensor) -> object:
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()

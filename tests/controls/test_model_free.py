@@ -1,0 +1,227 @@
+"""The model-free control: quiet without a leak, loud with one, valid intervals, right folds."""
+
+import importlib
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import binom
+
+from ldm_privacy.controls import ImageFeatures, image_features, model_free_control
+from ldm_privacy.errors import UserError
+
+module = importlib.import_module("ldm_privacy.controls.model_free")
+
+
+def features(samples, columns=4, seed=0, group=1):
+    """Normal features; samples of a group share half of their variance."""
+    generator = np.random.default_rng(seed)
+    own = generator.standard_normal((samples, columns))
+    shared = generator.standard_normal((-(-samples // group), columns)).repeat(group, axis=0)[:samples]
+    value = own if group == 1 else (own + shared) / 2**0.5
+    return ImageFeatures(torch.from_numpy(value).float(), tuple(f"feature {place}" for place in range(columns)))
+
+
+def random_labels(samples, seed, group=1):
+    units = samples // group
+    return (torch.randperm(units, generator=torch.Generator().manual_seed(seed)) < units // 2).repeat_interleave(group)
+
+
+def leaking(samples=300, gap=1.0, seed=0):
+    """Members have feature 2 larger by `gap` standard deviations."""
+    given, is_member = features(samples, seed=seed), random_labels(samples, seed)
+    given.value[is_member, 2] += gap
+    return given, is_member
+
+
+class MeanDifference:
+    """The quickest linear classifier: towards the members' mean."""
+
+    def fit(self, value, member):
+        self.direction = value[member].mean(axis=0) - value[~member].mean(axis=0)
+        return self
+
+    def decision_function(self, value):
+        return value @ self.direction
+
+
+@pytest.mark.parametrize(("group", "repetitions"), [(1, 500), (4, 60)])
+def test_without_a_leak_the_mean_is_one_half_and_false_alarms_are_as_rare_as_stated(monkeypatch, group, repetitions):
+    monkeypatch.setattr(module, "CLASSIFIERS", ("mean",))
+    monkeypatch.setattr(module, "_classifier", lambda name: MeanDifference())
+    areas, alarms = [], 0
+    labels = torch.arange(120) // group if group > 1 else None
+    for seed in range(repetitions):
+        is_member = random_labels(120, seed, group)
+        control = model_free_control(features(120, 30, seed, group), is_member, group=labels, seed=seed)
+        areas.append(control.auroc["mean"].value)
+        alarms += control.leaks
+    assert abs(np.mean(areas) - 0.5) < 5 * np.std(areas) / repetitions**0.5
+    # At the rate stated, more alarms than this have probability 1e-5.
+    assert alarms <= binom.isf(1e-5, repetitions, 0.025)
+
+
+def test_without_a_leak_both_classifiers_are_quiet():
+    areas = {name: [] for name in module.CLASSIFIERS}
+    for seed in range(8):
+        control = model_free_control(features(200, 6, seed), random_labels(200, seed), seed=seed)
+        for name, estimate in control.auroc.items():
+            areas[name].append(estimate.value)
+            assert estimate.lower < estimate.value < estimate.upper
+    # One AUROC of 100 + 100 has variance 201 / (12 * 100^2) without a leak; a cross-fitted one twice that.
+    for values in areas.values():
+        assert abs(np.mean(values) - 0.5) < 5 * (2 * 201 / (12 * 100**2) / len(values)) ** 0.5
+
+
+def test_a_leak_is_found_with_its_cause():
+    given, is_member = leaking()
+    control = model_free_control(given, is_member)
+    assert control.leaks
+    assert control.deciding_features[0] == "feature 2"
+    assert "The split leaks" in control.sentence
+    assert "feature 2" in control.sentence
+    # Two normals one standard deviation apart have AUROC Phi(1 / sqrt 2) = 0.760 for the best classifier.
+    assert control.auroc["logistic"].lower < 0.760 < control.auroc["logistic"].upper
+
+
+def test_boosting_finds_what_no_line_separates():
+    given, is_member = leaking(gap=0.0)
+    given.value[is_member, 1] *= 3
+    control = model_free_control(given, is_member)
+    assert control.auroc["boosting"].lower > 0.6 > control.auroc["logistic"].value
+    assert control.leaks
+    assert "(boosting)" in control.sentence
+
+
+def test_no_leak_is_said_in_words():
+    control = model_free_control(features(200), random_labels(200, 1))
+    assert not control.leaks
+    assert control.sentence.startswith("No leak of the split found")
+    for estimate in control.auroc.values():
+        assert str(estimate) in control.sentence
+
+
+def test_interval_is_twice_delongs_variance_of_the_fold_average():
+    """The plain double loop over pairs, per fold."""
+    generator = np.random.default_rng(0)
+    member = np.arange(60) < 24
+    score = np.round(generator.standard_normal(60) + member, 1)
+    folds = [np.arange(60) % 3 == fold for fold in range(3)]
+    areas, weights, variances = [], [], []
+    for test in folds:
+        x, y = score[test & member], score[test & ~member]
+        wins = (x[:, None] > y) + (x[:, None] == y) / 2
+        areas.append(wins.mean())
+        weights.append(len(x) * len(y) / (len(x) + len(y)))
+        variances.append(wins.mean(axis=1).var(ddof=1) / len(x) + wins.mean(axis=0).var(ddof=1) / len(y))
+    weights = np.array(weights) / np.sum(weights)
+    value, variance = weights @ areas, 2 * weights**2 @ variances
+    estimate = module._cross_fitted_auroc(score, member, np.arange(60), folds, 0.95)
+    assert estimate.value == pytest.approx(value, abs=1e-12)
+    for bound, sign in ((estimate.lower, -1), (estimate.upper, 1)):
+        moved = np.log(bound / (1 - bound)) - np.log(value / (1 - value))
+        assert moved == pytest.approx(sign * 1.959963985 * variance**0.5 / (value * (1 - value)), rel=1e-8)
+
+
+def test_repeating_each_sample_in_a_group_changes_no_interval():
+    member, score = np.arange(60) < 24, np.random.default_rng(1).standard_normal(60)
+    folds = [np.arange(60) % 3 == fold for fold in range(3)]
+    single = module._cross_fitted_auroc(score, member, np.arange(60), folds, 0.95)
+    many = module._cross_fitted_auroc(
+        score.repeat(5), member.repeat(5), np.arange(60).repeat(5), [fold.repeat(5) for fold in folds], 0.95
+    )
+    alone = module._cross_fitted_auroc(
+        score.repeat(5), member.repeat(5), np.arange(300), [fold.repeat(5) for fold in folds], 0.95
+    )
+    assert (many.lower, many.upper) == pytest.approx((single.lower, single.upper), abs=1e-12)
+    assert alone.upper - alone.lower < 0.6 * (many.upper - many.lower)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_sample_is_scored_by_a_classifier_that_saw_its_group(monkeypatch, grouped):
+    seen = []
+
+    class Spy:
+        def fit(self, value, member):
+            self.trained = set(value[:, 0].tolist())
+            return self
+
+        def decision_function(self, value):
+            seen.append((self.trained, set(value[:, 0].tolist())))
+            return value[:, 1]
+
+    monkeypatch.setattr(module, "CLASSIFIERS", ("spy",))
+    monkeypatch.setattr(module, "_classifier", lambda name: Spy())
+    group = torch.arange(120) // 3
+    given = features(120)
+    given.value[:, 0] = (group if grouped else torch.arange(120)).float()
+    control = model_free_control(given, random_labels(120, 0, 3), group=group if grouped else None)
+    assert len(seen) == 5
+    assert all(not trained & tested for trained, tested in seen)
+    assert sorted(name for _, tested in seen for name in tested) == sorted(set(given.value[:, 0].tolist()))
+    assert ((control.score["spy"] > 0) & (control.score["spy"] < 1)).all()
+
+
+def test_many_samples_are_thinned_per_side_and_named_by_row():
+    given, is_member = leaking(600)
+    control = model_free_control(given, is_member, max_samples=100)
+    assert is_member[control.row].sum() == 100
+    assert (~is_member[control.row]).sum() == 100
+    assert (control.row.diff() > 0).all()
+    assert all(len(score) == 200 for score in control.score.values())
+    assert not torch.equal(control.row, model_free_control(given, is_member, max_samples=100, seed=1).row)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    given, is_member = leaking(200)
+    first, again = (model_free_control(given, is_member, seed=3) for _ in range(2))
+    assert first.auroc == again.auroc
+    assert first.sentence == again.sentence
+    assert all(torch.equal(first.score[name], again.score[name]) for name in first.score)
+
+
+def test_perfectly_separated_and_constant_features():
+    given, is_member = leaking(200, gap=50.0)
+    for estimate in model_free_control(given, is_member).auroc.values():
+        assert (estimate.value, estimate.upper) == (1.0, 1.0)
+        assert 0.9 < estimate.lower < 1
+    flat = ImageFeatures(torch.ones(100, 3), ("a", "b", "c"))
+    control = model_free_control(flat, random_labels(100, 0))
+    assert not control.leaks
+    assert control.deciding_features == ()
+    for estimate in control.auroc.values():
+        assert estimate.lower < 0.5 == estimate.value < estimate.upper
+
+
+def test_bad_input():
+    given, is_member = features(40), torch.arange(40) < 20
+    with pytest.raises(UserError, match="no held-out"):
+        model_free_control(given, torch.ones(40, dtype=torch.bool))
+    with pytest.raises(UserError, match="10 members for num_folds=5, there are 9"):
+        model_free_control(given, torch.arange(40) < 9)
+    with pytest.raises(UserError, match="10 groups of members for num_folds=5, there are 5"):
+        model_free_control(given, is_member, group=torch.arange(40) // 4)
+    with pytest.raises(UserError, match="group 0 has members and held-out"):
+        model_free_control(given, is_member, group=torch.arange(40) % 20)
+    with pytest.raises(UserError, match="40 rows of features for 30"):
+        model_free_control(given, is_member[:30])
+    with pytest.raises(UserError, match="20 group labels for 40"):
+        model_free_control(given, is_member, group=torch.arange(20))
+    with pytest.raises(UserError, match="num_folds"):
+        model_free_control(given, is_member, num_folds=1)
+    with pytest.raises(UserError, match="confidence"):
+        model_free_control(given, is_member, confidence=1.0)
+
+
+def test_brightened_cifar_members_are_caught_and_untouched_ones_are_not(shared_file):
+    column = pq.read_table(shared_file("data/cifar10/test-00000-of-00001.parquet"), columns=["img"])["img"]
+    cells = column.slice(0, 300).to_pylist()
+    pixels = torch.tensor(np.stack([np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in cells])).permute(0, 3, 1, 2)
+    is_member = torch.arange(300) % 2 == 0
+    for levels, leaks in ((0, False), (8, True)):
+        changed = torch.where(is_member[:, None, None, None], (pixels.int() + levels).clamp(max=255), pixels.int())
+        control = model_free_control(image_features(changed.float() / 127.5 - 1), is_member)
+        assert control.leaks is leaks, control.sentence
