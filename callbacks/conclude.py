@@ -15,9 +15,7 @@ from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.wandb_evaluation import log_evaluation
 
 
-def conclude(
-    experiment: Experiment, composed: Composed, run: RunFolder, trained: Trained, wandb: WandbLogger | None
-) -> None:
+def conclude(experiment: Experiment, composed: Composed, run: RunFolder, trained: Trained, wandb: WandbLogger | None) -> None:
     """Print the last audit and the onsets; gather and publish its evidence, unless `trainer.figures` is off.
 
     A run that was finished before is audited again from its checkpoint.

@@ -95,6 +95,7 @@ class MemorizedGenerations(Callback):
         # Inside the batch hooks the averaged weights are in the network; the first batch is as good as any.
         module = cast(DenoiserModule, pl_module)
         if self._found is None and self.is_due(finished_epochs(module), trainer.max_epochs):
+            self.describe("Generating images")
             generated = self.generate(
                 module.predictor, progress=lambda done: self.describe(f"Generating images, {done:,} done")
             )

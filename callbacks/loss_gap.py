@@ -46,7 +46,7 @@ class LossGap(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._parts.append((batch.sample_index.cpu(), batch.is_member.cpu(), outputs.double().cpu()))
+        self._parts.append((batch.sample_index.cpu(), batch.is_member.cpu(), outputs.cpu().double()))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = finished_epochs(cast(DenoiserModule, pl_module))

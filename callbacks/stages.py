@@ -47,6 +47,7 @@ from ldm_privacy.training.device import explain_out_of_memory
 from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.sampling import generate_images
+from ldm_privacy.training.score_history import ScoreHistory
 from ldm_privacy.training.stepwise import StepwiseModule
 from ldm_privacy.types import AuditBatch, Image
 
@@ -130,13 +131,14 @@ class Stages:
         audited, geometry = samples.batch, samples.geometry
         shape = tuple(audited.latent.shape[1:])
         console.print(f"Latents {shape}, normalisation: {space.normalisation}.", highlight=False, markup=False)
-        bar = ProgressBar("denoiser", console)
+        bar, history = ProgressBar("denoiser", console), ScoreHistory(run.scores)
 
         def on_report(report: AuditReport, epoch: int) -> None:
             if epoch == 0:
                 bar.say(audit_legend(report))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
             self._log({**quartile_series(report, geometry), **report.data.coefficients}, epoch)
+            history.write(epoch, report.data.sample_index, report.scores_at(experiment.onset_key))
 
         def draw(report: AuditReport, epoch: int) -> dict[str, Figure]:
             if not config.trainer.figures:

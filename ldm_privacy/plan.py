@@ -35,6 +35,11 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> in
         table.add_row(f"influence, {probes} probes", "decoder, backward", f"{audited * probes:,}")
     table.add_row("stage 2", "denoiser", f"{3 * sizes['members'] * config.trainer.max_epochs:,}")
     table.add_row(f"{num_audits} audits of {audited} samples", "denoiser", f"{num_audits * audited * per_sample:,}")
+    if (cadence := config.audit.generations.every_n_epochs) is not None:
+        last, count, steps = config.trainer.max_epochs, config.audit.generations.num_images, config.audit.generations.num_steps
+        epochs = [*range(config.audit.every_n_epochs, last, config.audit.every_n_epochs), last]
+        looks = {last, *(next(epoch for epoch in epochs if epoch >= due) for due in range(cadence, last + 1, cadence))}
+        table.add_row(f"{len(looks)} looks at {count:,} generations", "denoiser", f"{len(looks) * count * steps:,}")
     console.print(table)
     console.print(
         f"Autoencoder {num_parameters(autoencoder):,} parameters; denoiser {num_parameters(network):,} parameters; "

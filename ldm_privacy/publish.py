@@ -17,6 +17,7 @@ from ldm_privacy.report.evidence_page import Protocol
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
+from ldm_privacy.training.score_history import ScoreHistory
 
 LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
 
@@ -52,6 +53,7 @@ def publish(
             evaluation.samples,
             evaluation.reconstruction,
             images,
+            history=ScoreHistory(checkpoint.parent.parent / "scores").read(until=epoch - 1),
             seed=config.seed,
             progress=done,
         )

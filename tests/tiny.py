@@ -23,6 +23,7 @@ TINY = [
     "geometry.distortion_power_iterations=0",
     "geometry.distortion_max_samples=20",
     "audit.num_bootstrap=50",
+    "audit.generations.every_n_epochs=null",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=4",
     "trainer.figures=false",

@@ -10,7 +10,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import Image
 
 SIDE = 16
-THRESHOLD = 0.98
+THRESHOLD = 0.95
 _QUERIES_AT_ONCE = 1024
 _BASE_AT_ONCE = 8192
 
@@ -55,10 +55,10 @@ class NearDuplicates:
 
 
 def thumbnail_features(images: Image) -> Tensor:
-    """Pixels average-pooled to at most 16x16, less the image's mean, divided by the norm.
+    """Pixels average-pooled to at most 16x16, less each channel's mean, divided by the norm.
 
-    A change of brightness or contrast (without clipping) changes nothing, a small edit or shift changes little. An image of
-    one colour has all zeros: it is similar to nothing.
+    A change of brightness, white balance or contrast (without clipping) changes nothing, a small edit or shift changes
+    little. An image of one colour has all zeros: it is similar to nothing. Each image's features depend on it alone.
 
     Args:
         images: (samples, channels, height, width).
@@ -67,11 +67,11 @@ def thumbnail_features(images: Image) -> Tensor:
         (samples, channels * min(16, height) * min(16, width)) float32, norm 1 or 0. No randomness, no network passes.
     """
     pooled = functional.adaptive_avg_pool2d(images.float(), (min(SIDE, images.shape[2]), min(SIDE, images.shape[3])))
-    flat = pooled.flatten(1)
+    # Each channel's own mean: with one mean for all, any two blue skies would be alike.
+    flat = (pooled - pooled.mean(dim=(2, 3), keepdim=True)).flatten(1)
     # The floor is a hundredth of a grey level per pixel: below it there is only rounding.
-    centred = flat - flat.mean(dim=1, keepdim=True)
-    norm = centred.norm(dim=1, keepdim=True)
-    return torch.where(norm <= 1e-4 * flat.shape[1] ** 0.5, 0.0, centred / norm)
+    norm = flat.norm(dim=1, keepdim=True)
+    return torch.where(norm <= 1e-4 * flat.shape[1] ** 0.5, 0.0, flat / norm)
 
 
 def nearest(query: Tensor, base: Tensor, *, exclude_same: bool = False) -> tuple[Tensor, Tensor]:
@@ -110,34 +110,39 @@ def nearest(query: Tensor, base: Tensor, *, exclude_same: bool = False) -> tuple
     return torch.cat(rows), torch.cat(similarities)
 
 
-def near_duplicates(images: Image, is_member: Tensor, sample_index: Tensor, *, threshold: float = THRESHOLD) -> NearDuplicates:
+def near_duplicates(
+    thumbnails: Tensor, is_member: Tensor, sample_index: Tensor, *, threshold: float = THRESHOLD
+) -> NearDuplicates:
     """The nearest member of every held-out image, and how many are nearer than a threshold.
 
     Beside it: how many members have such a neighbour among the other members, which is what a random split of these images
-    has across the sides as well. Copies raise attacks' false positives; many more across than within mean that the
-    split was not drawn at random.
+    has across the sides as well. An attack takes held-out images with a near-duplicate for members, rightly in a sense; many
+    more across than within mean that the split was not drawn at random.
+
+    The threshold: among 12,500 + 12,500 random CIFAR-10 training images, 46 held-out ones have a member at 0.95 or more (47
+    members another member), 5 at 0.98 and 212 at 0.90. Looked at, those from 0.98 up are all the same picture (recoloured,
+    shifted), of those between 0.95 and 0.98 about five in six are; below, the false ones grow (horizons, letterboxes).
 
     Args:
-        images: (samples, channels, height, width), both sides.
+        thumbnails: `thumbnail_features` of all images, (samples, features).
         is_member: (samples,) bool.
         sample_index: (samples,) int64, for the pairs.
         threshold: Cosine similarity in (0, 1].
 
     Returns:
-        The record. No randomness, no network passes; 25,000 + 25,000 RGB images: XX s on one core.
+        The record. No randomness, no network passes; the search is quadratic: 9 s for 12,500 + 12,500 images of 768 features
+        on one core.
 
     Raises:
         UserError: The threshold is outside (0, 1]; no held-out image or fewer than two members; a non-finite image.
     """
     if not 0 < threshold <= 1:
         raise UserError(f"threshold is {threshold}: choose a cosine similarity in (0, 1], such as {THRESHOLD}.")
-    features = torch.cat([thumbnail_features(chunk) for chunk in images.split(_BASE_AT_ONCE)])
-    finite = features.isfinite().all(dim=1)
+    finite = thumbnails.isfinite().all(dim=1)
     if not finite.all():
-        raise UserError(
-            f"the image of sample {int(sample_index[~finite][0])} is not finite; mend it or take it out of the data."
-        )
-    member, heldout = features[is_member], features[~is_member]
+        sample = int(sample_index[~finite][0])
+        raise UserError(f"the image of sample {sample} is not finite; mend it or take it out of the data.")
+    member, heldout = thumbnails[is_member], thumbnails[~is_member]
     if len(member) < 2 or len(heldout) < 1:
         raise UserError(f"{len(member)} members and {len(heldout)} held-out images: near-duplicates need 2 and 1.")
     row, similarity = nearest(heldout, member)

@@ -74,8 +74,10 @@ def compare(
                 f"{name} is of another split than {first_name} (split {file.split_hash[:12]}, not {first.split_hash[:12]}): "
                 "their samples can't be compared. Train with the same data.seed, data.index_file and counts."
             )
-    settings = {"confidence": confidence, "num_bootstrap": num_bootstrap, "seed": seed}
-    reports = {name: report_of(file.data, **settings) for name, file in files.items()}
+    reports = {
+        name: report_of(file.data, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
+        for name, file in files.items()
+    }
     keys = [row.key for row in reports[first_name].rows if all(row.key in file.data.scores for file in files.values())]
     if not keys:
         raise UserError("the audits have no attack and mask in common: audit them with the same audit.attacks and audit.masks.")

@@ -1,11 +1,12 @@
 """Which images are exposed: members by their membership score, and how well attacks agree on them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit import AuditReport
+from ldm_privacy.audit import AuditReport, SampleTable
 from ldm_privacy.metrics import rank_agreement
 from ldm_privacy.types import AuditKey, Estimate
 
@@ -56,3 +57,23 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estim
         for other in others
         if other is not None and other.attack != key.attack
     }
+
+
+def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, SampleTable]) -> dict[int, Estimate]:
+    """Spearman correlation of the members' scores at each earlier audit with those of `report`, on the members of both.
+
+    Near 0 while the denoiser knows nothing; how soon it rises says how early the images that end up exposed could be seen.
+
+    Args:
+        report: The last audit.
+        key: Attack and mask of all of them.
+        history: Epoch -> scores.
+    """
+    data, last = report.data, report.scores_at(key)
+    found = {}
+    for epoch, table in history.items():
+        shared = data.is_member & torch.isin(data.sample_index, table.sample_index)
+        earlier, now = table[data.sample_index[shared]], last[shared]
+        if len(now) >= 4 and earlier.min() < earlier.max() and now.min() < now.max():
+            found[epoch] = rank_agreement(earlier, now)
+    return found

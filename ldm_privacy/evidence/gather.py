@@ -1,7 +1,8 @@
 """Everything that stands behind a verdict: the audit, its controls, who is exposed, and what a whole set shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from ldm_privacy.controls import (
     thumbnail_features,
 )
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.exposure import Exposure, attack_agreement, exposure_of
+from ldm_privacy.evidence.exposure import Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
 from ldm_privacy.types import AuditKey, Estimate, Image
@@ -59,6 +60,7 @@ class Evidence:
         exposure: The members, most exposed first.
         neighbours: For the first `NUM_SHOWN` of them: the sample index of the nearest held-out image, and its similarity.
         agreement: Of the members' ranks with those of the other attacks.
+        by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
         dataset: Whether the members as a set stand out.
         distortion: Local distortion by sample, where it was computed.
     """
@@ -72,6 +74,7 @@ class Evidence:
     exposure: Exposure
     neighbours: tuple[Tensor, Tensor]
     agreement: dict[AuditKey, Estimate]
+    by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict
     distortion: SampleTable | None
 
@@ -83,6 +86,7 @@ def gather_evidence(
     reconstruction_error: Tensor,
     images: Callable[[Tensor], Image],
     *,
+    history: Mapping[int, SampleTable] | None = None,
     num_permutations: int = 200,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
@@ -95,6 +99,7 @@ def gather_evidence(
         samples: The audited samples, in ascending order of sample index.
         reconstruction_error: (samples,) of the autoencoder, in the same order.
         images: Sample indices -> images.
+        history: Scores under `key` at earlier audits, by epoch.
         num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
         progress: Called with the number of finished steps, `NUM_STEPS` in all.
 
@@ -138,6 +143,7 @@ def gather_evidence(
         exposure,
         neighbours,
         agreement,
+        epoch_agreement(report, key, history or {}),
         dataset,
         geometry.distortion,
     )
@@ -148,7 +154,7 @@ NUM_STEPS = 5
 
 def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVerdict:
     is_member, group = report.reported_membership, report.reported_group
-    groups = {} if group is None else {"suspect_group": group[is_member], "heldout_group": group[~is_member]}
+    groups: dict[str, Any] = {} if group is None else {"suspect_group": group[is_member], "heldout_group": group[~is_member]}
 
     def sides(row: AuditKey) -> tuple[Tensor, Tensor]:
         score = report.reported_scores(row)

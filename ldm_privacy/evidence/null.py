@@ -6,6 +6,7 @@ import torch
 
 from ldm_privacy.audit import TUNED, AuditReport
 from ldm_privacy.metrics import NullBand, null_band, permuted_auroc
+from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
 
 
@@ -47,7 +48,7 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
                     data.is_member[half],
                     num_permutations=num_permutations,
                     group=None if data.group is None else data.group[half],
-                    seed=2 * seed + offset,
+                    seed=derive_seed("permuted half", seed, offset),
                 )
             )
         calibration, reporting = areas

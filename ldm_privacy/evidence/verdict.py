@@ -36,11 +36,16 @@ def verdict_of(evidence: Evidence) -> Verdict:
     leaks = evidence.model_free is not None and evidence.model_free.leaks
     tone: Tone = "leak" if leaks else "exposed" if exposed else "safe" if area.upper < RULED_OUT else "unclear"
 
+    found = {
+        "leak": f"The split leaks: {key} has",
+        "exposed": f"Members are exposed: {key} tells them from held-out images with",
+        "safe": f"No exposure found: {key} has",
+        "unclear": f"Not decided: {key} has",
+    }[tone]
     who = (
-        f"{key} tells members from held-out images with AUROC {area.value:.3f} [{area.lower:.3f}, {area.upper:.3f}] "
-        f"({row.metrics.num_members} members, {row.metrics.num_heldout} held-out; .5 is guessing), and finds "
-        f"{rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:g} false positives "
-        f"({rates.fpr.value:.1%} in fact)."
+        f"{found} AUROC {area.value:.3f} [{area.lower:.3f}, {area.upper:.3f}] ({row.metrics.num_members} members, "
+        f"{row.metrics.num_heldout} held-out; .5 is guessing) and finds {rates.tpr.value:.1%} of the members at the threshold "
+        f"that was set for {tpr.target_fpr:.1%} false positives ({rates.fpr.value:.1%} in fact)."
     )
     band = evidence.permuted[key].band
     sure = (

@@ -5,6 +5,7 @@ from ldm_privacy.metrics.auroc import auroc, auroc_interval
 from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_difference
 from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
+from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
 from ldm_privacy.metrics.permutation import NullBand, null_band, permuted_auroc, permuted_labels
 from ldm_privacy.metrics.placements import placements
 from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
@@ -23,6 +24,7 @@ from ldm_privacy.metrics.tpr_at_threshold import RatesAtThreshold, tpr_at_thresh
 from ldm_privacy.metrics.welch import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
 
 __all__ = [
+    "GenerationCopies",
     "MembershipMetrics",
     "NullBand",
     "PValueAtSize",
@@ -42,6 +44,7 @@ __all__ = [
     "clopper_pearson",
     "holm",
     "membership_metrics",
+    "memorized_generations",
     "null_band",
     "p_value_by_set_size",
     "permuted_auroc",

@@ -247,7 +247,7 @@ def nearest_two(
         place = torch.cat([place, start + here], 1).gather(1, chosen)
         progress(start + len(chunk))
     candidate = sample_index.cpu()[place.cpu()]
-    rows = zip(flat.split(_QUERIES_AT_ONCE), candidate.split(_QUERIES_AT_ONCE))
+    rows = zip(flat.cpu().split(_QUERIES_AT_ONCE), candidate.split(_QUERIES_AT_ONCE))
     distance = torch.cat([_distances(each, images(index.flatten()), index.shape) for each, index in rows])
     distance, chosen = distance.topk(2, largest=False)
     return Neighbours(distance, candidate.gather(1, chosen))
@@ -274,5 +274,6 @@ def _cut(sample_index: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _distances(query: Tensor, reference: Image, shape: torch.Size) -> Tensor:
-    reference = reference.to(query.device).flatten(1).double().reshape(*shape, -1)
-    return (reference - query.double()[:, None]).square().sum(-1).sqrt().cpu()
+    # On the CPU: not every accelerator has float64.
+    reference = reference.cpu().flatten(1).double().reshape(*shape, -1)
+    return (reference - query.double()[:, None]).square().sum(-1).sqrt()

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import check_scores
 from ldm_privacy.metrics.checks import check_same_samples, check_share
 from ldm_privacy.metrics.resampling import SideResampler, side_resamplers
@@ -37,6 +38,10 @@ def loss_gap_rise(
         UserError: a class is missing, a loss is not finite, lengths differ, a group on both sides.
     """
     check_share("confidence", confidence)
+    for values in (loss, baseline_loss):
+        if not values.isfinite().all():
+            place = int((~values.isfinite()).nonzero()[0])
+            raise UserError(f"the denoising loss at place {place} is {float(values[place])}: lower denoiser.learning_rate.")
     loss, is_member = check_scores(loss, is_member)
     baseline_loss, _ = check_scores(baseline_loss, is_member)
     check_same_samples(loss, baseline_loss)

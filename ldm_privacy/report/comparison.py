@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.evidence import Comparison
-from ldm_privacy.report.page import DataTable, Page, Section, Verdict, write_page
+from ldm_privacy.report.blocks import DataTable, Verdict
+from ldm_privacy.report.page import Page, Section, write_page
 from ldm_privacy.report.tables import short, signed
 
 NOTE = (

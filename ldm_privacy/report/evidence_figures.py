@@ -51,8 +51,8 @@ def histogram_figure(report: AuditReport, keys: list[AuditKey]) -> Figure:
             ("held-out", ~report.reported_membership, PALETTE[0], "--"),
         ):
             weights = np.full(int(chosen.sum()), 1 / int(chosen.sum()))
-            settings = {"histtype": "step", "linewidth": 1.6, "linestyle": style, "color": colour, "label": name}
-            axis.hist(score[chosen].numpy(), bins, weights=weights, **settings)
+            share, _ = np.histogram(score[chosen].numpy(), bins, weights=weights)
+            axis.stairs(share, bins, linewidth=1.6, linestyle=style, color=colour, label=name)
         axis.set(title=str(key), xlabel="membership score", ylabel="share of samples")
         axis.legend(fontsize="small")
     return figure

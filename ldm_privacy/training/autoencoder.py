@@ -70,15 +70,21 @@ class AutoencoderModule(StepwiseModule):
         if self.flip:
             mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
-        reconstruction, kl = self._objective(self.autoencoder, image, self.reconstruction)
+        settings = self.autoencoder.config
+        factor = 2 ** (len(settings["block_out_channels"]) - 1)
+        shape = (len(image), settings["latent_channels"], image.shape[2] // factor, image.shape[3] // factor)
+        noise = torch.randn(shape, device=image.device)
+        reconstruction, kl = self._objective(self.autoencoder, image, noise, self.reconstruction)
         return {"loss": reconstruction + self.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
 
 
-def autoencoding_losses(autoencoder: AutoencoderKL, image: Image, reconstruction: Literal["l1", "l2"]) -> tuple[Tensor, Tensor]:
-    """Reconstruction error and mean KL of images, with one latent drawn from each posterior (torch's generator)."""
+def autoencoding_losses(
+    autoencoder: AutoencoderKL, image: Image, noise: Tensor, reconstruction: Literal["l1", "l2"]
+) -> tuple[Tensor, Tensor]:
+    """Mean reconstruction error and mean KL of images; the latent is mean + standard deviation * noise."""
     posterior = autoencoder.encode(image).latent_dist
     mean, log_variance = posterior.mean, posterior.logvar
-    latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    latent = mean + (0.5 * log_variance).exp() * noise
     error = autoencoder.decode(latent).sample - image
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return error.abs().mean() if reconstruction == "l1" else error.square().mean(), kl

@@ -19,6 +19,7 @@ class RunFolder:
         influence: Folder of the influence store.
         figures: Folder of pictures.
         evaluation: Folder of the last audit's evidence.
+        scores: Folder of every audit's scores under the primary attack.
     """
 
     def __init__(self, path: Path):
@@ -35,6 +36,7 @@ class RunFolder:
         self.influence = path / "influence"
         self.figures = path / "figures"
         self.evaluation = path / "evaluation"
+        self.scores = path / "scores"
 
     def write_config(self, text: str) -> None:
         """Write config.yaml, whole or not at all."""

@@ -51,8 +51,9 @@ class StepwiseModule(LightningModule):
     Subclasses implement `loss(indices) -> dict` with an entry "loss"; every entry is averaged over the epoch. Nothing in a
     step waits for the device, except a look at the loss every `LOOK_EVERY_N_STEPS` steps.
 
-    `compile_mode` and `channels_last` change speed and rounding alone: names and shapes in checkpoints stay the same, so a
-    run can go on with other settings of them. Only steps are compiled; audits and samples call the network as it is.
+    `compile_mode` and `channels_last` change speed and rounding (a compiled network also draws other dropout masks): names
+    and shapes in checkpoints stay the same, so a run can go on with other settings of them. Only steps are compiled; audits
+    and samples call the network as it is.
 
     Args:
         stage: "autoencoder" or "denoiser"; prefix of the series.

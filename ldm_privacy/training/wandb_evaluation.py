@@ -52,7 +52,7 @@ def log_evaluation(
         ]
         for row in report.rows
     ]
-    columns = ["attack", "mask", "kept", "timestep", "auroc", "auroc_lower", "auroc_upper"]
+    columns: list[str | int] = ["attack", "mask", "kept", "timestep", "auroc", "auroc_lower", "auroc_upper"]
     columns += ["tpr_at_1fpr", "tpr_lower", "tpr_upper", "asr (optimistic)", "oracle_auroc", "permutation_p"]
     exposure = evidence.exposure
     index = exposure.sample_index[:NUM_EXPOSED]

@@ -35,10 +35,10 @@ def test_nearest_is_the_full_table(monkeypatch, exclude_same):
     np.testing.assert_allclose(similarity.numpy(), table.max(axis=1), atol=1e-6)
 
 
-def test_features_do_not_see_brightness_and_contrast():
-    value = images()
+def test_features_do_not_see_brightness_white_balance_and_contrast():
+    value, cast = images(), torch.tensor([0.2, -0.1, 0.0])[:, None, None]
     assert thumbnail_features(value).shape == (60, 3 * 16 * 16)
-    torch.testing.assert_close(thumbnail_features(0.5 * value + 0.2), thumbnail_features(value), atol=1e-5, rtol=0)
+    torch.testing.assert_close(thumbnail_features(0.5 * value + cast), thumbnail_features(value), atol=1e-5, rtol=0)
     torch.testing.assert_close(thumbnail_features(value).norm(dim=1), torch.ones(60))
     assert thumbnail_features(images(5, 1, 8)).shape == (5, 64)
 
@@ -55,7 +55,7 @@ def test_planted_near_duplicates_are_found_and_only_they():
     value[50] = value[5].clone()
     value[50, :, 10:12, 10:12] += 0.2
     value[55] = value[6]
-    found = near_duplicates(value, sides(40, 60), index, threshold=0.98)
+    found = near_duplicates(thumbnail_features(value), sides(40, 60), index, threshold=0.98)
     assert {tuple(pair) for pair in found.pairs.tolist()} == {
         tuple(index[list(pair)].tolist()) for pair in ((3, 40), (5, 50), (6, 55))
     }
@@ -69,7 +69,7 @@ def test_planted_near_duplicates_are_found_and_only_they():
 def test_expected_count_comes_from_the_members_and_their_ratio():
     value = images(60)
     value[1], value[2] = value[0], value[0]
-    found = near_duplicates(value, sides(40, 60), torch.arange(60))
+    found = near_duplicates(thumbnail_features(value), sides(40, 60), torch.arange(60))
     assert (found.count, found.num_within_members, found.num_expected) == (0, 3, 1.5)
 
 
@@ -80,7 +80,7 @@ def test_under_a_random_split_the_count_is_the_expected_one():
     differences = []
     for seed in range(30):
         is_member = torch.randperm(1000, generator=torch.Generator().manual_seed(seed)) < 500
-        found = near_duplicates(value, is_member, torch.arange(1000))
+        found = near_duplicates(thumbnail_features(value), is_member, torch.arange(1000))
         differences.append(found.count - found.num_expected)
     error = np.std(differences, ddof=1) / len(differences) ** 0.5
     assert abs(np.mean(differences)) < 5 * error
@@ -90,8 +90,8 @@ def test_rows_may_come_in_any_order():
     value, index, is_member = images(60), torch.arange(60), sides(40, 60)
     value[41:45] = value[1:5]
     order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
-    found = near_duplicates(value, is_member, index)
-    shuffled = near_duplicates(value[order], is_member[order], index[order])
+    found = near_duplicates(thumbnail_features(value), is_member, index)
+    shuffled = near_duplicates(thumbnail_features(value[order]), is_member[order], index[order])
     assert sorted(found.pairs.tolist()) == sorted(shuffled.pairs.tolist()) == [[1, 41], [2, 42], [3, 43], [4, 44]]
 
 
@@ -99,13 +99,13 @@ def test_bad_input():
     value, index = images(10), torch.arange(10) + 100
     for threshold in (0.0, 1.1, float("nan")):
         with pytest.raises(UserError, match="threshold"):
-            near_duplicates(value, sides(5, 10), index, threshold=threshold)
+            near_duplicates(thumbnail_features(value), sides(5, 10), index, threshold=threshold)
     with pytest.raises(UserError, match="1 members and 9 held-out"):
-        near_duplicates(value, sides(1, 10), index)
+        near_duplicates(thumbnail_features(value), sides(1, 10), index)
     with pytest.raises(UserError, match="10 members and 0 held-out"):
-        near_duplicates(value, sides(10, 10), index)
+        near_duplicates(thumbnail_features(value), sides(10, 10), index)
     value[4, 0, 0, 0] = float("nan")
     with pytest.raises(UserError, match="sample 104"):
-        near_duplicates(value, sides(5, 10), index)
+        near_duplicates(thumbnail_features(value), sides(5, 10), index)
     with pytest.raises(UserError, match="1 images to search"):
         nearest(torch.ones(1, 3), torch.ones(1, 3), exclude_same=True)

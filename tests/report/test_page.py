@@ -18,9 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ldm_privacy.randomness import normal
-from ldm_privacy.report.figures import PALETTE, memorization_figure
-from ldm_privacy.report.geometry_figures import distortion_figure, influence_map_figure
-from ldm_privacy.report.page import (
+from ldm_privacy.report.blocks import (
     Bullets,
     Cell,
     Code,
@@ -29,16 +27,15 @@ from ldm_privacy.report.page import (
     ImageCards,
     KeyValues,
     Note,
-    Page,
     Paragraph,
     Picture,
-    Section,
     Subheading,
     Thumbnail,
     Verdict,
-    render,
-    write_page,
 )
+from ldm_privacy.report.figures import PALETTE, memorization_figure
+from ldm_privacy.report.geometry_figures import distortion_figure, influence_map_figure
+from ldm_privacy.report.page import Page, Section, render, write_page
 from ldm_privacy.report.svg import figure_svg
 from ldm_privacy.types import AuditKey
 

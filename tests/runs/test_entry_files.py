@@ -24,6 +24,7 @@ SMALL = [
     "audit.timesteps=[100]",
     "audit.attacks=[sima]",
     "audit.num_bootstrap=20",
+    "audit.generations.num_steps=2",
     "geometry.distortion_rank=2",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",

@@ -1,0 +1,117 @@
+"""Controls, exposed images and the verdict on the whole set, as blocks of an evaluation's page."""
+
+import io
+from collections.abc import Callable
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from ldm_privacy.evidence import Evidence
+from ldm_privacy.report.blocks import Block, Cell, DataTable, ImageCard, ImageCards, Note, Paragraph, Thumbnail
+from ldm_privacy.report.figures import image_grid
+from ldm_privacy.report.tables import short
+from ldm_privacy.types import Image
+
+
+def control_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tuple[Block, ...]:
+    rows: list[tuple[str | Cell, ...]] = []
+    for name, estimate in evidence.denoiser_free.items():
+        telling = not estimate.lower <= 0.5 <= estimate.upper
+        rows.append(("without the denoiser", name, Cell(short(estimate), tone="leak" if telling else "")))
+    model_free, duplicates = evidence.model_free, evidence.duplicates
+    for name, estimate in (model_free.auroc if model_free is not None else {}).items():
+        tone = "leak" if estimate.lower > 0.5 else ""
+        rows.append(("without any model", f"{name} on image features", Cell(short(estimate), tone="leak" if tone else "")))
+    blocks: list[Block] = [
+        DataTable(
+            ("control", "what it looks at", "AUROC"),
+            tuple(rows),
+            "What tells members from held-out without the denoiser, and without any model.",
+            numeric=(2,),
+            note="Over all audited samples. Below .5 tells as much as above it. Random, lowest and deviation masks are in the "
+            "table of attacks, permuted labels in its column.",
+        )
+    ]
+    if model_free is None:
+        blocks.append(Note("No model-free control", "There are too few samples on a side for cross-fitted classifiers."))
+    elif model_free.leaks:
+        blocks.append(Note("The split leaks", model_free.sentence, "leak"))
+    else:
+        blocks.append(Paragraph(model_free.sentence))
+    blocks.append(Paragraph(duplicates.sentence))
+    if duplicates.count:
+        cards = []
+        for (member, heldout), similarity in list(zip(duplicates.pairs.tolist(), duplicates.similarity.tolist()))[:6]:
+            pair = images(torch.tensor([member, heldout]))
+            thumbnails = _pair(pair, (f"member {member}", f"held-out {heldout}"))
+            cards.append(ImageCard(thumbnails, f"similarity {similarity:.3f}"))
+        blocks.append(ImageCards(tuple(cards), "The most similar pairs across the sides."))
+    return tuple(blocks)
+
+
+def exposure_lead(evidence: Evidence) -> str:
+    exposure = evidence.exposure
+    return (
+        f"Members by their score under {exposure.key}. {exposure.num_above_all} of {len(exposure.sample_index)} score above "
+        "every held-out sample. Beside each the held-out image that looks most like it: what draws a score may be the kind of "
+        "image."
+    )
+
+
+def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tuple[Block, ...]:
+    exposure = evidence.exposure
+    cards = []
+    for place, (heldout, similarity) in enumerate(zip(*(each.tolist() for each in evidence.neighbours))):
+        member = int(exposure.sample_index[place])
+        thumbnails = _pair(images(torch.tensor([member, heldout])), (f"member {member}", f"held-out {heldout}"))
+        fpr = float(exposure.fpr[place])
+        caption = f"rank {place + 1}, found at FPR {fpr:.3g}; similarity {similarity:.2f}"
+        cards.append(ImageCard(thumbnails, caption))
+    blocks: list[Block] = [ImageCards(tuple(cards), "The most exposed members, each beside its nearest held-out image.")]
+    if evidence.agreement:
+        blocks.append(
+            DataTable(
+                ("attack", f"rank correlation with {evidence.key}"),
+                tuple((str(key), short(estimate)) for key, estimate in evidence.agreement.items()),
+                "Whether attacks point at the same members (Spearman, members only).",
+                numeric=(1,),
+            )
+        )
+    if evidence.by_epoch:
+        rows = tuple((str(epoch), short(estimate)) for epoch, estimate in evidence.by_epoch.items())
+        caption = "How early they could be seen: rank correlation of each audit's member scores with those of this one."
+        blocks.append(DataTable(("epoch", "rank correlation"), rows, caption, numeric=(0, 1)))
+    blocks.append(Paragraph("exposed.csv beside this report lists every audited member with score, rank and FPR."))
+    return tuple(blocks)
+
+
+def dataset_blocks(evidence: Evidence) -> tuple[Block, ...]:
+    test = evidence.dataset.test
+    num_tests = len(evidence.dataset.adjusted)
+    found = sum(p <= 1 - evidence.report.confidence for p in evidence.dataset.adjusted.values())
+    enough = [point.size for point in evidence.dataset.by_size if point.power >= 0.9]
+    needed = f"From about {enough[0]} members on, nine sets in ten are told apart." if enough else "No size is enough for that."
+    return (
+        Paragraph(
+            f"As a set, the {test.num_suspect} reported members score {test.effect_size:.2f} standard deviations above the "
+            f"{test.num_heldout} held-out samples (one-sided Welch test of {evidence.key}, p = {test.p_value:.2g}). {needed}"
+        ),
+        Paragraph(
+            f"With all {num_tests} attacks and masks tested together (Holm), {found} stand out at "
+            f"{1 - evidence.report.confidence:.2g}. A small p-value says that the two sets differ, not why: read it with the "
+            "controls."
+        ),
+    )
+
+
+def _pair(images: Image, labels: tuple[str, str]) -> tuple[Thumbnail, ...]:
+    return tuple(
+        Thumbnail(_png(image), label, is_member=place == 0) for place, (image, label) in enumerate(zip(images, labels))
+    )
+
+
+def _png(image: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image_grid(image[None])).save(buffer, format="PNG")
+    return buffer.getvalue()

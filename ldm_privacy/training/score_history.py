@@ -1,0 +1,49 @@
+"""Scores of the primary attack at every audit: how early the images that end up exposed were already ranked first."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit import SampleTable
+from ldm_privacy.errors import UserError
+
+
+class ScoreHistory:
+    """A parquet file per audit, named by its epoch: sample_index and score of every audited sample.
+
+    Args:
+        folder: Made at the first write.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def write(self, epoch: int, sample_index: Tensor, score: Tensor) -> None:
+        """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{epoch}.tmp"
+        frame = pd.DataFrame({"sample_index": sample_index.numpy(), "score": score.double().numpy()})
+        frame.to_parquet(temporary, index=False)
+        os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
+
+    def read(self, *, until: int) -> dict[int, SampleTable]:
+        """Epoch -> scores, ascending, up to and with that epoch; empty where none were stored.
+
+        Raises:
+            UserError: A file is damaged.
+        """
+        found = {}
+        for path in self.folder.glob("epoch-*.parquet"):
+            number = path.stem.removeprefix("epoch-")
+            if not number.isdigit() or int(number) > until:
+                continue
+            try:
+                frame = pd.read_parquet(path, columns=["sample_index", "score"])
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: can't be read ({str(error).splitlines()[0]}); delete it.") from None
+            index, score = (torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score"))
+            found[int(number)] = SampleTable(index, score)
+        return dict(sorted(found.items()))

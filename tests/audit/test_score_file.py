@@ -1,0 +1,141 @@
+"""scores.parquet: what is written comes back, and what is something else is refused."""
+
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ldm_privacy.audit import TUNED, read_scores, report_of, write_scores
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import AuditKey
+from tests.evidence.synthetic import make_scores
+
+HASH = "ab" * 32
+
+
+def report_with(**options):
+    return report_of(make_scores(40, 60, fractions=(0.3, 1.0), strength=0.5, **options), num_bootstrap=20)
+
+
+def with_an_attack_of_one_number(report):
+    """The same audit with a further attack that has no timesteps."""
+    data = report.data
+    key = AuditKey("pfami", "all")
+    score = {key: torch.linspace(0, 1, 100, dtype=torch.float64)[None]}
+    data = replace(
+        data,
+        scores={**data.scores, **score},
+        keep_fraction={**data.keep_fraction, key: 1.0},
+        timesteps={**data.timesteps, "pfami": []},
+    )
+    return report_of(data, num_bootstrap=20)
+
+
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_the_report_of_the_file_is_the_report(tmp_path, group_size):
+    report = with_an_attack_of_one_number(report_with(group_size=group_size))
+    write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
+    file = read_scores(tmp_path / "scores.parquet")
+    assert file.split_hash == HASH
+    for name in ("sample_index", "is_member", "is_calibration"):
+        assert torch.equal(getattr(file.data, name), getattr(report.data, name)), name
+    assert (file.data.group is None) == (group_size is None)
+    assert group_size is None or torch.equal(file.data.group, report.data.group)
+    assert file.data.controls == report.data.controls
+    again = report_of(file.data, num_bootstrap=20)
+    assert [row.key for row in again.rows] == [row.key for row in report.rows]
+    for row, other in zip(report.rows, again.rows):
+        assert asdict(other.metrics) == asdict(row.metrics)
+        assert (other.timestep, other.keep_fraction, other.carried) == (row.timestep, row.keep_fraction, row.carried)
+        assert torch.equal(other.auroc_by_timestep, row.auroc_by_timestep)
+        # The controls of `tuned` belong to the sweep, which is not stored.
+        assert other.gains == {label: gain for label, gain in row.gains.items() if label not in ("random", "deviation")}
+        if row.key.mask != TUNED:
+            assert (other.oracle_timestep, other.oracle_auroc) == (row.oracle_timestep, row.oracle_auroc)
+
+
+def test_the_file_is_a_table_that_others_can_read(tmp_path):
+    report = report_with()
+    write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
+    frame = pd.read_parquet(tmp_path / "scores.parquet")
+    assert len(frame) == 100 * len(report.rows)
+    assert frame["group"].isna().all()
+    row = frame[(frame["attack"] == "loss") & (frame["mask"] == "top60")].set_index("sample_index").sort_index()
+    stored = torch.tensor(row["membership_scores"].tolist(), dtype=torch.float64).T
+    assert torch.equal(stored, report.data.scores[AuditKey("loss", "top60")])
+    assert row["timesteps"].iloc[0].tolist() == [0, 10, 20]
+    assert set(frame.loc[frame["is_control"], "mask"]) == {"random60"}
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path):
+    report = report_with()
+    write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
+    table = pq.read_table(tmp_path / "scores.parquet")
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).tolist()
+    pq.write_table(table.take(order), tmp_path / "shuffled.parquet")
+    file = read_scores(tmp_path / "shuffled.parquet")
+    assert torch.equal(file.data.sample_index, report.data.sample_index)
+    for key, score in report.data.scores.items():
+        assert torch.equal(file.data.scores[key], score.double())
+
+
+def refused(path, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_scores(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_no_score_file_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "scores.parquet"
+    refused(path, "no scores.parquet")
+    path.write_text("attack,mask\nsima,all\n")
+    refused(path, "no scores.parquet")
+    path.unlink()
+    path.mkdir()
+    refused(path, r"no scores\.parquet|column 'sample_index'")
+
+
+def test_damage_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "no scores.parquet")
+    path.write_bytes(whole[:200] + bytes(400) + whole[600:])
+    refused(path, "no scores.parquet")
+
+
+def changed(path, change, *, keep_hash=True):
+    table = pq.read_table(path)
+    metadata = table.schema.metadata if keep_hash else None
+    frame = table.to_pandas()
+    pq.write_table(pa.Table.from_pandas(change(frame), preserve_index=False).replace_schema_metadata(metadata), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="membership_scores"), "column 'membership_scores' is missing"),
+        (lambda frame: frame.iloc[:0], "there are no scores in it"),
+        (lambda frame: frame.iloc[1:], "has other samples than"),
+        (lambda frame: frame.assign(sample_index="x"), "column 'sample_index'"),
+        (lambda frame: frame.assign(membership_scores=1.0), "column 'membership_scores'"),
+        (lambda frame: pd.concat([frame, frame]), "sample .* stands twice"),
+    ],
+)
+def test_a_table_of_another_kind_is_refused_in_one_line(tmp_path, change, message):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    changed(path, change)
+    refused(path, message)
+
+
+def test_a_file_without_the_hash_of_its_split_is_refused(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    changed(path, lambda frame: frame, keep_hash=False)
+    refused(path, "the hash of its split is missing")

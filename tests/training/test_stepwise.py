@@ -1,0 +1,314 @@
+"""Steps: compiled or not, laid out either way, on any device's optimizer, without waiting, and with a warm-up."""
+
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import evaluate
+import train
+from callbacks import AveragedWeights, StopOnNonFiniteLoss
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.autoencoder import kl_autoencoder
+from ldm_privacy.models.denoiser import unet
+from ldm_privacy.training import stepwise
+from ldm_privacy.training.autoencoder import AutoencoderModule
+from ldm_privacy.training.checkpoint import load_checkpoint
+from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.device import allow_tf32, explain_out_of_memory
+from ldm_privacy.types import AuditBatch
+from tests.tiny import arguments, series
+
+AUTOENCODER_ALONE = ("autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.every_n_epochs=1", "audit.attacks=[sima]")
+
+
+def denoiser(**options):
+    from diffusers import DDPMScheduler
+
+    torch.manual_seed(0)
+    network = unet(latent_channels=4, latent_size=4, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1)
+    latents = torch.randn(2, 40, 4, 4, 4)
+    audited = AuditBatch(latents[0, :0], torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.int64))
+    return DenoiserModule(network, DDPMScheduler(), latents, audited, **{"batch_size": 16, "learning_rate": 1e-3, **options})
+
+
+def autoencoder(**options):
+    torch.manual_seed(0)
+    network = kl_autoencoder(image_channels=1, resolution=8, block_out_channels=(8, 8), norm_num_groups=4)
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    return AutoencoderModule(network, images, **{"batch_size": 16, "learning_rate": 1e-3, **options})
+
+
+def fit(module, *callbacks, max_epochs=2, **options):
+    trainer = Trainer(
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        **options,
+    )
+    trainer.fit(module)
+    return module
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile with everything but the code generation, which takes minutes; a break in the graph is an error."""
+    torch._dynamo.reset()
+    compile_ = torch.compile
+    calls = []
+
+    def quick(function, *, mode, dynamic):
+        calls.append((mode, dynamic))
+        return compile_(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    yield calls
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("build", [denoiser, autoencoder])
+@pytest.mark.parametrize(
+    "options",
+    [{"compile_mode": "default"}, {"channels_last": True}, {"compile_mode": "reduce-overhead", "channels_last": True}],
+    ids=str,
+)
+def test_a_step_is_the_same_arithmetic_and_its_weights_keep_their_names(build, options, traced):
+    plain, fast = fit(build()), fit(build(**options))
+    assert traced == ([(options["compile_mode"], False)] if "compile_mode" in options else [])
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(fast.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert fast.epoch_means == pytest.approx(plain.epoch_means, rel=1e-4)
+
+
+def test_the_arithmetic_is_compiled_once_for_each_of_two_batch_sizes(traced):
+    frames = torch._dynamo.utils.counters["frames"]
+    frames.clear()
+    fit(denoiser(compile_mode="default"), max_epochs=4)  # batches of 16, 16 and 8
+    assert frames["ok"] == 2
+
+
+def test_channels_last_is_for_training_and_the_stored_autoencoder_is_plain():
+    module = autoencoder(channels_last=True)
+    weight = module.autoencoder.encoder.conv_in.weight
+    assert module.autoencoder.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    fit(module)
+    assert weight is module.autoencoder.encoder.conv_in.weight
+    assert all(value.is_contiguous() for value in module.autoencoder.state_dict().values())
+
+
+def test_a_machine_that_cannot_compile_is_told_how_to_go_on(monkeypatch):
+    def broken(graph, inputs):
+        raise FileNotFoundError("no C++ compiler")
+
+    torch._dynamo.reset()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode, dynamic: compile_(function, backend=broken))
+    with pytest.raises(UserError, match=r"trainer\.compile: .*no C\+\+ compiler.* Use trainer\.compile=none"):
+        fit(denoiser(compile_mode="default"))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("first", "then"), [("default", "none"), ("none", "default")])
+def test_a_run_goes_on_with_other_settings_and_its_checkpoint_is_evaluated(tmp_path, traced, first, then):
+    settings = {"none": ["trainer.compile=none"], "default": ["trainer.compile=default", "trainer.channels_last=true"]}
+    short = ["audit.attacks=[sima]", "audit.masks=[all]", "geometry.distortion_rank=0"]
+    train.main(arguments(tmp_path, *short, *settings[first], "trainer.max_epochs=2"))
+    there = tmp_path / "digits"
+    names = list(load_checkpoint(there / "checkpoints" / "last.ckpt")["state_dict"])
+    assert train.main([f"resume={there}", *settings[then], "trainer.max_epochs=4"]) == 0
+    checkpoint = load_checkpoint(there / "checkpoints" / "last.ckpt")
+    assert list(checkpoint["state_dict"]) == list(checkpoint["current_model_state"]) == names
+    assert not any("_orig_mod" in name for name in names)
+    curves = series(there)
+    assert {epoch for _, epoch, name in curves if name == "denoiser/train_loss"} == {1, 2, 3, 4}
+    assert evaluate.main([f"ckpt={there}/checkpoints/last.ckpt", f"out={tmp_path}/out"]) == 0
+
+
+class Moments(Callback):
+    """Memory formats and flags of the optimizer as the first step finds them."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        optimizer = trainer.optimizers[0]
+        self.fused = [group["fused"] for group in optimizer.param_groups]
+        self.same_format = [
+            state["exp_avg"].stride() == parameter.stride() for parameter, state in optimizer.state.items() if state
+        ]
+
+
+def test_moments_follow_the_weights_memory_format(tmp_path):
+    module = fit(denoiser())
+    module.trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    stored = torch.load(tmp_path / "plain.ckpt", weights_only=True)
+    for group in stored["optimizer_states"][0]["param_groups"]:
+        group["fused"] = True  # as a run on CUDA stores it
+    torch.save(stored, tmp_path / "plain.ckpt")
+    resumed, moments = denoiser(channels_last=True), Moments()
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        callbacks=[moments],
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+    )
+    trainer.fit(resumed, ckpt_path=tmp_path / "plain.ckpt", weights_only=True)
+    assert len(moments.same_format) == len(list(resumed.parameters()))
+    assert all(moments.same_format)
+    assert moments.fused == [None]
+    whole = fit(denoiser(), max_epochs=3)
+    for mine, other in zip(resumed.parameters(), whole.parameters()):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from the device, which wait for it, and the copies to another one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+class CountReads(Callback):
+    """Reads per step, from its start to the start of the next."""
+
+    def __init__(self, reads):
+        self.reads, self.starts = reads, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.starts.append(self.reads.count)
+
+
+@pytest.mark.parametrize("build", [denoiser, partial(denoiser, warmup_steps=30), autoencoder])
+def test_a_step_reads_nothing_from_the_device_but_every_20th_loss(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(stepwise, "derive_seed", lambda *parts: hash(parts) % 2**31)  # it reads a number of the CPU
+    module = build(batch_size=1)
+    with Reads() as reads:
+        counter = CountReads(reads)
+        fit(module, counter, StopOnNonFiniteLoss(tmp_path, "x"), AveragedWeights(0.99), max_epochs=1)
+    per_step = torch.tensor(counter.starts).diff().tolist()
+    assert len(per_step) == 39
+    assert [step for step, count in enumerate(per_step) if count] == [0, 20]
+
+
+class Rates(Callback):
+    """The learning rate of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_the_learning_rate_rises_linearly_and_stays():
+    rates = Rates()
+    fit(denoiser(warmup_steps=4), rates)
+    assert rates.rates == pytest.approx([0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001], rel=1e-12)
+
+
+def test_a_rate_that_was_lowered_in_the_warm_up_stays_lowered():
+    class Lower(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] *= 0.1
+
+    rates = Rates()
+    fit(denoiser(warmup_steps=4), Lower(), rates)
+    assert rates.rates == pytest.approx([0.00025, 0.0005, 0.00075, 0.0001, 0.0001, 0.0001], rel=1e-12)
+
+
+def test_a_warm_up_that_is_interrupted_goes_on(tmp_path):
+    whole = tmp_path / "whole"
+    options = ["denoiser.warmup_steps=8", "audit.attacks=[sima]", "audit.masks=[all]", "geometry.distortion_rank=0"]
+    train.main(arguments(whole, *options))
+    train.main(arguments(tmp_path / "cut", *options, "trainer.max_epochs=2"))
+    assert train.main([f"resume={tmp_path}/cut/digits", "trainer.max_epochs=4"]) == 0
+    assert series(tmp_path / "cut" / "digits") == series(whole / "digits")
+
+
+def test_averaged_weights_follow_the_formula(tmp_path):
+    class Seen(Callback):
+        def __init__(self):
+            self.weights = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.weights.append([value.detach().clone() for value in pl_module.parameters()])
+
+    averaged, seen = AveragedWeights(0.5), Seen()
+    module = fit(denoiser(), averaged, seen)
+    means = seen.weights[0]
+    for count, weights in enumerate(seen.weights[1:], start=1):
+        decay = min(0.5, (1 + count) / (10 + count))
+        means = [decay * mean + (1 - decay) * weight for mean, weight in zip(means, weights)]
+    assert int(averaged._average_model.n_averaged) == len(seen.weights) == 6
+    for mean, parameter in zip(means, module.parameters()):  # swapped in at the end
+        torch.testing.assert_close(parameter.detach(), mean, rtol=1e-5, atol=1e-6)
+
+
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError(CPU_MESSAGE)])
+def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, error):
+    for stage, module, checkpoint in (
+        ("autoencoder", AutoencoderModule, r"autoencoder-last\.ckpt"),
+        ("denoiser", DenoiserModule, r"last\.ckpt"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "backward", raises(error))
+            size = {"autoencoder": 32, "denoiser": 16}[stage]
+            message = rf"^out of memory in a step of the {stage}: lower {stage}\.batch_size \(now {size}\)\. .*{checkpoint}\.$"
+            with pytest.raises(UserError, match=message):
+                train.main(arguments(tmp_path / stage, *AUTOENCODER_ALONE))
+
+
+def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, monkeypatch):
+    from ldm_privacy.audit import Audit
+
+    options = [*AUTOENCODER_ALONE, "audit.batch_size=33", "geometry.distortion_rank=0"]
+    train.main(arguments(tmp_path, *options))
+    monkeypatch.setattr(Audit, "update", raises(torch.OutOfMemoryError("CUDA out of memory.")))
+    message = r"^out of memory in an audit: lower audit\.batch_size \(now 33\); .* 0\.25 GiB"
+    with pytest.raises(UserError, match=message):
+        evaluate.main([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt", f"out={tmp_path}/out"])
+    with pytest.raises(UserError, match=message + r".* The last checkpoint is .*last\.ckpt\.$"):
+        train.main([f"resume={tmp_path}/digits", "trainer.max_epochs=2"])
+
+
+def raises(error):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(lambda: "here"):
+        raise RuntimeError("shapes don't fit")
+
+
+def test_tf32_is_switched_for_products_and_convolutions():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed)
+            assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+            assert torch.backends.cudnn.allow_tf32 is allowed
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
