@@ -126,8 +126,8 @@ class MemorizedGenerations(Callback):
             series["generations/onset_epoch"] = float(self.rise.onset_epoch)
         log_series(trainer, "denoiser", epoch, series)
         self.say(
-            f"epoch {epoch}: {copies.memorized.value:.1%} of {len(generated):,} generations copy a member, "
-            f"{copies.heldout.value:.1%} a held-out image (nearest-neighbour ratio below 1/3)"
+            f"epoch {epoch}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
+            f"{100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
         )
         closest = copies.ratio.argsort()[: self.num_shown]
         nearest = self.images(copies.nearest_member[closest])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
-from ldm_privacy.audit import COMBINED, Audit, MaskRule, SampleGeometry, check_halves
+from ldm_privacy.audit import COMBINED, Audit, MaskRule, SampleGeometry, check_halves, check_labels
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
@@ -258,6 +258,7 @@ class Experiment:
             UserError: Whatever the config gets wrong that its types don't show.
         """
         check_name(self.config.name)
+        check_labels(self.config.audit.attacks, self.config.audit.masks)
         _ = self.device, self.onset_key, self.data
         if self.config.audit.precision == "bfloat16" and self.device.type == "cpu":
             raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")

@@ -1,6 +1,6 @@
 """The audit of a denoiser: attacks with masks on members and held-out samples, and the numbers that come of it."""
 
-from ldm_privacy.audit.audit import COMBINED, Audit
+from ldm_privacy.audit.audit import COMBINED, Audit, check_labels
 from ldm_privacy.audit.report import TUNED, AuditReport, AuditRow, AuditScores, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, SampleGeometry, SampleTable, check_halves
 from ldm_privacy.audit.score_file import ScoreFile, read_scores, write_scores
@@ -21,6 +21,7 @@ __all__ = [
     "ScoreFile",
     "SweepPoint",
     "check_halves",
+    "check_labels",
     "read_scores",
     "report_of",
     "write_scores",

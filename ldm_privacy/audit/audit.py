@@ -1,6 +1,6 @@
 """The audit: every attack with every mask on the same samples, the timestep chosen on one half and reported on the other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,17 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditBatch, AuditKey, NoisePredictor
 
 COMBINED = "combined"
+
+
+def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
+    """Raise UserError for a label that is taken (`combined`, `tuned`) or can't be part of a series' or a file's name."""
+    if COMBINED in attacks:
+        raise UserError(f"audit.attacks: the label '{COMBINED}' is taken by the combined attack (audit.combine).")
+    if TUNED in masks:
+        raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
+    for section, labels in (("attacks", attacks), ("masks", masks)):
+        if wrong := next((label for label in labels if not label or set(label) & set('/\\\0')), None):
+            raise UserError(f"audit.{section}: the label '{wrong}' must not hold a slash: files and curves are named by it.")
 
 
 class Audit:
@@ -41,7 +52,7 @@ class Audit:
         target_fprs: Of TPR@FPR.
 
     Raises:
-        UserError: A label that is taken (`combined`, `tuned`).
+        UserError: See `check_labels`.
     """
 
     def __init__(
@@ -61,10 +72,7 @@ class Audit:
         num_bootstrap: int = 1000,
         target_fprs: Sequence[float] = (0.01, 0.001),
     ):
-        if COMBINED in attacks:
-            raise UserError(f"audit.attacks: the label '{COMBINED}' is taken by the combined attack (audit.combine).")
-        if TUNED in masks:
-            raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
+        check_labels(attacks, masks)
         self.attacks = dict(attacks)
         self.masks = dict(masks)
         self.geometry = geometry

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.audit.samples import SampleTable, check_halves
 from ldm_privacy.audit.sweep import Choice, SweepPoint, choose, choose_fraction, sweep_points
+from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import (
     MembershipMetrics,
     PairedDifference,
@@ -138,6 +139,11 @@ class AuditReport:
         """`scores_at` of the reporting half."""
         return self.scores_at(key)[self.is_reporting]
 
+    def is_constant(self, key: AuditKey) -> bool:
+        """Whether all samples have the same score: an attack that ranks nobody; its AUROC is .5 by ties."""
+        score = self.scores_at(key)
+        return bool(score.min() == score.max())
+
     @property
     def is_reporting(self) -> Tensor:
         """(samples,) bool: not of the calibration half."""
@@ -187,6 +193,10 @@ def report_of(
         UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
     """
     check_halves(data.is_calibration, data.is_member)
+    for key, score in data.scores.items():
+        if not (finite := score.isfinite().all(0)).all():
+            sample = int(data.sample_index[~finite][0])
+            raise UserError(f"{key}: the score of sample {sample} is not finite; take the sample out, or mend the attack.")
     choices, rivals = {}, {}
     for attack, sweep in data.sweeps.items():
         key = AuditKey(attack, TUNED)

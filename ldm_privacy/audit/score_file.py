@@ -14,10 +14,19 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey
 
 SPLIT_HASH = b"ldm_privacy.split_hash"
-COLUMNS = (
-    *("sample_index", "is_member", "is_calibration", "group", "attack", "mask", "keep_fraction", "is_control"),
-    *("timesteps", "membership_scores"),
-)
+COLUMNS = {
+    "sample_index": pa.types.is_integer,
+    "is_member": pa.types.is_boolean,
+    "is_calibration": pa.types.is_boolean,
+    "group": lambda kind: not pa.types.is_nested(kind),
+    "attack": pa.types.is_dictionary,
+    "mask": pa.types.is_dictionary,
+    "keep_fraction": pa.types.is_floating,
+    "is_control": pa.types.is_boolean,
+    "timesteps": pa.types.is_list,
+    "membership_scores": pa.types.is_list,
+}
+"""Name -> whether a type will do."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def read_scores(path: Path) -> ScoreFile:
     """The scores of such a file.
 
     Raises:
-        UserError: It can't be read, or lacks a column or the split's hash.
+        UserError: It can't be read, lacks a column or the split's hash, or holds something else in a column.
     """
     try:
         table = pq.read_table(path)
@@ -77,6 +86,9 @@ def read_scores(path: Path) -> ScoreFile:
     if missing or SPLIT_HASH not in metadata:
         what = f"column '{missing[0]}'" if missing else "the hash of its split"
         raise UserError(f"{path}: {what} is missing; write the scores again with evaluate.py.")
+    for column, is_right in COLUMNS.items():
+        if not is_right(table.schema.field(column).type) or (column != "group" and table[column].null_count):
+            raise UserError(f"{path}: column '{column}' holds something else; write the scores again with evaluate.py.")
     frame = table.to_pandas()
     scores: dict[AuditKey, Tensor] = {}
     timesteps: dict[str, list[int]] = {}
@@ -86,6 +98,9 @@ def read_scores(path: Path) -> ScoreFile:
     for (attack, mask), rows in frame.groupby(["attack", "mask"], sort=False, observed=True):
         rows = rows.sort_values("sample_index")
         key = AuditKey(str(attack), str(mask))
+        if (twice := rows["sample_index"].duplicated()).any():
+            sample = rows["sample_index"][twice].iloc[0]
+            raise UserError(f"{path}: sample {sample} stands twice in {key}; write the scores again with evaluate.py.")
         scores[key] = torch.from_numpy(np.stack(rows["membership_scores"].to_list(), axis=1))
         timesteps[key.attack] = [int(t) for t in rows["timesteps"].iloc[0]]
         keep_fraction[key] = float(rows["keep_fraction"].iloc[0])
@@ -96,11 +111,11 @@ def read_scores(path: Path) -> ScoreFile:
             raise UserError(f"{path}: {key} has other samples than {next(iter(scores))}; write the scores again.")
     if first is None:
         raise UserError(f"{path}: there are no scores in it.")
-    group = None if first["group"].isna().any() else torch.from_numpy(first["group"].to_numpy(np.int64))
+    group = None if first["group"].isna().any() else torch.from_numpy(first["group"].to_numpy(np.int64, copy=True))
     data = AuditScores(
-        torch.from_numpy(first["sample_index"].to_numpy(np.int64)),
-        torch.from_numpy(first["is_member"].to_numpy(bool)),
-        torch.from_numpy(first["is_calibration"].to_numpy(bool)),
+        torch.from_numpy(first["sample_index"].to_numpy(np.int64, copy=True)),
+        torch.from_numpy(first["is_member"].to_numpy(bool, copy=True)),
+        torch.from_numpy(first["is_calibration"].to_numpy(bool, copy=True)),
         group,
         timesteps,
         scores,

@@ -159,6 +159,8 @@ class TrainerConfig:
 
     max_epochs: PositiveInt = _option("epochs of the denoiser")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = _option("where it runs", "auto")
+    devices: PositiveInt = _option("processes per node that share each step and audit, a device each", 1)
+    num_nodes: PositiveInt = _option("nodes, started by torchrun", 1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
     compile: Literal["none", "default", "reduce-overhead"] = _option(
         "torch.compile of both stages' steps, in that mode; reduce-overhead = with CUDA graphs", "none"

@@ -47,7 +47,7 @@ def image_features(images: Image) -> ImageFeatures:
     (JPEG; only for sides of at least 16), border minus centre, share of pixels equal to their right neighbour in every channel,
     shares of black and white values.
 
-    Each sample's features depend on its image alone. No randomness, no network passes; about 0.5 ms per 32x32 RGB image on one core.
+    Each sample's features depend on its image alone. No randomness, no network passes; about 0.5 ms per 32x32 RGB image.
 
     Args:
         images: (samples, channels, height, width) in [-1, 1], any dtype torch calls floating; sides of at least 2 pixels.

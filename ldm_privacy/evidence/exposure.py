@@ -51,11 +51,13 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estim
     """
     data = report.data
     member = data.is_member
+    if report.is_constant(key):
+        return {}
     others = [data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
     return {
         other: rank_agreement(report.scores_at(key)[member], report.scores_at(other)[member])
         for other in others
-        if other is not None and other.attack != key.attack
+        if other is not None and other.attack != key.attack and not report.is_constant(other)
     }
 
 

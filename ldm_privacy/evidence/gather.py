@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.audit import AuditedSamples, AuditReport, SampleTable
 from ldm_privacy.controls import (
+    ImageFeatures,
     ModelFreeControl,
     NearDuplicates,
     denoiser_free_controls,
@@ -61,7 +62,7 @@ class Evidence:
         neighbours: For the first `NUM_SHOWN` of them: the sample index of the nearest held-out image, and its similarity.
         agreement: Of the members' ranks with those of the other attacks.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
-        dataset: Whether the members as a set stand out.
+        dataset: Whether the members as a set stand out; None where all scores of the primary key are the same.
         distortion: Local distortion by sample, where it was computed.
     """
 
@@ -75,7 +76,7 @@ class Evidence:
     neighbours: tuple[Tensor, Tensor]
     agreement: dict[AuditKey, Estimate]
     by_epoch: dict[int, Estimate]
-    dataset: DatasetVerdict
+    dataset: DatasetVerdict | None
     distortion: SampleTable | None
 
 
@@ -104,7 +105,7 @@ def gather_evidence(
         progress: Called with the number of finished steps, `NUM_STEPS` in all.
 
     Raises:
-        UserError: Scores that are constant or not finite.
+        UserError: An image is not finite.
     """
     data = report.data
     is_member, index, confidence = data.is_member, data.sample_index, report.confidence
@@ -117,18 +118,24 @@ def gather_evidence(
         "latent norm": latent_norm_score(latent),
     }
     denoiser_free = denoiser_free_controls(controls, is_member, confidence=confidence, group=data.group)
-    pixels = torch.cat([images(chunk) for chunk in index.split(IMAGES_AT_ONCE)])
+    parts, thumbnails = [], []
+    for chunk in index.split(IMAGES_AT_ONCE):
+        pixels = images(chunk)
+        parts.append(image_features(pixels))
+        thumbnails.append(thumbnail_features(pixels))
+    features = ImageFeatures(torch.cat([part.value for part in parts]), parts[0].names)
+    thumbnail = torch.cat(thumbnails)
     progress(2)
     try:
-        model_free = model_free_control(image_features(pixels), is_member, group=data.group, confidence=confidence, seed=seed)
+        model_free = model_free_control(features, is_member, group=data.group, confidence=confidence, seed=seed)
     except UserError:  # too few samples for the folds; the report says that the control is missing
         model_free = None
     progress(3)
-    duplicates = near_duplicates(pixels, is_member, index)
+    duplicates = near_duplicates(thumbnail, is_member, index)
     progress(4)
     exposure = exposure_of(report, key)
     shown = thumbnail_features(images(exposure.sample_index[:NUM_SHOWN]))
-    row, similarity = nearest(shown, thumbnail_features(pixels[~is_member]))
+    row, similarity = nearest(shown, thumbnail[~is_member])
     neighbours = (index[~is_member][row], similarity)
     agreement = attack_agreement(report, key)
     dataset = _dataset_verdict(report, key, seed)
@@ -152,7 +159,9 @@ def gather_evidence(
 NUM_STEPS = 5
 
 
-def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVerdict:
+def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVerdict | None:
+    if report.is_constant(key):
+        return None
     is_member, group = report.reported_membership, report.reported_group
     groups: dict[str, Any] = {} if group is None else {"suspect_group": group[is_member], "heldout_group": group[~is_member]}
 
@@ -160,7 +169,11 @@ def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVe
         score = report.reported_scores(row)
         return score[is_member], score[~is_member]
 
-    tests = {row.key: welch_verdict(*sides(row.key), confidence=report.confidence, **groups) for row in report.rows}
+    tests = {
+        row.key: welch_verdict(*sides(row.key), confidence=report.confidence, **groups)
+        for row in report.rows
+        if not report.is_constant(row.key)
+    }
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()])))
     most = tests[key].num_suspect
     sizes = sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})

@@ -24,7 +24,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
 
     * leak: the model-free control tells the two image sets apart; then no attack's number speaks of the model.
     * exposed: the AUROC's interval lies above 0.5 and permuted labels reach it rarely.
-    * safe: it does not, and the interval ends below `RULED_OUT`.
+    * safe: it does not, and the interval lies between 1 - `RULED_OUT` and `RULED_OUT`: an attack that is certain the wrong
+      way round tells the sides apart as well.
     * unclear: neither.
     """
     report, key = evidence.report, evidence.key
@@ -34,7 +35,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
     alpha = 1 - report.confidence
     exposed = area.lower > 0.5 and p_value <= alpha
     leaks = evidence.model_free is not None and evidence.model_free.leaks
-    tone: Tone = "leak" if leaks else "exposed" if exposed else "safe" if area.upper < RULED_OUT else "unclear"
+    possible = max(area.upper, 1 - area.lower)
+    tone: Tone = "leak" if leaks else "exposed" if exposed else "safe" if possible < RULED_OUT else "unclear"
 
     found = {
         "leak": f"The split leaks: {key} has",
@@ -58,11 +60,16 @@ def verdict_of(evidence: Evidence) -> Verdict:
         "exposed": f"Who has an image can learn whether it was in the training set; {evidence.exposure.num_above_all} of "
         f"{len(evidence.exposure.sample_index)} members score above every held-out image. Treat the checkpoint like the data "
         "it was trained on, or take an earlier one.",
-        "safe": f"These attacks find no member; an AUROC of {area.upper:.3f} or more is excluded for them, not for stronger "
+        "safe": f"These attacks find no member; an AUROC of {possible:.3f} or more is excluded for them, not for stronger "
         "attacks or another training.",
-        "unclear": f"Too few samples to tell: an AUROC up to {area.upper:.3f} can't be excluded. Audit more images before this "
+        "unclear": f"Too few samples to tell: an AUROC up to {possible:.3f} can't be excluded. Audit more images before this "
         "checkpoint is called safe.",
     }[tone]
+    if tone == "unclear" and area.upper < 0.5:
+        meaning = (
+            "Held-out images score above members: the same scores turned round tell the sides apart, so find out why before "
+            "this checkpoint is called safe."
+        )
     return Verdict((who, sure, meaning), tone)
 
 
@@ -70,11 +77,11 @@ def _controls(evidence: Evidence) -> str:
     if evidence.model_free is None:
         blind = "there were too few samples for a classifier on the images alone"
     else:
-        best = max(evidence.model_free.auroc.values(), key=lambda estimate: estimate.value)
+        best = max(evidence.model_free.auroc.values(), key=lambda estimate: estimate.lower)
         blind = f"a classifier that sees the images and no model reaches {best.value:.3f} [{best.lower:.3f}, {best.upper:.3f}]"
     telling = [name for name, each in evidence.denoiser_free.items() if not each.lower <= 0.5 <= each.upper]
     alone = (
-        f"without the denoiser {' and '.join(telling)} already tell the sides apart"
+        f"without the denoiser {' and '.join(telling)} already tell{'s' if len(telling) == 1 else ''} the sides apart"
         if telling
         else ("without the denoiser nothing tells the sides apart")
     )

@@ -41,10 +41,21 @@ class OnsetDetector:
 
     Repeated looks: look k tests at the level `alpha * 6 / (pi^2 k^2)`, alpha = 1 - confidence. The levels sum to
     alpha over infinitely many looks, so by the union bound the chance of a false onset is below alpha whatever the
-    number of looks and their dependence, as far as each bound holds its level: exactly for memorized generations,
-    approximately for the other two (DeLong's normal and Welch's t approximation).
+    number of looks and their dependence, as far as each bound holds its level (DeLong's normal approximation, Welch's t,
+    and for memorized generations the independence of distinct copied images).
 
-    MEASURED
+    Measured false alarms, share of 1,000 simulated trainings of 20 looks each whose denoiser knows nothing of membership
+    (`python -m benchmarks.onset`; alpha = 0.05; standard error at 0.05: 0.007):
+
+    ======================================  ================  =================  ==================
+    quantity                                samples per side  num_consecutive 1  num_consecutive 2
+    ======================================  ================  =================  ==================
+    attack AUROC                            100, 417          0.039, 0.024       0.006, 0.006
+    loss gap                                100, 417          0.029, 0.031       0.004, 0.006
+    memorized generations                   100, 417          0.008, 0.014       0.000, 0.000
+    (generations as trials in place of      100, 417          0.276, 0.211       0.012, 0.002
+    distinct copied images: not in use)
+    ======================================  ================  =================  ==================
 
     Args:
         num_consecutive: Looks in a row whose lower bound must be above 0.

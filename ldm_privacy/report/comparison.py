@@ -11,7 +11,7 @@ from rich.table import Table
 from ldm_privacy.evidence import Comparison
 from ldm_privacy.report.blocks import DataTable, Verdict
 from ldm_privacy.report.page import Page, Section, write_page
-from ldm_privacy.report.tables import short, signed
+from ldm_privacy.report.tables import digits, short, signed
 
 NOTE = (
     "Differences are paired on the samples that all audits report, each audit at the timestep that its own calibration half "
@@ -22,12 +22,13 @@ NOTE = (
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """AUROC of every audit, differences from the first, mean and standard deviation over audits."""
     names = list(comparison.reports)
-    console.print("Compared: " + ", ".join(f"{letter} = {name}" for letter, name in zip(_letters(names), names)))
+    compared = "Compared: " + ", ".join(f"{letter} = {name}" for letter, name in zip(_letters(names), names))
+    console.print(compared, highlight=False, markup=False, soft_wrap=True)
     table = Table(
         title=f"AUROC, {comparison.num_shared} reported samples", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for column in _columns(comparison, short_names=True):
-        table.add_column(column, no_wrap=True)
+    for place, column in enumerate(_columns(comparison, short_names=True)):
+        table.add_column(column, no_wrap=place == 0, overflow="fold")  # of many audits every number is still shown
     for row in _rows(comparison):
         table.add_row(*row)
     console.print(table)
@@ -88,7 +89,7 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
             str(key),
             *(short(report.row(key).metrics.auroc) for report in comparison.reports.values()),
             *(signed(each[key]) for each in comparison.differences.values()),
-            f"{comparison.spread[key].mean:.3f}, {comparison.spread[key].deviation:.3f}",
+            ", ".join(digits(value) for value in (comparison.spread[key].mean, comparison.spread[key].deviation)),
         )
         for key in comparison.keys
     ]

@@ -15,6 +15,7 @@ from ldm_privacy.types import Image
 
 
 def control_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tuple[Block, ...]:
+    """Denoiser-free and model-free controls, near-duplicates across the sides with pictures."""
     rows: list[tuple[str | Cell, ...]] = []
     for name, estimate in evidence.denoiser_free.items():
         telling = not estimate.lower <= 0.5 <= estimate.upper
@@ -29,7 +30,8 @@ def control_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tup
             tuple(rows),
             "What tells members from held-out without the denoiser, and without any model.",
             numeric=(2,),
-            note="Over all audited samples. Below .5 tells as much as above it. Random, lowest and deviation masks are in the "
+            note="Over all audited samples; intervals leave out the randomness of training. Below .5 tells as "
+            "much as above it. Random, lowest and deviation masks are in the "
             "table of attacks, permuted labels in its column.",
         )
     ]
@@ -51,6 +53,7 @@ def control_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tup
 
 
 def exposure_lead(evidence: Evidence) -> str:
+    """Who is exposed, in words."""
     exposure = evidence.exposure
     return (
         f"Members by their score under {exposure.key}. {exposure.num_above_all} of {len(exposure.sample_index)} score above "
@@ -60,6 +63,7 @@ def exposure_lead(evidence: Evidence) -> str:
 
 
 def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tuple[Block, ...]:
+    """The most exposed members beside their nearest held-out image; agreement of ranks."""
     exposure = evidence.exposure
     cards = []
     for place, (heldout, similarity) in enumerate(zip(*(each.tolist() for each in evidence.neighbours))):
@@ -87,6 +91,9 @@ def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tu
 
 
 def dataset_blocks(evidence: Evidence) -> tuple[Block, ...]:
+    """The Welch test of the members as a set, and how many members it takes."""
+    if evidence.dataset is None:
+        return (Note("No test", f"{evidence.key} gives every sample the same score: there is nothing to test."),)
     test = evidence.dataset.test
     num_tests = len(evidence.dataset.adjusted)
     found = sum(p <= 1 - evidence.report.confidence for p in evidence.dataset.adjusted.values())

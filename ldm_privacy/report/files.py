@@ -28,7 +28,9 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
             else {"leaks": model_free.leaks, **{name: asdict(each) for name, each in model_free.auroc.items()}},
             "near_duplicates": {"count": evidence.duplicates.count, "expected": evidence.duplicates.num_expected},
         },
-        "dataset": {
+        "dataset": None
+        if evidence.dataset is None
+        else {
             **asdict(evidence.dataset.test),
             "by_size": [asdict(point) for point in evidence.dataset.by_size],
             "holm": {str(key): p_value for key, p_value in evidence.dataset.adjusted.items()},

@@ -31,10 +31,11 @@ def evidence_figures(
         "roc": roc_figure(report, title="ROC"),
         "auroc_by_timestep": auroc_by_timestep_figure(report, title="AUROC over timesteps"),
         "histogram": histogram_figure(report, [key for key in unmasked if key is not None] or [evidence.key]),
-        "p_value": p_value_figure(evidence.dataset, evidence.key, alpha=1 - report.confidence),
         **quartile_figures(report, geometry),
         **geometry_figures(geometry, samples.batch, masks, samples.decoder, images),
     }
+    if evidence.dataset is not None:
+        figures["p_value"] = p_value_figure(evidence.dataset, evidence.key, alpha=1 - report.confidence)
     if report.sweep:
         figures["keep_fraction"] = keep_fraction_figure(report)
     return figures

@@ -29,6 +29,9 @@ def print_audit(
     if any(row.gains for row in report.rows if row.key.mask not in report.data.controls):
         console.print(gain_table(report))
     console.print(INTERVAL_NOTE, highlight=False)
+    for row in report.rows:
+        if report.is_constant(row.key):
+            console.print(f"{row.key} gives every sample the same score: it ranks nobody.", highlight=False)
     num_heldout = int((~report.reported_membership).sum())
     coarse = [each.target_fpr for each in report.rows[0].metrics.tpr_at_fpr if not each.is_resolvable]
     for target in coarse:
@@ -65,11 +68,11 @@ def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, 
         table.add_row(
             label(row),
             short(row.metrics.auroc),
-            *([] if band is None else [f"{_digits(band.lower, 2)}-{_digits(band.upper, 2)}"]),
+            *([] if band is None else [f"{digits(band.lower, 2)}-{digits(band.upper, 2)}"]),
             short(row.metrics.tpr_at_1fpr),
-            _digits(row.metrics.asr.value),
+            digits(row.metrics.asr.value),
             "-" if row.timestep is None else str(row.timestep),
-            _digits(row.oracle_auroc),
+            digits(row.oracle_auroc),
         )
     return table
 
@@ -116,10 +119,11 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
 def short(estimate: Estimate) -> str:
     """An estimate with its bounds in few characters: .812 [.74,.87]."""
-    return f"{_digits(estimate.value)} [{_digits(estimate.lower, 2)},{_digits(estimate.upper, 2)}]"
+    return f"{digits(estimate.value)} [{digits(estimate.lower, 2)},{digits(estimate.upper, 2)}]"
 
 
-def _digits(value: float, places: int = 3) -> str:
+def digits(value: float, places: int = 3) -> str:
+    """A number from 0 to 1 without its leading zero."""
     return f"{value:.{places}f}".removeprefix("0")
 
 
@@ -127,7 +131,7 @@ def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
     """One audit in one line: the AUROC of each attack, a number per mask in the order of `audit_legend`."""
     attacks: dict[str, list[str]] = {}
     for row in _without_controls(report):
-        attacks.setdefault(row.key.attack, []).append(_digits(row.metrics.auroc.value))
+        attacks.setdefault(row.key.attack, []).append(digits(row.metrics.auroc.value))
     return f"epoch {epoch:>{width}}  " + "  ".join(f"{attack} {' '.join(values)}" for attack, values in attacks.items())
 
 

@@ -50,7 +50,8 @@ class AutoencoderModule(StepwiseModule):
             compile_mode=compile_mode,
             channels_last=channels_last,
         )
-        self.autoencoder = autoencoder.to(memory_format=self.memory_format)
+        self.autoencoder = autoencoder
+        self.lay_out(autoencoder)
         self.images = images
         self.reconstruction = reconstruction
         self.kl_weight = kl_weight
@@ -62,7 +63,7 @@ class AutoencoderModule(StepwiseModule):
         self._objective = self.compiled(autoencoding_losses)
 
     def on_fit_end(self) -> None:
-        self.autoencoder.to(memory_format=torch.contiguous_format)  # as it is stored, and as a stored one is loaded
+        self.lay_out(self.autoencoder, channels_last=False)  # as it is stored, and as a stored one is loaded
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward."""

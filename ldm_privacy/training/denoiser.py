@@ -10,6 +10,7 @@ from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.denoiser import NetworkPredictor
 from ldm_privacy.randomness import normal, uniform
+from ldm_privacy.training.processes import gather_lists
 from ldm_privacy.training.stepwise import CompileMode, StepwiseModule, log_series
 from ldm_privacy.types import AuditBatch, Latent, Timestep
 
@@ -73,7 +74,8 @@ class DenoiserModule(StepwiseModule):
             compile_mode=compile_mode,
             channels_last=channels_last,
         )
-        self.network = network.to(memory_format=self.memory_format)
+        self.network = network
+        self.lay_out(network)
         self._objective = squared_error
         self.scheduler = scheduler
         self.prediction_type: PredictionType = scheduler.config["prediction_type"]
@@ -97,11 +99,10 @@ class DenoiserModule(StepwiseModule):
         """One denoiser pass, forward and backward."""
         count = len(indices)
         variant = torch.randint(len(self.latents), (count,), device=self.device)
-        latent = self.latents[variant, indices]
-        timestep = torch.randint(len(self.alphas_cumprod), (count,), device=self.device)
-        error = self._objective(
-            self.network, self.alphas_cumprod, self.prediction_type, latent, torch.randn_like(latent), timestep
-        )
+        latent = self.latents[self.share(variant), self.share(indices)]
+        timestep = self.share(torch.randint(len(self.alphas_cumprod), (count,), device=self.device))
+        noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
+        error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
         return {"loss": error.mean()}
 
     def memory_advice(self) -> str:
@@ -135,7 +136,7 @@ class DenoiserModule(StepwiseModule):
         return per_sample
 
     def on_validation_epoch_end(self) -> None:
-        means = {f"denoiser/loss_{name}": float(torch.cat(losses).mean()) for name, losses in self._validation.items()}
+        means = {f"denoiser/loss_{name}": _mean(losses) for name, losses in self._validation.items()}
         means["denoiser/loss_gap"] = means["denoiser/loss_heldout"] - means["denoiser/loss_members"]
         log_series(self.trainer, self.stage, finished_epochs(self), means)
 
@@ -152,6 +153,11 @@ def squared_error(
     noisy = add_noise(latent, noise, alphas_cumprod, timestep)
     target = training_target(latent, noise, alphas_cumprod, timestep, prediction_type)
     return (network(noisy, timestep) - target).square()
+
+
+def _mean(losses: list[Tensor]) -> float:
+    """Over the samples of all processes."""
+    return float(torch.cat(gather_lists([each.cpu() for each in losses])).mean())
 
 
 def finished_epochs(module: StepwiseModule) -> int:

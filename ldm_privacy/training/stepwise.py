@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.training.device import is_out_of_memory
+from ldm_privacy.training.processes import is_main, share_of, total, world_size
 
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
@@ -58,7 +59,7 @@ class StepwiseModule(LightningModule):
     Args:
         stage: "autoencoder" or "denoiser"; prefix of the series.
         num_samples: Samples per epoch.
-        batch_size: Samples per step; the last batch of an epoch may be smaller.
+        batch_size: Samples per step, over all processes; the last batch of an epoch may be smaller.
         learning_rate, weight_decay: Of AdamW (fused into one kernel on CUDA).
         seed: Of batches and all noise.
         warmup_steps: Steps of linear warm-up: step k, from 0, has learning_rate * min(1, (k + 1) / warmup_steps).
@@ -92,16 +93,22 @@ class StepwiseModule(LightningModule):
         self.seed = seed
         self.warmup_steps = warmup_steps
         self.compile_mode = compile_mode
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.shown_loss: float | None = None
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._num_steps = 0
         self._is_in_step = False
         self._order: tuple[int, Tensor] | None = None
+        self._share = slice(None)
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
-        """Losses of the samples at those places, 0 .. num_samples - 1; "loss" is the one that is minimised."""
+        """Mean losses over this process's share of a batch; "loss" is the one that is minimised.
+
+        Args:
+            indices: Places, 0 .. num_samples - 1, of the samples of the whole batch. Random numbers are drawn for all of
+                them, so that they don't depend on the number of processes; `share` then picks out of both.
+        """
         raise TypeError(f"{type(self).__name__} must implement loss()")
 
     def train_dataloader(self) -> StepCounter:
@@ -117,6 +124,15 @@ class StepwiseModule(LightningModule):
         # Lightning can't clip gradients that a loss scaler left to a fused optimizer to unscale.
         return True if self.device.type == "cuda" and self.trainer.precision != "16-mixed" else None
 
+    def lay_out(self, network: nn.Module, *, channels_last: bool | None = None) -> None:
+        """Bring the convolution weights of `network` into the memory format asked for."""
+        last = self.channels_last if channels_last is None else channels_last
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(
+                    memory_format=torch.channels_last if last else torch.contiguous_format
+                )
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` as `compile_mode` asks; networks go in as arguments, so their weights keep their names."""
         if self.compile_mode == "none":
@@ -131,6 +147,10 @@ class StepwiseModule(LightningModule):
             self._order = (epoch, torch.randperm(self.num_samples, generator=generator).to(self.device))
         return self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
 
+    def share(self, whole: Tensor) -> Tensor:
+        """The rows of this process's samples, of a tensor with a row for each sample of the step's batch."""
+        return whole[self._share]
+
     def on_train_start(self) -> None:
         # A checkpoint may hold moments in another memory format than the weights have now; fused kernels want one format.
         for optimizer in self.trainer.optimizers:
@@ -143,10 +163,13 @@ class StepwiseModule(LightningModule):
         self._sums, self._num_steps = {}, 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_sums"] = {"sums": self._sums, "num_steps": self._num_steps}
+        sums = {name: total(value) for name, value in self._sums.items()}
+        checkpoint["epoch_sums"] = {"sums": sums, "num_steps": self._num_steps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._sums = {name: value.to(self.device) for name, value in checkpoint["epoch_sums"]["sums"].items()}
+        # The sums over all processes, once: they are added up again at the end of the epoch.
+        sums = checkpoint["epoch_sums"]["sums"].items()
+        self._sums = {name: value.to(self.device) if is_main() else torch.zeros_like(value) for name, value in sums}
         self._num_steps = checkpoint["epoch_sums"]["num_steps"]
         for optimizer in checkpoint["optimizer_states"]:
             for group in optimizer["param_groups"]:
@@ -167,11 +190,19 @@ class StepwiseModule(LightningModule):
     def training_step(self, step: int, batch_idx: int) -> Tensor:
         # batch_idx, not the loader's number: after a resume in mid-epoch the loader counts from 0 again.
         torch.manual_seed(derive_seed(f"{self.stage}-step", self.seed, self.current_epoch, batch_idx))
-        losses = self._losses(self.batch_indices(self.current_epoch, batch_idx))
+        indices = self.batch_indices(self.current_epoch, batch_idx)
+        mine = share_of(len(indices))
+        num_mine = mine.stop - mine.start
+        # Where a batch has fewer samples than there are processes, some compute one that counts for nothing.
+        self._share = mine if num_mine else slice(0, 1)
+        weight = num_mine / len(indices)
+        losses = self._losses(indices)
         for name, value in losses.items():
-            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+            part = weight * value.detach()
+            self._sums[name] = self._sums[name] + part if name in self._sums else part
         self._num_steps += 1
-        return losses["loss"]
+        # The gradients are averaged over the processes, but the loss of the batch is the sum of their weighted parts.
+        return world_size() * weight * losses["loss"]
 
     def _losses(self, indices: Tensor) -> dict[str, Tensor]:
         if self.compile_mode == "none":
@@ -182,7 +213,7 @@ class StepwiseModule(LightningModule):
         except RuntimeError as error:
             if not isinstance(error, torch._dynamo.exc.TorchDynamoException) or is_out_of_memory(error):
                 raise
-            reason = str(error).strip().splitlines()[0]
+            reason = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
             raise UserError(f"trainer.compile: torch.compile fails here ({reason}). Use trainer.compile=none.") from error
         # What a CUDA graph returns is overwritten by its next replay; the epoch's sums live longer.
         return {name: value.clone() for name, value in losses.items()}
@@ -194,7 +225,7 @@ class StepwiseModule(LightningModule):
         self._is_in_step = False
 
     def on_train_epoch_end(self) -> None:
-        means = {name: float(value) / self._num_steps for name, value in self._sums.items()}
+        means = {name: float(total(value)) / self._num_steps for name, value in self._sums.items()}
         self.epoch_means = {f"{self.stage}/train_{name}": value for name, value in means.items()}
         log_series(self.trainer, self.stage, self.current_epoch + 1, self.epoch_means)
 

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks import get_attack
-from ldm_privacy.audit import TUNED, Audit, SampleGeometry, SampleTable
+from ldm_privacy.audit import TUNED, Audit, SampleGeometry, SampleTable, check_labels
 from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
@@ -265,3 +265,10 @@ def test_shards_joined_in_any_order_with_a_sample_twice_give_the_report_of_one_p
 def test_a_label_that_is_taken_is_named(samples):
     with pytest.raises(UserError, match="'tuned' is taken"):
         sweeping(geometry_of(samples), {"tuned": KeepAll()})
+
+
+def test_a_label_that_can_name_no_file_is_named():
+    with pytest.raises(UserError, match=r"audit.masks: the label 'a/b' must not hold a slash"):
+        check_labels(["sima"], ["all", "a/b"])
+    with pytest.raises(UserError, match=r"audit.attacks: the label '' must"):
+        check_labels([""], ["all"])

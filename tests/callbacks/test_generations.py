@@ -93,7 +93,7 @@ def test_a_memoriser_has_an_onset_and_a_generator_of_heldout_images_has_none():
     assert "generations/onset_epoch" not in training.logger.rows[10]
     assert (
         lines[0]
-        == "epoch 10: 100.0% of 800 generations copy a member, 0.0% a held-out image (nearest-neighbour ratio below 1/3)"
+        == "epoch 10: 100.0 % of 800 generations copy a member, 0.0 % a held-out image (nearest-neighbour ratio below 1/3)"
     )
     # 18 pairs of 4x4 pictures, six pictures a row, a pixel between them.
     assert shown[0] == ("most_copied", (6 * 5 - 1, 6 * 5 - 1, 3), 10)

@@ -27,6 +27,7 @@ SMALL = [
     "audit.generations.num_steps=2",
     "geometry.distortion_rank=2",
     "trainer.accelerator=cpu",
+    "trainer.compile=none",
     "trainer.max_epochs=1",
     "trainer.num_sample_images=2",
     "trainer.num_sampling_steps=2",

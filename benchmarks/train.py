@@ -1,0 +1,300 @@
+"""Samples per second of the denoiser's training against a plain loop, its share of the device, and where the rest goes.
+
+    python -m benchmarks.train [--network paper|small] [--batch-size 128] [--precision 32-true|bf16-mixed]
+                               [--compile none|default|reduce-overhead] [--channels-last] [--ema] [--steps 20] [--repeats 3]
+
+Ours: `DenoiserModule` on cached latents, through Lightning's Trainer with the callbacks of `train.py` that act in a step.
+Plain: float32, eager, a torch DataLoader over the images (a tensor in memory, nothing is decoded), the frozen autoencoder's
+encoder at every batch, AdamW, the same network and gradient clip. Images and weights are random: the time of a step doesn't
+depend on them. Both are timed in turn, without their first steps, and the median of the repeats is reported.
+
+The share of the device is model FLOPs (three times a forward pass, counted by torch) per second over the rate of one large
+matrix product in the precision of the steps. `paper`: both networks of configs/cifar10.yaml; `small`: the same shapes, narrow.
+"""
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from callbacks import AveragedWeights, StopOnNonFiniteLoss
+from ldm_privacy.diffusion import add_noise
+from ldm_privacy.models.autoencoder import kl_autoencoder
+from ldm_privacy.models.denoiser import num_parameters, unet
+from ldm_privacy.models.latent_space import posterior_mean
+from ldm_privacy.report.terminal import quiet_libraries
+from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.device import allow_tf32
+from ldm_privacy.types import AuditBatch
+
+
+class Widths(NamedTuple):
+    """Channels per resolution of both networks, residual blocks of the denoiser, groups of the normalisation."""
+
+    autoencoder: tuple[int, ...]
+    denoiser: tuple[int, ...]
+    layers: int
+    groups: int
+
+
+WIDTHS = {
+    "paper": Widths((128, 128, 256), (128, 256, 256, 256), 2, 32),
+    "small": Widths((32, 32, 64), (32, 64, 64), 1, 16),
+}
+WARM_UP = 3
+"""Steps before the clock starts: allocation, and compilation where it is asked for."""
+
+GROUPS = {
+    "convolutions and matrix products": ("conv", "gemm", "mm", "xmma", "cutlass", "cudnn", "linear", "sm80", "sm90"),
+    "normalisation": ("norm", "welford", "rowwisemoments"),
+    "optimizer, clipping, averages": ("adam", "foreach", "optimizer", "multi_tensor", "lerp"),
+    "indexing, random numbers, copies": ("index", "rand", "normal_", "copy", "memcpy", "memset", "gather", "bernoulli"),
+}
+REST = "elementwise and the rest"
+console = Console(width=110)
+
+
+class Clock(Callback):
+    """Seconds per step after the warm-up, waiting for the device at both ends; a profile of the steps where asked for."""
+
+    def __init__(self, device: torch.device, profiler: profile | None = None):
+        self.device, self.profiler, self.seconds = device, profiler, 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == WARM_UP:
+            synchronize(self.device)
+            if self.profiler is not None:
+                self.profiler.start()
+            self.seconds = -time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        synchronize(self.device)
+        self.seconds = (self.seconds + time.perf_counter()) / (trainer.global_step - WARM_UP)
+        if self.profiler is not None:
+            self.profiler.stop()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def build(options: argparse.Namespace) -> tuple[AutoencoderKL, nn.Module]:
+    """Autoencoder and denoiser with random weights."""
+    torch.manual_seed(0)
+    widths = WIDTHS[options.network]
+    autoencoder = kl_autoencoder(
+        image_channels=3,
+        resolution=32,
+        block_out_channels=widths.autoencoder,
+        layers_per_block=1,
+        norm_num_groups=widths.groups,
+    )
+    network = unet(
+        latent_channels=4,
+        latent_size=8,
+        block_out_channels=widths.denoiser,
+        layers_per_block=widths.layers,
+        dropout=0.1,
+        norm_num_groups=widths.groups,
+    )
+    return autoencoder, network
+
+
+def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.device, profiler: profile | None = None) -> float:
+    """Seconds per step of our stage."""
+    clock = Clock(device, profiler)
+    callbacks: list[Callback] = [StopOnNonFiniteLoss(Path("last.ckpt"), "denoiser.learning_rate")]
+    if options.ema:
+        callbacks.append(AveragedWeights(0.999))
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            max_steps=WARM_UP + options.steps,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            precision=options.precision,
+            gradient_clip_val=1.0,
+            callbacks=[*callbacks, clock],
+            logger=False,
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        ).fit(module)
+    module.to(device)
+    return clock.seconds
+
+
+def plain(
+    autoencoder: AutoencoderKL, network: nn.Module, images: Tensor, options: argparse.Namespace, device: torch.device
+) -> float:
+    """Seconds per step of the plain loop."""
+    network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4, weight_decay=1e-4)
+    alphas_cumprod = DDPMScheduler().alphas_cumprod.to(device)
+    loader = DataLoader(
+        TensorDataset(images), batch_size=options.batch_size, shuffle=True, drop_last=True, num_workers=options.workers
+    )
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for (batch,) in loader:
+                yield batch
+
+    start = 0.0
+    for step, batch in zip(range(WARM_UP + options.steps), batches()):
+        if step == WARM_UP:
+            synchronize(device)
+            start = time.perf_counter()
+        image = batch.to(device).float() / 127.5 - 1
+        image = torch.where(torch.rand(len(image), 1, 1, 1, device=device) < 0.5, image.flip(-1), image)
+        with torch.no_grad():
+            latent = posterior_mean(autoencoder, image)
+        noise = torch.randn_like(latent)
+        timestep = torch.randint(len(alphas_cumprod), (len(latent),), device=device)
+        loss = (network(add_noise(latent, noise, alphas_cumprod, timestep), timestep) - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    synchronize(device)
+    return (time.perf_counter() - start) / options.steps
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOPs per second of one large matrix product, the best of ten."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+
+    def once() -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    return 2 * size**3 / min(once() for _ in range(10))
+
+
+def flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of convolutions and matrix products in `run`."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def shares(profiler: profile, seconds: float, device: torch.device) -> dict[str, float]:
+    """Share of the wall time by group of operations, the idle device (or the host's own time on CPU) last."""
+    spent = dict.fromkeys([*GROUPS, REST], 0.0)
+    for event in profiler.key_averages():
+        on_device = device.type == "cuda"
+        if on_device and event.device_type != torch.autograd.DeviceType.CUDA:
+            continue
+        name = event.key.lower()
+        if not on_device and not name.startswith(("aten::", "optimizer", "triton", "cpp_fused", "torch-compiled")):
+            continue
+        group = next((group for group, signs in GROUPS.items() if any(sign in name for sign in signs)), REST)
+        spent[group] += (event.self_device_time_total if on_device else event.self_cpu_time_total) / 1e6
+    found = {group: value / seconds for group, value in spent.items()}
+    found["device idle" if device.type == "cuda" else "host: Python, Lightning, autograd"] = max(0.0, 1 - sum(found.values()))
+    return found
+
+
+def main() -> None:
+    """Times both in turn and prints two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--network", choices=WIDTHS, default="paper" if on_gpu else "small")
+    parser.add_argument("--batch-size", type=int, default=1024 if on_gpu else 64)
+    parser.add_argument("--plain-batch-size", type=int, default=128 if on_gpu else 64, help="of the plain loop")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed" if on_gpu else "32-true")
+    parser.add_argument("--compile", choices=("none", "default", "reduce-overhead"), default="default" if on_gpu else "none")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--ema", action="store_true", help="with averaged weights, which the plain loop hasn't")
+    parser.add_argument("--steps", type=int, default=200 if on_gpu else 20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=4 if on_gpu else 0, help="of the plain loop's DataLoader")
+    options = parser.parse_args()
+    quiet_libraries()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
+
+    device = torch.device("cuda" if on_gpu else "cpu")
+    if on_gpu:
+        allow_tf32(True)
+    autoencoder, network = build(options)
+    autoencoder.to(device).eval()
+    num_samples = options.batch_size * (WARM_UP + options.steps)  # whole batches only, as the plain loop has them
+    latents = torch.randn(2, num_samples, 4, 8, 8)
+    nobody = AuditBatch(latents[0, :0], torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.int64))
+    module = DenoiserModule(
+        network,
+        DDPMScheduler(),
+        latents,
+        nobody,
+        batch_size=options.batch_size,
+        compile_mode=options.compile,
+        channels_last=options.channels_last,
+    )
+    _, plain_network = build(options)
+    plain_options = argparse.Namespace(**{**vars(options), "batch_size": options.plain_batch_size})
+    images = torch.randint(0, 256, (8 * options.plain_batch_size, 3, 32, 32), dtype=torch.uint8)
+
+    fast, slow = [], []
+    for repeat in range(options.repeats):
+        with console.status(f"repeat {repeat + 1} of {options.repeats}"):
+            slow.append(plain(autoencoder, plain_network, images, plain_options, device))
+            fast.append(ours(module, options, device))
+    rate = options.batch_size / statistics.median(fast)
+    plain_rate = options.plain_batch_size / statistics.median(slow)
+    latent, timestep = torch.randn(1, 4, 8, 8, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    forward = flops(lambda: plain_network(latent, timestep))
+    encode = flops(lambda: posterior_mean(autoencoder, torch.randn(1, 3, 32, 32, device=device)))
+    dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
+    peak = matmul_rate(dtype, device)
+
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)"
+    table = Table(
+        "what", "ours", "plain", "ratio", title=f"{options.network} network, {num_parameters(network) / 1e6:.1f} M, {name}"
+    )
+    table.add_row("batch size", str(options.batch_size), str(options.plain_batch_size), "")
+    table.add_row("samples per second", f"{rate:,.1f}", f"{plain_rate:,.1f}", f"{rate / plain_rate:.2f}")
+    spread = [f"{min(each) * 1e3:.1f} to {max(each) * 1e3:.1f}" for each in (fast, slow)]
+    table.add_row(f"ms per step, {options.repeats} repeats", *spread, "")
+    table.add_row("MFLOP per sample", f"{3 * forward / 1e6:,.0f}", f"{(3 * forward + encode) / 1e6:,.0f}", "")
+    table.add_row("model GFLOP per second", f"{3 * forward * rate / 1e9:,.1f}", f"{3 * forward * plain_rate / 1e9:,.1f}", "")
+    table.add_row(
+        f"share of one product's {peak / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}",
+        *(f"{3 * forward * each / peak:.1%}" for each in (rate, plain_rate)),
+        "",
+    )
+    console.print(table)
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    options.steps = min(options.steps, 20)
+    profiler = profile(activities=activities)
+    seconds = ours(module, options, device, profiler) * options.steps
+    where = Table("where a step's time goes", "share", title=f"Profile of {options.steps} steps of ours")
+    for group, share in shares(profiler, seconds, device).items():
+        where.add_row(group, f"{share:.1%}")
+    console.print(where)
+
+
+if __name__ == "__main__":
+    main()

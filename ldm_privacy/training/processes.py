@@ -1,0 +1,178 @@
+"""Several processes that train one run: starting them, who this one is, and what they tell each other.
+
+Processes are started before anything is encoded, by Lightning (which calls the same command line again) or by torchrun, and
+every Lightning trainer of the run then uses them. The main process prints, writes and draws; the others compute their share.
+With one process every function here is a plain call: nothing is started, sent or waited for.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one that draws or generates images; one that is dead is noticed at once."""
+GRACE_SECONDS = 10.0
+"""An error that all processes share is told by the main one, which ends the others in this time."""
+
+
+class _World:
+    """The group that messages go through: gloo, so that they stay on the CPU whatever the gradients use."""
+
+    group: dist.ProcessGroup | None = None
+
+
+def rank() -> int:
+    """Number of this process, 0 = the main one; known before the group is there."""
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get("RANK" if _is_torchrun() else "LOCAL_RANK", 0))
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 outside `together`."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process prints and writes."""
+    return rank() == 0
+
+
+def check_processes(device_type: str, devices: int, num_nodes: int) -> None:
+    """Refuse what can't be started.
+
+    Args:
+        device_type: "cuda", "cpu" or "mps".
+        devices: Processes per node, each with a device of its own. On CPUs at most as many as cores (two always).
+        num_nodes: Nodes.
+
+    Raises:
+        UserError: Fewer devices than asked for, several nodes without torchrun, another number than torchrun started.
+    """
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device_type, max(2, os.cpu_count() or 1))
+    if devices > there:
+        name = {"cuda": "GPUs", "mps": "Apple GPUs"}.get(device_type, "CPU processes")
+        raise UserError(f"trainer.devices: {devices} {name} asked for, {there} there. Use trainer.devices={there}.")
+    if _is_torchrun():
+        started = int(os.environ["WORLD_SIZE"])
+        if started != devices * num_nodes:
+            raise UserError(
+                f"trainer.devices: torchrun started {started} processes, but {devices} a node on trainer.num_nodes={num_nodes} "
+                "are asked for. Set both to what torchrun's --nproc-per-node and --nnodes say."
+            )
+    elif num_nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes: {num_nodes} nodes need torchrun, started on each of them: torchrun --nnodes {num_nodes} "
+            f"--nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py ..."
+        )
+
+
+def cluster_plugins() -> list[Any]:
+    """Where Lightning learns of the other processes: torchrun or its own launcher, never a batch system around them."""
+    return [TorchElasticEnvironment() if _is_torchrun() else LightningEnvironment()]
+
+
+@contextmanager
+def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
+    """The processes of a run, from here to the end of the context; nothing happens for a single one.
+
+    gloo on CPUs, nccl on GPUs. When the main process fails it ends those that it started, and they end when it dies.
+
+    Raises:
+        UserError: What only another process than the main one ran into, with its number.
+    """
+    if devices * num_nodes == 1:
+        yield
+        return
+    parent = os.getppid()
+    plugins = cluster_plugins()
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=plugins)
+    fabric.launch()
+    if not is_main():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    children = getattr(fabric.strategy.launcher, "procs", [])
+    _World.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield
+        for child in children:
+            child.wait()
+    except BaseException as error:
+        for child in children:
+            child.kill()  # it may wait for this one for ever, and it has nothing to write
+        if is_main():
+            raise
+        if not isinstance(error, Exception):
+            raise SystemExit(130) from error
+        time.sleep(GRACE_SECONDS)
+        raise UserError(f"process {rank()}: {(str(error) or repr(error)).splitlines()[0]}") from error
+    finally:
+        _World.group = None
+        dist.destroy_process_group()
+
+
+def share_of(count: int) -> slice:
+    """This process's part of `count` things in order: contiguous, sizes differ by one at most, together everything once."""
+    number, of = rank() if world_size() > 1 else 0, world_size()
+    return slice(count * number // of, count * (number + 1) // of)
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, by their number, in every process. Tensors must lie on the CPU."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_World.group)
+    return values
+
+
+def gather_lists(values: Sequence[T]) -> list[T]:
+    """The lists of all processes as one, in every process."""
+    return [value for part in gather(list(values)) for value in part]
+
+
+def gather_on_main(value: T) -> list[T]:
+    """As `gather`, but the other processes get their own value alone: no memory for what they don't need."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.gather_object(value, values if is_main() else None, dst=0, group=_World.group)
+    return values if is_main() else [value]
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """What `function` returns in the main process, which alone calls it, in every process."""
+    if world_size() == 1:
+        return function()
+    value: list[Any] = [function() if is_main() else None]
+    dist.broadcast_object_list(value, src=0, group=_World.group)
+    return value[0]
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum over the processes, in the order of their numbers, on the device of `value`."""
+    return value if world_size() == 1 else torch.stack(gather(value.cpu())).sum(0).to(value.device)
+
+
+def _is_torchrun() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone; a collective call of the GPU would wait for it for long."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)

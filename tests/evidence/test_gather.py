@@ -1,0 +1,239 @@
+"""From an audit to its verdict: a leak, a model that knows nothing, one that remembers everything."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from ldm_privacy.attacks import get_attack
+from ldm_privacy.audit import TUNED, Audit, AuditedSamples, report_of
+from ldm_privacy.controls import thumbnail_features
+from ldm_privacy.errors import UserError
+from ldm_privacy.evidence import NUM_STEPS, gather_evidence, verdict_of
+from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.types import AuditKey
+from tests.evidence.synthetic import Pictures, make_samples, make_scores
+from tests.reference.predictors import Memoriser
+
+KEY = AuditKey("sima", "all")
+
+
+def gather(data, *, brighten=0.0, error=None, num_bootstrap=20, **options):
+    report = report_of(data, num_bootstrap=num_bootstrap)
+    noise = torch.rand(len(data.sample_index), generator=torch.Generator().manual_seed(3))
+    error = noise if error is None else error
+    return gather_evidence(report, KEY, make_samples(data), error, Pictures(data, brighten=brighten), **options)
+
+
+@pytest.fixture(scope="module")
+def blind():
+    return gather(make_scores(200, 200, fractions=(0.5, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def leaking():
+    """Members are brighter by about half the spread of brightness over images; the attack is as blind as before."""
+    return gather(make_scores(200, 200), brighten=0.15)
+
+
+@pytest.fixture(scope="module")
+def exposed():
+    """An audit of a predictor that knows its members, as it is run."""
+    data = make_scores(60, 60)
+    samples = make_samples(data)
+    masks = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
+
+    def halves(index):
+        return data.is_calibration[torch.searchsorted(data.sample_index, index)]
+
+    attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
+    audit = Audit(attacks, masks, samples.geometry, [0, 50], halves, keep_fractions=(0.5, 1.0), num_bootstrap=20)
+    audit.update(Memoriser(samples.batch.latent[data.is_member]), samples.batch)
+    report = audit.compute()
+    steps = []
+    evidence = gather_evidence(report, KEY, samples, torch.rand(120), Pictures(data), progress=steps.append)
+    assert steps == list(range(1, NUM_STEPS + 1))
+    return evidence
+
+
+def test_a_memoriser_is_exposed(exposed):
+    verdict = verdict_of(exposed)
+    assert verdict.tone == "exposed"
+    for mask in ("all", "top60", "random60", TUNED):
+        assert exposed.permuted[AuditKey("sima", mask)].band.p_value == 1 / 201
+        assert exposed.permuted[AuditKey("sima", mask)].band.upper < 0.8
+    assert exposed.exposure.num_above_all == 60
+    assert exposed.dataset.test.p_value < 1e-6
+    assert exposed.dataset.adjusted[KEY] < 1e-4
+    who, sure, meaning = verdict.sentences
+    assert "sima/all tells them from held-out images with AUROC 1.000" in who
+    assert "p = 0.00498" in sure
+    assert "60 of 60 members score above every held-out image" in meaning
+
+
+def test_a_blind_predictor_is_not_exposed(blind):
+    area = blind.report.row(KEY).metrics.auroc
+    verdict = verdict_of(blind)
+    assert verdict.tone == ("safe" if area.upper < 0.6 and area.lower > 0.4 else "unclear")
+    assert blind.permuted[KEY].band.p_value > 0.01
+    assert not blind.model_free.leaks
+    assert "Under permuted labels" in verdict.sentences[1]
+    assert not any("exposed" in sentence or "leak" in sentence for sentence in verdict.sentences)
+
+
+@pytest.mark.parametrize(
+    ("lower", "value", "upper", "p_value", "tone"),
+    [
+        (0.47, 0.52, 0.57, 0.3, "safe"),
+        (0.44, 0.53, 0.62, 0.3, "unclear"),
+        (0.52, 0.57, 0.62, 0.01, "exposed"),
+        (0.52, 0.57, 0.62, 0.06, "unclear"),
+        # An attack that is certain the wrong way round has found the members too.
+        (0.05, 0.1, 0.2, 1.0, "unclear"),
+    ],
+)
+def test_the_tone_follows_the_interval_and_the_permuted_labels(blind, lower, value, upper, p_value, tone):
+    row, found = blind.report.row(KEY), blind.permuted[KEY]
+    area = replace(row.metrics.auroc, value=value, lower=lower, upper=upper)
+    changed = replace(row, metrics=replace(row.metrics, auroc=area))
+    rows = [changed if each is row else each for each in blind.report.rows]
+    permuted = {**blind.permuted, KEY: replace(found, band=replace(found.band, p_value=p_value))}
+    evidence = replace(blind, report=replace(blind.report, rows=rows), permuted=permuted)
+    verdict = verdict_of(evidence)
+    assert verdict.tone == tone
+    assert len(verdict.sentences) == 3
+
+
+def test_fewer_samples_leave_it_undecided():
+    evidence = gather(make_scores(24, 24), num_permutations=39)
+    assert verdict_of(evidence).tone == "unclear"
+    assert "Too few samples to tell" in verdict_of(evidence).sentences[2]
+
+
+def test_brighter_members_are_called_a_leak_whatever_the_attack_says(leaking, blind):
+    verdict = verdict_of(leaking)
+    assert verdict.tone == "leak"
+    assert leaking.model_free.leaks
+    assert "a classifier that sees the images and no model reaches 0." in verdict.sentences[1]
+    assert "The two image sets differ by themselves" in verdict.sentences[2]
+    best = max(leaking.model_free.auroc.values(), key=lambda estimate: estimate.lower)
+    assert best.lower > 0.5
+    # The same scores without the leak, and a strong attack with it.
+    assert verdict_of(replace(leaking, model_free=blind.model_free)).tone != "leak"
+    strong = replace(leaking, report=report_of(make_scores(200, 200, strength=2.0), num_bootstrap=2))
+    assert verdict_of(strong).tone == "leak"
+
+
+def test_an_autoencoder_that_gives_members_away_is_named():
+    data = make_scores(60, 60)
+    evidence = gather(data, error=torch.where(data.is_member, 0.1, 0.2), num_permutations=39)
+    assert evidence.denoiser_free["reconstruction error"].value == 1.0
+    assert "without the denoiser reconstruction error already tells" in verdict_of(evidence).sentences[1]
+
+
+def test_with_too_few_samples_for_a_classifier_the_rest_is_there():
+    evidence = gather(make_scores(12, 8), num_permutations=39)
+    assert evidence.model_free is None
+    assert "too few samples for a classifier" in verdict_of(evidence).sentences[1]
+    assert len(evidence.neighbours[0]) == 12
+
+
+def test_each_exposed_member_stands_beside_the_nearest_held_out_image(blind):
+    pictures = Pictures(blind.report.data)
+    heldout = blind.report.data.sample_index[~blind.report.data.is_member]
+    features = thumbnail_features(pictures(heldout))
+    for member, neighbour, similarity in zip(blind.exposure.sample_index, *blind.neighbours):
+        likeness = features @ thumbnail_features(pictures(member[None]))[0]
+        assert int(neighbour) == int(heldout[likeness.argmax()])
+        assert float(similarity) == pytest.approx(float(likeness.max()), abs=1e-5)
+
+
+def test_copies_across_the_sides_are_counted():
+    data = make_scores(30, 30)
+    pictures = Pictures(data)
+    member, heldout = (int(side.nonzero()[2]) for side in (data.is_member, ~data.is_member))
+    pictures.image[heldout] = pictures.image[member]
+    report = report_of(data, num_bootstrap=2)
+    evidence = gather_evidence(report, KEY, make_samples(data), torch.rand(60), pictures, num_permutations=39)
+    pair = [int(data.sample_index[member]), int(data.sample_index[heldout])]
+    assert evidence.duplicates.pairs.tolist() == [pair]
+
+
+def test_the_data_set_verdict_is_welchs_test_of_the_reporting_half(blind):
+    report, test = blind.report, blind.dataset.test
+    score, is_member = report.reported_scores(KEY).numpy(), report.reported_membership.numpy()
+    expected = stats.ttest_ind(score[is_member], score[~is_member], equal_var=False, alternative="greater")
+    assert test.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    sizes = [point.size for point in blind.dataset.by_size]
+    assert sizes == sorted(set(sizes))
+    assert (sizes[0], sizes[-1]) == (2, test.num_suspect)
+    assert blind.dataset.by_size[-1].median == pytest.approx(test.p_value, rel=1e-9)
+    assert set(blind.dataset.adjusted) == {row.key for row in report.rows}
+    assert all(adjusted >= test.p_value - 1e-12 for adjusted in [blind.dataset.adjusted[KEY]])
+
+
+def test_groups_reach_every_control():
+    data = make_scores(160, 160, group_size=4, strength=0.5)
+    with_groups, without = (gather(each, num_permutations=99) for each in (data, replace(data, group=None)))
+    band, narrow = (each.permuted[KEY].band for each in (with_groups, without))
+    assert band.upper - band.lower > 1.5 * (narrow.upper - narrow.lower)
+    assert with_groups.dataset.test.num_suspect == without.dataset.test.num_suspect / 4
+    for name in ("reconstruction error", "latent norm"):
+        assert with_groups.denoiser_free[name] != without.denoiser_free[name]
+
+
+def test_the_seed_decides_everything(blind):
+    again = gather(make_scores(200, 200, fractions=(0.5, 1.0)))
+    assert again.permuted == blind.permuted
+    assert again.model_free.auroc == blind.model_free.auroc
+    assert again.dataset == blind.dataset
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_named_by_attack_and_sample(value):
+    data = make_scores(30, 30)
+    key = AuditKey("loss", "top60")
+    for half in (data.is_calibration, ~data.is_calibration):
+        place = int(half.nonzero()[4])
+        score = data.scores[key].clone()
+        score[1, place] = value
+        with pytest.raises(UserError, match=f"loss/top60: .* sample {int(data.sample_index[place])} is not finite"):
+            report_of(replace(data, scores={**data.scores, key: score}), num_bootstrap=2)
+
+
+def test_an_attack_that_gives_everyone_the_same_score_ranks_nobody():
+    data = make_scores(30, 30)
+    for key in (AuditKey("loss", "all"), KEY):
+        constant = replace(data, scores={**data.scores, key: torch.full_like(data.scores[key], 2.0)})
+        evidence = gather(constant, num_permutations=39)
+        assert evidence.report.is_constant(key)
+        assert evidence.report.row(key).metrics.auroc.value == 0.5
+        assert evidence.permuted[key].band.p_value == 1.0
+        assert verdict_of(evidence).tone != "exposed"
+        assert evidence.agreement == {}
+        assert (evidence.dataset is None) == (key == KEY)
+        if evidence.dataset is not None:
+            assert set(evidence.dataset.adjusted) == set(data.scores) - {key}
+
+
+def test_an_audit_names_the_sample_whose_score_is_not_finite():
+    data = make_scores(30, 30)
+    samples = make_samples(data)
+    place = 7
+    latent = samples.batch.latent.clone()
+    latent[place, 0, 0, 0] = float("nan")
+    broken = AuditedSamples(samples.batch._replace(latent=latent), samples.geometry, samples.decoder)
+
+    class Plain:
+        alphas_cumprod = Memoriser.alphas_cumprod
+
+        def __call__(self, noisy_latent, timestep, condition):
+            return torch.sin(noisy_latent)
+
+    def halves(index):
+        return data.is_calibration[torch.searchsorted(data.sample_index, index)]
+
+    audit = Audit({"sima": get_attack("sima")}, {"all": KeepAll()}, samples.geometry, [50], halves, num_bootstrap=2)
+    with pytest.raises(UserError, match=rf"sample {int(data.sample_index[place])} .*not finite"):
+        audit.update(Plain(), broken.batch)

@@ -1,0 +1,248 @@
+"""The page and the folder of an evaluation: everything that was found is in it, and nothing else is asked for."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+import torch
+
+from ldm_privacy.audit import SampleTable, read_scores, report_of
+from ldm_privacy.evidence import gather_evidence, verdict_of
+from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.report.evidence_page import CAPTIONS, LIMITS, Protocol, evidence_page
+from ldm_privacy.report.folder import evidence_figures, write_evaluation
+from ldm_privacy.report.page import render
+from ldm_privacy.report.tables import short
+from ldm_privacy.types import AuditKey
+from tests.evidence.synthetic import Pictures, make_samples, make_scores
+
+KEY = AuditKey("sima", "all")
+MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
+PROTOCOL = Protocol("a run", 7, {"data": "noise", "split hash": "ab" * 32}, ("python evaluate.py",), "seed: 3\n")
+HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
+SECTIONS = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
+ONSETS = ("Memorization onset: epoch 5.",)
+
+
+def gather(data, *, distortion=True, brighten=0.0, **options):
+    samples, pictures = make_samples(data, distortion=distortion), Pictures(data, brighten=brighten)
+    error = torch.rand(len(data.sample_index), generator=torch.Generator().manual_seed(3))
+    report = report_of(data, num_bootstrap=20)
+    evidence = gather_evidence(report, KEY, samples, error, pictures, num_permutations=39, **options)
+    return evidence, samples, pictures
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
+    data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
+    history = {0: SampleTable(data.sample_index, torch.randn(120, generator=torch.Generator().manual_seed(0)))}
+    evidence, samples, pictures = gather(data, brighten=0.3, history=history)
+    figures = evidence_figures(evidence, samples, MASKS, pictures)
+    figures |= {"onset": figures["p_value"], "memorization": figures["roc"]}
+    return evidence, figures, pictures
+
+
+@pytest.fixture(scope="module")
+def html(found):
+    evidence, figures, pictures = found
+    return render(evidence_page(evidence, PROTOCOL, figures, pictures, onsets=ONSETS))
+
+
+class Reader(HTMLParser):
+    """Text of every table cell by row, ids of sections, tags, addresses."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.ids, self.tags, self.addresses, self.text = [], [], [], [], []
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "xlink:href")]
+        if tag == "section" and "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._in_cell = True
+            if self.rows:
+                self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, text):
+        self.text.append(text)
+        if self._in_cell and self.rows:
+            self.rows[-1][-1] += text.strip()
+
+
+def test_every_row_has_its_numbers(found, html):
+    evidence = found[0]
+    cells = Reader(html).rows
+    for row in evidence.report.rows:
+        label = f"tuned ({row.keep_fraction:.0%})" if row.key.mask == "tuned" else row.key.mask
+        line = [cell for each in cells if each[:2] == [row.key.attack, label] for cell in each]
+        band = evidence.permuted[row.key].band
+        assert short(row.metrics.auroc) in line
+        assert f"{band.lower:.3f} to {band.upper:.3f}" in line
+        for each in row.metrics.tpr_at_fpr:
+            assert short(each) in line
+        assert f"{row.oracle_auroc:.3f}" in line
+        for other in row.gains if row.key.mask not in evidence.report.data.controls else ():
+            assert any(each[:3] == [row.key.attack, label, other] for each in cells), other
+
+
+def test_every_section_is_there_once_in_order(html):
+    assert [name for name in Reader(html).ids if name in SECTIONS] == SECTIONS
+
+
+def test_everything_that_was_found_is_said(found, html):
+    evidence, figures, _ = found
+    text = "".join(Reader(html).text)
+    for sentence in (*verdict_of(evidence).sentences, evidence.model_free.sentence, evidence.duplicates.sentence, *ONSETS):
+        assert sentence in text
+    for name, estimate in evidence.denoiser_free.items():
+        assert any(name in row and short(estimate) in row for row in Reader(html).rows), name
+    for member, neighbour in zip(evidence.exposure.sample_index.tolist(), evidence.neighbours[0].tolist()):
+        assert f"member {member}" in text
+        assert f"held-out {neighbour}" in text
+    for limit in LIMITS:
+        assert limit in text
+    for fact in (*PROTOCOL.facts.items(), PROTOCOL.commands):
+        for each in fact:
+            assert each in text
+    assert PROTOCOL.config.strip() in text
+    # Captions stand in the text once, and once more as what the picture shows.
+    for name in figures:
+        if name in CAPTIONS:
+            assert CAPTIONS[name] in text, name
+    assert set(CAPTIONS) <= set(figures)
+
+
+def test_a_leak_is_said_in_a_box_and_in_the_verdict(found, html):
+    assert verdict_of(found[0]).tone == "leak"
+    assert 'class="verdict tone-leak"' in html
+
+
+def test_it_asks_for_nothing(html):
+    reader = Reader(html)
+    assert all(address.startswith(("#", "data:")) for address in reader.addresses), reader.addresses
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(reader.tags)
+    assert not re.search(r"url\(\s*['\"]?(?!#|data:)", html)
+    assert "@import" not in html
+    # Names of XML vocabularies are no addresses.
+    assert not re.search(r"https?://", re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", html))
+
+
+def test_both_themes_and_print_have_their_styles(html):
+    assert '<meta name="color-scheme" content="light dark">' in html
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_it_is_smaller_than_5_mb(html):
+    assert len(html.encode()) < 5e6
+
+
+def test_names_are_shown_and_never_interpreted(found, html):
+    evidence, _, pictures = found
+    protocol = replace(PROTOCOL, name=HOSTILE, facts={HOSTILE: HOSTILE}, commands=(HOSTILE,), config=HOSTILE)
+    for page in (html, render(evidence_page(evidence, protocol, {}, pictures, onsets=(HOSTILE,)))):
+        assert "<script" not in page
+        assert "<img src=x" not in page
+        assert any(HOSTILE in row for row in Reader(page).rows)
+    assert page.count("run(&#39;x&#39;)") > 8
+
+
+def test_what_there_is_not_leaves_no_hole():
+    data = make_scores(12, 8)
+    data = replace(data, scores={**data.scores, KEY: torch.zeros_like(data.scores[KEY])})
+    evidence, samples, pictures = gather(data, distortion=False)
+    assert evidence.model_free is None
+    assert evidence.dataset is None
+    figures = evidence_figures(evidence, samples, {"all": KeepAll()}, pictures)
+    assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
+    page = render(evidence_page(evidence, PROTOCOL, figures, pictures))
+    assert [name for name in Reader(page).ids if name in SECTIONS] == [name for name in SECTIONS if name != "onset"]
+    assert "too few samples" in page.lower()
+    assert "None" not in "".join(Reader(page).text)
+    assert "nan" not in "".join(Reader(page).text).split()
+    without = render(evidence_page(evidence, PROTOCOL, {}, pictures))
+    assert "geometry" not in Reader(without).ids
+    assert "<svg" not in without
+
+
+def test_one_attack_without_a_mask_is_enough():
+    data = make_scores(24, 24, attacks=("sima",), masks=("all",), timesteps=(10,))
+    evidence, _, pictures = gather(data, distortion=False)
+    reader = Reader(render(evidence_page(evidence, PROTOCOL, {}, pictures)))
+    assert any(row[:2] == ["sima", "all"] for row in reader.rows)
+    assert "AUROC gained" not in "".join(reader.text)
+
+
+@pytest.fixture(scope="module")
+def folder(found, tmp_path_factory):
+    evidence, figures, pictures = found
+    path = tmp_path_factory.mktemp("evaluation") / "new"
+    figures = {name: figures[name] for name in ("p_value", "histogram")}
+    report = write_evaluation(path, evidence, PROTOCOL, figures, pictures, facts={"split_hash": "cd" * 32, "epoch": 7})
+    assert report == path / "report.html"
+    return path
+
+
+def test_the_folder_holds_every_file_and_every_figure(folder):
+    assert {path.name for path in folder.iterdir()} == {"report.html", "metrics.json", "scores.parquet", "exposed.csv", "figures"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"p_value", "histogram"}
+    for path in (folder / "figures").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG"), path.name
+
+
+def test_metrics_json_is_strict_and_complete(found, folder):
+    evidence = found[0]
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    content = json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+    assert (content["split_hash"], content["epoch"]) == ("cd" * 32, 7)
+    assert content["verdict"]["tone"] == verdict_of(evidence).tone
+    assert content["controls"]["model_free"]["leaks"] is True
+    assert [(row["attack"], row["mask"]) for row in content["rows"]] == [
+        (row.key.attack, row.key.mask) for row in evidence.report.rows
+    ]
+    for stored, row in zip(content["rows"], evidence.report.rows):
+        assert stored["auroc"]["value"] == row.metrics.auroc.value
+        assert stored["permuted_labels"]["band"]["p_value"] == evidence.permuted[row.key].band.p_value
+        assert set(stored["gains"]) == set(row.gains)
+    assert content["series"] == evidence.report.series()
+    assert len(content["sweep"]["sima"]) == 6
+
+
+def test_exposed_csv_lists_every_member_by_rank(found, folder):
+    exposure = found[0].exposure
+    table = pd.read_csv(folder / "exposed.csv")
+    assert table["rank"].tolist() == list(range(1, 61))
+    assert table["sample_index"].tolist() == exposure.sample_index.tolist()
+    assert table["fpr"].tolist() == exposure.fpr.tolist()
+    assert table["score"].tolist() == exposure.score.tolist()
+
+
+def test_the_scores_are_those_of_the_report(found, folder):
+    file = read_scores(folder / "scores.parquet")
+    assert file.split_hash == "cd" * 32
+    assert set(file.data.scores) == set(found[0].report.data.scores)
+
+
+def test_without_a_verdict_on_the_set_the_files_are_still_written(tmp_path):
+    data = make_scores(12, 8)
+    data = replace(data, scores={**data.scores, KEY: torch.zeros_like(data.scores[KEY])})
+    evidence, _, pictures = gather(data, distortion=False)
+    write_evaluation(tmp_path, evidence, PROTOCOL, {}, pictures, facts={"split_hash": "cd" * 32})
+    assert json.loads((tmp_path / "metrics.json").read_text())["dataset"] is None
