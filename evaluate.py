@@ -5,11 +5,12 @@ from pathlib import Path
 from ldm_privacy.audit import ScoreFile, read_scores
 from ldm_privacy.config.command_line import allow_only, parse, print_help
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence import compare, verdict_of
-from ldm_privacy.publish import evaluate
+from ldm_privacy.evidence import check_one_split, compare, verdict_of
+from ldm_privacy.publish import evaluate, split_hash_of
 from ldm_privacy.report import print_audit, print_comparison, print_verdict, write_comparison
 from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.terminal import console, progress, run_program
+from ldm_privacy.training.run_folder import RunFolder
 
 USAGE = """
 python evaluate.py ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
@@ -35,17 +36,22 @@ def main(arguments: list[str]) -> int:
     allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "plugins"), why, refused=SPLIT_KEYS)
     out = Path(line.words["out"]) if line.words.get("out") else None
     if len(paths) == 1:
+        if paths[0].suffix == ".parquet":
+            raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
         audit(paths[0], line.overrides, out)
         return 0
-    files: dict[str, ScoreFile] = {}
+    named: dict[str, Path] = {}
     for path in paths:
-        name = next(each for each in names_of(path) if each not in files)
+        named[next(each for each in names_of(path) if each not in named)] = path
+    check_one_split({name: split_hash_of(path) for name, path in named.items()})  # before audits that take a while
+    files: dict[str, ScoreFile] = {}
+    for name, path in named.items():
         if path.suffix != ".parquet":
             path = audit(path, line.overrides, None if out is None else out / name.replace("/", "-"))
         files[name] = read_scores(path)
     comparison = compare(files)
     print_comparison(comparison, console)
-    folder = out or paths[0].parent.parent / "comparison"
+    folder = out or RunFolder.around(paths[0]).path / "comparison"
     write_comparison(comparison, folder)
     console.print(f"Written to {folder}: comparison.html, comparison.json.", highlight=False, soft_wrap=True)
     return 0
@@ -63,7 +69,8 @@ def audit(path: Path, overrides: list[str], out: Path | None) -> Path:
 
 def names_of(path: Path) -> list[str]:
     """Short names for a checkpoint or score file, the best first: run/checkpoint, then with numbers."""
-    name = f"{path.absolute().parent.parent.name}/{path.stem if path.suffix != '.parquet' else path.parent.name}"
+    of_run = path.parent.name if path.stem == "scores" else path.stem
+    name = f"{RunFolder.around(path).path.absolute().name}/{of_run}"
     return [name, *(f"{name}-{number}" for number in range(2, 100))]
 
 

@@ -10,16 +10,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.onset import OnsetDetector, Rise
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
+from ldm_privacy.training.processes import gather_on_main, on_main
 from ldm_privacy.training.stepwise import log_series
 from ldm_privacy.types import AuditBatch, AuditKey
 
 
 class MemorizationAudit(Callback):
     """Drives an `Audit` through the validation loop, whose batches come with the averaged weights swapped in.
+
+    Each process audits its share of the samples; the main one computes the report and gives it to all.
 
     Args:
         audit: The library object.
@@ -80,7 +84,8 @@ class MemorizationAudit(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = finished_epochs(cast(DenoiserModule, pl_module))
-        self.report = report = self.audit.compute()
+        shards = gather_on_main(self.audit.collected())
+        self.report = report = on_main(lambda: self.audit.compute(join(shards)))
         self.audited_epoch = epoch
         series = report.series()
         scores = report.reported_scores(self.onset_key)

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.training.checkpoint import RECORD, save_checkpoint
+from ldm_privacy.training.processes import gather, world_size
+from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS
 
 
 class Interrupted(Exception):
@@ -22,7 +24,7 @@ class RunCheckpoint(Checkpoint):
 
     A `Checkpoint` in Lightning's sense, so its hooks come after every other callback's. On the first Ctrl-C (or SIGTERM)
     the step or audit in hand is finished, a checkpoint is stored and `Interrupted` is raised; a second Ctrl-C stops at
-    once.
+    once. Several processes stop together, within `LOOK_EVERY_N_STEPS` steps.
 
     Args:
         path: The checkpoint file.
@@ -69,16 +71,24 @@ class RunCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # At the last batch of an epoch the audit and the end of the epoch come first.
-        if self._stop and batch_idx + 1 < trainer.num_training_batches:
+        if batch_idx + 1 < trainer.num_training_batches and self._is_stopped(batch_idx):
             self._save(trainer, audited=False)
             raise Interrupted
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self.is_due(trainer.current_epoch + 1)
-        if due or self._stop or time.monotonic() - self._saved_at > 60 * self.every_n_minutes:
+        asked = gather((self._stop, time.monotonic() - self._saved_at > 60 * self.every_n_minutes))
+        stop, late = any(stop for stop, _ in asked), asked[0][1]
+        if due or stop or late:
             self._save(trainer, audited=due)
-        if self._stop:
+        if stop:
             raise Interrupted
+
+    def _is_stopped(self, batch_idx: int) -> bool:
+        """Whether any process was asked to stop; several look for it in the same few steps only."""
+        if world_size() == 1:
+            return self._stop
+        return batch_idx % LOOK_EVERY_N_STEPS == 0 and any(gather(self._stop))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():

@@ -11,6 +11,7 @@ from ldm_privacy.publish import publish
 from ldm_privacy.report import print_audit, print_verdict
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import load_checkpoint
+from ldm_privacy.training.processes import is_main
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.wandb_evaluation import log_evaluation
 
@@ -18,11 +19,13 @@ from ldm_privacy.training.wandb_evaluation import log_evaluation
 def conclude(experiment: Experiment, composed: Composed, run: RunFolder, trained: Trained, wandb: WandbLogger | None) -> None:
     """Print the last audit and the onsets; gather and publish its evidence, unless `trainer.figures` is off.
 
-    A run that was finished before is audited again from its checkpoint.
+    A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
     """
     evaluation = trained.evaluation
     if evaluation is None:
         evaluation = evaluate_checkpoint(experiment, load_checkpoint(run.last), store_folder=run.influence)
+    if not is_main():
+        return
     print_audit(evaluation.report, console, title=f"{run.path.name}, epoch {trained.epoch}")
     for sentence in trained.sentences:
         console.print(sentence, highlight=False)

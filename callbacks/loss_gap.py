@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldm_privacy.onset import OnsetDetector, Rise, loss_gap_rise
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
+from ldm_privacy.training.processes import gather_lists
 from ldm_privacy.training.stepwise import log_series
 from ldm_privacy.types import AuditBatch, Estimate
 
@@ -50,7 +51,7 @@ class LossGap(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = finished_epochs(cast(DenoiserModule, pl_module))
-        index, is_member, loss = (torch.cat(each) for each in zip(*self._parts))
+        index, is_member, loss = (torch.cat(each) for each in zip(*gather_lists(self._parts)))
         order = index.argsort()
         index, is_member, loss = index[order], is_member[order], loss[order]
         self.heldout_loss = float(loss[~is_member].mean())

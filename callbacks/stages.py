@@ -25,7 +25,7 @@ from callbacks.stop import StopOnMemorization
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.audit import AuditReport, SampleGeometry
 from ldm_privacy.config import Composed
-from ldm_privacy.measure import Evaluation, measure_samples, reconstruction_error
+from ldm_privacy.measure import Evaluation, gather_samples, measure_samples, reconstruction_error
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.models import pretrained_autoencoder, save_autoencoder
 from ldm_privacy.models.latent_space import LatentSpace
@@ -45,6 +45,7 @@ from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 from ldm_privacy.training.device import explain_out_of_memory
 from ldm_privacy.training.loggers import TidyLogger
+from ldm_privacy.training.processes import cluster_plugins, is_main, world_size
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.sampling import generate_images
 from ldm_privacy.training.score_history import ScoreHistory
@@ -77,14 +78,14 @@ class Stages:
         experiment: Builds the objects.
         composed: The config, as it is stored in checkpoints.
         run: The folder.
-        tidy: The logger of metrics.csv, which is cut back to a checkpoint.
+        tidy: The logger of metrics.csv, which is cut back to a checkpoint; None in processes that write nothing.
         wandb: The W&B logger, if any.
     """
 
     experiment: Experiment
     composed: Composed
     run: RunFolder
-    tidy: TidyLogger
+    tidy: TidyLogger | None
     wandb: WandbLogger | None
 
     def autoencoder(self) -> AutoencoderKL:
@@ -117,9 +118,10 @@ class Stages:
             if loss is not None:
                 console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
             autoencoder = module.autoencoder.cpu()
-        temporary = run.autoencoder.with_name("autoencoder.tmp")
-        save_autoencoder(autoencoder, temporary)
-        temporary.rename(run.autoencoder)
+        if is_main():
+            temporary = run.autoencoder.with_name("autoencoder.tmp")
+            save_autoencoder(autoencoder, temporary)
+            temporary.rename(run.autoencoder)
         return autoencoder
 
     def denoiser(self, autoencoder: AutoencoderKL) -> Trained:
@@ -134,6 +136,8 @@ class Stages:
         bar, history = ProgressBar("denoiser", console), ScoreHistory(run.scores)
 
         def on_report(report: AuditReport, epoch: int) -> None:
+            if not is_main():
+                return
             if epoch == 0:
                 bar.say(audit_legend(report))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
@@ -141,7 +145,7 @@ class Stages:
             history.write(epoch, report.data.sample_index, report.scores_at(experiment.onset_key))
 
         def draw(report: AuditReport, epoch: int) -> dict[str, Figure]:
-            if not config.trainer.figures:
+            if not config.trainer.figures or self.tidy is None:
                 return {}
             curves = self.tidy.read("denoiser")
             epoch_of_onset = audit.onset.onset_epoch
@@ -168,7 +172,7 @@ class Stages:
         loss_gap = LossGap(self._detector(), experiment.data.groups)
         sample = partial(generate_images, scheduler=scheduler, latent_space=space, latent_shape=shape, seed=config.seed)
         generate = None
-        if config.trainer.num_sample_images:
+        if config.trainer.num_sample_images and is_main():
             generate = partial(sample, num_images=config.trainer.num_sample_images, num_steps=config.trainer.num_sampling_steps)
         generations = self._generations(sample, bar)
         limit = config.audit.stop.limit
@@ -190,9 +194,12 @@ class Stages:
         resumed = self._resume_point(run.last, "denoiser")
         if resumed is None:
             self._log_autoencoder_baseline(space)
-            self._log(geometry_series(geometry, audited), 0)
-            if config.trainer.figures:
-                self._show_geometry(geometry, audited, space)
+            whole = gather_samples(samples)
+            if is_main():
+                self._log(geometry_series(whole.geometry, whole.batch), 0)
+                if config.trainer.figures:
+                    self._show_geometry(whole.geometry, whole.batch, space)
+            del whole
         callbacks: list[Callback] = [bar, StopOnNonFiniteLoss(run.last, "denoiser.learning_rate")]
         if config.denoiser.ema_decay is not None:
             callbacks.append(AveragedWeights(config.denoiser.ema_decay))
@@ -226,7 +233,8 @@ class Stages:
             sentences.insert(0, reason)
         evaluation, curves = None, {}
         if audit.report is not None:
-            evaluation = Evaluation(audit.report, samples, reconstruction_error(experiment, space), str(space.normalisation))
+            error = reconstruction_error(experiment, space)
+            evaluation = Evaluation(audit.report, gather_samples(samples), error, str(space.normalisation))
             curves = draw(audit.report, audit.audited_epoch)
         return Trained(evaluation, audit.audited_epoch, sentences, curves)
 
@@ -236,7 +244,7 @@ class Stages:
 
     def _generations(self, sample: Callable[..., Image], bar: ProgressBar) -> MemorizedGenerations | None:
         experiment, config = self.experiment, self.experiment.config.audit
-        if config.generations.every_n_epochs is None:
+        if config.generations.every_n_epochs is None or not is_main():
             return None
         return MemorizedGenerations(
             partial(
@@ -274,7 +282,11 @@ class Stages:
         return Trainer(
             max_epochs=max_epochs,
             accelerator=config.accelerator,
-            devices=1,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy="auto" if world_size() == 1 else "ddp",
+            plugins=cluster_plugins(),
+            use_distributed_sampler=False,
             precision=config.precision,
             gradient_clip_val=config.gradient_clip,
             callbacks=[each for each in callbacks if console.is_terminal or not isinstance(each, ProgressBar)],
@@ -289,18 +301,24 @@ class Stages:
     def _resume_point(self, path: Any, stage: str) -> Any:
         """The checkpoint to go on from, or None; metrics.csv is cut back to it."""
         if not path.exists():
-            self.tidy.cut_back(stage, -1)
+            self._cut_back(stage, -1)
             return None
         checkpoint = load_checkpoint(path, stage=stage)
         epoch = epochs_in(checkpoint)
-        self.tidy.cut_back(stage, epoch)
+        self._cut_back(stage, epoch)
         console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)
         return path
+
+    def _cut_back(self, stage: str, epoch: int) -> None:
+        if self.tidy is not None:
+            self.tidy.cut_back(stage, epoch)
 
     def _log_autoencoder_baseline(self, space: LatentSpace) -> None:
         """What the autoencoder gives away without any denoiser, and its reconstructions."""
         experiment = self.experiment
         score = -reconstruction_error(experiment, space)
+        if not is_main():
+            return
         is_member = torch.isin(experiment.audited_index, experiment.data.split.member_index)
         group = experiment.data.groups(experiment.audited_index)
         leak = auroc_interval(score, is_member, confidence=experiment.config.audit.confidence, group=group)
@@ -328,7 +346,7 @@ class Stages:
 
     @property
     def _loggers(self) -> list[Logger]:
-        return [self.tidy, *([self.wandb] if self.wandb is not None else [])]
+        return [each for each in (self.tidy, self.wandb) if each is not None]
 
     def _log(self, series: dict[str, float], epoch: int) -> None:
         for logger in self._loggers:

@@ -29,6 +29,7 @@ from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.checkpoint import FORMAT, RECORD
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.device import allow_tf32, explain_out_of_memory
+from ldm_privacy.training.processes import check_processes, gather, share_of
 from ldm_privacy.training.run_folder import check_name
 from ldm_privacy.types import AuditBatch, AuditKey
 
@@ -135,7 +136,7 @@ class Experiment:
         """The denoiser's coordinates; the normalisation is computed from the members where it isn't given."""
         autoencoder.to(self.device)
         if normalisation is None:
-            means = self.encode(partial(posterior_mean, autoencoder), self.data.split.member_index, "Encoding members")
+            means = self._encode_members(partial(posterior_mean, autoencoder), "Encoding members")
             normalisation = fit_normalisation(means, self.config.denoiser.normalisation)
         return LatentSpace(autoencoder, normalisation).to(self.device)
 
@@ -210,12 +211,12 @@ class Experiment:
         config = self.config.denoiser
         latents = audited.latent[None, :0]
         if train:
-            members = self.data.split.member_index
-            variants = [self.encode(latent_space.encode, members, "Encoding members")]
+            variants = [self._encode_members(latent_space.encode, "Encoding members")]
             if self.config.data.flip:
-                variants.append(
-                    self.encode(lambda image: latent_space.encode(image.flip(-1)), members, "Encoding mirrored members")
+                mirrored = self._encode_members(
+                    lambda image: latent_space.encode(image.flip(-1)), "Encoding mirrored members"
                 )
+                variants.append(mirrored)
             latents = torch.stack(variants)
         return DenoiserModule(
             self.network(audited.latent.shape[1:]),
@@ -276,6 +277,9 @@ class Experiment:
             )
         index = self.audited_index
         check_halves(self.data.is_calibration(index), torch.isin(index, self.data.split.member_index))
+        trainer = self.config.trainer
+        most = min(len(index), len(self.data.split.member_index))
+        check_processes(self.device.type, trainer.devices, trainer.num_nodes, most=most)
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
         """(channels, height, width) of the latents; one encoder pass with an empty image."""
@@ -301,6 +305,11 @@ class Experiment:
             order = uniform("audited", (self.split_seed, side), ()).argsort()
             sides.append(side[order[:limit]])
         return torch.cat(sides).sort().values
+
+    def _encode_members(self, function: Callable[[Tensor], Tensor], description: str) -> Tensor:
+        """`encode` of all members in every process, each of which encodes its share."""
+        members = self.data.split.member_index
+        return torch.cat(gather(self.encode(function, members[share_of(len(members))], description)))
 
     def encode(self, function: Callable[[Tensor], Tensor], index: Tensor, description: str) -> Tensor:
         """`function` of the images of those samples, batch by batch behind a progress bar, on the CPU."""

@@ -1,7 +1,7 @@
 """Measurements of an experiment's objects: latents, influence, distortion, reconstruction, the audit of a checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,24 @@ from torch import Tensor
 
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.audit import AuditedSamples, AuditReport, SampleGeometry, SampleTable
+from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceStore, latent_deviation, stream_distortion, stream_influence
+from ldm_privacy.geometry import (
+    InfluenceEstimate,
+    InfluenceEstimator,
+    InfluenceStore,
+    SetInfluenceEstimator,
+    latent_deviation,
+    stream_distortion,
+    stream_influence,
+)
+from ldm_privacy.geometry.estimate import concatenate
+from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.models.autoencoder import autoencoder_from_state
 from ldm_privacy.models.latent_space import LatentNormalisation, LatentSpace
 from ldm_privacy.training.checkpoint import RECORD
 from ldm_privacy.training.device import explain_out_of_memory
+from ldm_privacy.training.processes import gather, gather_on_main, is_main, on_main, share_of, total, world_size
 from ldm_privacy.types import AuditBatch
 
 
@@ -37,42 +49,58 @@ class Evaluation:
 
 
 def measure_samples(experiment: Experiment, space: LatentSpace, store_folder: Path | None) -> AuditedSamples:
-    """Latents, influence and distortion of all audited samples, on the trainer's device.
+    """Latents, influence and distortion of this process's share of the audited samples, on the trainer's device.
 
-    Influence is found in the store where it was before. One encoder pass per sample, and the estimator's products.
+    Influence is found in the store where it was before. One encoder pass per sample, and the estimator's products. Masks
+    don't depend on the number of processes: the deviation is over all samples, and so is what a `SetInfluenceEstimator`
+    shrinks toward. The distortion, a number a sample, is that of all samples in every process.
     """
-    index = experiment.audited_index
+    index = experiment.audited_index[share_of(len(experiment.audited_index))]
     latent = experiment.encode(space.encode, index, "Encoding audited images")
     batch = AuditBatch(latent, torch.isin(index, experiment.data.split.member_index), index).to(experiment.device)
-    with experiment.progress("Influence (pullback metric)", len(index)) as done:
-        estimate = stream_influence(
-            experiment.config.geometry.influence.build(seed=experiment.config.seed),
-            space.decode,
-            batch.latent,
-            batch.sample_index,
-            store=InfluenceStore(store_folder) if store_folder is not None else None,
-            fingerprint_of=(space.autoencoder.state_dict(), _influence_settings(experiment, space)),
-            progress=done,
-        )
-    stability = None if estimate.mask_stability is None else float(estimate.mask_stability.mean())
+    estimate = _influence(experiment, space, batch, None if store_folder is None else InfluenceStore(store_folder))
+    stability = None
+    if estimate.mask_stability is not None:
+        stability = float(torch.cat(gather(estimate.mask_stability.cpu())).mean())
     influence = SampleTable(index, estimate.influence.cpu())
-    geometry = SampleGeometry(influence, latent_deviation(latent), stability, _distortion(experiment, space, batch))
-    return AuditedSamples(batch, geometry, space.decode)
+    deviation = latent_deviation(latent, total=total)
+    return AuditedSamples(
+        batch, SampleGeometry(influence, deviation, stability, _distortion(experiment, space, batch)), space.decode
+    )
+
+
+def gather_samples(samples: AuditedSamples) -> AuditedSamples:
+    """All audited samples in the main process; in the others what they have."""
+    if world_size() == 1:
+        return samples
+    batch, geometry = samples.batch, samples.geometry
+    latent, is_member, index = (
+        torch.cat(gather_on_main(each.cpu())).to(each.device) for each in (batch.latent, batch.is_member, batch.sample_index)
+    )
+    influence = torch.cat(gather_on_main(geometry.influence.value))
+    whole = replace(geometry, influence=SampleTable(index.cpu(), influence))
+    return AuditedSamples(AuditBatch(latent, is_member, index), whole, samples.decoder)
 
 
 @torch.no_grad()
 def reconstruction_error(experiment: Experiment, space: LatentSpace) -> Tensor:
-    """Mean absolute error of each audited image, ascending by sample index. One encoder and one decoder pass each."""
+    """Mean absolute error of each audited image, ascending by sample index. One encoder and one decoder pass each.
+
+    Every process computes its share and gets all.
+    """
 
     def error(image: Tensor) -> Tensor:
         image = image.to(experiment.device)
         return (space.decode(space.encode(image)) - image).abs().flatten(1).mean(1)
 
-    return experiment.encode(error, experiment.audited_index, "Reconstruction error")
+    index = experiment.audited_index
+    return torch.cat(gather(experiment.encode(error, index[share_of(len(index))], "Reconstruction error")))
 
 
 def evaluate_checkpoint(experiment: Experiment, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
     """The audit of a checkpoint: both networks, normalisation and split come from it alone.
+
+    Every process audits its share; `samples` of the result are all of them in the main process.
 
     Raises:
         UserError: The images are others than those that the checkpoint was trained and audited on.
@@ -95,7 +123,47 @@ def evaluate_checkpoint(experiment: Experiment, checkpoint: Mapping[str, Any], *
         for batch in module.val_dataloader():
             audit.update(module.predictor, batch)
             done(num_done := num_done + len(batch.sample_index))
-    return Evaluation(audit.compute(), samples, reconstruction_error(experiment, space), str(space.normalisation))
+    shards = gather_on_main(audit.collected())
+    report = on_main(lambda: audit.compute(join(shards)))
+    error = reconstruction_error(experiment, space)
+    return Evaluation(report, gather_samples(samples), error, str(space.normalisation))
+
+
+def _influence(
+    experiment: Experiment, space: LatentSpace, batch: AuditBatch, store: InfluenceStore | None
+) -> InfluenceEstimate:
+    """Influence of the samples of `batch`, this process's share. The store holds that of all samples in one file."""
+    estimator = experiment.config.geometry.influence.build(seed=experiment.config.seed)
+    weights_and_settings = (space.autoencoder.state_dict(), _influence_settings(experiment, space))
+
+    def compute(estimator: InfluenceEstimator, store: InfluenceStore | None = None) -> InfluenceEstimate:
+        with experiment.progress("Influence (pullback metric)", len(batch.sample_index)) as done:
+            return stream_influence(
+                estimator,
+                space.decode,
+                batch.latent,
+                batch.sample_index,
+                store=store,
+                fingerprint_of=weights_and_settings,
+                progress=done,
+            )
+
+    if world_size() == 1:
+        return compute(estimator, store)
+    index = experiment.audited_index
+    mine = share_of(len(index))
+    name = fingerprint(*weights_and_settings, index)
+    stored = None if store is None else on_main(lambda: store.load(name, index))
+    if stored is not None:
+        return stored.rows(mine)
+    over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
+    estimate = compute(estimator if over_set is None else over_set.per_sample).to("cpu")
+    if over_set is not None:
+        estimate = over_set.over_set(concatenate(gather(estimate))).rows(mine)
+    shards = gather_on_main(estimate)
+    if store is not None and is_main():
+        store.get_or_compute(name, index, lambda: concatenate(shards))
+    return estimate
 
 
 def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch) -> SampleTable | None:
@@ -104,17 +172,20 @@ def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch) -
         return None
     chosen = torch.isin(batch.sample_index.cpu(), experiment.first_by_hash(config.distortion_max_samples))
     index = batch.sample_index[chosen].cpu()
-    with experiment.progress("Local distortion", len(index)) as done:
-        distortion = stream_distortion(
-            space.decode,
-            batch.latent[chosen],
-            config.distortion_rank,
-            config.distortion_oversample,
-            config.distortion_power_iterations,
-            experiment.config.seed,
-            progress=done,
-        )
-    return SampleTable(index, distortion.cpu())
+    distortion = torch.empty(0)
+    if len(index):  # a share may have none of the chosen
+        with experiment.progress("Local distortion", len(index)) as done:
+            distortion = stream_distortion(
+                space.decode,
+                batch.latent[chosen],
+                config.distortion_rank,
+                config.distortion_oversample,
+                config.distortion_power_iterations,
+                experiment.config.seed,
+                progress=done,
+            ).cpu()
+    parts = [part for part in gather((index, distortion)) if len(part[0])]
+    return SampleTable(*(torch.cat(each) for each in zip(*parts)))
 
 
 def _influence_settings(experiment: Experiment, space: LatentSpace) -> dict[str, Any]:

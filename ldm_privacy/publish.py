@@ -10,13 +10,16 @@ from matplotlib.figure import Figure
 
 from ldm_privacy import __version__
 from ldm_privacy.assemble import Experiment, Progress
+from ldm_privacy.audit import read_scores
 from ldm_privacy.config import Composed, compose_stored
+from ldm_privacy.data import Split
 from ldm_privacy.evidence import NUM_STEPS, Evidence, gather_evidence
 from ldm_privacy.measure import Evaluation, evaluate_checkpoint
 from ldm_privacy.report.evidence_page import Protocol
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
+from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.score_history import ScoreHistory
 
 LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
@@ -53,7 +56,7 @@ def publish(
             evaluation.samples,
             evaluation.reconstruction,
             images,
-            history=ScoreHistory(checkpoint.parent.parent / "scores").read(until=epoch - 1),
+            history=ScoreHistory(RunFolder.around(checkpoint).scores).read(until=epoch - 1),
             seed=config.seed,
             progress=done,
         )
@@ -78,7 +81,7 @@ def publish(
         "version": __version__,
         **{library: version(library) for library in LIBRARIES},
     }
-    name = checkpoint.parent.parent.name or checkpoint.stem
+    name = RunFolder.around(checkpoint).path.absolute().name
     commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")
     protocol = Protocol(name, epoch, facts, commands, composed.to_yaml())
     stored: dict[str, Any] = {
@@ -93,6 +96,17 @@ def publish(
     return evidence, figures
 
 
+def split_hash_of(path: Path) -> str:
+    """The hash of the split that a checkpoint or a score file belongs to.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    if path.suffix == ".parquet":
+        return read_scores(path).split_hash
+    return Split.from_state_dict(load_checkpoint(path)[RECORD]["split"]).hash
+
+
 def evaluate(
     path: Path, overrides: Sequence[str], progress: Progress, folder: Path | None
 ) -> tuple[Experiment, Evidence, int, Path]:
@@ -104,10 +118,11 @@ def evaluate(
     checkpoint = load_checkpoint(path)
     composed = compose_stored(checkpoint[RECORD]["config"], overrides)
     experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
-    evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=path.parent.parent / "influence")
+    run = RunFolder.around(path)
+    evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=run.influence)
     epoch = epochs_in(checkpoint)
     if folder is None:
         suffix = "" if path.stem == "last" else f"-{path.stem}"
-        folder = path.parent.parent / f"evaluation{suffix}"
+        folder = run.path / f"evaluation{suffix}"
     evidence, _ = publish(experiment, composed, evaluation, folder, checkpoint=path, epoch=epoch)
     return experiment, evidence, epoch, folder

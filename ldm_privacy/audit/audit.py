@@ -24,7 +24,7 @@ def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
     if TUNED in masks:
         raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
     for section, labels in (("attacks", attacks), ("masks", masks)):
-        if wrong := next((label for label in labels if not label or set(label) & set('/\\\0')), None):
+        if wrong := next((label for label in labels if set(label) & set("/\\\0")), None):
             raise UserError(f"audit.{section}: the label '{wrong}' must not hold a slash: files and curves are named by it.")
 
 

@@ -93,6 +93,19 @@ class Split:
         """Bool, like `sample_index`."""
         return torch.isin(sample_index, self.member_index.to(sample_index.device))
 
+    def difference(self, other: "Split") -> str:
+        """How another split differs from this one, in words; "nothing differs" where the hashes are equal."""
+        found = [] if self.num_rows == other.num_rows else [f"a source of {other.num_rows} rows, not {self.num_rows}"]
+        names = {"member_index": "members", "heldout_index": "held-out", "public_index": "public"}
+        for field, mine in self._parts().items():
+            theirs = other._parts()[field]
+            gone, new = mine[~torch.isin(mine, theirs)], theirs[~torch.isin(theirs, mine)]
+            if len(gone) or len(new):
+                sizes = "" if len(mine) == len(theirs) else f" ({len(theirs)}, not {len(mine)})"
+                rows = _examples(torch.cat([gone, new]))
+                found.append(f"{max(len(gone), len(new))} {names[field]} differ{sizes}: rows {rows}")
+        return "; ".join(found) or "nothing differs"
+
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and an integer, for a checkpoint that is loaded with `weights_only=True`."""
         return {**self._parts(), "num_rows": self.num_rows}

@@ -49,6 +49,17 @@ class Comparison:
     num_shared: int
 
 
+def check_one_split(split_hashes: Mapping[str, str]) -> None:
+    """Raise UserError, with both hashes, where one of the named audits is of another split than the first."""
+    first_name, first = next(iter(split_hashes.items()))
+    for name, split_hash in split_hashes.items():
+        if split_hash != first:
+            raise UserError(
+                f"{name} is of another split than {first_name} (split {split_hash[:12]}, not {first[:12]}): their samples "
+                "can't be compared. Train with the same data.seed, data.index_file and counts."
+            )
+
+
 def compare(
     files: Mapping[str, ScoreFile], *, confidence: float = 0.95, num_bootstrap: int = 1000, seed: int = 0
 ) -> Comparison:
@@ -67,13 +78,8 @@ def compare(
     """
     if len(files) < 2:
         raise UserError("a comparison needs two score files or checkpoints at least.")
-    first_name, first = next(iter(files.items()))
-    for name, file in files.items():
-        if file.split_hash != first.split_hash:
-            raise UserError(
-                f"{name} is of another split than {first_name} (split {file.split_hash[:12]}, not {first.split_hash[:12]}): "
-                "their samples can't be compared. Train with the same data.seed, data.index_file and counts."
-            )
+    check_one_split({name: file.split_hash for name, file in files.items()})
+    first_name = next(iter(files))
     reports = {
         name: report_of(file.data, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
         for name, file in files.items()

@@ -33,6 +33,16 @@ class InfluenceEstimate:
         if self.standard_error.shape != self.influence.shape:
             raise ValueError(f"standard_error {self.standard_error.shape} is not like influence {self.influence.shape}")
 
+    def rows(self, rows: slice) -> "InfluenceEstimate":
+        """Some of the samples."""
+        return InfluenceEstimate(
+            self.influence[rows],
+            self.standard_error[rows],
+            None if self.mask_stability is None else self.mask_stability[rows],
+            None if self.halves is None else self.halves[:, rows],
+            self.from_store,
+        )
+
     def to(self, device: torch.device | str) -> "InfluenceEstimate":
         """The same on another device."""
         return InfluenceEstimate(

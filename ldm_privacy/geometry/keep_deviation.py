@@ -1,5 +1,6 @@
 """A control of the same count: keep the dimensions of largest standard deviation over samples."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -30,7 +31,7 @@ class KeepTopDeviation(KeepTopInfluence):
     is_control: ClassVar[bool] = True
 
 
-def latent_deviation(latent: Latent) -> Tensor:
+def latent_deviation(latent: Latent, *, total: Callable[[Tensor], Tensor] = lambda value: value) -> Tensor:
     """Standard deviation of each latent dimension over samples: sqrt(mean (z - mean z)^2), members and held-out pooled.
 
     Two passes in float64, so a mean that is large beside the deviation costs no digits. Divided by the number of samples
@@ -38,6 +39,7 @@ def latent_deviation(latent: Latent) -> Tensor:
 
     Args:
         latent: (samples, channels, height, width).
+        total: Adds up a tensor over all processes, where each has a part of the samples.
 
     Returns:
         (channels, height, width) float64, >= 0; the same for any order of the samples, to rounding.
@@ -51,8 +53,9 @@ def latent_deviation(latent: Latent) -> Tensor:
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise UserError(f"latent_deviation: the latent in row {row} is not finite; take the sample out of the audit.")
-    mean = latent.sum(dim=0, dtype=torch.float64) / len(latent)
+    count = int(total(torch.tensor(len(latent))))
+    mean = total(latent.sum(dim=0, dtype=torch.float64)) / count
     squares = torch.zeros_like(mean)
     for chunk in latent.split(_SAMPLES_AT_ONCE):
         squares += (chunk.double() - mean).square().sum(dim=0)
-    return (squares / len(latent)).sqrt()
+    return (total(squares) / count).sqrt()

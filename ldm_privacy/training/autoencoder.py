@@ -67,14 +67,15 @@ class AutoencoderModule(StepwiseModule):
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward."""
-        image = self.images[indices].float() / 127.5 - 1
+        count = len(indices)
+        image = self.images[self.share(indices)].float() / 127.5 - 1
         if self.flip:
-            mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
+            mirrored = self.share(torch.rand(count, 1, 1, 1, device=image.device)) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
         settings = self.autoencoder.config
         factor = 2 ** (len(settings["block_out_channels"]) - 1)
-        shape = (len(image), settings["latent_channels"], image.shape[2] // factor, image.shape[3] // factor)
-        noise = torch.randn(shape, device=image.device)
+        shape = (count, settings["latent_channels"], image.shape[2] // factor, image.shape[3] // factor)
+        noise = self.share(torch.randn(shape, device=image.device))
         reconstruction, kl = self._objective(self.autoencoder, image, noise, self.reconstruction)
         return {"loss": reconstruction + self.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
 

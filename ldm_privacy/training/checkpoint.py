@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.training.processes import is_main
 
 RECORD = "ldm_privacy"
 FORMAT = 1
@@ -29,6 +30,9 @@ def save_checkpoint(trainer: Trainer, path: Path, *, copies: Iterable[Path] = ()
         UserError: It can't be written (disk full); the file that was there is untouched.
     """
     temporary = path.with_name(path.name + ".tmp")
+    if not is_main():
+        trainer.save_checkpoint(temporary)  # takes part, and writes nothing
+        return
     # Left by a kill, it may be another name of a copy's file, which writing into it would destroy.
     temporary.unlink(missing_ok=True)
     try:

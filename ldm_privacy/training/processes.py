@@ -52,21 +52,24 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def check_processes(device_type: str, devices: int, num_nodes: int) -> None:
+def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int) -> None:
     """Refuse what can't be started.
 
     Args:
         device_type: "cuda", "cpu" or "mps".
         devices: Processes per node, each with a device of its own. On CPUs at most as many as cores (two always).
         num_nodes: Nodes.
+        most: Samples to share, one a process at least.
 
     Raises:
-        UserError: Fewer devices than asked for, several nodes without torchrun, another number than torchrun started.
+        UserError: Fewer devices or samples than processes asked for, several nodes without torchrun, another number than torchrun started.
     """
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device_type, max(2, os.cpu_count() or 1))
     if devices > there:
         name = {"cuda": "GPUs", "mps": "Apple GPUs"}.get(device_type, "CPU processes")
         raise UserError(f"trainer.devices: {devices} {name} asked for, {there} there. Use trainer.devices={there}.")
+    if devices * num_nodes > most:
+        raise UserError(f"trainer.devices: {devices * num_nodes} processes for {most} samples; use {most} at most.")
     if _is_torchrun():
         started = int(os.environ["WORLD_SIZE"])
         if started != devices * num_nodes:

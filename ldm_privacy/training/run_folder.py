@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from ldm_privacy.data import Split
 from ldm_privacy.errors import UserError
+from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 
 
 class RunFolder:
@@ -43,6 +45,40 @@ class RunFolder:
         temporary = self.config.with_suffix(".tmp")
         temporary.write_text(text)
         os.replace(temporary, self.config)
+
+    @classmethod
+    def around(cls, path: Path) -> "RunFolder":
+        """The run that a checkpoint or a file of an evaluation lies in; the file's own folder where it lies in none."""
+        folder = path.parent if path.parent.name else path.absolute().parent
+        is_of_run = folder.name == "checkpoints" or folder.name.startswith("evaluation")
+        return cls(folder.parent if is_of_run else folder)
+
+    def check_split(self, split: Split, content_hash: str) -> None:
+        """Refuse to go on with other samples than the run began with.
+
+        Args:
+            split: What the run's config gives now.
+            content_hash: Of the images that it gives now.
+
+        Raises:
+            UserError: split.npz or a checkpoint holds another split, or was made with other pixels; both hashes are named.
+        """
+        stored = {self.split: Split.load(self.split)} if self.split.exists() else {}
+        for path, stage in ((self.autoencoder_last, "autoencoder"), (self.last, "denoiser")):
+            if path.exists():
+                record = load_checkpoint(path, stage=stage)[RECORD]
+                stored[path] = Split.from_state_dict(record["split"])
+                if record.get("content_hash") not in (None, content_hash):
+                    raise UserError(
+                        f"resume: {path} was trained on images of hash {record['content_hash'][:12]}, but data.source now gives "
+                        f"{content_hash[:12]}: their pixels differ, though there are as many. Name the data that it began with."
+                    )
+        for path, began in stored.items():
+            if began.hash != split.hash:
+                raise UserError(
+                    f"resume: {path} holds split {began.hash[:12]}, but the run's data give {split.hash[:12]}: "
+                    f"{began.difference(split)}. Put back the data, index file or split that the run began with."
+                )
 
     @classmethod
     def create(cls, output_dir: Path, name: str) -> "RunFolder":

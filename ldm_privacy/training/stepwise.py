@@ -169,7 +169,7 @@ class StepwiseModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The sums over all processes, once: they are added up again at the end of the epoch.
         sums = checkpoint["epoch_sums"]["sums"].items()
-        self._sums = {name: value.to(self.device) if is_main() else torch.zeros_like(value) for name, value in sums}
+        self._sums = {name: value.to(self.device) * is_main() for name, value in sums}
         self._num_steps = checkpoint["epoch_sums"]["num_steps"]
         for optimizer in checkpoint["optimizer_states"]:
             for group in optimizer["param_groups"]:

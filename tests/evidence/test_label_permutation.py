@@ -89,7 +89,7 @@ def test_the_seed_decides_all_of_it_up_to_the_largest():
 def test_scores_that_know_nothing_are_called_so_as_often_as_stated():
     """200 random labellings of the same scores, timestep and keep fraction chosen anew on each calibration half."""
     data = make_scores(100, 100, attacks=("sima",), masks=("all",), timesteps=range(8), fractions=(0.3, 0.6, 1.0))
-    claims = {(ranking, fraction): score for (ranking, fraction), score in data.sweeps["sima"].items() if ranking == "influence"}
+    claims = {each: score for each, score in data.sweeps["sima"].items() if each[0] == "influence"}
     data = replace(data, sweeps={"sima": claims})
     generator = torch.Generator().manual_seed(1)
     num_runs = 200

@@ -198,7 +198,8 @@ def folder(found, tmp_path_factory):
 
 
 def test_the_folder_holds_every_file_and_every_figure(folder):
-    assert {path.name for path in folder.iterdir()} == {"report.html", "metrics.json", "scores.parquet", "exposed.csv", "figures"}
+    names = {"report.html", "metrics.json", "scores.parquet", "exposed.csv", "figures"}
+    assert {path.name for path in folder.iterdir()} == names
     assert {path.stem for path in (folder / "figures").iterdir()} == {"p_value", "histogram"}
     for path in (folder / "figures").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG"), path.name
