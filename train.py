@@ -1,7 +1,6 @@
 """Train an autoencoder and a latent diffusion model, and watch them memorize."""
 
-from pathlib import Path
-
+from callbacks.begin import begin
 from callbacks.checkpoints import Interrupted
 from callbacks.conclude import conclude
 from callbacks.stages import Stages
@@ -12,7 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.plan import print_plan
 from ldm_privacy.report.terminal import console, progress, run_program
 from ldm_privacy.training.loggers import TidyLogger, wandb_logger
-from ldm_privacy.training.processes import gather, is_main, together
+from ldm_privacy.training.processes import follow, gather, is_main, together
 from ldm_privacy.training.run_folder import RunFolder
 
 USAGE = """python train.py --config digits.yaml [key=value ...]     train; key=value changes the config
@@ -46,24 +45,10 @@ def main(arguments: list[str]) -> int:
     if line.flag("dry_run"):
         return print_plan(experiment, composed.to_yaml(), console)
     experiment.check()
-    run = begin(composed, experiment, resumed) if is_main() else None
+    run = begin(experiment, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
     with together(trainer.accelerator, trainer.devices, trainer.num_nodes):
         return fit(composed, gather(run)[0], experiment, resume=resumed is not None)
-
-
-def begin(composed: Composed, experiment: Experiment, resumed: RunFolder | None) -> RunFolder:
-    """The folder of the run, made or checked, with config and split in it."""
-    data = experiment.data
-    if resumed is None:
-        run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
-        console.print(f"This run is {run.path}.", highlight=False)
-        data.split.save(run.split)
-    else:
-        run = resumed
-        run.check_split(data.split, data.duplicates.content_hash)
-    run.write_config(composed.to_yaml())
-    return run
 
 
 def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: bool) -> int:
@@ -84,4 +69,4 @@ def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: b
 
 if __name__ == "__main__":
     console.quiet = not is_main()
-    run_program(main)
+    run_program(main if is_main() else follow(main))

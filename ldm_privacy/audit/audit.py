@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ldm_privacy.attacks import Attack, CombinedAttack, attack_statistics, masked_sums, membership_scores
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.audit.report import TUNED, AuditReport, AuditScores, report_of
+from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import MaskRule, SampleGeometry, check_halves
+from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditBatch, AuditKey, NoisePredictor

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit.report import AuditReport, AuditScores
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.scores import AuditScores
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey
 

@@ -102,6 +102,7 @@ class DenoiserModule(StepwiseModule):
         latent = self.latents[self.share(variant), self.share(indices)]
         timestep = self.share(torch.randint(len(self.alphas_cumprod), (count,), device=self.device))
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
+        self.draw_apart()
         error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
         return {"loss": error.mean()}
 

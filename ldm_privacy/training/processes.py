@@ -111,6 +111,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     _World.group = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield
+        dist.destroy_process_group()
         for child in children:
             child.wait()
     except BaseException as error:
@@ -122,9 +123,20 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
             raise SystemExit(130) from error
         time.sleep(GRACE_SECONDS)
         raise UserError(f"process {rank()}: {(str(error) or repr(error)).splitlines()[0]}") from error
-    finally:
-        _World.group = None
-        dist.destroy_process_group()
+
+
+def follow(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+    """`main` for the other processes: a mistake that is found before they are together is told by the main one alone."""
+
+    def quiet(arguments: list[str]) -> int:
+        try:
+            return main(arguments)
+        except UserError:
+            if dist.is_initialized():
+                raise
+            return 2
+
+    return quiet
 
 
 def share_of(count: int) -> slice:

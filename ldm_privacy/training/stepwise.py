@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.training.device import is_out_of_memory
-from ldm_privacy.training.processes import is_main, share_of, total, world_size
+from ldm_privacy.training.processes import is_main, rank, share_of, total, world_size
 
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
@@ -150,6 +150,11 @@ class StepwiseModule(LightningModule):
     def share(self, whole: Tensor) -> Tensor:
         """The rows of this process's samples, of a tensor with a row for each sample of the step's batch."""
         return whole[self._share]
+
+    def draw_apart(self) -> None:
+        """From here on the step's random numbers (dropout) differ between processes; the main one's are those of a single."""
+        if rank():
+            torch.manual_seed(derive_seed(f"{self.stage}-step-apart", torch.initial_seed(), rank()))
 
     def on_train_start(self) -> None:
         # A checkpoint may hold moments in another memory format than the weights have now; fused kernels want one format.

@@ -13,7 +13,9 @@ import train
 from ldm_privacy.config.compose import entry_files
 from tests.tiny import series
 
-PICTURES = ("samples", "reconstructions", "memorization", "roc", "distortion", "influence", "masks", "pixel_influence")
+GEOMETRY = ("distortion", "influence", "masks", "pixel_influence")
+PICTURES = ("samples", "reconstructions", "memorization", "onset", *GEOMETRY)
+OF_THE_EVALUATION = ("memorization", "onset", "roc", "auroc_by_timestep", "keep_fraction", "histogram", "p_value", *GEOMETRY)
 SMALL = [
     "data.num_members=24",
     "data.num_heldout=24",
@@ -62,6 +64,9 @@ def test_it_trains_audits_and_evaluates(entry, images, tmp_path):
     assert ("denoiser", 1, "memorization/sima/top60/auroc") in series(run)
     for name in PICTURES:
         assert (run / "figures" / f"{name}.png").stat().st_size > 1000, name
+    for name in OF_THE_EVALUATION:
+        assert (run / "evaluation" / "figures" / f"{name}.png").stat().st_size > 1000, name
+    assert (run / "evaluation" / "report.html").stat().st_size < 5e6
     assert evaluate.main([f"ckpt={run}/checkpoints/last.ckpt"]) == 0
 
 

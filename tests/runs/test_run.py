@@ -22,6 +22,12 @@ from tests.tiny import arguments, series
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """Figures have tests of their own, and they are most of an evaluation's time."""
+    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -50,7 +56,7 @@ def test_the_promised_files_are_there(run):
 def test_the_promised_series_are_there_at_epochs_0_2_and_4(run):
     values = series(run)
     for attack in ("sima", "loss", "pia"):
-        for mask in ("all", "top60", "random60", "low60"):
+        for mask in ("all", "top60", "random60", "low60", "std60", "tuned"):
             for epoch in (0, 2, 4):
                 point = {
                     name: values["denoiser", epoch, f"memorization/{attack}/{mask}/{name}"]
@@ -87,7 +93,7 @@ def test_evaluation_needs_the_checkpoint_alone(run, tmp_path):
 def test_scores_have_a_row_per_sample_attack_and_mask(run, tmp_path):
     evaluate.main([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}"])
     scores = pd.read_parquet(tmp_path / "scores.parquet")
-    assert len(scores) == 80 * 3 * 4
+    assert len(scores) == 80 * 3 * 6
     assert not scores.duplicated(["sample_index", "attack", "mask"]).any()
     assert (scores["membership_scores"].map(len) == 2).all()
     split = load_checkpoint(run / "checkpoints" / "last.ckpt")[RECORD]["split"]

@@ -1,0 +1,189 @@
+"""Two processes on CPUs (gloo) train, audit and resume as one does; mistakes are told once."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import train
+from ldm_privacy.audit import read_scores
+from ldm_privacy.data import Split
+from ldm_privacy.errors import UserError
+from ldm_privacy.training.checkpoint import load_checkpoint
+from tests.tiny import arguments, series
+
+ROOT = Path(__file__).resolve().parents[2]
+# Dropout masks are drawn by each process for its own samples. Batches of 16 leave 8 of 40 members for the last step, batches
+# of 21 leave 62 images unevenly shared and 20 for the last. An estimator that needs all samples at once is the hard case.
+OPTIONS = [
+    "denoiser.network.dropout=0",
+    "autoencoder.batch_size=21",
+    "data.flip=true",
+    "geometry.influence.class=shrunk",
+    "geometry.influence.num_probes=2",
+    "audit.max_samples=37",
+    "audit.batch_size=10",
+]
+
+
+def start(*line: str) -> subprocess.Popen:
+    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """A run of two processes, and what it printed."""
+    process = start(*arguments(folder / "two", *OPTIONS, "trainer.devices=2", "trainer.max_epochs=2"))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    return folder / "two" / "digits", output
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    assert train.main(arguments(folder / "one", *OPTIONS)) == 0
+    return folder / "one" / "digits"
+
+
+def assert_same(run, other, *, until):
+    """Equal to float rounding; an AUROC moves by at most one swapped pair of its reported samples, so not at all here."""
+    mine, theirs = ({key: value for key, value in series(each).items() if key[1] <= until} for each in (run, other))
+    assert mine.keys() == theirs.keys()
+    for key, value in mine.items():
+        assert value == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), key
+
+
+def test_the_curves_are_those_of_one_process(one, two):
+    run, _ = two
+    assert_same(run, one, until=2)
+
+
+def test_one_process_prints_and_writes(two):
+    run, output = two
+    assert [each.name for each in run.parent.iterdir()] == ["digits"]
+    assert output.count("This run is") == output.count("Memorization onset") == 1
+    assert len(re.findall(r"^epoch 2 ", output, re.MULTILINE)) == 1
+    assert len(list((run / "influence").glob("*.safetensors"))) == 1
+
+
+def test_every_sample_is_audited_once_with_the_scores_of_one_process(one, two, tmp_path):
+    run, _ = two
+    for name, each in (("one", one), ("two", run)):
+        audited = sorted(path.name for path in (each / "scores").iterdir())
+        assert "epoch-2.parquet" in audited, name
+    import pandas as pd
+
+    mine, theirs = (pd.read_parquet(each / "scores" / "epoch-2.parquet") for each in (run, one))
+    assert len(mine) == 74
+    assert mine["sample_index"].is_unique
+    np.testing.assert_array_equal(mine["sample_index"], theirs["sample_index"])
+    np.testing.assert_allclose(mine["score"], theirs["score"], rtol=1e-4)
+
+
+def test_the_evaluation_of_its_checkpoint_gives_the_scores_of_its_last_audit(two, tmp_path):
+    run, _ = two
+    assert evaluate.main([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}"]) == 0
+    import pandas as pd
+
+    audited = pd.read_parquet(run / "scores" / "epoch-2.parquet")
+    data = read_scores(tmp_path / "scores.parquet").data
+    key = next(key for key in data.scores if str(key) == "sima/all")
+    np.testing.assert_array_equal(data.sample_index, audited["sample_index"])
+    assert min(np.abs(row - audited["score"]).max() for row in data.scores[key].numpy()) < 1e-4
+
+
+def test_its_checkpoint_goes_on_with_one_process(one, two):
+    run, _ = two
+    assert train.main([f"resume={run}", "trainer.devices=1", "trainer.max_epochs=4"]) == 0
+    assert_same(run, one, until=4)
+
+
+def test_a_stop_in_mid_epoch_is_one_for_all_and_one_process_goes_on_from_it(one, folder):
+    run = folder / "stopped" / "digits"
+    process = start(*arguments(folder / "stopped", *OPTIONS, "trainer.devices=2", "denoiser.batch_size=1"))
+    deadline = time.monotonic() + 300
+    while "denoiser,0," not in (run / "metrics.csv").read_text() if (run / "metrics.csv").exists() else True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (130, "")
+    assert output.count("Stopped; the checkpoint is stored") == 1
+    progress = load_checkpoint(run / "checkpoints" / "last.ckpt")["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    assert progress["completed"] % 20 == 1
+    assert train.main([f"resume={run}", "trainer.devices=1"]) == 0
+    assert train.main(arguments(folder / "whole", *OPTIONS, "denoiser.batch_size=1")) == 0
+    assert_same(run, folder / "whole" / "digits", until=4)
+
+
+def test_more_devices_than_there_are_cost_one_line_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"trainer\.devices: 4 CPU processes asked for, 2 there\. Use trainer\.devices=2\."):
+        train.main(arguments(tmp_path / "runs", "trainer.devices=4"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"trainer\.devices: 4 GPUs asked for, 1 there\. Use trainer\.devices=1\."):
+        train.main(arguments(tmp_path / "runs", "trainer.devices=4", "trainer.accelerator=gpu"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_several_nodes_need_torchrun_with_the_same_numbers(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"trainer\.num_nodes: 2 nodes need torchrun.*torchrun --nnodes 2 --nproc-per-node 1"):
+        train.main(arguments(tmp_path / "runs", "trainer.num_nodes=2"))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match=r"torchrun started 3 processes, but 2 a node on trainer\.num_nodes=1"):
+        train.main(arguments(tmp_path / "runs", "trainer.devices=2"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_split_is_refused_with_the_difference(one):
+    before = (one / "split.npz").read_bytes(), (one / "metrics.csv").read_bytes()
+    split = Split.load(one / "split.npz")
+    members, heldout = split.member_index.clone(), split.heldout_index.clone()
+    members[:3], heldout[:3] = split.heldout_index[:3], split.member_index[:3]
+    other = Split(members, heldout, split.public_index, split.num_rows)
+    other.save(one / "split.npz")
+    message = rf"split\.npz holds split {other.hash[:12]}, but the run's data give {split.hash[:12]}: 3 members differ: rows .*"
+    with pytest.raises(UserError, match=message + "3 held-out differ") as caught:
+        train.main([f"resume={one}"])
+    assert len(str(caught.value).splitlines()) == 1
+    (one / "split.npz").write_bytes(before[0])
+    config = (one / "config.yaml").read_text()
+    (one / "config.yaml").write_text(config.replace("num_members: 40", "num_members: 39"))
+    with pytest.raises(UserError, match=r"1 members differ \(39, not 40\)"):
+        train.main([f"resume={one}"])
+    (one / "config.yaml").write_text(config)
+    assert (one / "metrics.csv").read_bytes() == before[1]
+
+
+def test_other_pixels_under_the_same_rows_are_refused(one, monkeypatch):
+    from ldm_privacy.data import ImageData
+
+    decode = ImageData._decode
+    monkeypatch.setattr(ImageData, "_decode", lambda *args: decode(*args).roll(1, -1))
+    with pytest.raises(UserError, match=r"resume: .*autoencoder-last\.ckpt was trained on images of hash [0-9a-f]{12}, but"):
+        train.main([f"resume={one}"])
