@@ -25,11 +25,13 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.exposure import Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
+from ldm_privacy.randomness import uniform
 from ldm_privacy.types import AuditKey, Estimate, Image
 
 NUM_SHOWN = 12
 """Exposed members that are shown beside their nearest held-out image."""
 IMAGES_AT_ONCE = 1024
+NUM_HALVINGS = 20
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class DatasetVerdict:
     Attributes:
         test: One-sided Welch test of the scores of the primary key.
         by_size: How the p-value falls with the size of the suspect set.
+        false_alarms: By size, the share of sets of held-out samples that the same test tells from other held-out samples. Small
+            sets of skewed scores don't obey the t distribution: where this is above the level, the p-value can't be believed.
         adjusted: Holm-adjusted p-value of the same test for every row of the audit, tested together.
     """
 
     test: WelchVerdict
     by_size: list[PValueAtSize]
+    false_alarms: dict[int, float]
     adjusted: dict[AuditKey, float]
 
 
@@ -177,5 +182,25 @@ def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVe
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()])))
     most = tests[key].num_suspect
     sizes = sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})
-    by_size = p_value_by_set_size(*sides(key), sizes, alpha=1 - report.confidence, seed=seed, **groups)
-    return DatasetVerdict(tests[key], by_size, adjusted)
+    alpha = 1 - report.confidence
+    by_size = p_value_by_set_size(*sides(key), sizes, alpha=alpha, seed=seed, **groups)
+    false_alarms = _false_alarms(sides(key)[1], groups.get("heldout_group"), sizes, alpha, seed)
+    return DatasetVerdict(tests[key], by_size, false_alarms, adjusted)
+
+
+def _false_alarms(score: Tensor, group: Tensor | None, sizes: list[int], alpha: float, seed: int) -> dict[int, float]:
+    """Held-out samples against held-out samples: each of `NUM_HALVINGS` random halves in the part of the suspect set."""
+    unit = torch.arange(len(score)) if group is None else torch.unique(group, return_inverse=True)[1]
+    num_units = int(unit.max()) + 1
+    possible = [size for size in sizes if size <= num_units // 2]
+    power: dict[int, list[float]] = {size: [] for size in possible}
+    for number in range(NUM_HALVINGS if possible else 0):
+        order = uniform("halving", (seed, number, torch.arange(num_units)), ()).argsort()
+        suspect = torch.isin(unit, order[: num_units // 2])
+        halves = score[suspect], score[~suspect]
+        if any(bool(half.min() == half.max()) for half in halves):
+            return {}
+        groups = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
+        for point in p_value_by_set_size(*halves, possible, alpha=alpha, num_draws=20, seed=number, **groups):
+            power[point.size].append(point.power)
+    return {size: sum(shares) / len(shares) for size, shares in power.items()}

@@ -97,8 +97,17 @@ def dataset_blocks(evidence: Evidence) -> tuple[Block, ...]:
     test = evidence.dataset.test
     num_tests = len(evidence.dataset.adjusted)
     found = sum(p <= 1 - evidence.report.confidence for p in evidence.dataset.adjusted.values())
-    enough = [point.size for point in evidence.dataset.by_size if point.power >= 0.9]
-    needed = f"From about {enough[0]} members on, nine sets in ten are told apart." if enough else "No size is enough for that."
+    level = 1 - evidence.report.confidence
+    false_alarms = evidence.dataset.false_alarms
+    # Twice the level leaves room for the error of the simulated shares.
+    sound = [point for point in evidence.dataset.by_size if false_alarms.get(point.size, 1.0) <= 2 * level]
+    enough = [point.size for point in sound if point.power >= 0.9]
+    needed = (
+        f"From about {enough[0]} members on nine sets in ten are told apart, while at most {2 * level:.0%} of as large sets of "
+        "held-out samples are."
+        if enough
+        else f"At no size are nine sets in ten told apart with at most {2 * level:.0%} false alarms."
+    )
     return (
         Paragraph(
             f"As a set, the {test.num_suspect} reported members score {test.effect_size:.2f} standard deviations above the "
@@ -106,7 +115,7 @@ def dataset_blocks(evidence: Evidence) -> tuple[Block, ...]:
         ),
         Paragraph(
             f"With all {num_tests} attacks and masks tested together (Holm), {found} stand out at "
-            f"{1 - evidence.report.confidence:.2g}. A small p-value says that the two sets differ, not why: read it with the "
+            f"{level:.2g}. A small p-value says that the two sets differ, not why: read it with the "
             "controls."
         ),
     )

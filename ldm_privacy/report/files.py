@@ -33,6 +33,7 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         else {
             **asdict(evidence.dataset.test),
             "by_size": [asdict(point) for point in evidence.dataset.by_size],
+            "false_alarms": evidence.dataset.false_alarms,
             "holm": {str(key): p_value for key, p_value in evidence.dataset.adjusted.items()},
         },
         "sweep": {attack: [asdict(point) for point in points] for attack, points in report.sweep.items()},

@@ -79,7 +79,8 @@ def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, 
 
 def gain_table(report: AuditReport) -> Table:
     """What masks of largest influence gain over the unmasked attack and over controls of the same size, paired."""
-    table = Table(title="AUROC gained by the mask, paired", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = f"AUROC gained by the mask, paired, with half its {report.confidence:.0%} interval"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     claims = [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
     # `tuned` is compared with "random", top60 with "random60": one column for both.
     columns = list(dict.fromkeys(_kind(other) for row in claims for other in row.gains))
@@ -88,7 +89,7 @@ def gain_table(report: AuditReport) -> Table:
         table.add_column(column if column != columns[0] else f"over {column}", no_wrap=True)
     for row in claims:
         gains = {_kind(other): gain for other, gain in row.gains.items()}
-        table.add_row(label(row), *(signed(gains[column]) if column in gains else "" for column in columns))
+        table.add_row(label(row), *(_gain(gains[column]) if column in gains else "" for column in columns))
     return table
 
 
@@ -100,6 +101,10 @@ def label(row: AuditRow) -> str:
 def _kind(mask: str) -> str:
     name = mask.rstrip("0123456789")
     return {"std": "deviation", "low": "lowest"}.get(name, name) or mask
+
+
+def _gain(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f}".replace("0.", ".", 1) + f" ±{digits((estimate.upper - estimate.lower) / 2)}"
 
 
 def signed(estimate: Estimate) -> str:

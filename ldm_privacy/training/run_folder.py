@@ -63,21 +63,24 @@ class RunFolder:
         Raises:
             UserError: split.npz or a checkpoint holds another split, or was made with other pixels; both hashes are named.
         """
+        records = {
+            path: load_checkpoint(path, stage=stage)[RECORD]
+            for path, stage in ((self.autoencoder_last, "autoencoder"), (self.last, "denoiser"))
+            if path.exists()
+        }
         stored = {self.split: Split.load(self.split)} if self.split.exists() else {}
-        for path, stage in ((self.autoencoder_last, "autoencoder"), (self.last, "denoiser")):
-            if path.exists():
-                record = load_checkpoint(path, stage=stage)[RECORD]
-                stored[path] = Split.from_state_dict(record["split"])
-                if record.get("content_hash") not in (None, content_hash):
-                    raise UserError(
-                        f"resume: {path} was trained on images of hash {record['content_hash'][:12]}, but data.source now gives "
-                        f"{content_hash[:12]}: their pixels differ, though there are as many. Name the data that it began with."
-                    )
+        stored |= {path: Split.from_state_dict(record["split"]) for path, record in records.items()}
         for path, began in stored.items():
             if began.hash != split.hash:
                 raise UserError(
                     f"resume: {path} holds split {began.hash[:12]}, but the run's data give {split.hash[:12]}: "
                     f"{began.difference(split)}. Put back the data, index file or split that the run began with."
+                )
+        for path, record in records.items():
+            if record.get("content_hash") not in (None, content_hash):
+                raise UserError(
+                    f"resume: {path} was trained on images of hash {record['content_hash'][:12]}, but data.source now gives "
+                    f"{content_hash[:12]}: their pixels differ, though there are as many. Name the data that it began with."
                 )
 
     @classmethod

@@ -52,7 +52,7 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize("entry", entry_files(), ids=lambda path: path.stem)
-def test_it_trains_audits_and_evaluates(entry, images, tmp_path):
+def test_it_trains_audits_and_evaluates(entry, images, tmp_path, monkeypatch):
     overrides = [*SMALL, f"output_dir={tmp_path}/runs"]
     if entry.stem == "digits":
         overrides += ["data.num_public=16", "autoencoder.network.block_out_channels=[8,8]"]
@@ -67,6 +67,7 @@ def test_it_trains_audits_and_evaluates(entry, images, tmp_path):
     for name in OF_THE_EVALUATION:
         assert (run / "evaluation" / "figures" / f"{name}.png").stat().st_size > 1000, name
     assert (run / "evaluation" / "report.html").stat().st_size < 5e6
+    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})  # the training drew them all
     assert evaluate.main([f"ckpt={run}/checkpoints/last.ckpt"]) == 0
 
 

@@ -13,6 +13,7 @@ import evaluate
 import train
 from ldm_privacy.audit import AuditReport, read_scores, write_scores
 from ldm_privacy.errors import UserError
+from ldm_privacy.report.evidence_figures import histogram_figure
 from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 from ldm_privacy.types import AuditKey
 from tests.reference.wandb_log import read_records
@@ -26,12 +27,16 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+def one_figure(evidence, *arguments):
+    return {"histogram": histogram_figure(evidence.report, [evidence.key])}
+
+
 @pytest.fixture(scope="module")
 def run(folder):
-    """A training with its report and an offline W&B run; of the figures only what every report has."""
+    """A training with its report and an offline W&B run; of the figures of an audit, one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("callbacks.stages.geometry_figures", lambda *arguments, **options: {})
-        patch.setattr("ldm_privacy.report.folder.geometry_figures", lambda *arguments: {})
+        patch.setattr("ldm_privacy.publish.evidence_figures", one_figure)
         assert train.main(arguments(folder, *SHORT, "trainer.figures=true", "wandb.mode=offline")) == 0
     wandb.finish()
     return folder / "digits"
