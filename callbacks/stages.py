@@ -142,7 +142,7 @@ class Stages:
                 bar.say(audit_legend(report))
             bar.say(audit_line(report, epoch, width=len(str(config.trainer.max_epochs))))
             self._log({**quartile_series(report, geometry), **report.data.coefficients}, epoch)
-            history.write(epoch, report.data.sample_index, report.scores_at(experiment.onset_key))
+            history.write(epoch, experiment.onset_key, report.data.sample_index, report.scores_at(experiment.onset_key))
 
         def draw(report: AuditReport, epoch: int) -> dict[str, Figure]:
             if not config.trainer.figures or self.tidy is None:

@@ -213,9 +213,7 @@ class Experiment:
         if train:
             variants = [self._encode_members(latent_space.encode, "Encoding members")]
             if self.config.data.flip:
-                mirrored = self._encode_members(
-                    lambda image: latent_space.encode(image.flip(-1)), "Encoding mirrored members"
-                )
+                mirrored = self._encode_members(lambda image: latent_space.encode(image.flip(-1)), "Encoding mirrored members")
                 variants.append(mirrored)
             latents = torch.stack(variants)
         return DenoiserModule(

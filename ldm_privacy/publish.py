@@ -56,7 +56,7 @@ def publish(
             evaluation.samples,
             evaluation.reconstruction,
             images,
-            history=ScoreHistory(RunFolder.around(checkpoint).scores).read(until=epoch - 1),
+            history=ScoreHistory(RunFolder.around(checkpoint).scores).read(experiment.onset_key, until=epoch - 1),
             seed=config.seed,
             progress=done,
         )

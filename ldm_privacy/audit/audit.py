@@ -1,5 +1,6 @@
 """The audit: every attack with every mask on the same samples, the timestep chosen on one half and reported on the other."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,10 @@ def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
     if TUNED in masks:
         raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
     for section, labels in (("attacks", attacks), ("masks", masks)):
-        if wrong := next((label for label in labels if set(label) & set("/\\\0")), None):
-            raise UserError(f"audit.{section}: the label '{wrong}' must not hold a slash: files and curves are named by it.")
+        if wrong := next((label for label in labels if not re.fullmatch(r"[\w.+-]+", label)), None):
+            raise UserError(
+                f"audit.{section}: the label '{wrong}' names files and curves: use letters, digits, '_', '.', '+' and '-'."
+            )
 
 
 class Audit:

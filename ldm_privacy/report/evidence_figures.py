@@ -83,6 +83,6 @@ def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> F
     shares.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":")
     shares.set(xscale="log", xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
     shares.set(title="sets that are told apart")
-    shares.legend(fontsize="small")
+    shares.legend(fontsize="small", loc="center right")
     figure.suptitle(f"Whole sets against held-out samples: {key}")
     return figure

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ldm_privacy.audit import TUNED, AuditReport, AuditRow
@@ -49,7 +50,7 @@ def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, 
     num_members = int(report.reported_membership.sum())
     num_heldout = len(report.reported_membership) - num_members
     table = Table(
-        title=f"{title}: {num_members} members, {num_heldout} held-out reported, {report.confidence:.0%} intervals",
+        title=f"{escape(title)}: {num_members} members, {num_heldout} held-out reported, {report.confidence:.0%} intervals",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

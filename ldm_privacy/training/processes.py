@@ -62,7 +62,8 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
         most: Samples to share, one a process at least.
 
     Raises:
-        UserError: Fewer devices or samples than processes asked for, several nodes without torchrun, another number than torchrun started.
+        UserError: Fewer devices or samples than processes asked for, several nodes without torchrun, another number than
+            torchrun started.
     """
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device_type, max(2, os.cpu_count() or 1))
     if devices > there:
@@ -96,7 +97,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     gloo on CPUs, nccl on GPUs. When the main process fails it ends those that it started, and they end when it dies.
 
     Raises:
-        UserError: What only another process than the main one ran into, with its number.
+        UserError: Another process than the main one ended, or (there) what only that one ran into, with its number.
     """
     if devices * num_nodes == 1:
         yield
@@ -115,8 +116,16 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
         for child in children:
             child.wait()
     except BaseException as error:
+        if children and isinstance(error, RuntimeError):
+            time.sleep(1)  # a process closes its connections before it can be seen to have ended
+        ended = next((place for place, child in enumerate(children, start=1) if child.poll()), None)
         for child in children:
             child.kill()  # it may wait for this one for ever, and it has nothing to write
+        if ended is not None and isinstance(error, RuntimeError):
+            raise UserError(
+                f"process {ended} ended (exit code {children[ended - 1].returncode}; below 0: killed by that signal, as for want "
+                "of memory). Go on from the last checkpoint with resume=."
+            ) from error
         if is_main():
             raise
         if not isinstance(error, Exception):

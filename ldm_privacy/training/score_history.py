@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.audit import SampleTable
 from ldm_privacy.errors import UserError
+from ldm_privacy.types import AuditKey
 
 
 class ScoreHistory:
@@ -21,16 +22,16 @@ class ScoreHistory:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def write(self, epoch: int, sample_index: Tensor, score: Tensor) -> None:
+    def write(self, epoch: int, key: AuditKey, sample_index: Tensor, score: Tensor) -> None:
         """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{epoch}.tmp"
-        frame = pd.DataFrame({"sample_index": sample_index.numpy(), "score": score.double().numpy()})
+        frame = pd.DataFrame({"sample_index": sample_index.numpy(), "score": score.double().numpy(), "key": str(key)})
         frame.to_parquet(temporary, index=False)
         os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
 
-    def read(self, *, until: int) -> dict[int, SampleTable]:
-        """Epoch -> scores, ascending, up to and with that epoch; empty where none were stored.
+    def read(self, key: AuditKey, *, until: int) -> dict[int, SampleTable]:
+        """Epoch -> scores under that attack and mask, ascending, up to and with that epoch; empty where none were stored.
 
         Raises:
             UserError: A file is damaged.
@@ -41,9 +42,11 @@ class ScoreHistory:
             if not number.isdigit() or int(number) > until:
                 continue
             try:
-                frame = pd.read_parquet(path, columns=["sample_index", "score"])
+                frame = pd.read_parquet(path, columns=["sample_index", "score", "key"])
             except (OSError, ValueError) as error:
                 raise UserError(f"{path}: can't be read ({str(error).splitlines()[0]}); delete it.") from None
+            if (frame["key"] != str(key)).any():
+                continue
             index, score = (torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score"))
             found[int(number)] = SampleTable(index, score)
         return dict(sorted(found.items()))

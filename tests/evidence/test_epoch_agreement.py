@@ -43,17 +43,18 @@ def test_the_same_scores_agree_fully(report):
 
 def test_a_history_gives_back_what_was_stored_up_to_an_epoch(tmp_path):
     history = ScoreHistory(tmp_path / "scores")
-    assert history.read(until=100) == {}
+    assert history.read(KEY, until=100) == {}
     for epoch in (10, 2, 30):
-        history.write(epoch, torch.tensor([5, 3]), torch.tensor([0.5, epoch]))
-    history.write(2, torch.tensor([5, 3]), torch.tensor([0.25, 2.0]))
-    found = history.read(until=10)
+        history.write(epoch, KEY, torch.tensor([5, 3]), torch.tensor([0.5, epoch]))
+    history.write(2, KEY, torch.tensor([5, 3]), torch.tensor([0.25, 2.0]))
+    found = history.read(KEY, until=10)
     assert list(found) == [2, 10]
     assert found[2][torch.tensor([3, 5])].tolist() == [2.0, 0.25]
+    assert history.read(AuditKey("loss", "all"), until=10) == {}, "scores of another attack are not compared"
 
 
 def test_a_damaged_file_is_named(tmp_path):
     history = ScoreHistory(tmp_path)
     (tmp_path / "epoch-4.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(UserError, match=r"epoch-4\.parquet: can't be read"):
-        history.read(until=9)
+        history.read(KEY, until=9)
