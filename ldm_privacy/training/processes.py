@@ -123,8 +123,8 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
             child.kill()  # it may wait for this one for ever, and it has nothing to write
         if ended is not None and isinstance(error, RuntimeError):
             raise UserError(
-                f"process {ended} ended (exit code {children[ended - 1].returncode}; below 0: killed by that signal, as for want "
-                "of memory). Go on from the last checkpoint with resume=."
+                f"process {ended} ended (exit code {children[ended - 1].returncode}; below 0: killed by that signal, as for "
+                "want of memory). Go on from the last checkpoint with resume=."
             ) from error
         if is_main():
             raise
