@@ -1,9 +1,11 @@
 """Train an autoencoder and a latent diffusion model, and watch them memorize."""
 
+from callbacks.autoencoder_stage import train_autoencoder
 from callbacks.begin import begin
 from callbacks.checkpoints import Interrupted
 from callbacks.conclude import conclude
-from callbacks.stages import Stages
+from callbacks.denoiser_stage import train_denoiser
+from callbacks.runner import Runner
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.config import Composed, compose, finish, merge, parse_overrides, read_yaml
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
@@ -56,9 +58,9 @@ def fit(composed: Composed, run: RunFolder, experiment: Experiment, *, resume: b
     console.print(experiment.describe(), highlight=False)
     facts = {**composed.tree, "split_hash": experiment.data.split.hash}
     wandb = wandb_logger(run.path, config=facts, resume=resume, **vars(composed.config.wandb)) if is_main() else None
-    stages = Stages(experiment, composed, run, TidyLogger(run.metrics) if is_main() else None, wandb)
+    runner = Runner(experiment, composed, run, TidyLogger(run.metrics) if is_main() else None, wandb)
     try:
-        trained = stages.denoiser(stages.autoencoder())
+        trained = train_denoiser(runner, train_autoencoder(runner))
     except Interrupted:
         console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
         return 130 if is_main() else 0

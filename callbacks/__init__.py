@@ -1,6 +1,6 @@
 """Lightning callbacks: they take tensors from hooks, call one library object and log what comes back.
 
-`stages.py` is what puts them together, for `train.py`.
+`runner.py` and the two `*_stage.py` put them together, for `train.py`.
 """
 
 from callbacks.audit import MemorizationAudit

@@ -2,7 +2,7 @@
 
 from lightning.pytorch.loggers import WandbLogger
 
-from callbacks.stages import Trained
+from callbacks.denoiser_stage import Trained
 from ldm_privacy.assemble import Experiment
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence import verdict_of

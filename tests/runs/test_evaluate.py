@@ -35,7 +35,7 @@ def one_figure(evidence, *arguments):
 def run(folder):
     """A training with its report and an offline W&B run; of the figures of an audit, one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("callbacks.stages.geometry_figures", lambda *arguments, **options: {})
+        patch.setattr("callbacks.baselines.geometry_figures", lambda *arguments, **options: {})
         patch.setattr("ldm_privacy.publish.evidence_figures", one_figure)
         assert train.main(arguments(folder, *SHORT, "trainer.figures=true", "wandb.mode=offline")) == 0
     wandb.finish()
