@@ -29,7 +29,8 @@ class RunCheckpoint(Checkpoint):
     Args:
         path: The checkpoint file.
         record: Stored in every checkpoint beside Lightning's own state.
-        every_n_minutes: Also at the first end of an epoch after so many minutes.
+        every_n_minutes: Also when so many minutes have passed since the last one, by the main process's clock, looked at
+            every `LOOK_EVERY_N_STEPS` steps and at the end of an epoch.
         is_due: epoch -> whether the end of that epoch gets a checkpoint in any case.
         copies: Other name -> whether the checkpoint of the newest audit gets it, in place of the one that had it.
         say: Prints a line.
@@ -70,25 +71,31 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # At the last batch of an epoch the audit and the end of the epoch come first.
-        if batch_idx + 1 < trainer.num_training_batches and self._is_stopped(batch_idx):
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the audit and the end of the epoch come first
+        stop, late = self._asked(batch_idx)
+        if stop or late:
             self._save(trainer, audited=False)
+        if stop:
             raise Interrupted
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self.is_due(trainer.current_epoch + 1)
-        asked = gather((self._stop, time.monotonic() - self._saved_at > 60 * self.every_n_minutes))
-        stop, late = any(stop for stop, _ in asked), asked[0][1]
+        stop, late = self._asked(0)
         if due or stop or late:
             self._save(trainer, audited=due)
         if stop:
             raise Interrupted
 
-    def _is_stopped(self, batch_idx: int) -> bool:
-        """Whether any process was asked to stop; several look for it in the same few steps only."""
-        if world_size() == 1:
-            return self._stop
-        return batch_idx % LOOK_EVERY_N_STEPS == 0 and any(gather(self._stop))
+    def _asked(self, batch_idx: int) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether a checkpoint is late: the same in all processes.
+
+        Several look for it in the same few steps only. A single one stops after any.
+        """
+        if batch_idx % LOOK_EVERY_N_STEPS:
+            return world_size() == 1 and self._stop, False
+        asked = gather((self._stop, time.monotonic() - self._saved_at > 60 * self.every_n_minutes))
+        return any(stop for stop, _ in asked), asked[0][1]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():

@@ -38,7 +38,6 @@ def conclude(experiment: Experiment, composed: Composed, run: RunFolder, trained
         run.evaluation,
         checkpoint=run.last,
         epoch=trained.epoch,
-        curves=trained.curves,
         onsets=trained.sentences,
     )
     print_verdict(verdict_of(evidence), console)

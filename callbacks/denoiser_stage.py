@@ -23,8 +23,8 @@ from ldm_privacy.assemble import Experiment
 from ldm_privacy.audit import AuditReport, SampleGeometry
 from ldm_privacy.measure import Evaluation, gather_samples, measure_samples, reconstruction_error
 from ldm_privacy.onset import OnsetDetector
-from ldm_privacy.report import audit_legend, audit_line, memorization_figure, quartile_series
-from ldm_privacy.report.onset_figure import GENERATIONS, LOSS_GAP, onset_figure
+from ldm_privacy.report import audit_legend, audit_line, quartile_series
+from ldm_privacy.report.curves import training_figures
 from ldm_privacy.report.tables import generations_sentence, loss_gap_sentence, onset_sentence
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.processes import is_main
@@ -41,13 +41,11 @@ class Trained:
         evaluation: The last audit; None where nothing was left to train.
         epoch: Of the last audit.
         sentences: Why the training was stopped, if it was, and the onsets.
-        curves: Figures over the epochs, by name.
     """
 
     evaluation: Evaluation | None
     epoch: int
     sentences: list[str]
-    curves: dict[str, Figure]
 
 
 def train_denoiser(runner: Runner, autoencoder: AutoencoderKL) -> Trained:
@@ -84,10 +82,10 @@ def train_denoiser(runner: Runner, autoencoder: AutoencoderKL) -> Trained:
         runner.wandb.experiment.summary.update(watch.summary())
     report, epoch = watch.audit.report, watch.audit.audited_epoch
     if report is None:
-        return Trained(None, epoch, watch.sentences(), {})
+        return Trained(None, epoch, watch.sentences())
     error = reconstruction_error(experiment, space)
     evaluation = Evaluation(report, gather_samples(samples), error, str(space.normalisation))
-    return Trained(evaluation, epoch, watch.sentences(), watch.draw(report, epoch))
+    return Trained(evaluation, epoch, watch.sentences())
 
 
 class _Watch:
@@ -124,18 +122,7 @@ class _Watch:
         """The curves over the epochs, by name; none where figures are off or this process writes nothing."""
         if not self.runner.experiment.config.trainer.figures or self.runner.tidy is None:
             return {}
-        curves = self.runner.tidy.read("denoiser")
-        onset_epoch = self.audit.onset.onset_epoch
-        onsets = {
-            LOSS_GAP: self.loss_gap.onset.onset_epoch,
-            f"memorization/{self.key}/auroc": onset_epoch,
-            GENERATIONS: None if self.generations is None else self.generations.onset.onset_epoch,
-        }
-        onset = None if onset_epoch is None else (self.key, onset_epoch)
-        return {
-            "memorization": memorization_figure(curves, self.audit.audit.keys, onset),
-            "onset": onset_figure(curves, onsets),
-        }
+        return training_figures(self.runner.tidy.read("denoiser"), self.audit.audit.keys, self.key)
 
     def sentences(self) -> list[str]:
         """Why the training was stopped, if it was, and the onsets."""

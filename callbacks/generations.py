@@ -13,6 +13,7 @@ from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorize
 from ldm_privacy.onset import OnsetDetector, Rise
 from ldm_privacy.report import image_grid
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
+from ldm_privacy.training.device import explain_out_of_memory
 from ldm_privacy.training.stepwise import log_series
 from ldm_privacy.types import Image, NoisePredictor
 
@@ -96,18 +97,19 @@ class MemorizedGenerations(Callback):
         module = cast(DenoiserModule, pl_module)
         if self._found is None and self.is_due(finished_epochs(module), trainer.max_epochs):
             self.describe("Generating images")
-            generated = self.generate(
-                module.predictor, progress=lambda done: self.describe(f"Generating images, {done:,} done")
-            )
-            copies = memorized_generations(
-                generated,
-                self.images,
-                self.member_index,
-                self.heldout_index,
-                groups=self.groups,
-                progress=lambda done, total: self.describe(f"Nearest images, {done:,} of {total:,} searched"),
-                **self.options,
-            )
+            with explain_out_of_memory(self._memory_advice):
+                generated = self.generate(
+                    module.predictor, progress=lambda done: self.describe(f"Generating images, {done:,} done")
+                )
+                copies = memorized_generations(
+                    generated,
+                    self.images,
+                    self.member_index,
+                    self.heldout_index,
+                    groups=self.groups,
+                    progress=lambda done, total: self.describe(f"Nearest images, {done:,} of {total:,} searched"),
+                    **self.options,
+                )
             self.describe(None)
             self._found = (generated, copies)
 
@@ -133,6 +135,9 @@ class MemorizedGenerations(Callback):
         nearest = self.images(copies.nearest_member[closest])
         pairs = torch.stack([generated.cpu()[closest], nearest.cpu()], 1).flatten(0, 1)
         self.show("most_copied", image_grid(pairs, columns=6), epoch)
+
+    def _memory_advice(self) -> str:
+        return f"while images are generated: lower audit.generations.batch_size (now {self.options['batch_size']})."
 
     def summary(self) -> dict[str, Any]:
         """For the run summary."""

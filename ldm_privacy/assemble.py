@@ -257,6 +257,24 @@ class Experiment:
             UserError: Whatever the config gets wrong that its types don't show.
         """
         check_name(self.config.name)
+        self.check_audit()
+        shape = self.latent_shape(self.build_autoencoder())
+        self.network(shape)
+        if self.config.geometry.distortion_rank > shape.numel():
+            raise UserError(
+                f"geometry.distortion_rank: {self.config.geometry.distortion_rank} singular values, but a latent has "
+                f"{shape.numel()} dimensions. Use at most so many, or 0 for no distortion."
+            )
+        trainer, index = self.config.trainer, self.audited_index
+        most = min(len(index), len(self.data.split.member_index))
+        check_processes(self.device.type, trainer.devices, trainer.num_nodes, most=most)
+
+    def check_audit(self) -> None:
+        """The part of `check` that an evaluation needs as well: attacks, masks, timesteps, halves.
+
+        Raises:
+            UserError: Whatever the audit's sections get wrong that their types don't show.
+        """
         check_labels(self.config.audit.attacks, self.config.audit.masks)
         _ = self.device, self.onset_key, self.data
         if self.config.audit.precision == "bfloat16" and self.device.type == "cpu":
@@ -266,18 +284,8 @@ class Experiment:
             attack.grid(self.config.audit.timesteps, num_timesteps)
         self.masks()
         self.config.geometry.influence.build(seed=self.config.seed)
-        shape = self.latent_shape(self.build_autoencoder())
-        self.network(shape)
-        if self.config.geometry.distortion_rank > shape.numel():
-            raise UserError(
-                f"geometry.distortion_rank: {self.config.geometry.distortion_rank} singular values, but a latent has "
-                f"{shape.numel()} dimensions. Use at most so many, or 0 for no distortion."
-            )
         index = self.audited_index
         check_halves(self.data.is_calibration(index), torch.isin(index, self.data.split.member_index))
-        trainer = self.config.trainer
-        most = min(len(index), len(self.data.split.member_index))
-        check_processes(self.device.type, trainer.devices, trainer.num_nodes, most=most)
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
         """(channels, height, width) of the latents; one encoder pass with an empty image."""

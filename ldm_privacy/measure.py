@@ -25,7 +25,7 @@ from ldm_privacy.geometry.estimate import concatenate
 from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.models.autoencoder import autoencoder_from_state
 from ldm_privacy.models.latent_space import LatentNormalisation, LatentSpace
-from ldm_privacy.training.checkpoint import RECORD
+from ldm_privacy.training.checkpoint import RECORD, load_weights
 from ldm_privacy.training.device import explain_out_of_memory
 from ldm_privacy.training.processes import gather, gather_on_main, is_main, on_main, share_of, total, world_size
 from ldm_privacy.types import AuditBatch
@@ -116,7 +116,7 @@ def evaluate_checkpoint(experiment: Experiment, checkpoint: Mapping[str, Any], *
     samples = measure_samples(experiment, space, store_folder)
     audit = experiment.audit(samples.geometry)
     module = experiment.denoiser_module(space, samples.batch, train=False)
-    module.load_state_dict(checkpoint["state_dict"])
+    load_weights(module, checkpoint)
     module.eval().to(experiment.device)
     with explain_out_of_memory(module.memory_advice), experiment.progress("Audit", len(samples.batch.sample_index)) as done:
         num_done = 0
@@ -137,7 +137,12 @@ def _influence(
     weights_and_settings = (space.autoencoder.state_dict(), _influence_settings(experiment, space))
 
     def compute(estimator: InfluenceEstimator, store: InfluenceStore | None = None) -> InfluenceEstimate:
-        with experiment.progress("Influence (pullback metric)", len(batch.sample_index)) as done:
+        advice = (
+            "while influence is estimated: lower geometry.influence.decode_batch_size and probe_batch_size of the estimators "
+            "with probes, memory_mib of the exact one."
+        )
+        progress = experiment.progress("Influence (pullback metric)", len(batch.sample_index))
+        with explain_out_of_memory(lambda: advice), progress as done:
             return stream_influence(
                 estimator,
                 space.decode,
@@ -174,7 +179,8 @@ def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch) -
     index = batch.sample_index[chosen].cpu()
     distortion = torch.empty(0)
     if len(index):  # a share may have none of the chosen
-        with experiment.progress("Local distortion", len(index)) as done:
+        advice = f"while distortion is measured: lower geometry.distortion_rank (now {config.distortion_rank}; 0: none)."
+        with explain_out_of_memory(lambda: advice), experiment.progress("Local distortion", len(index)) as done:
             distortion = stream_distortion(
                 space.decode,
                 batch.latent[chosen],

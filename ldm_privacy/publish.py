@@ -1,8 +1,9 @@
 """From an audit to its evidence on disk: what train.py does at the end and evaluate.py does for a checkpoint."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from ldm_privacy.config import Composed, compose_stored
 from ldm_privacy.data import Split
 from ldm_privacy.evidence import NUM_STEPS, Evidence, gather_evidence
 from ldm_privacy.measure import Evaluation, evaluate_checkpoint
+from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evidence_page import Protocol
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.training.checkpoint import RECORD, epochs_in, load_checkpoint
+from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.score_history import ScoreHistory
 
@@ -33,7 +36,6 @@ def publish(
     *,
     checkpoint: Path,
     epoch: int,
-    curves: Mapping[str, Figure] | None = None,
     onsets: Sequence[str] = (),
 ) -> tuple[Evidence, dict[str, Figure]]:
     """Gather the evidence of an audit and write its folder; returns the evidence and every figure by name.
@@ -44,8 +46,7 @@ def publish(
         folder: See `write_evaluation`.
         checkpoint: What was audited.
         epoch: Finished epochs of it.
-        curves: Figures of the training, where its curves are known.
-        onsets: A sentence for each onset.
+        onsets: A sentence for each onset; from the curves of the run where empty.
     """
     config, split = experiment.config, experiment.data.split
     images = experiment.data.images
@@ -60,7 +61,11 @@ def publish(
             seed=config.seed,
             progress=done,
         )
-    figures = {**(curves or {}), **evidence_figures(evidence, evaluation.samples, experiment.masks(), images)}
+    run = RunFolder.around(checkpoint)
+    history = TidyLogger(run.metrics).read("denoiser") if run.metrics.is_file() else {}
+    history = {(at, series): value for (at, series), value in history.items() if at <= epoch}
+    curves = training_figures(history, [row.key for row in evaluation.report.rows], evidence.key)
+    figures = {**curves, **evidence_figures(evidence, evaluation.samples, experiment.masks(), images)}
     source, estimator = config.data.source, config.geometry.influence
     facts = {
         "checkpoint": str(checkpoint),
@@ -92,7 +97,9 @@ def publish(
         "config": composed.tree,
         "note": INTERVAL_NOTE,
     }
-    write_evaluation(folder, evidence, protocol, figures, images, facts=stored, onsets=onsets)
+    write_evaluation(
+        folder, evidence, protocol, figures, images, facts=stored, onsets=onsets or onset_lines(history, evidence.key)
+    )
     return evidence, figures
 
 
@@ -118,11 +125,13 @@ def evaluate(
     checkpoint = load_checkpoint(path)
     composed = compose_stored(checkpoint[RECORD]["config"], overrides)
     experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
+    experiment.check_audit()
     run = RunFolder.around(path)
     evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=run.influence)
     epoch = epochs_in(checkpoint)
     if folder is None:
-        suffix = "" if path.stem == "last" else f"-{path.stem}"
-        folder = run.path / f"evaluation{suffix}"
+        folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
+        if overrides:  # other attacks or samples: the run's own evaluation stays
+            folder = next(each for number in count(2) if not (each := folder.with_name(f"{folder.name}-{number}")).exists())
     evidence, _ = publish(experiment, composed, evaluation, folder, checkpoint=path, epoch=epoch)
     return experiment, evidence, epoch, folder

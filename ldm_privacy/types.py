@@ -14,7 +14,7 @@ Axis names: batch, channels, height, width; image_channels, image_height, image_
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ KeepMask: TypeAlias = Tensor
 Contribution: TypeAlias = Tensor
 Statistic: TypeAlias = Tensor
 MembershipScore: TypeAlias = Tensor
+Tone: TypeAlias = Literal["safe", "exposed", "unclear", "leak"]
+"""Of a verdict."""
 Decoder: TypeAlias = Callable[[Latent], Image]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,16 +26,30 @@ class AuditReport:
     Attributes:
         data: The scores, in ascending order of sample index.
         rows: In the order of the config; an attack's `tuned` row comes last.
-        sweep: Per attack, the AUROC by ranking and keep fraction.
         confidence: Of all intervals.
         target_fprs: Of the rows' TPRs.
     """
 
     data: AuditScores
     rows: list[AuditRow]
-    sweep: dict[str, list[SweepPoint]]
     confidence: float
     target_fprs: tuple[float, ...]
+
+    @cached_property
+    def sweep(self) -> dict[str, list[SweepPoint]]:
+        """Per attack, the AUROC by ranking and keep fraction; computed when first asked for, which no training does."""
+        data = self.data
+        return {
+            attack: sweep_points(
+                sweep,
+                data.timesteps[attack],
+                data.is_member,
+                data.is_calibration,
+                confidence=self.confidence,
+                group=data.group,
+            )
+            for attack, sweep in data.sweeps.items()
+        }
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -128,14 +143,7 @@ def report_of(
     for key in _ordered(data.scores):
         against = {other.mask: data.scores[other] for other in rivals_of(key, data)} | rivals.get(key, {})
         rows.append(row_of(key, data, against, choices.get(key), confidence, tuple(target_fprs), num_bootstrap, seed))
-    group = data.group
-    points = {
-        attack: sweep_points(
-            sweep, data.timesteps[attack], data.is_member, data.is_calibration, confidence=confidence, group=group
-        )
-        for attack, sweep in data.sweeps.items()
-    }
-    return AuditReport(data, rows, points, confidence, tuple(target_fprs))
+    return AuditReport(data, rows, confidence, tuple(target_fprs))
 
 
 def _ordered(keys: Mapping[AuditKey, Tensor]) -> list[AuditKey]:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -19,15 +21,20 @@ COLUMNS = {
     "sample_index": pa.types.is_integer,
     "is_member": pa.types.is_boolean,
     "is_calibration": pa.types.is_boolean,
-    "group": lambda kind: not pa.types.is_nested(kind),
-    "attack": pa.types.is_dictionary,
-    "mask": pa.types.is_dictionary,
+    "group": lambda kind: pa.types.is_integer(kind) or pa.types.is_null(kind),
+    "attack": lambda kind: pa.types.is_dictionary(kind) and _is_text(kind.value_type),
+    "mask": lambda kind: pa.types.is_dictionary(kind) and _is_text(kind.value_type),
     "keep_fraction": pa.types.is_floating,
     "is_control": pa.types.is_boolean,
-    "timesteps": pa.types.is_list,
-    "membership_scores": pa.types.is_list,
+    # Where every list is empty their elements may have no type.
+    "timesteps": lambda kind: (
+        pa.types.is_list(kind) and (pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type))
+    ),
+    "membership_scores": lambda kind: pa.types.is_list(kind) and pa.types.is_floating(kind.value_type),
 }
 """Name -> whether a type will do."""
+SAME_IN_A_KEY = ("keep_fraction", "is_control")
+SAME_IN_ALL_KEYS = ("sample_index", "is_member", "is_calibration", "group")
 
 
 @dataclass(frozen=True)
@@ -76,21 +83,17 @@ def read_scores(path: Path) -> ScoreFile:
     """The scores of such a file.
 
     Raises:
-        UserError: It can't be read, lacks a column or the split's hash, or holds something else in a column.
+        UserError: It can't be read, lacks a column or the split's hash, holds something else in a column, or rows that
+            don't belong together: other samples, lists of another length, another half or group under another attack.
     """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: no scores.parquet ({str(error).splitlines()[0]}). Name one that evaluate.py wrote.") from None
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    metadata = table.schema.metadata or {}
-    if missing or SPLIT_HASH not in metadata:
-        what = f"column '{missing[0]}'" if missing else "the hash of its split"
-        raise UserError(f"{path}: {what} is missing; write the scores again with evaluate.py.")
-    for column, is_right in COLUMNS.items():
-        if not is_right(table.schema.field(column).type) or (column != "group" and table[column].null_count):
-            raise UserError(f"{path}: column '{column}' holds something else; write the scores again with evaluate.py.")
+    split_hash = _check_columns(table, path)
     frame = table.to_pandas()
+    if table["group"].null_count:
+        frame["group"] = np.nan  # all of them: a column without a type comes as objects
     scores: dict[AuditKey, Tensor] = {}
     timesteps: dict[str, list[int]] = {}
     keep_fraction: dict[AuditKey, float] = {}
@@ -99,17 +102,16 @@ def read_scores(path: Path) -> ScoreFile:
     for (attack, mask), rows in frame.groupby(["attack", "mask"], sort=False, observed=True):
         rows = rows.sort_values("sample_index")
         key = AuditKey(str(attack), str(mask))
-        if (twice := rows["sample_index"].duplicated()).any():
-            sample = rows["sample_index"][twice].iloc[0]
-            raise UserError(f"{path}: sample {sample} stands twice in {key}; write the scores again with evaluate.py.")
-        scores[key] = torch.from_numpy(np.stack(rows["membership_scores"].to_list(), axis=1))
-        timesteps[key.attack] = [int(t) for t in rows["timesteps"].iloc[0]]
+        scores[key], at = _scores_of(key, rows, path)
+        if timesteps.setdefault(key.attack, at) != at:
+            raise _wrong(path, f"{key} has other timesteps than another mask of {key.attack}")
         keep_fraction[key] = float(rows["keep_fraction"].iloc[0])
         controls |= {key.mask} if rows["is_control"].iloc[0] else set()
-        if first is None:
-            first = rows
-        elif not np.array_equal(first["sample_index"], rows["sample_index"]):
-            raise UserError(f"{path}: {key} has other samples than {next(iter(scores))}; write the scores again.")
+        first = rows if first is None else first
+        for column in SAME_IN_ALL_KEYS:
+            if not np.array_equal(first[column].to_numpy(), rows[column].to_numpy(), equal_nan=column == "group"):
+                other = "samples" if column == "sample_index" else f"'{column}'"
+                raise _wrong(path, f"{key} has other {other} than {next(iter(scores))}")
     if first is None:
         raise UserError(f"{path}: there are no scores in it.")
     group = None if first["group"].isna().any() else torch.from_numpy(first["group"].to_numpy(np.int64, copy=True))
@@ -123,4 +125,54 @@ def read_scores(path: Path) -> ScoreFile:
         keep_fraction,
         frozenset(controls),
     )
-    return ScoreFile(data, metadata[SPLIT_HASH].decode())
+    return ScoreFile(data, split_hash)
+
+
+def _check_columns(table: pa.Table, path: Path) -> str:
+    """The hash of the split; raises UserError where a column is missing, or of another type, or has nulls."""
+    missing = [column for column in COLUMNS if column not in table.column_names]
+    metadata = table.schema.metadata or {}
+    if missing or SPLIT_HASH not in metadata:
+        raise _wrong(path, f"column '{missing[0]}' is missing" if missing else "the hash of its split is missing")
+    for column, is_right in COLUMNS.items():
+        if table.column_names.count(column) > 1:
+            raise _wrong(path, f"column '{column}' stands twice")
+        values = table[column]
+        nulls = (0, len(table)) if column == "group" else (0,)
+        is_all_null = column == "group" and values.null_count == len(table)
+        if not (is_right(values.type) or is_all_null) or values.null_count not in nulls:
+            raise _wrong(path, f"column '{column}' holds something else")
+        if pa.types.is_list(values.type) and pc.list_flatten(values).null_count:
+            raise _wrong(path, f"a list of column '{column}' has an empty place")
+    return metadata[SPLIT_HASH].decode(errors="replace")
+
+
+def _scores_of(key: AuditKey, rows: pd.DataFrame, path: Path) -> tuple[Tensor, list[int]]:
+    """(timesteps, samples) scores of one key and its timesteps; raises UserError where its rows don't fit together."""
+    twice = rows["sample_index"].duplicated()
+    if twice.any():
+        raise _wrong(path, f"sample {rows['sample_index'][twice].iloc[0]} stands twice in {key}")
+    for column in SAME_IN_A_KEY:
+        if rows[column].nunique() > 1:
+            raise _wrong(path, f"'{column}' is not the same in all rows of {key}")
+    if not 0 <= rows["keep_fraction"].iloc[0] <= 1:
+        raise _wrong(path, f"'keep_fraction' of {key} is not in 0 to 1")
+    timesteps = [int(t) for t in rows["timesteps"].iloc[0]]
+    for sample, at, values in zip(rows["sample_index"], rows["timesteps"], rows["membership_scores"]):
+        if list(at) != timesteps:
+            raise _wrong(path, f"sample {sample} of {key} has other timesteps than the rest")
+        if len(values) != (len(timesteps) or 1):
+            raise _wrong(path, f"sample {sample} of {key} has {len(values)} scores for {len(timesteps)} timesteps")
+    score = np.stack(rows["membership_scores"].to_list(), axis=1).astype(np.float64)
+    wrong = ~np.isfinite(score).all(axis=0)
+    if wrong.any():
+        raise _wrong(path, f"sample {rows['sample_index'][wrong].iloc[0]} of {key} has a score that is not finite")
+    return torch.from_numpy(score), timesteps
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _wrong(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: {what}; write the scores again with evaluate.py.")

@@ -63,7 +63,12 @@ def denoiser_free_sentence(controls: Mapping[str, Estimate]) -> str:
     if not controls:
         return "No denoiser-free control was computed."
     if not telling:
-        return f"Without the denoiser nothing tells members from held-out: the intervals of {_listed(controls)} include 0.5."
+        reached = max(max(each.upper, 1 - each.lower) for each in controls.values())
+        return (
+            f"Without the denoiser no difference was found: the intervals of {_listed(controls)} include 0.5; up to "
+            f"{reached:.3f} "
+            "can't be excluded."
+        )
     found = "; ".join(
         f"{name} has AUROC {estimate}: {MEANINGS.get(name, 'this score tells the sides apart')}"
         for name, estimate in telling.items()

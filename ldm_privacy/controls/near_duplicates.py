@@ -49,7 +49,7 @@ class NearDuplicates:
     def sentence(self) -> str:
         """The finding in plain words."""
         return (
-            f"{self.count} of {self.num_heldout} held-out images are near-duplicates of a member (similarity at least "
+            f"{self.count} of {self.num_heldout} held-out images are near-duplicates of an audited member (similarity at least "
             f"{self.threshold:g}); a random split of images like the members would have about {self.num_expected:.0f}."
         )
 

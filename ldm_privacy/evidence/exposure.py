@@ -19,29 +19,30 @@ class Exposure:
         key: The attack and mask that rank.
         sample_index: (members,).
         score: (members,) membership score at the timestep of the report.
-        fpr: (members,) share of all audited held-out samples that score at least as high: the false-positive rate at which
-            this member is found. 0 = no held-out sample scores as high; it can't be told below 1 / held-out.
+        fpr: (members,) (k + 1) / (n + 1), k of the n reported held-out samples scoring at least as high: an image that was
+            never seen gets a value of a or less with a chance of at most a.
+        is_calibration: (members,) bool: had a say in the timestep, so its rank is a little flattered.
+        num_above_all: Members that score above every reported held-out sample.
     """
 
     key: AuditKey
     sample_index: Tensor
     score: Tensor
     fpr: Tensor
-
-    @property
-    def num_above_all(self) -> int:
-        """Members that score above every held-out sample."""
-        return int((self.fpr == 0).sum())
+    is_calibration: Tensor
+    num_above_all: int
 
 
 def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
     """Rank the members of both halves by their score; ties by sample index. Exact; no network passes."""
     data, score = report.data, report.scores_at(key)
-    heldout = score[~data.is_member].sort().values
-    member, index = score[data.is_member], data.sample_index[data.is_member]
+    heldout = score[~data.is_member & report.is_reporting].sort().values
+    member = score[data.is_member]
     order = member.sort(descending=True, stable=True).indices
     num_as_high = len(heldout) - torch.searchsorted(heldout, member[order], side="left")
-    return Exposure(key, index[order], member[order], num_as_high.double() / len(heldout))
+    fpr = (num_as_high + 1).double() / (len(heldout) + 1)
+    index, calibration = (each[data.is_member][order] for each in (data.sample_index, data.is_calibration))
+    return Exposure(key, index, member[order], fpr, calibration, int((num_as_high == 0).sum()))
 
 
 def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estimate]:

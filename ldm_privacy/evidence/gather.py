@@ -21,17 +21,26 @@ from ldm_privacy.controls import (
     nearest,
     thumbnail_features,
 )
-from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.exposure import Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
-from ldm_privacy.metrics import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
+from ldm_privacy.metrics import (
+    PairedDifference,
+    PValueAtSize,
+    WelchVerdict,
+    auroc,
+    auroc_difference,
+    holm,
+    p_value_by_set_size,
+    welch_verdict,
+)
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import AuditKey, Estimate, Image
 
 NUM_SHOWN = 12
 """Exposed members that are shown beside their nearest held-out image."""
 IMAGES_AT_ONCE = 1024
-NUM_HALVINGS = 20
+NUM_FOLDS = 5
+NUM_HALVINGS = 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,9 @@ class Evidence:
         report: The audit.
         key: Attack and mask that the verdict rests on; named in the config, not chosen by its result.
         permuted: Every row under permuted labels.
-        denoiser_free: AUROC of reconstruction error, influence and latent norm, over all audited samples.
+        denoiser_free: AUROC of reconstruction error, influence and latent norm, over all audited samples; the intervals hold
+            together.
+        over_controls: AUROC of the primary attack minus that of each control, paired on the reported samples.
         model_free: Classifiers on image features; None where a side has too few samples.
         duplicates: Near-duplicates across the sides.
         exposure: The members, most exposed first.
@@ -75,6 +86,7 @@ class Evidence:
     key: AuditKey
     permuted: dict[AuditKey, PermutedRow]
     denoiser_free: dict[str, Estimate]
+    over_controls: dict[str, PairedDifference]
     model_free: ModelFreeControl | None
     duplicates: NearDuplicates
     exposure: Exposure
@@ -122,7 +134,9 @@ def gather_evidence(
         "influence": influence_score(geometry.influence[index]),
         "latent norm": latent_norm_score(latent),
     }
-    denoiser_free = denoiser_free_controls(controls, is_member, confidence=confidence, group=data.group)
+    # Bonferroni: the intervals hold together.
+    together = 1 - (1 - confidence) / len(controls)
+    denoiser_free = denoiser_free_controls(controls, is_member, confidence=together, group=data.group)
     parts, thumbnails = [], []
     for chunk in index.split(IMAGES_AT_ONCE):
         pixels = images(chunk)
@@ -131,10 +145,18 @@ def gather_evidence(
     features = ImageFeatures(torch.cat([part.value for part in parts]), parts[0].names)
     thumbnail = torch.cat(thumbnails)
     progress(2)
-    try:
-        model_free = model_free_control(features, is_member, group=data.group, confidence=confidence, seed=seed)
-    except UserError:  # too few samples for the folds; the report says that the control is missing
-        model_free = None
+    units = data.group if data.group is not None else index
+    enough = min(len(units[side].unique()) for side in (is_member, ~is_member)) >= 2 * NUM_FOLDS
+    model_free = None
+    if enough:
+        model_free = model_free_control(
+            features, is_member, group=data.group, num_folds=NUM_FOLDS, confidence=confidence, seed=seed
+        )
+        # The better one: an attack that beats it beats the other.
+        best = max(model_free.auroc, key=lambda name: model_free.auroc[name].value)
+        controls[f"{best} on image features"] = torch.full(is_member.shape, torch.nan, dtype=torch.float64)
+        controls[f"{best} on image features"][model_free.row] = model_free.score[best]
+    over_controls = {name: _over_control(report, key, score) for name, score in controls.items()}
     progress(3)
     duplicates = near_duplicates(thumbnail, is_member, index)
     progress(4)
@@ -150,6 +172,7 @@ def gather_evidence(
         key,
         permuted,
         denoiser_free,
+        over_controls,
         model_free,
         duplicates,
         exposure,
@@ -162,6 +185,24 @@ def gather_evidence(
 
 
 NUM_STEPS = 5
+
+
+def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDifference:
+    """AUROC of the primary attack minus a control's, on the reported samples that have a control score (NaN = none).
+
+    A control that is turned round on the calibration half counts turned round.
+    """
+    data, known = report.data, score.isfinite()
+    calibration, reporting = data.is_calibration & known, report.is_reporting & known
+    sign = 1.0 if float(auroc(score[calibration], data.is_member[calibration])) >= 0.5 else -1.0
+    group = None if data.group is None else data.group[reporting]
+    return auroc_difference(
+        report.scores_at(key)[reporting],
+        sign * score[reporting],
+        data.is_member[reporting],
+        confidence=report.confidence,
+        group=group,
+    )
 
 
 def _dataset_verdict(report: AuditReport, key: AuditKey, seed: int) -> DatasetVerdict | None:
@@ -201,6 +242,6 @@ def _false_alarms(score: Tensor, group: Tensor | None, sizes: list[int], alpha: 
         if any(bool(half.min() == half.max()) for half in halves):
             return {}
         groups = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
-        for point in p_value_by_set_size(*halves, possible, alpha=alpha, num_draws=20, seed=number, **groups):
+        for point in p_value_by_set_size(*halves, possible, alpha=alpha, num_draws=4, seed=number, **groups):
             power[point.size].append(point.power)
     return {size: sum(shares) / len(shares) for size, shares in power.items()}

@@ -1,14 +1,16 @@
 """The verdict in three sentences: who is exposed, how sure that is, what it means."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ldm_privacy.evidence.gather import Evidence
-
-Tone = Literal["exposed", "safe", "unclear", "leak"]
+from ldm_privacy.metrics import holm
+from ldm_privacy.types import Tone
 
 RULED_OUT = 0.6
-"""An audit whose interval ends below this AUROC is called safe: it rules out more than a weak attack, not every attack."""
+"""A verdict of "safe" needs an interval that ends below this AUROC: it rules out more than a weak attack, not every attack."""
+
+RULED_OUT_TPR = 0.1
+"""It also needs the share of members found at the carried-over threshold to be surely below this."""
 
 
 @dataclass(frozen=True)
@@ -20,27 +22,34 @@ class Verdict:
 
 
 def verdict_of(evidence: Evidence) -> Verdict:
-    """What the evidence says, by fixed rules that look at the primary attack and mask alone.
+    """What the evidence says, by fixed rules.
 
-    * leak: the model-free control tells the two image sets apart; then no attack's number speaks of the model.
-    * exposed: the AUROC's interval lies above 0.5 and permuted labels reach it rarely.
-    * safe: it does not, and the interval lies between 1 - `RULED_OUT` and `RULED_OUT`: an attack that is certain the wrong
-      way round tells the sides apart as well.
-    * unclear: neither.
+    * leak: the model-free control tells the two image sets apart; attack numbers up to its level are no evidence.
+    * exposed: the AUROC of the primary attack and mask lies above 0.5, interval and permuted labels agreeing; or any row of the
+      audit stands out with all rows tested together (Holm).
+    * safe: neither, the primary AUROC's interval lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
+      wrong way round tells the sides apart as well), and the carried-over threshold finds surely less than `RULED_OUT_TPR` of
+      the members: a few wholly exposed members hardly move an AUROC.
+    * unclear: none of these.
     """
     report, key = evidence.report, evidence.key
     row = report.row(key)
     area, tpr, rates = row.metrics.auroc, row.metrics.tpr_at_fpr[0], row.carried[0]
     p_value = evidence.permuted[key].band.p_value
     alpha = 1 - report.confidence
+    adjusted = dict(zip(evidence.permuted, holm([each.p_normal for each in evidence.permuted.values()])))
+    others = [each for each, p in adjusted.items() if each != key and p <= alpha and report.row(each).metrics.auroc.lower > 0.5]
     exposed = area.lower > 0.5 and p_value <= alpha
     leaks = evidence.model_free is not None and evidence.model_free.leaks
     possible = max(area.upper, 1 - area.lower)
-    tone: Tone = "leak" if leaks else "exposed" if exposed else "safe" if possible < RULED_OUT else "unclear"
+    ruled_out = possible < RULED_OUT and rates.tpr.upper < RULED_OUT_TPR
+    tone: Tone = "leak" if leaks else "exposed" if exposed or others else "safe" if ruled_out else "unclear"
 
     found = {
         "leak": f"The split leaks: {key} has",
-        "exposed": f"Members are exposed: {key} tells them from held-out images with",
+        "exposed": f"Members are exposed: {key} tells them from held-out images with"
+        if exposed
+        else f"Members are exposed: {key} has",
         "safe": f"No exposure found: {key} has",
         "unclear": f"Not decided: {key} has",
     }[tone]
@@ -54,16 +63,26 @@ def verdict_of(evidence: Evidence) -> Verdict:
         f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {p_value:.3g}); "
         f"{_controls(evidence)}"
     )
+    num_members = len(evidence.exposure.sample_index)
+    advice = "Treat the checkpoint like the data it was trained on, or take an earlier one."
+    above = f"{evidence.exposure.num_above_all} of {num_members} members score above every reported held-out image"
+    if exposed and area.value < RULED_OUT:
+        harm = f"The advantage is small: the set as a whole is told apart, single images hardly ({above}). {advice}"
+    elif exposed:
+        harm = f"Who has an image can learn whether it was in the training set; {above}. {advice}"
+    else:
+        named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
+        verb = "stands" if len(others) == 1 else "stand"
+        harm = f"{key} is not certain, but {named} {verb} out with all rows tested together. {advice}"
+    level = 0.5 if evidence.model_free is None else max(each.value for each in evidence.model_free.auroc.values())
     meaning = {
-        "leak": "The two image sets differ by themselves, so none of this is evidence about the model: draw the split at "
-        "random and audit again.",
-        "exposed": f"Who has an image can learn whether it was in the training set; {evidence.exposure.num_above_all} of "
-        f"{len(evidence.exposure.sample_index)} members score above every held-out image. Treat the checkpoint like the data "
-        "it was trained on, or take an earlier one.",
-        "safe": f"These attacks find no member; an AUROC of {possible:.3f} or more is excluded for them, not for stronger "
-        "attacks or another training.",
-        "unclear": f"Too few samples to tell: an AUROC up to {possible:.3f} can't be excluded. Audit more images before this "
-        "checkpoint is called safe.",
+        "leak": f"The two image sets differ by themselves: attack numbers up to about {level:.3f} measure the split, not "
+        "the model. Draw the split at random and audit again.",
+        "exposed": harm,
+        "safe": f"An AUROC of {possible:.3f} or more, and {rates.tpr.upper:.1%} of the members found, are excluded for "
+        "this attack on such images; not for stronger attacks or another training.",
+        "unclear": f"Not enough to tell: an AUROC up to {possible:.3f}, or {rates.tpr.upper:.1%} of the members found, "
+        "can't be excluded. Audit more images before this checkpoint is called safe.",
     }[tone]
     if tone == "unclear" and area.upper < 0.5:
         meaning = (
@@ -83,6 +102,6 @@ def _controls(evidence: Evidence) -> str:
     alone = (
         f"without the denoiser {' and '.join(telling)} already tell{'s' if len(telling) == 1 else ''} the sides apart"
         if telling
-        else ("without the denoiser nothing tells the sides apart")
+        else "without the denoiser no difference of the sides was found"
     )
     return f"{blind}; {alone}."

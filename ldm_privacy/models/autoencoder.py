@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from pydantic import Field, PositiveInt
+from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import AUTOENCODERS
@@ -99,10 +101,44 @@ def pretrained_autoencoder(
 
 
 def autoencoder_from_state(config: Mapping[str, Any], state: Mapping[str, Any]) -> AutoencoderKL:
-    """The autoencoder that a checkpoint holds: diffusers config and weights."""
+    """The autoencoder that a checkpoint holds: diffusers config and weights.
+
+    Nothing is allocated before the sizes in the config are known to be those of the weights.
+
+    Raises:
+        UserError: The config is none of an autoencoder, or the weights don't fit it.
+    """
+    refused = "ckpt: the autoencoder in the checkpoint can't be used ({}). Use another checkpoint."
+    blocks, depth = config.get("block_out_channels"), config.get("layers_per_block")
+    if not isinstance(blocks, Sequence) or not isinstance(depth, int) or len(blocks) * depth > len(state):
+        raise UserError(refused.format(f"{blocks} channels with {depth} layers each for {len(state)} weights"))
+    try:
+        with torch.device("meta"):
+            expected = AutoencoderKL.from_config(dict(config)).state_dict()
+    except Exception as error:  # diffusers raises whatever it stumbles over in settings that it doesn't check
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(refused.format(reason)) from None
+    if wrong := misfit(expected, state):
+        raise UserError(refused.format(wrong))
     autoencoder = AutoencoderKL.from_config(dict(config))
     autoencoder.load_state_dict(dict(state))
     return _twice_differentiable(autoencoder).eval().requires_grad_(False)
+
+
+def misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """How stored weights differ in names and shapes from those of a network, in words; None where they fit."""
+    if missing := [name for name in expected if name not in state]:
+        return f"{len(missing)} weights are missing, the first '{missing[0]}'"
+    if unknown := [name for name in state if name not in expected]:
+        return f"{len(unknown)} weights are unknown, the first '{unknown[0]}'"
+    for name, weight in expected.items():
+        stored = state[name]
+        if stored.shape != weight.shape:
+            return f"'{name}' has shape {tuple(stored.shape)}, not {tuple(weight.shape)}"
+        # A weight that repeats a few stored numbers could ask for any amount of memory.
+        if stored.layout != torch.strided or stored.untyped_storage().nbytes() < stored.numel() * stored.element_size():
+            return f"'{name}' is not stored whole"
+    return None
 
 
 def save_autoencoder(autoencoder: AutoencoderKL, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from markupsafe import Markup
 
-Tone: TypeAlias = Literal["safe", "exposed", "unclear", "leak"]
+from ldm_privacy.types import Tone
 
 VERDICTS: dict[Tone, str] = {
     "safe": "No exposure found",

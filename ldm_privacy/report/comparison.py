@@ -14,8 +14,13 @@ from ldm_privacy.report.page import Page, Section, write_page
 from ldm_privacy.report.tables import digits, short, signed
 
 NOTE = (
-    "Differences are paired on the samples that all audits report, each audit at the timestep that its own calibration half "
-    "chose. Their intervals hold the samples' randomness, not the training's; the spread over trainings holds both."
+    "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timestep "
+    "that "
+    "its own calibration half chose, and their intervals leave out the randomness of training. The standard deviation is "
+    "over the "
+    "audits compared: of runs that differ in their seed alone it is the randomness of training, without that of the "
+    "samples, which "
+    "they share."
 )
 
 

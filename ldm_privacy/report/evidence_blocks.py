@@ -7,33 +7,39 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from ldm_privacy.controls import denoiser_free_sentence
 from ldm_privacy.evidence import Evidence
 from ldm_privacy.report.blocks import Block, Cell, DataTable, ImageCard, ImageCards, Note, Paragraph, Thumbnail
 from ldm_privacy.report.figures import image_grid
-from ldm_privacy.report.tables import short
-from ldm_privacy.types import Image
+from ldm_privacy.report.tables import short, signed
+from ldm_privacy.types import Estimate, Image
 
 
 def control_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tuple[Block, ...]:
     """Denoiser-free and model-free controls, near-duplicates across the sides with pictures."""
     rows: list[tuple[str | Cell, ...]] = []
-    for name, estimate in evidence.denoiser_free.items():
-        telling = not estimate.lower <= 0.5 <= estimate.upper
-        rows.append(("without the denoiser", name, Cell(short(estimate), tone="leak" if telling else "")))
+
+    def add(kind: str, name: str, estimate: Estimate, telling: bool) -> None:
+        gain = evidence.over_controls.get(name)
+        rows.append((kind, name, Cell(short(estimate), tone="leak" if telling else ""), "" if gain is None else signed(gain)))
+
     model_free, duplicates = evidence.model_free, evidence.duplicates
+    for name, estimate in evidence.denoiser_free.items():
+        add("without the denoiser", name, estimate, not estimate.lower <= 0.5 <= estimate.upper)
     for name, estimate in (model_free.auroc if model_free is not None else {}).items():
-        tone = "leak" if estimate.lower > 0.5 else ""
-        rows.append(("without any model", f"{name} on image features", Cell(short(estimate), tone="leak" if tone else "")))
+        add("without any model", f"{name} on image features", estimate, estimate.lower > 0.5)
     blocks: list[Block] = [
         DataTable(
-            ("control", "what it looks at", "AUROC"),
+            ("control", "what it looks at", "AUROC", f"{evidence.key} above it"),
             tuple(rows),
             "What tells members from held-out without the denoiser, and without any model.",
-            numeric=(2,),
-            note="Over all audited samples; intervals leave out the randomness of training. Below .5 tells as "
-            "much as above it. Random, lowest and deviation masks are in the "
-            "table of attacks, permuted labels in its column.",
-        )
+            numeric=(2, 3),
+            note="AUROC over all audited samples, intervals of those without the denoiser holding together; below .5 tells as "
+            "much as above it. Last column: the difference on the reported samples, paired. Intervals leave out the "
+            "randomness of "
+            "training. Random, lowest and deviation masks are in the tables of attacks, permuted labels in the first of them.",
+        ),
+        Paragraph(denoiser_free_sentence(evidence.denoiser_free)),
     ]
     if model_free is None:
         blocks.append(Note("No model-free control", "There are too few samples on a side for cross-fitted classifiers."))
@@ -57,7 +63,8 @@ def exposure_lead(evidence: Evidence) -> str:
     exposure = evidence.exposure
     return (
         f"Members by their score under {exposure.key}. {exposure.num_above_all} of {len(exposure.sample_index)} score above "
-        "every held-out sample. Beside each the held-out image that looks most like it: what draws a score may be the kind of "
+        "every reported held-out sample. Beside each the held-out image that looks most like it: what draws a score may be "
+        "the kind of "
         "image."
     )
 
@@ -70,7 +77,7 @@ def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tu
         member = int(exposure.sample_index[place])
         thumbnails = _pair(images(torch.tensor([member, heldout])), (f"member {member}", f"held-out {heldout}"))
         fpr = float(exposure.fpr[place])
-        caption = f"rank {place + 1}, found at FPR {fpr:.3g}; similarity {similarity:.2f}"
+        caption = f"rank {place + 1}, found at FPR ≤ {fpr:.2g}; similarity {similarity:.2f}"
         cards.append(ImageCard(thumbnails, caption))
     blocks: list[Block] = [ImageCards(tuple(cards), "The most exposed members, each beside its nearest held-out image.")]
     if evidence.agreement:
@@ -86,7 +93,12 @@ def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tu
         rows = tuple((str(epoch), short(estimate)) for epoch, estimate in evidence.by_epoch.items())
         caption = "How early they could be seen: rank correlation of each audit's member scores with those of this one."
         blocks.append(DataTable(("epoch", "rank correlation"), rows, caption, numeric=(0, 1)))
-    blocks.append(Paragraph("exposed.csv beside this report lists every audited member with score, rank and FPR."))
+    blocks.append(
+        Paragraph(
+            "exposed.csv beside this report lists every audited member: rank, score, the FPR at which it is found, and "
+            "whether it was of the calibration half."
+        )
+    )
     return tuple(blocks)
 
 

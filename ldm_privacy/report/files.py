@@ -23,6 +23,7 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
         "controls": {
             "denoiser_free": {name: asdict(estimate) for name, estimate in evidence.denoiser_free.items()},
+            "over_controls": {name: asdict(gain) for name, gain in evidence.over_controls.items()},
             "model_free": None
             if model_free is None
             else {"leaks": model_free.leaks, **{name: asdict(each) for name, each in model_free.auroc.items()}},

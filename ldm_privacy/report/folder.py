@@ -63,6 +63,7 @@ def write_evaluation(
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     exposure = evidence.exposure
     table = {"sample_index": exposure.sample_index, "score": exposure.score, "fpr": exposure.fpr}
+    table["is_calibration"] = exposure.is_calibration
     frame = pd.DataFrame({name: value.numpy() for name, value in table.items()})
     frame.insert(0, "rank", range(1, len(frame) + 1))
     frame.to_csv(folder / "exposed.csv", index=False)

@@ -1,5 +1,6 @@
 """An audit in the terminal."""
 
+import re
 from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
@@ -100,8 +101,9 @@ def label(row: AuditRow) -> str:
 
 
 def _kind(mask: str) -> str:
-    name = mask.rstrip("0123456789")
-    return {"std": "deviation", "low": "lowest"}.get(name, name) or mask
+    """One column for "random" (of `tuned`) and "random60" (of `top60`); other labels stand for themselves."""
+    match = re.fullmatch(r"(random|std|deviation|low|lowest)\d*", mask)
+    return {"std": "deviation", "low": "lowest"}.get(match[1], match[1]) if match else mask
 
 
 def _gain(estimate: Estimate) -> str:

@@ -3,14 +3,16 @@
 import os
 import pickle
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.autoencoder import misfit
 from ldm_privacy.training.processes import is_main
 
 RECORD = "ldm_privacy"
@@ -68,7 +70,8 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
         stage: The training stage that it must come from.
 
     Raises:
-        UserError: Missing, truncated, a pickle that would run code, of another program, or of another stage.
+        UserError: Missing, truncated, a pickle that would run code, of another program, of another stage, or without
+            something that a checkpoint of that stage holds.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -87,11 +90,78 @@ def load_checkpoint(path: Path, *, stage: str = "denoiser") -> dict[str, Any]:
     record = checkpoint.get(RECORD) if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this program (format {FORMAT}); it holds no config and no split.")
+    if not isinstance(record.get("stage"), str):
+        raise _damaged(path, "its stage")
     if record["stage"] != stage:
         raise UserError(
             f"{path}: it is from the {record['stage']} stage, and only a checkpoint of the {stage} stage can be used here."
         )
+    _check_contents(checkpoint, path)
     return checkpoint
+
+
+def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Put the weights of a checkpoint into the network that its config describes.
+
+    Raises:
+        UserError: They are of other names or shapes.
+    """
+    state = checkpoint["state_dict"]
+    if wrong := misfit(module.state_dict(), state):
+        raise UserError(f"ckpt: the weights don't fit the network that the stored config describes ({wrong}). Use another one.")
+    module.load_state_dict(state)
+
+
+def _check_contents(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of this program that lacks something, or holds something else in its place."""
+    record = checkpoint[RECORD]
+    if not isinstance(record.get("config"), str):
+        raise _damaged(path, "its config")
+    if not isinstance(record.get("content_hash"), str | None):
+        raise _damaged(path, "the hash of its images")
+    split = record.get("split")
+    if not isinstance(split, dict) or not all(
+        isinstance(split.get(name), kind)
+        for name, kind in (("member_index", Tensor), ("heldout_index", Tensor), ("public_index", Tensor), ("num_rows", int))
+    ):
+        raise _damaged(path, "its split")
+    if not _are_tensors(checkpoint.get("state_dict")):
+        raise _damaged(path, "its weights (state_dict)")
+    try:
+        epoch = epochs_in(checkpoint)
+    except (KeyError, TypeError):
+        epoch = None
+    if type(epoch) is not int or epoch < 0:
+        raise _damaged(path, "the number of its epochs (loops)")
+    if record["stage"] != "denoiser":
+        return
+    if not isinstance(record.get("autoencoder_config"), dict):
+        raise _damaged(path, "the settings of its autoencoder (autoencoder_config)")
+    if not _are_tensors(record.get("autoencoder")):
+        raise _damaged(path, "the weights of its autoencoder (autoencoder)")
+    normalisation = record.get("normalisation")
+    if not isinstance(normalisation, dict) or not _is_normalisation(
+        normalisation, record["autoencoder_config"].get("latent_channels")
+    ):
+        raise _damaged(path, "its normalisation of the latents")
+
+
+def _are_tensors(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) and isinstance(each, Tensor) for name, each in value.items())
+
+
+def _is_normalisation(state: dict[str, Any], channels: object) -> bool:
+    return isinstance(state.get("mode"), str) and all(
+        isinstance(each, Tensor)
+        and each.is_floating_point()
+        and tuple(each.shape) == (channels, 1, 1)
+        and bool(each.isfinite().all())
+        for each in (state.get("shift"), state.get("scale"))
+    )
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: {what} is missing or holds something else; the checkpoint is damaged. Use another one.")
 
 
 def epochs_in(checkpoint: dict[str, Any]) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
@@ -61,8 +63,8 @@ def log_evaluation(
         for place, image in enumerate(images(index))
     ]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
-    step = max(1, len(fpr) // MAX_ROC_POINTS)
-    points = wandb.Table(["fpr", "tpr"], list(zip(fpr[::step].tolist(), tpr[::step].tolist())))
+    places = roc_places(len(fpr))
+    points = wandb.Table(["fpr", "tpr"], list(zip(fpr[places].tolist(), tpr[places].tolist())))
     run.log(
         {
             "evaluation/attacks": wandb.Table(columns, rows),
@@ -77,6 +79,16 @@ def log_evaluation(
     for name in ("scores.parquet", "exposed.csv", "metrics.json", "report.html"):
         artifact.add_file(str(folder / name))
     run.log_artifact(artifact)
+
+
+def roc_places(count: int) -> Tensor:
+    """Which of `count` points of a ROC curve are drawn: at most `MAX_ROC_POINTS`, rising, the first and the last among them.
+
+    The logarithms of the places are evenly spaced: the curve is read where the FPR is low.
+    """
+    if count <= MAX_ROC_POINTS:
+        return torch.arange(count)
+    return torch.from_numpy(np.geomspace(1, count, MAX_ROC_POINTS)).round().long().unique() - 1
 
 
 def _numbers(estimate: object) -> list[float]:

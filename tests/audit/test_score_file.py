@@ -117,6 +117,20 @@ def changed(path, change, *, keep_hash=True):
     pq.write_table(pa.Table.from_pandas(change(frame), preserve_index=False).replace_schema_metadata(metadata), path)
 
 
+def lists(frame, column, change, *, at=None):
+    """The frame with the lists of a column changed, in one row or in all."""
+    values = [change(list(row)) if at in (None, place) else list(row) for place, row in enumerate(frame[column])]
+    return frame.assign(**{column: pd.Series(values, index=frame.index, dtype=object)})
+
+
+def of_one_mask(frame, column, change):
+    """The frame with the values of a column changed under one mask of one attack."""
+    chosen = (frame["attack"] == "loss") & (frame["mask"] == "top60")
+    assert chosen.any()
+    values = [change(value) if is_it else value for value, is_it in zip(frame[column], chosen)]
+    return frame.assign(**{column: pd.Series(values, index=frame.index, dtype=frame[column].dtype)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -125,6 +139,28 @@ def changed(path, change, *, keep_hash=True):
         (lambda frame: frame.assign(sample_index="x"), "column 'sample_index'"),
         (lambda frame: frame.assign(membership_scores=1.0), "column 'membership_scores'"),
         (lambda frame: pd.concat([frame, frame]), "sample .* stands twice"),
+        (lambda frame: frame.assign(group="x"), "column 'group'"),
+        (lambda frame: frame.assign(group=[0, *[None] * (len(frame) - 1)]), "column 'group'"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: []), "column 'membership_scores'|has 0 scores"),
+        (lambda frame: frame.assign(attack=1), "column 'attack'"),
+        (lambda frame: frame.assign(attack=pd.Categorical([1] * len(frame))), "column 'attack'"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: [str(value) for value in row]), "'membership_scores'"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: [None, *row[1:]]), "'membership_scores' has an empty"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: row[:2], at=7), r"has 2 scores for 3 timesteps"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: row[:0], at=7), r"has 0 scores for 3 timesteps"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [str(value) for value in row]), "column 'timesteps'"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [None, *row[1:]]), "'timesteps' has an empty place"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [*row, 30]), "has 3 scores for 4 timesteps"),
+        (lambda frame: lists(frame, "timesteps", lambda row: row[:0]), "has 3 scores for 0 timesteps"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [*row[:2], 21], at=7), "other timesteps than the rest"),
+        (lambda frame: of_one_mask(frame, "timesteps", lambda value: [0, 10, 21]), "other timesteps than another mask"),
+        (lambda frame: of_one_mask(frame, "is_member", lambda value: not value), "has other 'is_member' than"),
+        (lambda frame: of_one_mask(frame, "is_calibration", lambda value: not value), "has other 'is_calibration' than"),
+        (lambda frame: of_one_mask(frame.assign(group=1), "group", lambda value: 2), "has other 'group' than"),
+        (lambda frame: frame.assign(keep_fraction=np.linspace(0, 1, len(frame))), "'keep_fraction' is not the same"),
+        (lambda frame: frame.assign(keep_fraction=float("inf")), "'keep_fraction' of .* is not in 0 to 1"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: [np.inf, *row[1:]], at=7), "score that is not finite"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: [np.nan, *row[1:]], at=7), "not finite|an empty place"),
     ],
 )
 def test_a_table_of_another_kind_is_refused_in_one_line(tmp_path, change, message):
@@ -146,3 +182,12 @@ def test_a_file_without_the_hash_of_its_split_is_refused(tmp_path):
     write_scores(report_with(), path, split_hash=HASH)
     changed(path, lambda frame: frame, keep_hash=False)
     refused(path, "the hash of its split is missing")
+
+
+def test_groups_may_be_absent_without_a_type(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    table = pq.read_table(path)
+    place = table.column_names.index("group")
+    pq.write_table(table.set_column(place, "group", pa.nulls(len(table))), path)
+    assert read_scores(path).data.group is None

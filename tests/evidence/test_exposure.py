@@ -30,10 +30,12 @@ def test_ranks_and_rates_equal_a_loop_over_all_held_out_samples(decimals):
     members = sorted((-score[index], index) for index in score if side[index])
     assert exposure.sample_index.tolist() == [index for _, index in members]
     assert exposure.score.tolist() == [-value for value, _ in members]
-    heldout = [score[index] for index in score if not side[index]]
-    expected = [sum(other >= -value for other in heldout) / len(heldout) for value, _ in members]
-    assert exposure.fpr.tolist() == expected
-    assert exposure.num_above_all == sum(rate == 0 for rate in expected)
+    choosing = dict(zip(data.sample_index.tolist(), data.is_calibration.tolist()))
+    heldout = [score[index] for index in score if not side[index] and not choosing[index]]
+    num_as_high = [sum(other >= -value for other in heldout) for value, _ in members]
+    assert exposure.fpr.tolist() == pytest.approx([(count + 1) / (len(heldout) + 1) for count in num_as_high])
+    assert exposure.num_above_all == num_as_high.count(0)
+    assert exposure.is_calibration.tolist() == [choosing[index] for _, index in members]
 
 
 def test_both_halves_are_ranked():
@@ -45,12 +47,13 @@ def test_both_halves_are_ranked():
 def test_a_member_that_ties_with_the_highest_held_out_sample_is_not_above_all():
     data = make_scores(20, 20, timesteps=(0,))
     score = torch.where(data.is_member, 1.0, 0.0).double()[None]
-    place = int((~data.is_member).nonzero()[0])
+    place = int((~data.is_member & ~data.is_calibration).nonzero()[0])
+    num_reported = int((~data.is_member & ~data.is_calibration).sum())
     score[0, place] = 1.0
     report = report_of(replace(data, scores={**data.scores, KEY: score}), num_bootstrap=2)
     exposure = exposure_of(report, KEY)
     assert exposure.num_above_all == 0
-    assert exposure.fpr.tolist() == [1 / 20] * 20
+    assert exposure.fpr.tolist() == pytest.approx([2 / (num_reported + 1)] * 20)
 
 
 def test_agreement_is_spearmans_among_members_with_each_other_attack_unmasked():

@@ -69,34 +69,38 @@ def test_a_memoriser_is_exposed(exposed):
     who, sure, meaning = verdict.sentences
     assert "sima/all tells them from held-out images with AUROC 1.000" in who
     assert "p = 0.00498" in sure
-    assert "60 of 60 members score above every held-out image" in meaning
+    assert "60 of 60 members score above every reported held-out image" in meaning
 
 
 def test_a_blind_predictor_is_not_exposed(blind):
     area = blind.report.row(KEY).metrics.auroc
     verdict = verdict_of(blind)
-    assert verdict.tone == ("safe" if area.upper < 0.6 and area.lower > 0.4 else "unclear")
+    found = blind.report.row(KEY).carried[0].tpr.upper
+    assert verdict.tone == ("safe" if area.upper < 0.6 and area.lower > 0.4 and found < 0.1 else "unclear")
     assert blind.permuted[KEY].band.p_value > 0.01
     assert not blind.model_free.leaks
     assert "Under permuted labels" in verdict.sentences[1]
-    assert not any("exposed" in sentence or "leak" in sentence for sentence in verdict.sentences)
+    assert not any("are exposed" in sentence or "leaks" in sentence for sentence in verdict.sentences)
 
 
 @pytest.mark.parametrize(
-    ("lower", "value", "upper", "p_value", "tone"),
+    ("lower", "value", "upper", "p_value", "tpr", "tone"),
     [
-        (0.47, 0.52, 0.57, 0.3, "safe"),
-        (0.44, 0.53, 0.62, 0.3, "unclear"),
-        (0.52, 0.57, 0.62, 0.01, "exposed"),
-        (0.52, 0.57, 0.62, 0.06, "unclear"),
+        (0.47, 0.52, 0.57, 0.3, 0.05, "safe"),
+        # A few members that are surely found hardly move an AUROC.
+        (0.47, 0.52, 0.57, 0.3, 0.12, "unclear"),
+        (0.44, 0.53, 0.62, 0.3, 0.05, "unclear"),
+        (0.52, 0.57, 0.62, 0.01, 0.05, "exposed"),
+        (0.52, 0.57, 0.62, 0.06, 0.05, "unclear"),
         # An attack that is certain the wrong way round has found the members too.
-        (0.05, 0.1, 0.2, 1.0, "unclear"),
+        (0.05, 0.1, 0.2, 1.0, 0.05, "unclear"),
     ],
 )
-def test_the_tone_follows_the_interval_and_the_permuted_labels(blind, lower, value, upper, p_value, tone):
+def test_the_tone_follows_the_interval_and_the_permuted_labels(blind, lower, value, upper, p_value, tpr, tone):
     row, found = blind.report.row(KEY), blind.permuted[KEY]
     area = replace(row.metrics.auroc, value=value, lower=lower, upper=upper)
-    changed = replace(row, metrics=replace(row.metrics, auroc=area))
+    rates = replace(row.carried[0], tpr=replace(row.carried[0].tpr, upper=tpr))
+    changed = replace(row, metrics=replace(row.metrics, auroc=area), carried=(rates,))
     rows = [changed if each is row else each for each in blind.report.rows]
     permuted = {**blind.permuted, KEY: replace(found, band=replace(found.band, p_value=p_value))}
     evidence = replace(blind, report=replace(blind.report, rows=rows), permuted=permuted)
@@ -105,10 +109,22 @@ def test_the_tone_follows_the_interval_and_the_permuted_labels(blind, lower, val
     assert len(verdict.sentences) == 3
 
 
+def test_another_row_that_stands_out_with_all_tested_together_exposes(blind):
+    other = next(key for key in blind.permuted if key != KEY)
+    row = blind.report.row(other)
+    area = replace(row.metrics.auroc, value=0.8, lower=0.7, upper=0.9)
+    rows = [replace(row, metrics=replace(row.metrics, auroc=area)) if each is row else each for each in blind.report.rows]
+    for p_normal, tone in ((1e-6, "exposed"), (0.04, verdict_of(blind).tone)):
+        permuted = {**blind.permuted, other: replace(blind.permuted[other], p_normal=p_normal)}
+        verdict = verdict_of(replace(blind, report=replace(blind.report, rows=rows), permuted=permuted))
+        assert verdict.tone == tone
+        assert (str(other) in verdict.sentences[2]) == (p_normal < 0.001)
+
+
 def test_fewer_samples_leave_it_undecided():
     evidence = gather(make_scores(24, 24), num_permutations=39)
     assert verdict_of(evidence).tone == "unclear"
-    assert "Too few samples to tell" in verdict_of(evidence).sentences[2]
+    assert "Not enough to tell" in verdict_of(evidence).sentences[2]
 
 
 def test_brighter_members_are_called_a_leak_whatever_the_attack_says(leaking, blind):

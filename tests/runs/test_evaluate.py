@@ -173,6 +173,17 @@ def with_config(run, target, change):
     return altered(last(run), target, edit)
 
 
+def test_a_config_of_other_networks_than_the_weights_is_refused(run, tmp_path):
+    def widen(config):
+        config["denoiser"]["network"]["block_out_channels"] = [16, 16]
+
+    checkpoint = with_config(run, tmp_path / "wide.ckpt", widen)
+    refused([f"ckpt={checkpoint}", f"out={tmp_path}/out"], r"^ckpt: the weights don't fit .* has shape \(8, .*, not \(16, ")
+    settings = {"block_out_channels": [2**20, 2**20]}
+    checkpoint = altered(last(run), tmp_path / "x.ckpt", lambda record: record["autoencoder_config"].update(settings))
+    refused([f"ckpt={checkpoint}", f"out={tmp_path}/out"], "^ckpt: the autoencoder in the checkpoint can't be used .*has shape")
+
+
 def test_plugins_that_the_command_line_does_not_name_are_not_imported(run, tmp_path, monkeypatch, without_figures):
     (tmp_path / "strange_plugin.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))

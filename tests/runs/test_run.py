@@ -169,7 +169,17 @@ def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
 
 
-@pytest.mark.parametrize(("stage", "epoch"), [("autoencoder", 1), ("denoiser", 0), ("denoiser", 1), ("denoiser", 3)], ids=str)
+@pytest.mark.parametrize(
+    ("stage", "epoch"),
+    [
+        ("autoencoder", 1),
+        # A kill at these points differs from the others in the epoch alone.
+        pytest.param("denoiser", 0, marks=pytest.mark.slow),
+        pytest.param("denoiser", 1, marks=pytest.mark.slow),
+        ("denoiser", 3),
+    ],
+    ids=str,
+)
 def test_a_killed_run_goes_on_to_the_same_curves(run, tmp_path, stage, epoch):
     there = tmp_path / "digits"
     process = start(tmp_path)

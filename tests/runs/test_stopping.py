@@ -1,5 +1,9 @@
 """Stops in the middle of an epoch, losses that are not finite, disks that are full."""
 
+import math
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -7,8 +11,8 @@ from lightning.pytorch import Callback, Trainer
 import train
 from callbacks.checkpoints import Interrupted, RunCheckpoint
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import keep_copy, load_checkpoint, save_checkpoint
-from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.training.checkpoint import epochs_in, keep_copy, load_checkpoint, save_checkpoint
+from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS, StepwiseModule
 from tests.tiny import arguments, series
 
 
@@ -38,9 +42,9 @@ class StopAt(Callback):
             checkpoint._request_stop(2, None)
 
 
-def fit(path, *callbacks, resume=None):
+def fit(path, *callbacks, resume=None, is_due=lambda epoch: True, copies=None):
     module = Regression()
-    checkpoint = RunCheckpoint(path, {}, every_n_minutes=60, is_due=lambda epoch: True, say=lambda line: None)
+    checkpoint = RunCheckpoint(path, {}, every_n_minutes=60, is_due=is_due, say=lambda line: None, copies=copies)
     trainer = Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -63,6 +67,96 @@ def test_a_stop_after_any_step_changes_nothing(tmp_path, step):
     assert again.global_step == whole.global_step == 15
     assert torch.equal(again.layer.weight, whole.layer.weight)
     assert torch.equal(again.layer.bias, whole.layer.bias)
+
+
+class Killed(Exception):
+    """A kill -9 as far as the files are concerned: nothing more is stored."""
+
+
+class KillAt(Callback):
+    """Ends the training before a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+@pytest.fixture
+def hours():
+    """A clock that is two hours later at every look, in the place of the module `time`."""
+    hour = count(0, 7200)
+    return SimpleNamespace(monotonic=lambda: next(hour))
+
+
+@pytest.mark.parametrize(("step", "stored"), [(1, 1), (3, 3), (4, 3), (8, 8), (9, 8), (14, 13)])
+def test_a_kill_in_mid_epoch_goes_on_from_the_checkpoint_by_time(tmp_path, monkeypatch, hours, step, stored):
+    monkeypatch.setattr("callbacks.checkpoints.LOOK_EVERY_N_STEPS", 2)
+    monkeypatch.setattr("callbacks.checkpoints.time", hours)
+    path, copy = tmp_path / "killed.ckpt", tmp_path / "copy.ckpt"
+    copies = {copy: lambda: True}
+    whole = fit(tmp_path / "whole.ckpt")
+    with pytest.raises(Killed):
+        fit(path, KillAt(step), is_due=lambda epoch: epoch == 2, copies=copies)
+    assert torch.load(path, weights_only=True)["global_step"] == stored
+    # The audits of this run are before its first step and at the end of epoch 2; nothing else gets another name.
+    assert torch.load(copy, weights_only=True)["global_step"] == (10 if step > 10 else 0)
+    again = fit(path, resume=path)
+    assert again.global_step == whole.global_step == 15
+    assert torch.equal(again.layer.weight, whole.layer.weight)
+    assert torch.equal(again.layer.bias, whole.layer.bias)
+    assert again.epoch_means == whole.epoch_means
+
+
+def test_processes_agree_on_stops_and_on_the_clock_of_the_main_one(tmp_path, monkeypatch):
+    checkpoint = RunCheckpoint(tmp_path / "last.ckpt", {}, every_n_minutes=60, is_due=lambda epoch: True, say=print)
+    others, told = [], []
+
+    def gather(mine):
+        told.append(mine)
+        return [*others, mine]
+
+    monkeypatch.setattr("callbacks.checkpoints.gather", gather)
+    monkeypatch.setattr("callbacks.checkpoints.world_size", lambda: 2)
+    for main, asked in (((False, True), (False, True)), ((True, False), (True, False)), ((False, False), (False, False))):
+        others[:] = [main]
+        assert checkpoint._asked(LOOK_EVERY_N_STEPS) == asked
+    checkpoint._saved_at = -math.inf  # this process's own clock counts for nothing
+    assert checkpoint._asked(0) == (False, False)
+    checkpoint._request_stop(2, None)
+    assert checkpoint._asked(0) == (True, False)
+    assert told[-1] == (True, True)
+    assert checkpoint._asked(LOOK_EVERY_N_STEPS + 1) == (False, False)
+    assert len(told) == 5, "a message between looks would find nobody"
+
+
+def test_a_run_that_is_killed_in_mid_epoch_goes_on_to_the_same_curves(tmp_path, monkeypatch, hours):
+    from ldm_privacy.training.denoiser import DenoiserModule
+
+    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})
+    short = ["audit.attacks=[sima]", "audit.masks=[all]", "geometry.distortion_rank=0", "autoencoder.max_epochs=0"]
+    short += ["denoiser.batch_size=1", "denoiser.ema_decay=0.99", "trainer.max_epochs=2"]
+    assert train.main(arguments(tmp_path, *short, "name=whole")) == 0
+    original = DenoiserModule.loss
+
+    def killed(self, indices):
+        if self.global_step == 65:
+            raise Killed
+        return original(self, indices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.checkpoints.time", hours)
+        patch.setattr(DenoiserModule, "loss", killed)
+        with pytest.raises(Killed):
+            train.main(arguments(tmp_path, *short))
+    run = tmp_path / "digits"
+    stored = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert (stored["global_step"], epochs_in(stored)) == (61, 1)
+    assert load_checkpoint(run / "checkpoints" / "before-onset.ckpt")["global_step"] == 0
+    assert train.main([f"resume={run}"]) == 0
+    assert series(run) == series(tmp_path / "whole")
 
 
 def test_every_epoch_sees_every_sample_once_in_its_own_order():

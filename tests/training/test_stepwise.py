@@ -290,6 +290,27 @@ def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, mon
         train.main([f"resume={tmp_path}/digits", "trainer.max_epochs=2"])
 
 
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("ldm_privacy.measure.stream_influence", r"^out of memory while influence .*geometry\.influence\.decode_batch_size"),
+        (
+            "ldm_privacy.measure.stream_distortion",
+            r"^out of memory while distortion .*geometry\.distortion_rank \(now 2; 0: none",
+        ),
+        (
+            "callbacks.denoiser_stage.generate_images",
+            r"^out of memory while images are generated: .*\.batch_size \(now 51\)\.$",
+        ),
+    ],
+)
+def test_out_of_memory_in_measurements_names_what_to_lower(tmp_path, monkeypatch, what, message):
+    monkeypatch.setattr(what, raises(torch.OutOfMemoryError("CUDA out of memory.")))
+    generations = ["audit.generations.every_n_epochs=1", "audit.generations.batch_size=51", "trainer.max_epochs=1"]
+    with pytest.raises(UserError, match=message):
+        train.main(arguments(tmp_path, *AUTOENCODER_ALONE, *generations))
+
+
 def raises(error):
     def raise_it(*args, **kwargs):
         raise error
