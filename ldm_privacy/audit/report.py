@@ -127,6 +127,8 @@ def report_of(
     for attack, sweep in data.sweeps.items():
         key = AuditKey(attack, TUNED)
         by_fraction = {fraction: score for (ranking, fraction), score in sweep.items() if ranking == "influence"}
+        if 1.0 in by_fraction and (unmasked := data.unmasked(attack)) is not None:
+            by_fraction[1.0] = data.scores[unmasked]  # keep fraction 1 is the unmasked attack, to the last digit
         choice = choose_fraction(by_fraction, data.timesteps[attack], data.is_member, data.is_calibration)
         choices[key] = choice
         rivals[key] = {
