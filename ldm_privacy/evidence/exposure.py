@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit import AuditReport, SampleTable
-from ldm_privacy.metrics import rank_agreement
+from ldm_privacy.metrics import TopOverlap, rank_agreement, top_overlap
 from ldm_privacy.types import AuditKey, Estimate
 
 
@@ -45,8 +45,19 @@ def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
     return Exposure(key, index, member[order], fpr, calibration, int((num_as_high == 0).sum()))
 
 
-def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estimate]:
-    """Spearman correlation of the members' scores under `key` with those under each other unmasked attack.
+TOP_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether two attacks point at the same members: of their ranks, and of the most exposed `TOP_SHARE` of them."""
+
+    correlation: Estimate
+    top: TopOverlap
+
+
+def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Agreement]:
+    """Spearman correlation of the members' scores under `key` with those under each other unmasked attack, and their overlap.
 
     High where attacks point at the same images; attacks that share no members' ranks measure different things, or noise.
     """
@@ -55,11 +66,12 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Estim
     if report.is_constant(key):
         return {}
     others = [data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
-    return {
-        other: rank_agreement(report.scores_at(key)[member], report.scores_at(other)[member])
-        for other in others
-        if other is not None and other.attack != key.attack and not report.is_constant(other)
-    }
+    own, found = report.scores_at(key)[member], {}
+    for other in others:
+        if other is not None and other.attack != key.attack and not report.is_constant(other):
+            score = report.scores_at(other)[member]
+            found[other] = Agreement(rank_agreement(own, score), top_overlap(own, score, TOP_SHARE))
+    return found
 
 
 def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, SampleTable]) -> dict[int, Estimate]:

@@ -21,7 +21,7 @@ from ldm_privacy.controls import (
     nearest,
     thumbnail_features,
 )
-from ldm_privacy.evidence.exposure import Exposure, attack_agreement, epoch_agreement, exposure_of
+from ldm_privacy.evidence.exposure import Agreement, Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import (
     PairedDifference,
@@ -91,7 +91,7 @@ class Evidence:
     duplicates: NearDuplicates
     exposure: Exposure
     neighbours: tuple[Tensor, Tensor]
-    agreement: dict[AuditKey, Estimate]
+    agreement: dict[AuditKey, Agreement]
     by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict | None
     distortion: SampleTable | None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.metrics.checks import check_same_samples, check_scores, check_share
 from ldm_privacy.metrics.placements import placements
-from ldm_privacy.metrics.resampling import SideResampler, side_resamplers
+from ldm_privacy.metrics.resampling import mean_variance, side_resamplers
 from ldm_privacy.types import Estimate
 
 
@@ -86,17 +86,9 @@ def auroc_difference(
     elif num_pairs < 2:
         lower, upper, p_value = -1.0, 1.0, 1.0
     else:
-        deviation = np.sqrt(_mean_variance(member_term, member_side) + _mean_variance(heldout_term, heldout_side))
+        deviation = np.sqrt(mean_variance(member_term, member_side) + mean_variance(heldout_term, heldout_side))
         half_width = stats.norm.isf(tail) * deviation
         lower, upper = max(-1.0, value - half_width), min(1.0, value + half_width)
         ratio = value / deviation
         p_value = 2 * stats.norm.sf(abs(ratio)) if is_two_sided else stats.norm.sf(ratio)
     return PairedDifference(value, float(lower), float(upper) if is_two_sided else upper_limit, float(p_value))
-
-
-def _mean_variance(term: np.ndarray, side: SideResampler) -> float:
-    """Variance of the mean of the terms, whose units (samples or groups) are independent."""
-    deviation = term - term.mean()
-    if side.unit is not None:
-        deviation = np.bincount(side.unit, weights=deviation)
-    return float(side.num_units / (side.num_units - 1) * (deviation @ deviation) / term.size**2)

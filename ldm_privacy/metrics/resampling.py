@@ -46,6 +46,14 @@ def side_resamplers(is_member: Tensor, group: Tensor | None) -> tuple[SideResamp
     return SideResampler(member.sum(), label[member]), SideResampler((~member).sum(), label[~member])
 
 
+def mean_variance(term: np.ndarray, side: SideResampler) -> float:
+    """Variance of the mean of the terms, whose units (samples or groups) are independent."""
+    deviation = term - term.mean()
+    if side.unit is not None:
+        deviation = np.bincount(side.unit, weights=deviation)
+    return float(side.num_units / (side.num_units - 1) * (deviation @ deviation) / term.size**2)
+
+
 def bootstrap_generator(purpose: str, seed: int) -> np.random.Generator:
     """The generator of one metric's bootstrap: a pure function of its purpose and the run's seed."""
     return np.random.default_rng(derive_seed(f"bootstrap {purpose}", seed))

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import check_scores
 from ldm_privacy.metrics.checks import check_same_samples, check_share
-from ldm_privacy.metrics.resampling import SideResampler, side_resamplers
+from ldm_privacy.metrics.resampling import mean_variance, side_resamplers
 from ldm_privacy.types import Estimate
 
 
@@ -53,18 +52,10 @@ def loss_gap_rise(
         return Estimate(0.0, 0.0, math.inf)
     if min(member_side.num_units, heldout_side.num_units) < 2:
         return Estimate(value, -math.inf, math.inf)
-    variances = _mean_variance(member, member_side), _mean_variance(heldout, heldout_side)
+    variances = mean_variance(member, member_side), mean_variance(heldout, heldout_side)
     total = sum(variances)
     if total == 0.0:
         return Estimate(value, value, math.inf)
     squares = [variance**2 / (side.num_units - 1) for variance, side in zip(variances, (member_side, heldout_side))]
     lower = value - float(stats.t.isf(1.0 - confidence, total**2 / sum(squares))) * math.sqrt(total)
     return Estimate(value, lower, math.inf)
-
-
-def _mean_variance(value: np.ndarray, side: SideResampler) -> float:
-    """Variance of the mean of the values, whose units (samples or groups) are independent."""
-    deviation = value - value.mean()
-    if side.unit is not None:
-        deviation = np.bincount(side.unit, weights=deviation)
-    return float(side.num_units / (side.num_units - 1) * (deviation @ deviation) / value.size**2)

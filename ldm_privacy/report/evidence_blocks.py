@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.controls import denoiser_free_sentence
 from ldm_privacy.evidence import Evidence
+from ldm_privacy.evidence.exposure import TOP_SHARE
 from ldm_privacy.report.blocks import Block, Cell, DataTable, ImageCard, ImageCards, Note, Paragraph, Thumbnail
 from ldm_privacy.report.figures import image_grid
 from ldm_privacy.report.tables import short, signed
@@ -83,10 +84,14 @@ def exposure_blocks(evidence: Evidence, images: Callable[[Tensor], Image]) -> tu
     if evidence.agreement:
         blocks.append(
             DataTable(
-                ("attack", f"rank correlation with {evidence.key}"),
-                tuple((str(key), short(estimate)) for key, estimate in evidence.agreement.items()),
+                ("attack", f"rank correlation with {evidence.key}", f"common in the top {TOP_SHARE:.0%}"),
+                tuple(
+                    (str(key), short(each.correlation), f"{each.top.value:.0%} (chance {each.top.chance:.0%})")
+                    for key, each in evidence.agreement.items()
+                ),
                 "Whether attacks point at the same members (Spearman, members only).",
-                numeric=(1,),
+                numeric=(1, 2),
+                note="Intervals are over samples, taken as independent, and leave out the randomness of training.",
             )
         )
     if evidence.by_epoch:

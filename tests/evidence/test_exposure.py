@@ -64,11 +64,12 @@ def test_agreement_is_spearmans_among_members_with_each_other_attack_unmasked():
     report = report_of(replace(data, scores=scores), num_bootstrap=2)
     agreement = attack_agreement(report, KEY)
     assert list(agreement) == [AuditKey("loss", "all"), AuditKey("pia", "all")]
-    assert agreement[AuditKey("pia", "all")].value == 1.0
+    assert agreement[AuditKey("pia", "all")].correlation.value == 1.0
+    assert agreement[AuditKey("pia", "all")].top.value == 1.0
     member = data.is_member.numpy()
     both = [report.scores_at(key).numpy()[member] for key in (KEY, AuditKey("loss", "all"))]
     expected = stats.spearmanr(*both).statistic
-    assert agreement[AuditKey("loss", "all")].value == pytest.approx(expected, abs=1e-12)
+    assert agreement[AuditKey("loss", "all")].correlation.value == pytest.approx(expected, abs=1e-12)
     # Over both sides together the two would agree, because both see membership.
     everyone = stats.spearmanr(*(report.scores_at(key).numpy() for key in (KEY, AuditKey("loss", "all")))).statistic
     assert everyone > 0.3 > abs(expected)

@@ -148,7 +148,7 @@ def test_two_splits_are_refused_before_anything_is_audited(run, tmp_path):
 
 def test_score_files_of_two_splits_are_refused(run, tmp_path):
     file = read_scores(run / "evaluation" / "scores.parquet")
-    report = AuditReport(file.data, [], {}, 0.95, (0.01,))
+    report = AuditReport(file.data, [], 0.95, (0.01,))
     write_scores(report, tmp_path / "x.parquet", split_hash="0" * 64)
     refused([f"ckpt=[{run}/evaluation/scores.parquet,{tmp_path}/x.parquet]"], f"000000000000, not {file.split_hash[:12]}")
 
@@ -194,7 +194,7 @@ def test_plugins_that_the_command_line_does_not_name_are_not_imported(run, tmp_p
     assert evaluate.main([f"ckpt={path}", "plugins=[strange_plugin]", "audit.attacks=[sima]"]) == 0
     assert (tmp_path / "strange_plugin.ran").exists()
     # Of a run's folder, the evaluation lies beside the checkpoints.
-    assert (tmp_path / "evaluation-x" / "report.html").exists()
+    assert (tmp_path / "evaluation-x-2" / "report.html").exists()
 
 
 def test_a_config_that_would_read_the_environment_is_refused(run, tmp_path):
