@@ -1,6 +1,6 @@
 """Evaluated runs side by side, as the tables of docs/cifar10.md: leaks by autoencoder and seed, and what the mask gains.
 
-python benchmarks/evaluated_runs.py runs/ae-members-0 runs/ae-members-1 ...     (after evaluate.py on each)
+python benchmarks/evaluated_runs.py runs/ae-*/evaluation-2          # the folders that evaluate.py wrote
 """
 
 import json
@@ -31,7 +31,7 @@ def mean(values: list[float]) -> str:
 
 
 def main() -> None:
-    runs = [(Path(name), json.loads((Path(name) / "evaluation" / "metrics.json").read_text())) for name in sys.argv[1:]]
+    runs = [(Path(name).parent, json.loads((Path(name) / "metrics.json").read_text())) for name in sys.argv[1:]]
     rows_of = [{(row["attack"], row["mask"]): row for row in content["rows"]} for _, content in runs]
     attacks = [attack for attack in ATTACKS if (attack, "all") in rows_of[0]]
 
