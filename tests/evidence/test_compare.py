@@ -106,7 +106,7 @@ def test_only_attacks_and_masks_that_all_have_are_compared(data):
 
 
 def test_tuned_rows_read_from_files_are_compared_too(tmp_path):
-    data = make_scores(80, 120, strength=0.3, fractions=(0.3, 1.0))
+    data = make_scores(80, 120, strength=0.3, fractions=(0.3, 0.7))
     other = replace(data, sweeps={})
     read = {}
     for name, each in (("a", data), ("b", another_training(other, strength=3, seed=0))):

@@ -59,16 +59,22 @@ def test_it_trains_audits_and_evaluates(entry, images, tmp_path, monkeypatch):
     else:
         overrides += ["autoencoder.network.block_out_channels=[8,8,8]"]
         overrides += ["data.source.class=parquet", f"data.source.files={images}"]
+    if entry.stem == "cifar10_small":
+        overrides += ["data.num_public=16"]
+    # Drawing takes longer than all the rest, and the configs differ in nothing that is drawn.
+    draws = entry.stem in ("digits", "cifar10")
+    overrides.append(f"trainer.figures={str(draws).lower()}")
     assert train.main(["--config", str(entry), *overrides]) == 0
     run = tmp_path / "runs" / entry.stem
     assert ("denoiser", 1, "memorization/sima/top60/auroc") in series(run)
-    for name in PICTURES:
+    for name in PICTURES if draws else ():
         assert (run / "figures" / f"{name}.png").stat().st_size > 1000, name
-    for name in OF_THE_EVALUATION:
+    for name in OF_THE_EVALUATION if draws else ():
         assert (run / "evaluation" / "figures" / f"{name}.png").stat().st_size > 1000, name
-    assert (run / "evaluation" / "report.html").stat().st_size < 5e6
-    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})  # the training drew them all
+    assert not draws or (run / "evaluation" / "report.html").stat().st_size < 5e6
+    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})
     assert evaluate.main([f"ckpt={run}/checkpoints/last.ckpt"]) == 0
+    assert (run / "evaluation" / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -99,13 +105,15 @@ def test_every_choice_trains_and_audits(override, tmp_path):
 
 def test_a_pretrained_autoencoder_is_taken_as_it_is(tmp_path):
     public = ["data.num_public=16", "autoencoder.network.block_out_channels=[8,8]"]
-    train.main(["--config", "digits.yaml", *SMALL, *public, f"output_dir={tmp_path}"])
+    train.main(["--config", "digits.yaml", *SMALL, *public, f"output_dir={tmp_path}", "trainer.figures=false"])
     pretrained = [
         "autoencoder.network.class=pretrained",
         f"autoencoder.network.path={tmp_path}/digits/autoencoder",
         "autoencoder.max_epochs=0",
     ]
     overrides = [item for item in SMALL if "autoencoder.network" not in item and "autoencoder.max" not in item]
-    train.main(["--config", "digits.yaml", *overrides, *pretrained, f"output_dir={tmp_path}", "name=second"])
+    train.main(
+        ["--config", "digits.yaml", *overrides, *pretrained, f"output_dir={tmp_path}", "name=second", "trainer.figures=false"]
+    )
     first, second = ((tmp_path / run / "autoencoder" / "diffusion_pytorch_model.safetensors") for run in ("digits", "second"))
     assert first.read_bytes() == second.read_bytes()
