@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.evidence import Comparison
+from ldm_privacy.metrics import holm
 from ldm_privacy.report.blocks import DataTable, Verdict
 from ldm_privacy.report.page import Page, Section, write_page
 from ldm_privacy.report.tables import digits, short, signed
@@ -77,8 +78,13 @@ def _sentences(comparison: Comparison) -> tuple[str, ...]:
     first = next(iter(comparison.reports))
     sentences = [f"{len(comparison.reports)} audits of one split, compared on {comparison.num_shared} samples."]
     for name, differences in comparison.differences.items():
-        apart = [key for key, each in differences.items() if not each.lower <= 0 <= each.upper]
-        sentences.append(f"{name} differs from {first} in {len(apart)} of {len(differences)} attacks and masks.")
+        level = 1 - comparison.reports[name].confidence
+        apart = sum(p_value <= level for p_value in holm([each.p_value for each in differences.values()]))
+        sentences.append(
+            f"{name} differs from {first} in {apart} of {len(differences)} attacks and masks, all tested together (Holm); "
+            "another "
+            "training of either may differ as much."
+        )
     return tuple(sentences[:3])
 
 
