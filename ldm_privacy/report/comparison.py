@@ -82,8 +82,7 @@ def _sentences(comparison: Comparison) -> tuple[str, ...]:
         apart = sum(p_value <= level for p_value in holm([each.p_value for each in differences.values()]))
         sentences.append(
             f"{name} differs from {first} in {apart} of {len(differences)} attacks and masks, all tested together (Holm); "
-            "another "
-            "training of either may differ as much."
+            "another training of either may differ as much."
         )
     return tuple(sentences[:3])
 
