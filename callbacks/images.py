@@ -1,4 +1,4 @@
-"""Pictures at every audit: curves, ROC, generated images."""
+"""Pictures of audits: generated images at each, the curves over the epochs at the last."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from ldm_privacy.types import Image, NoisePredictor
 
 
 class AuditFigures(Callback):
-    """Generated images at every audit and the figures of the last one, to disk and to W&B.
+    """Generated images at every audit and the curves at the last one, to disk and to W&B.
 
     Args:
         folder: Where the PNG files go.

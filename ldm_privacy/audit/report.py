@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm_privacy.audit.row import AuditRow, rivals_of, row_of
 from ldm_privacy.audit.samples import SampleTable, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import SweepPoint, choose_fraction, sweep_points
+from ldm_privacy.audit.sweep import SweepPoint, choose, choose_fraction, sweep_points
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import (
     QuartileAuroc,
@@ -132,7 +132,7 @@ def report_of(
         choice = choose_fraction(by_fraction, data.timesteps[attack], data.is_member, data.is_calibration)
         choices[key] = choice
         rivals[key] = {
-            ranking: score
+            ranking: score[choose(score, data.is_member, data.is_calibration)]
             for (ranking, fraction), score in sweep.items()
             if ranking != "influence" and fraction == choice.keep_fraction
         }
@@ -141,10 +141,12 @@ def report_of(
             scores={**data.scores, key: by_fraction[choice.keep_fraction]},
             keep_fraction={**data.keep_fraction, key: choice.keep_fraction},
         )
+    places = {key: choose(score, data.is_member, data.is_calibration) for key, score in data.scores.items()}
     rows = []
     for key in _ordered(data.scores):
-        against = {other.mask: data.scores[other] for other in rivals_of(key, data)} | rivals.get(key, {})
-        rows.append(row_of(key, data, against, choices.get(key), confidence, tuple(target_fprs), num_bootstrap, seed))
+        against = {other.mask: data.scores[other][places[other]] for other in rivals_of(key, data)} | rivals.get(key, {})
+        tuned = choices.get(key)
+        rows.append(row_of(key, data, places[key], against, tuned, confidence, tuple(target_fprs), num_bootstrap, seed))
     return AuditReport(data, rows, confidence, tuple(target_fprs))
 
 

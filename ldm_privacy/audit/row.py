@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import Choice, choose
+from ldm_privacy.audit.sweep import Choice
 from ldm_privacy.metrics import (
     MembershipMetrics,
     PairedDifference,
@@ -72,6 +72,7 @@ class AuditRow:
 def row_of(
     key: AuditKey,
     data: AuditScores,
+    place: int,
     against: Mapping[str, Tensor],
     choice: Choice | None,
     confidence: float,
@@ -79,10 +80,10 @@ def row_of(
     num_bootstrap: int,
     seed: int,
 ) -> AuditRow:
+    """The row of scores at `place`, the calibrated timestep; `against` holds (samples,) scores of others, each at its own."""
     calibration, reporting = data.is_calibration, ~data.is_calibration
     is_member, group = data.is_member[reporting], None if data.group is None else data.group[reporting]
     score = data.scores[key]
-    place = choose(score, data.is_member, calibration)
     chosen = score[place]
     by_timestep = auroc(score[:, reporting], is_member)
     metrics = membership_metrics(
@@ -101,10 +102,10 @@ def row_of(
         )
         for threshold in thresholds
     )
-    gains = {}
-    for label, other in against.items():
-        rival = other[choose(other, data.is_member, calibration)]
-        gains[label] = auroc_difference(chosen[reporting], rival[reporting], is_member, confidence=confidence, group=group)
+    gains = {
+        label: auroc_difference(chosen[reporting], other[reporting], is_member, confidence=confidence, group=group)
+        for label, other in against.items()
+    }
     labels: list[int] | list[None] = data.timesteps[key.attack] or [None]
     best = int(by_timestep.argmax())
     kept = data.keep_fraction[key]

@@ -38,6 +38,8 @@ from ldm_privacy.types import AuditKey, Estimate, Image
 
 NUM_SHOWN = 12
 """Exposed members that are shown beside their nearest held-out image."""
+NUM_STEPS = 5
+"""Of the progress that `gather_evidence` reports."""
 IMAGES_AT_ONCE = 1024
 NUM_FOLDS = 5
 NUM_HALVINGS = 100
@@ -79,7 +81,6 @@ class Evidence:
         agreement: Of the members' ranks with those of the other attacks.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
         dataset: Whether the members as a set stand out; None where all scores of the primary key are the same.
-        distortion: Local distortion by sample, where it was computed.
     """
 
     report: AuditReport
@@ -94,7 +95,6 @@ class Evidence:
     agreement: dict[AuditKey, Agreement]
     by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict | None
-    distortion: SampleTable | None
 
 
 def gather_evidence(
@@ -168,23 +168,19 @@ def gather_evidence(
     dataset = _dataset_verdict(report, key, seed)
     progress(NUM_STEPS)
     return Evidence(
-        report,
-        key,
-        permuted,
-        denoiser_free,
-        over_controls,
-        model_free,
-        duplicates,
-        exposure,
-        neighbours,
-        agreement,
-        epoch_agreement(report, key, history or {}),
-        dataset,
-        geometry.distortion,
+        report=report,
+        key=key,
+        permuted=permuted,
+        denoiser_free=denoiser_free,
+        over_controls=over_controls,
+        model_free=model_free,
+        duplicates=duplicates,
+        exposure=exposure,
+        neighbours=neighbours,
+        agreement=agreement,
+        by_epoch=epoch_agreement(report, key, history or {}),
+        dataset=dataset,
     )
-
-
-NUM_STEPS = 5
 
 
 def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDifference:
