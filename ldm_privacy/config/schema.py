@@ -42,8 +42,12 @@ class DataConfig:
     channels: Literal[1, 3] = _option("1 = grey, 3 = colour")
     num_members: PositiveInt | None = _option("training images; null = all of the index file", None)
     num_heldout: PositiveInt | None = _option("images that are never trained on; null = all of the index file", None)
-    num_public: NonNegativeInt = _option("further images, disjoint from both, for the autoencoder", 0)
-    index_file: str | None = _option(".npz with mia_train_idxs and mia_eval_idxs: a published split", None)
+    num_public: NonNegativeInt | None = _option(
+        "further images, disjoint from both, for the autoencoder; null: all public_idxs of the index file", 0
+    )
+    index_file: str | None = _option(
+        ".npz with mia_train_idxs and mia_eval_idxs: a published split; may have public_idxs", None
+    )
     group_column: str | None = _option("column whose groups (patients, identities) stay on one side", None)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = _option("of the split; null = the seed of everything", None)
     flip: bool = _option("mirror images in training (never in an audit)", True)

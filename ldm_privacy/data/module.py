@@ -7,10 +7,11 @@ from datasets import Dataset
 from torch import Tensor
 
 from ldm_privacy.data.columns import Columns, class_codes, first_captions, group_codes
+from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import Duplicates, find_duplicates, remove_duplicates
 from ldm_privacy.data.images import decode_image, to_float
 from ldm_privacy.data.sources import ImageSource
-from ldm_privacy.data.split import Split, draw_split, is_calibration, split_from_index_file
+from ldm_privacy.data.split import Split, is_calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Image
 
@@ -30,8 +31,9 @@ class ImageData:
         channels: 1 (grey) or 3 (colour).
         num_members: Rows that the denoiser trains on; None: all that the index file names.
         num_heldout: Rows that it never sees; None: all that the index file names.
-        num_public: Rows for the autoencoder alone, disjoint from both.
-        index_file: `.npz` with `mia_train_idxs` and `mia_eval_idxs`; without it rows are drawn by seed.
+        num_public: Rows for the autoencoder alone, disjoint from both; None: all that the index file names.
+        index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, if it likes, `public_idxs`; without it rows are drawn by
+            seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
         seed: Of the split.
 
@@ -47,7 +49,7 @@ class ImageData:
         channels: int,
         num_members: int | None = None,
         num_heldout: int | None = None,
-        num_public: int = 0,
+        num_public: int | None = 0,
         index_file: str | None = None,
         group_column: str | None = None,
         seed: int = 0,
@@ -56,7 +58,7 @@ class ImageData:
             raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour).")
         if resolution < 1:
             raise UserError(f"data.resolution={resolution}: must be at least 1.")
-        for key, count in (("num_members", num_members), ("num_heldout", num_heldout)):
+        for key, count in (("num_members", num_members), ("num_heldout", num_heldout), ("num_public", num_public)):
             if count is None and index_file is None:
                 raise UserError(f"data.{key}: missing; give a number (only data.index_file can stand for it).")
         self.source = source
@@ -194,6 +196,7 @@ class ImageData:
             )
         assert self.num_members is not None
         assert self.num_heldout is not None
+        assert self.num_public is not None
         return draw_split(
             num_rows,
             num_members=self.num_members,

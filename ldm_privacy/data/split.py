@@ -1,4 +1,4 @@
-"""Which rows of the source are members, held-out and public: drawn by seed, read from a file, stored, hashed."""
+"""Which rows of the source are members, held-out and public: checked, stored, hashed."""
 
 import hashlib
 import os
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm_privacy.data.subset_sum import choose_groups
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import uniform
 
@@ -44,11 +43,11 @@ class Split:
     num_rows: int
 
     def __post_init__(self) -> None:
-        for field, index in self._parts().items():
+        for field, index in self.parts().items():
             if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
                 raise UserError(f"split: {field} must be a list of row numbers, got {index.dtype} {tuple(index.shape)}.")
             object.__setattr__(self, field, index.detach().to("cpu", torch.int64).sort().values)
-        for field, index in self._parts().items():
+        for field, index in self.parts().items():
             outside = index[(index < 0) | (index >= self.num_rows)]
             if len(outside):
                 raise UserError(
@@ -58,7 +57,7 @@ class Split:
             repeated = index[1:][index[1:] == index[:-1]]
             if len(repeated):
                 raise UserError(f"split: {field} names {len(repeated)} rows more than once: {_examples(repeated)}.")
-        parts = list(self._parts().items())
+        parts = list(self.parts().items())
         for position, (field, index) in enumerate(parts):
             for other_field, other in parts[position + 1 :]:
                 shared = index[torch.isin(index, other)]
@@ -68,7 +67,8 @@ class Split:
                         "The sets must be disjoint."
                     )
 
-    def _parts(self) -> dict[str, Tensor]:
+    def parts(self) -> dict[str, Tensor]:
+        """The three sets by their names."""
         return {
             "member_index": self.member_index,
             "heldout_index": self.heldout_index,
@@ -79,7 +79,7 @@ class Split:
     def hash(self) -> str:
         """SHA-256 over the three sets and the number of rows, in hexadecimal; the same on every machine."""
         digest = hashlib.sha256(b"split 1")
-        for numbers in (np.array([self.num_rows]), *(index.numpy() for index in self._parts().values())):
+        for numbers in (np.array([self.num_rows]), *(index.numpy() for index in self.parts().values())):
             digest.update(len(numbers).to_bytes(8, "little"))
             digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
@@ -97,8 +97,8 @@ class Split:
         """How another split differs from this one, in words; "nothing differs" where the hashes are equal."""
         found = [] if self.num_rows == other.num_rows else [f"a source of {other.num_rows} rows, not {self.num_rows}"]
         names = {"member_index": "members", "heldout_index": "held-out", "public_index": "public"}
-        for field, mine in self._parts().items():
-            theirs = other._parts()[field]
+        for field, mine in self.parts().items():
+            theirs = other.parts()[field]
             gone, new = mine[~torch.isin(mine, theirs)], theirs[~torch.isin(theirs, mine)]
             if len(gone) or len(new):
                 sizes = "" if len(mine) == len(theirs) else f" ({len(theirs)}, not {len(mine)})"
@@ -108,7 +108,7 @@ class Split:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and an integer, for a checkpoint that is loaded with `weights_only=True`."""
-        return {**self._parts(), "num_rows": self.num_rows}
+        return {**self.parts(), "num_rows": self.num_rows}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> "Split":
@@ -132,108 +132,8 @@ class Split:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Split":
         """The inverse of `save`; nothing in the file is ever run."""
-        arrays = _read_npz(path, (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY, "num_rows"))
+        arrays = read_index_arrays(path, (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY, "num_rows"))
         return Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays[PUBLIC_KEY], int(arrays["num_rows"][0]))
-
-
-def draw_split(
-    num_rows: int, *, num_members: int, num_heldout: int, num_public: int = 0, seed: int, group: Tensor | None = None
-) -> Split:
-    """Rows drawn at random, disjoint, the same for a seed on every machine.
-
-    Rows stand in a random order; members are its beginning, held-out its end, public follows the members. So with one
-    seed more members never change who is held out. With `group`, whole groups take the place of rows and the counts are
-    upper bounds: members, then held-out, then public each get the largest number of rows not above its count that whole
-    groups of those still free can make up; each must get at least one row.
-
-    Args:
-        num_rows: Rows of the source.
-        num_members: At least 1.
-        num_heldout: At least 1.
-        num_public: May be 0.
-        seed: Of the order.
-        group: (num_rows,) integers; rows of equal number stay on one side (or out of the split altogether).
-
-    Raises:
-        UserError: A count below its least, more rows wanted than there are, or no group small enough.
-    """
-    for key, count, least in (("members", num_members, 1), ("heldout", num_heldout, 1), ("public", num_public, 0)):
-        if count < least:
-            raise UserError(f"data.num_{key}={count}: at least {least} is needed.")
-    total = num_members + num_heldout + num_public
-    if total > num_rows:
-        raise UserError(
-            f"data.num_members={num_members}, data.num_heldout={num_heldout} and data.num_public={num_public} are "
-            f"{total} rows together, but the source has {num_rows}; lower one of them."
-        )
-    if group is not None:
-        return _draw_groups(num_rows, {"members": num_members, "heldout": num_heldout, "public": num_public}, seed, group)
-    order = _random_order(num_rows, seed)
-    heldout = order[num_rows - num_heldout :]
-    return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
-
-
-def split_from_index_file(
-    path: str | os.PathLike[str],
-    *,
-    num_rows: int,
-    num_members: int | None = None,
-    num_heldout: int | None = None,
-    num_public: int = 0,
-    seed: int = 0,
-    group: Tensor | None = None,
-) -> Split:
-    """The split of an `.npz` file with `mia_train_idxs` (members) and `mia_eval_idxs` (held-out), as SecMI stores it.
-
-    Args:
-        path: The file; read without pickles.
-        num_rows: Rows of the source.
-        num_members: Take so many of the file's members, at random by seed; all of them when None.
-        num_heldout: The same for held-out.
-        num_public: Rows drawn from those that the file names on neither side.
-        seed: Of the drawing.
-        group: (num_rows,) integers; then a group on both sides of the file is an error, and public rows are whole
-            groups that the file doesn't touch (at most num_public rows).
-
-    Raises:
-        UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
-    """
-    arrays = _read_npz(path, (MEMBER_KEY, HELDOUT_KEY))
-    nothing = torch.empty(0, dtype=torch.int64)
-    try:
-        whole = Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], nothing, num_rows)
-    except UserError as error:
-        raise UserError(f"index file {path}: {error}") from None
-    free = torch.ones(num_rows, dtype=torch.bool)
-    if group is not None:
-        shared = group[whole.member_index][torch.isin(group[whole.member_index], group[whole.heldout_index])].unique()
-        if len(shared):
-            row = int(whole.member_index[group[whole.member_index] == shared[0]][0])
-            raise UserError(
-                f"index file {path}: {len(shared)} groups are on both sides, among them that of row {row}; "
-                "leave data.group_column out or mend the file."
-            )
-        free = ~torch.isin(group, group[whole.audited_index])
-    free[whole.audited_index] = False
-    order = _random_order(num_rows, seed)
-    parts = []
-    for key, count, index in (
-        ("num_members", num_members, whole.member_index),
-        ("num_heldout", num_heldout, whole.heldout_index),
-    ):
-        wanted = len(index) if count is None else count
-        if not 1 <= wanted <= len(index):
-            raise UserError(f"data.{key}={wanted}: {path} names {len(index)} of them; at least 1 is needed, at most all.")
-        parts.append(order[torch.isin(order, index)][:wanted])
-    if not 0 <= num_public <= int(free.sum()):
-        raise UserError(
-            f"data.num_public={num_public}: {int(free.sum())} of the {num_rows} rows are on neither side of {path} and "
-            "can be drawn; lower it."
-        )
-    public = order[free[order]][:num_public]
-    if group is not None and num_public:
-        public = _take_groups(group, free, num_public, "public", seed)
-    return Split(parts[0], parts[1], public, num_rows)
 
 
 def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None = None) -> Tensor:
@@ -246,37 +146,7 @@ def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None 
     return uniform("calibration-half", (seed, keys), (), device=keys.device) < 0.5
 
 
-def _random_order(count: int, seed: int) -> Tensor:
-    return uniform("split", (seed, torch.arange(count)), ()).argsort(stable=True)
-
-
-def _draw_groups(num_rows: int, counts: Mapping[str, int], seed: int, group: Tensor) -> Split:
-    if group.shape != (num_rows,):
-        raise ValueError(f"group: expected shape ({num_rows},), got {tuple(group.shape)}")
-    free = torch.ones(num_rows, dtype=torch.bool)
-    parts = {}
-    for side, count in counts.items():
-        parts[side] = _take_groups(group, free, count, side, seed)
-        free[parts[side]] = False
-    return Split(parts["members"], parts["heldout"], parts["public"], num_rows)
-
-
-def _take_groups(group: Tensor, free: Tensor, count: int, side: str, seed: int) -> Tensor:
-    if count == 0:
-        return torch.empty(0, dtype=torch.int64)
-    names, sizes = group[free].unique(return_counts=True)
-    order = uniform("split-group", (seed, names), ()).argsort(stable=True)
-    chosen = choose_groups(sizes[order].tolist(), count)
-    if not chosen:
-        smallest = f"the smallest has {int(sizes.min())} rows" if len(sizes) else "none is left"
-        raise UserError(
-            f"data.num_{side}={count}: no group of data.group_column that is still free fits; {smallest}. "
-            "Raise this count or lower the others."
-        )
-    return torch.nonzero(torch.isin(group, names[order[chosen]]) & free).flatten()
-
-
-def _read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, Tensor]:
+def read_index_arrays(path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     try:
         loaded = np.load(file, allow_pickle=False)
@@ -288,7 +158,7 @@ def _read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, 
                 raise UserError(
                     f"index file {file}: no array '{missing[0]}'. Arrays in it: {', '.join(sorted(stored)) or 'none'}."
                 )
-            arrays = {key: stored[key] for key in keys}
+            arrays = {key: stored[key] for key in (*keys, *optional) if key in stored}
     except FileNotFoundError:
         raise UserError(f"index file {file}: there is no such file.") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -197,6 +197,26 @@ def test_index_file_order_changes_nothing(index_file):
     assert one.hash == two.hash
 
 
+def test_index_file_with_public_rows(index_file):
+    path = index_file(mia_train_idxs=np.arange(0, 40), mia_eval_idxs=np.arange(40, 60), public_idxs=np.arange(90, 100))
+    assert rows_of(split_from_index_file(path, num_rows=100))[2] == []
+    assert rows_of(split_from_index_file(path, num_rows=100, num_public=None))[2] == list(range(90, 100))
+    few = rows_of(split_from_index_file(path, num_rows=100, num_public=4, seed=1))[2]
+    assert len(few) == 4
+    assert set(few) < set(range(90, 100))
+    with pytest.raises(UserError, match=r"data\.num_public=11: .* names 10"):
+        split_from_index_file(path, num_rows=100, num_public=11)
+    with pytest.raises(UserError, match="groups are on both sides, among them that of row 39"):
+        split_from_index_file(path, num_rows=100, group=torch.arange(100).clamp_max(95).where(torch.arange(100) != 39, 95))
+
+
+def test_stored_split_is_an_index_file(tmp_path):
+    split = draw_split(90, num_members=30, num_heldout=20, num_public=10, seed=4)
+    split.save(tmp_path / "split.npz")
+    again = split_from_index_file(tmp_path / "split.npz", num_rows=90, num_public=None, seed=7)
+    assert again.hash == split.hash
+
+
 def test_index_file_with_groups(index_file):
     group = torch.arange(100) // 10
     path = index_file(mia_train_idxs=np.arange(0, 35), mia_eval_idxs=np.arange(40, 60))
@@ -223,6 +243,7 @@ def test_index_file_with_groups(index_file):
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_members": 2}, r"data\.num_members=2: .* names 1"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_heldout": 0}, r"data\.num_heldout=0"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_public": 49}, r"data\.num_public=49: 48 of the 50 rows"),
+        ({"mia_train_idxs": [1], "mia_eval_idxs": [2], "public_idxs": [2]}, {}, "heldout_index and public_index: 2"),
         ({"mia_train_idxs": [], "mia_eval_idxs": [2]}, {}, "whole numbers"),
         ({"mia_train_idxs": np.array([{}], dtype=object), "mia_eval_idxs": [2]}, {}, "not a readable .npz"),
     ],

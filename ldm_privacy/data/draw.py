@@ -1,0 +1,162 @@
+"""Where a split comes from: drawn by seed, whole groups where there are groups, or read from an index file."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.data.split import HELDOUT_KEY, MEMBER_KEY, PUBLIC_KEY, Split, read_index_arrays
+from ldm_privacy.data.subset_sum import choose_groups
+from ldm_privacy.errors import UserError
+from ldm_privacy.randomness import uniform
+
+
+def draw_split(
+    num_rows: int, *, num_members: int, num_heldout: int, num_public: int = 0, seed: int, group: Tensor | None = None
+) -> Split:
+    """Rows drawn at random, disjoint, the same for a seed on every machine.
+
+    Rows stand in a random order; members are its beginning, held-out its end, public follows the members. So with one
+    seed more members never change who is held out. With `group`, whole groups take the place of rows and the counts are
+    upper bounds: members, then held-out, then public each get the largest number of rows not above its count that whole
+    groups of those still free can make up; each must get at least one row.
+
+    Args:
+        num_rows: Rows of the source.
+        num_members: At least 1.
+        num_heldout: At least 1.
+        num_public: May be 0.
+        seed: Of the order.
+        group: (num_rows,) integers; rows of equal number stay on one side (or out of the split altogether).
+
+    Raises:
+        UserError: A count below its least, more rows wanted than there are, or no group small enough.
+    """
+    for key, count, least in (("members", num_members, 1), ("heldout", num_heldout, 1), ("public", num_public, 0)):
+        if count < least:
+            raise UserError(f"data.num_{key}={count}: at least {least} is needed.")
+    total = num_members + num_heldout + num_public
+    if total > num_rows:
+        raise UserError(
+            f"data.num_members={num_members}, data.num_heldout={num_heldout} and data.num_public={num_public} are "
+            f"{total} rows together, but the source has {num_rows}; lower one of them."
+        )
+    if group is not None:
+        return _draw_groups(num_rows, {"members": num_members, "heldout": num_heldout, "public": num_public}, seed, group)
+    order = _random_order(num_rows, seed)
+    heldout = order[num_rows - num_heldout :]
+    return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
+
+
+def split_from_index_file(
+    path: str | os.PathLike[str],
+    *,
+    num_rows: int,
+    num_members: int | None = None,
+    num_heldout: int | None = None,
+    num_public: int | None = 0,
+    seed: int = 0,
+    group: Tensor | None = None,
+) -> Split:
+    """The split of an `.npz` file with `mia_train_idxs` (members) and `mia_eval_idxs` (held-out), as SecMI stores it.
+
+    The file may also name rows for the autoencoder, as `public_idxs`, which `Split.save` writes.
+
+    Args:
+        path: The file; read without pickles.
+        num_rows: Rows of the source.
+        num_members: Take so many of the file's members, at random by seed; all of them when None.
+        num_heldout: The same for held-out.
+        num_public: The same for the file's public rows; where it has none, rows drawn from those that it doesn't name.
+        seed: Of the drawing.
+        group: (num_rows,) integers; then a group in two sets of the file is an error, and public rows that are drawn are
+            whole groups that the file doesn't touch (at most num_public rows).
+
+    Raises:
+        UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
+    """
+    arrays = read_index_arrays(path, (MEMBER_KEY, HELDOUT_KEY), optional=(PUBLIC_KEY,))
+    nothing = torch.empty(0, dtype=torch.int64)
+    try:
+        whole = Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays.get(PUBLIC_KEY, nothing), num_rows)
+    except UserError as error:
+        raise UserError(f"index file {path}: {error}") from None
+    if group is not None:
+        _check_groups(whole, group, path)
+    order = _random_order(num_rows, seed)
+    parts = []
+    for key, count, index, least in (
+        ("num_members", num_members, whole.member_index, 1),
+        ("num_heldout", num_heldout, whole.heldout_index, 1),
+        ("num_public", num_public, whole.public_index, 0),
+    ):
+        wanted = len(index) if count is None else count
+        if key == "num_public" and not len(index):
+            parts.append(_draw_public(whole, wanted, order, group, seed, path))
+            continue
+        if not least <= wanted <= len(index):
+            raise UserError(f"data.{key}={wanted}: {path} names {len(index)} of them; at least {least} is needed, at most all.")
+        parts.append(order[torch.isin(order, index)][:wanted])
+    return Split(parts[0], parts[1], parts[2], num_rows)
+
+
+def _random_order(count: int, seed: int) -> Tensor:
+    return uniform("split", (seed, torch.arange(count)), ()).argsort(stable=True)
+
+
+def _check_groups(split: Split, group: Tensor, path: str | os.PathLike[str]) -> None:
+    """Refuse a group that the file has in two of its sets."""
+    parts = list(split.parts().values())
+    for position, index in enumerate(parts):
+        for other in parts[position + 1 :]:
+            shared = index[torch.isin(group[index], group[other])]
+            if len(shared):
+                raise UserError(
+                    f"index file {path}: {len(group[shared].unique())} groups are on both sides, among them that of row "
+                    f"{int(shared[0])}; leave data.group_column out or mend the file."
+                )
+
+
+def _draw_public(
+    split: Split, count: int, order: Tensor, group: Tensor | None, seed: int, path: str | os.PathLike[str]
+) -> Tensor:
+    """Rows (whole groups) that the file doesn't name."""
+    free = torch.ones(split.num_rows, dtype=torch.bool)
+    if group is not None:
+        free = ~torch.isin(group, group[split.audited_index])
+    free[split.audited_index] = False
+    if not 0 <= count <= int(free.sum()):
+        raise UserError(
+            f"data.num_public={count}: {int(free.sum())} of the {split.num_rows} rows are on neither side of {path} and "
+            "can be drawn; lower it."
+        )
+    if group is not None and count:
+        return _take_groups(group, free, count, "public", seed)
+    return order[free[order]][:count]
+
+
+def _draw_groups(num_rows: int, counts: Mapping[str, int], seed: int, group: Tensor) -> Split:
+    if group.shape != (num_rows,):
+        raise ValueError(f"group: expected shape ({num_rows},), got {tuple(group.shape)}")
+    free = torch.ones(num_rows, dtype=torch.bool)
+    parts = {}
+    for side, count in counts.items():
+        parts[side] = _take_groups(group, free, count, side, seed)
+        free[parts[side]] = False
+    return Split(parts["members"], parts["heldout"], parts["public"], num_rows)
+
+
+def _take_groups(group: Tensor, free: Tensor, count: int, side: str, seed: int) -> Tensor:
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64)
+    names, sizes = group[free].unique(return_counts=True)
+    order = uniform("split-group", (seed, names), ()).argsort(stable=True)
+    chosen = choose_groups(sizes[order].tolist(), count)
+    if not chosen:
+        smallest = f"the smallest has {int(sizes.min())} rows" if len(sizes) else "none is left"
+        raise UserError(
+            f"data.num_{side}={count}: no group of data.group_column that is still free fits; {smallest}. "
+            "Raise this count or lower the others."
+        )
+    return torch.nonzero(torch.isin(group, names[order[chosen]]) & free).flatten()
