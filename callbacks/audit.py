@@ -1,6 +1,6 @@
 """Audits in training: before the first step, every n epochs, and after the last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ldm_privacy.audit import Audit, AuditReport
-from ldm_privacy.audit.collected import join
+from ldm_privacy.audit import Audit, AuditNews, AuditReport
+from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.onset import OnsetDetector, Rise
@@ -23,14 +23,15 @@ from ldm_privacy.types import AuditBatch, AuditKey
 class MemorizationAudit(Callback):
     """Drives an `Audit` through the validation loop, whose batches come with the averaged weights swapped in.
 
-    Each process audits its share of the samples; the main one computes the report and gives it to all.
+    Each process audits its share of the samples. The scores and the report of all are in the main one alone: the others need
+    no memory for them, and learn `AuditNews`.
 
     Args:
         audit: The library object.
         every_n_epochs: Audits at epochs 0, n, 2n, ... and at the last.
         onset: Counts from the audit of the untrained denoiser.
         onset_key: Attack and mask of the onset.
-        on_report: Called with (report, epoch) after each audit.
+        on_report: Called with (report, epoch) after each audit, in the main process.
     """
 
     def __init__(
@@ -47,6 +48,9 @@ class MemorizationAudit(Callback):
         self.onset_key = onset_key
         self.on_report = on_report
         self.report: AuditReport | None = None
+        """Of the newest audit; the main process's."""
+        self.news: AuditNews | None = None
+        """Of the newest audit."""
         self.rise: Rise | None = None
         self.audited_epoch = -1
         self.best: dict[str, tuple[float, int]] = {}
@@ -54,7 +58,7 @@ class MemorizationAudit(Callback):
 
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise of the AUROC that is certain."""
-        return self.onset.onset_epoch is None and (self.rise is None or self.rise.lower <= 0)
+        return self.rise is None or (self.rise.onset_epoch is None and self.rise.lower <= 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._schedule(trainer)  # a run that goes on in mid-epoch has no start of that epoch
@@ -85,25 +89,32 @@ class MemorizationAudit(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = finished_epochs(cast(DenoiserModule, pl_module))
         shards = gather_on_main(self.audit.collected())
-        self.report = report = on_main(lambda: self.audit.compute(join(shards)))
+        self.news = on_main(lambda: self._conclude(trainer, epoch, shards))
+        self.rise = self.news.rise
         self.audited_epoch = epoch
+
+    def _conclude(self, trainer: Trainer, epoch: int, shards: Sequence[Collected]) -> AuditNews:
+        """The main process's part: report, rise, series."""
+        self.report = report = self.audit.compute(join(shards))
         series = report.series()
+        rise = None
         scores = report.reported_scores(self.onset_key)
         index = report.data.sample_index[report.is_reporting]
         if self._baseline is None:
             self._baseline = (index, scores)
         else:
-            self.rise = self._look(epoch, index, scores, report)
+            rise = self._look(epoch, index, scores, report)
             prefix = f"memorization/{self.onset_key}/rise"
-            series |= {prefix: self.rise.value, f"{prefix}_lower": self.rise.lower}
-            if self.rise.onset_epoch is not None:
-                series[f"memorization/{self.onset_key}/onset_epoch"] = float(self.rise.onset_epoch)
+            series |= {prefix: rise.value, f"{prefix}_lower": rise.lower}
+            if rise.onset_epoch is not None:
+                series[f"memorization/{self.onset_key}/onset_epoch"] = float(rise.onset_epoch)
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, epoch)
         log_series(trainer, "denoiser", epoch, series)
         self.on_report(report, epoch)
+        return AuditNews(report.row(self.onset_key).metrics.auroc, len(report.reported_membership), rise)
 
     def _look(self, epoch: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
         """The paired rise on the samples that both audits have; a resumed run may audit others than it began with."""

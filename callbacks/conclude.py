@@ -11,7 +11,6 @@ from ldm_privacy.publish import publish
 from ldm_privacy.report import print_audit, print_verdict
 from ldm_privacy.report.terminal import console
 from ldm_privacy.training.checkpoint import load_checkpoint
-from ldm_privacy.training.processes import is_main
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.wandb_evaluation import log_evaluation
 
@@ -22,9 +21,9 @@ def conclude(experiment: Experiment, composed: Composed, run: RunFolder, trained
     A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
     """
     evaluation = trained.evaluation
-    if evaluation is None:
+    if not trained.is_audited:
         evaluation = evaluate_checkpoint(experiment, load_checkpoint(run.last), store_folder=run.influence)
-    if not is_main():
+    if evaluation is None:  # not the main process
         return
     print_audit(evaluation.report, console, title=f"{run.path.name}, epoch {trained.epoch}")
     for sentence in trained.sentences:

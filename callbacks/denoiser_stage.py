@@ -38,11 +38,13 @@ class Trained:
     """What stage 2 leaves.
 
     Attributes:
-        evaluation: The last audit; None where nothing was left to train.
+        is_audited: False where nothing was left to train.
+        evaluation: The last audit, if there was one; the main process's.
         epoch: Of the last audit.
         sentences: Why the training was stopped, if it was, and the onsets.
     """
 
+    is_audited: bool
     evaluation: Evaluation | None
     epoch: int
     sentences: list[str]
@@ -80,12 +82,12 @@ def train_denoiser(runner: Runner, autoencoder: AutoencoderKL) -> Trained:
     runner.fit(module, callbacks, max_epochs=config.trainer.max_epochs, resumed=resumed, last=run.last)
     if runner.wandb is not None:
         runner.wandb.experiment.summary.update(watch.summary())
-    report, epoch = watch.audit.report, watch.audit.audited_epoch
-    if report is None:
-        return Trained(None, epoch, watch.sentences())
-    error = reconstruction_error(experiment, space)
-    evaluation = Evaluation(report, gather_samples(samples), error, str(space.normalisation))
-    return Trained(evaluation, epoch, watch.sentences())
+    epoch = watch.audit.audited_epoch
+    if watch.audit.news is None:
+        return Trained(False, None, epoch, watch.sentences())
+    error, samples, report = reconstruction_error(experiment, space), gather_samples(samples), watch.audit.report
+    evaluation = None if report is None else Evaluation(report, samples, error, str(space.normalisation))
+    return Trained(True, evaluation, epoch, watch.sentences())
 
 
 class _Watch:
@@ -142,8 +144,6 @@ class _Watch:
         return {**self.audit.summary(), **self.loss_gap.summary(), **copies}
 
     def _on_report(self, report: AuditReport, epoch: int) -> None:
-        if not is_main():
-            return
         if epoch == 0:
             self.bar.say(audit_legend(report))
         self.bar.say(audit_line(report, epoch, width=len(str(self.runner.experiment.config.trainer.max_epochs))))
@@ -182,7 +182,7 @@ class _Watch:
             action=settings.action,
             factor=settings.factor,
             key=self.key,
-            newest_report=lambda: self.audit.report,
+            newest=lambda: self.audit.news,
             heldout_loss=lambda: self.loss_gap.heldout_loss,
             say=self.bar.say,
         )

@@ -1,11 +1,12 @@
 """A limit on memorization."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ldm_privacy.audit import AuditReport
+from ldm_privacy.audit import AuditNews
 from ldm_privacy.errors import UserError
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
 from ldm_privacy.training.stepwise import log_series
@@ -26,8 +27,8 @@ class StopOnMemorization(Callback):
         bound: The number of the AUROC's interval that is held against the limit.
         action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
         factor: In (0, 1).
-        key: Attack and mask.
-        newest_report: Gives the report that the audit of this epoch just computed.
+        key: Attack and mask, those of the audit's news.
+        newest: Gives what the audit of this epoch just found.
         heldout_loss: Gives the mean denoising loss of its held-out samples.
         say: Prints a line.
 
@@ -43,7 +44,7 @@ class StopOnMemorization(Callback):
         action: Literal["stop", "lower_learning_rate"],
         factor: float,
         key: AuditKey,
-        newest_report: Callable[[], AuditReport | None],
+        newest: Callable[[], AuditNews | None],
         heldout_loss: Callable[[], float],
         say: Callable[[str], None],
     ):
@@ -52,7 +53,7 @@ class StopOnMemorization(Callback):
         self.action = action
         self.factor = factor
         self.key = key
-        self.newest_report = newest_report
+        self.newest = newest
         self.heldout_loss = heldout_loss
         self.say = say
         self.best: dict[str, float] | None = None
@@ -75,18 +76,17 @@ class StopOnMemorization(Callback):
             self.best = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        report = self.newest_report()
-        assert report is not None
+        news = self.newest()
+        assert news is not None
         epoch = finished_epochs(cast(DenoiserModule, pl_module))
-        auroc = report.row(self.key).metrics.auroc
-        numbers = {"lower": auroc.lower, "value": auroc.value, "upper": auroc.upper}
+        numbers = asdict(news.auroc)
         is_above = numbers[self.bound] > self.limit
         loss = self.heldout_loss()
         self._is_best = not is_above and (self.best is None or loss < self.best["loss"])
         if self._is_best:
             self.best = {"loss": loss, "epoch": epoch, **numbers}
         if is_above and epoch == 0:
-            raise UserError(self._already_above(numbers[self.bound], len(report.reported_membership)))
+            raise UserError(self._already_above(numbers[self.bound], news.num_reported))
         if is_above and self.action == "stop":
             self.stopped = {"epoch": epoch, **numbers}
             trainer.should_stop = True

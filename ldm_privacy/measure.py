@@ -97,10 +97,12 @@ def reconstruction_error(experiment: Experiment, space: LatentSpace) -> Tensor:
     return torch.cat(gather(experiment.encode(error, index[share_of(len(index))], "Reconstruction error")))
 
 
-def evaluate_checkpoint(experiment: Experiment, checkpoint: Mapping[str, Any], *, store_folder: Path | None) -> Evaluation:
+def evaluate_checkpoint(
+    experiment: Experiment, checkpoint: Mapping[str, Any], *, store_folder: Path | None
+) -> Evaluation | None:
     """The audit of a checkpoint: both networks, normalisation and split come from it alone.
 
-    Every process audits its share; `samples` of the result are all of them in the main process.
+    Every process audits its share; the main one gets the result, the others None.
 
     Raises:
         UserError: The images are others than those that the checkpoint was trained and audited on.
@@ -124,9 +126,10 @@ def evaluate_checkpoint(experiment: Experiment, checkpoint: Mapping[str, Any], *
             audit.update(module.predictor, batch)
             done(num_done := num_done + len(batch.sample_index))
     shards = gather_on_main(audit.collected())
-    report = on_main(lambda: audit.compute(join(shards)))
-    error = reconstruction_error(experiment, space)
-    return Evaluation(report, gather_samples(samples), error, str(space.normalisation))
+    error, samples = reconstruction_error(experiment, space), gather_samples(samples)
+    if not is_main():
+        return None
+    return Evaluation(audit.compute(join(shards)), samples, error, str(space.normalisation))
 
 
 def _influence(

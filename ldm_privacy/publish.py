@@ -128,6 +128,7 @@ def evaluate(
     experiment.check_audit()
     run = RunFolder.around(path)
     evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=run.influence)
+    assert evaluation is not None  # there is one process
     epoch = epochs_in(checkpoint)
     if folder is None:
         folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")

@@ -1,6 +1,7 @@
 """The audit of a denoiser: attacks with masks on members and held-out samples, and the numbers that come of it."""
 
 from ldm_privacy.audit.audit import COMBINED, Audit, check_labels
+from ldm_privacy.audit.news import AuditNews
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, SampleGeometry, SampleTable, check_halves
@@ -13,6 +14,7 @@ __all__ = [
     "RANKINGS",
     "TUNED",
     "Audit",
+    "AuditNews",
     "AuditReport",
     "AuditRow",
     "AuditScores",

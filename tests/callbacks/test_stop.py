@@ -7,6 +7,7 @@ import torch
 
 import train
 from callbacks.stop import SMALLEST_RATE, StopOnMemorization
+from ldm_privacy.audit import AuditNews
 from ldm_privacy.errors import UserError
 from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 from ldm_privacy.types import AuditKey, Estimate
@@ -22,18 +23,6 @@ SMALL = [
 ]
 
 
-class Report:
-    """An audit report as far as the callback sees it."""
-
-    def __init__(self, auroc):
-        self.auroc = auroc
-        self.reported_membership = torch.zeros(40, dtype=torch.bool)
-
-    def row(self, key):
-        assert key == KEY
-        return SimpleNamespace(metrics=SimpleNamespace(auroc=self.auroc))
-
-
 class Training:
     """Audits with given AUROCs and held-out losses."""
 
@@ -45,7 +34,7 @@ class Training:
             action=action,
             factor=0.1,
             key=KEY,
-            newest_report=lambda: Report(self.auroc),
+            newest=lambda: AuditNews(self.auroc, 40, None),
             heldout_loss=lambda: self.loss,
             say=self.lines.append,
         )

@@ -119,7 +119,10 @@ def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two):
     run, _ = two
     checkpoint = load_checkpoint(run / "checkpoints" / "last.ckpt")
     config = compose_stored(checkpoint[RECORD]["config"]).config
-    report = evaluate_checkpoint(Experiment.from_checkpoint(config, checkpoint, progress), checkpoint, store_folder=None).report
+    experiment = Experiment.from_checkpoint(config, checkpoint, progress)
+    evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=None)
+    assert evaluation is not None
+    report = evaluation.report
     audited = scores(run, 2)
     np.testing.assert_array_equal(report.data.sample_index, audited["sample_index"])
     np.testing.assert_allclose(report.scores_at(AuditKey("sima", "all")), audited["score"], rtol=1e-5)
