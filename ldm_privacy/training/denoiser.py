@@ -83,7 +83,7 @@ class DenoiserModule(StepwiseModule):
         self.latents = latents
         self.audited = audited
         self.audit_batch_size = audit_batch_size
-        self._validation: dict[str, list[Tensor]] = {}
+        self._validation: list[tuple[Tensor, Tensor]] = []
 
     @property
     def predictor(self) -> NetworkPredictor:
@@ -119,7 +119,7 @@ class DenoiserModule(StepwiseModule):
         return AuditLoader(self.audited, self.audit_batch_size)
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = {"members": [], "heldout": []}
+        self._validation = []
 
     def validation_step(self, batch: AuditBatch, batch_idx: int) -> Tensor:
         """Denoising loss at `num_loss_timesteps` stratified timesteps per sample, the same noise in every audit: (batch,)."""
@@ -132,12 +132,13 @@ class DenoiserModule(StepwiseModule):
         latent = batch.latent.repeat(num_strata, 1, 1, 1)
         error = squared_error(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
         per_sample = error.flatten(1).mean(1).reshape(num_strata, -1).mean(0)
-        self._validation["members"].append(per_sample[batch.is_member])
-        self._validation["heldout"].append(per_sample[~batch.is_member])
+        self._validation.append((per_sample, batch.is_member))
         return per_sample
 
     def on_validation_epoch_end(self) -> None:
-        means = {f"denoiser/loss_{name}": _mean(losses) for name, losses in self._validation.items()}
+        parts = [(loss.cpu(), is_member.cpu()) for loss, is_member in self._validation]
+        loss, is_member = (torch.cat(each) for each in zip(*gather_lists(parts)))
+        means = {"denoiser/loss_members": float(loss[is_member].mean()), "denoiser/loss_heldout": float(loss[~is_member].mean())}
         means["denoiser/loss_gap"] = means["denoiser/loss_heldout"] - means["denoiser/loss_members"]
         log_series(self.trainer, self.stage, finished_epochs(self), means)
 
@@ -154,11 +155,6 @@ def squared_error(
     noisy = add_noise(latent, noise, alphas_cumprod, timestep)
     target = training_target(latent, noise, alphas_cumprod, timestep, prediction_type)
     return (network(noisy, timestep) - target).square()
-
-
-def _mean(losses: list[Tensor]) -> float:
-    """Over the samples of all processes."""
-    return float(torch.cat(gather_lists([each.cpu() for each in losses])).mean())
 
 
 def finished_epochs(module: StepwiseModule) -> int:

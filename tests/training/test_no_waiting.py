@@ -1,0 +1,121 @@
+"""Steps and passes never wait for the device, and all that they use lies on it.
+
+The meta device stands for a GPU: a number on it can't be read, nothing can be copied off it, and most operations with a tensor
+of another device fail, so a step that gets through has asked for none of that.
+"""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from callbacks import AveragedWeights
+from ldm_privacy.attacks import get_attack
+from ldm_privacy.attacks.runner import masked_sums
+from ldm_privacy.geometry import ExactInfluence, ProbeInfluence
+from ldm_privacy.models.autoencoder import kl_autoencoder
+from ldm_privacy.models.denoiser import NetworkPredictor, unet
+from ldm_privacy.training.autoencoder import AutoencoderModule
+from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS
+from ldm_privacy.types import AuditBatch
+
+DEVICE = torch.device("meta")
+
+
+def small_autoencoder():
+    return kl_autoencoder(
+        image_channels=3, resolution=32, block_out_channels=[16, 16, 16], layers_per_block=1, norm_num_groups=8
+    )
+
+
+def small_unet():
+    return unet(
+        latent_channels=4, latent_size=8, block_out_channels=[16, 32], layers_per_block=1, dropout=0.1, norm_num_groups=8
+    )
+
+
+def audited():
+    return AuditBatch(torch.randn(12, 4, 8, 8), torch.arange(12) < 6, torch.arange(12)).to(DEVICE)
+
+
+def autoencoder_stage():
+    return AutoencoderModule(small_autoencoder(), torch.zeros(40, 3, 32, 32, dtype=torch.uint8), batch_size=16)
+
+
+def denoiser_stage():
+    scheduler = DDPMScheduler()
+    return DenoiserModule(small_unet(), scheduler, torch.randn(2, 40, 4, 8, 8), audited(), batch_size=16, warmup_steps=2)
+
+
+@pytest.mark.parametrize("stage", [autoencoder_stage, denoiser_stage])
+def test_a_step_waits_only_for_its_look_at_the_loss(stage):
+    module, averages = stage(), AveragedWeights(0.99)
+    module.to(DEVICE)
+    # As the trainer builds it: fused AdamW is a kernel of real devices, the plain one stands for it with its steps on the host.
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, foreach=True)
+    trainer = SimpleNamespace(optimizers=[optimizer], current_epoch=0, global_step=0, precision="32-true")
+    module._trainer = trainer
+    averages.setup(trainer, module, "fit")
+    averages._average_model.to(DEVICE)
+    module.on_fit_start()
+    module.on_train_epoch_start()
+    places = [step for step in range(5) if step % LOOK_EVERY_N_STEPS]
+    for step in places:
+        trainer.global_step = step
+        module.on_train_batch_start(step, step)
+        loss = module.training_step(step, step % 3)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(module.parameters()), 1.0)
+        optimizer.step()
+        module.on_train_batch_end({"loss": loss.detach()}, step, step)
+        averages.on_train_batch_end(trainer, module, None, step, step)
+    assert loss.device == DEVICE
+    assert all(value.device == DEVICE for value in module._sums.values())
+    with pytest.raises(RuntimeError, match="meta"):  # the stand-in notices a look
+        module.on_train_batch_end({"loss": loss.detach()}, 0, 0)
+
+
+def test_the_loss_of_an_audited_batch_stays_on_the_device():
+    module = denoiser_stage().to(DEVICE)
+    module.on_fit_start()
+    module.on_validation_epoch_start()
+    assert module.validation_step(audited(), 0).device == DEVICE
+
+
+@pytest.fixture
+def one_look_a_pass(monkeypatch):
+    """The check that predictions are finite reads one number a network pass; here it finds what it wants."""
+    looks = []
+
+    def is_finite(prediction):
+        looks.append(prediction.device)
+        return torch.ones(prediction.shape, dtype=torch.bool)
+
+    monkeypatch.setattr(torch, "isfinite", is_finite)
+    monkeypatch.setattr(torch.Tensor, "isfinite", is_finite)
+    return looks
+
+
+@pytest.mark.parametrize("name", ["sima", "sima_mc", "sima_mc_of_mean", "loss", "pia", "pian", "secmi", "pfami", "dime"])
+def test_an_attack_reads_one_number_a_pass(name, one_look_a_pass):
+    attack, batch = get_attack(name), audited()
+    network, passes = small_unet().to(DEVICE), []
+    network.register_forward_hook(lambda *_: passes.append(1))
+    predictor = NetworkPredictor(network, DDPMScheduler().alphas_cumprod.to(DEVICE), "epsilon")
+    masks = torch.ones(2, *batch.latent.shape, dtype=torch.bool, device=DEVICE)
+    sums = masked_sums(attack, predictor, batch.latent, [10, 100], masks, sample_index=batch.sample_index)
+    assert all(term.device == DEVICE for term in sums)
+    assert len(one_look_a_pass) == len(passes) > 0
+
+
+@pytest.mark.parametrize("estimator", [ProbeInfluence(2), ExactInfluence()], ids=lambda each: type(each).__name__)
+def test_influence_reads_one_number_a_batch(estimator, monkeypatch, one_look_a_pass):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has no autocast to switch off
+    autoencoder = small_autoencoder().to(DEVICE).requires_grad_(False)
+    latent, index = torch.randn(3, 4, 8, 8, device=DEVICE), torch.arange(3, device=DEVICE)
+    estimate = estimator(lambda z: autoencoder.decode(z).sample, latent, index)
+    assert estimate.influence.device == DEVICE
+    assert len(one_look_a_pass) == 1
