@@ -13,6 +13,8 @@ from ldm_privacy.audit import AuditedSamples, AuditReport, SampleGeometry, Sampl
 from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import (
+    Distortion,
+    GeometryStore,
     InfluenceEstimate,
     InfluenceEstimator,
     InfluenceStore,
@@ -51,9 +53,9 @@ class Evaluation:
 def measure_samples(experiment: Experiment, space: LatentSpace, store_folder: Path | None) -> AuditedSamples:
     """Latents, influence and distortion of this process's share of the audited samples, on the trainer's device.
 
-    Influence is found in the store where it was before. One encoder pass per sample, and the estimator's products. Masks
-    don't depend on the number of processes: the deviation is over all samples, and so is what a `SetInfluenceEstimator`
-    shrinks toward. The distortion, a number a sample, is that of all samples in every process.
+    Influence and distortion are found in the store where they were before. One encoder pass per sample, and the estimator's
+    products. Masks don't depend on the number of processes: the deviation is over all samples, and so is what a
+    `SetInfluenceEstimator` shrinks toward. The distortion, a number a sample, is that of all samples in every process.
     """
     index = experiment.audited_index[share_of(len(experiment.audited_index))]
     latent = experiment.encode(space.encode, index, "Encoding audited images")
@@ -64,9 +66,8 @@ def measure_samples(experiment: Experiment, space: LatentSpace, store_folder: Pa
         stability = float(torch.cat(gather(estimate.mask_stability.cpu())).mean())
     influence = SampleTable(index, estimate.influence.cpu())
     deviation = latent_deviation(latent, total=total)
-    return AuditedSamples(
-        batch, SampleGeometry(influence, deviation, stability, _distortion(experiment, space, batch)), space.decode
-    )
+    distortion = _distortion(experiment, space, batch, store_folder)
+    return AuditedSamples(batch, SampleGeometry(influence, deviation, stability, distortion), space.decode)
 
 
 def gather_samples(samples: AuditedSamples) -> AuditedSamples:
@@ -174,34 +175,40 @@ def _influence(
     return estimate
 
 
-def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch) -> SampleTable | None:
+def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch, store_folder: Path | None) -> SampleTable | None:
+    """Distortion of all chosen samples, in every process; each computes that of its share."""
     config = experiment.config.geometry
     if not config.distortion_rank:
         return None
-    chosen = torch.isin(batch.sample_index.cpu(), experiment.first_by_hash(config.distortion_max_samples))
-    index = batch.sample_index[chosen].cpu()
-    distortion = torch.empty(0)
+    everything = experiment.first_by_hash(config.distortion_max_samples)
+    everything = everything[torch.isin(everything, experiment.audited_index)]
+    settings = config.distortion_rank, config.distortion_oversample, config.distortion_power_iterations
+    distortion = Distortion(*settings, seed=experiment.config.seed)
+    weights_and_settings = space.autoencoder.state_dict(), {"distortion": settings, **_space_settings(experiment, space)}
+    store = None if store_folder is None else GeometryStore(store_folder, "distortion")
+    name = "" if store is None else fingerprint(*weights_and_settings, everything)
+    stored = None if store is None else on_main(lambda: store.load(name, everything))
+    if stored is not None:
+        return SampleTable(everything, stored["distortion"])
+    chosen = torch.isin(batch.sample_index.cpu(), everything)
+    index, value = batch.sample_index[chosen].cpu(), torch.empty(0)
     if len(index):  # a share may have none of the chosen
         advice = f"while distortion is measured: lower geometry.distortion_rank (now {config.distortion_rank}; 0: none)."
         with explain_out_of_memory(lambda: advice), experiment.progress("Local distortion", len(index)) as done:
-            distortion = stream_distortion(
-                space.decode,
-                batch.latent[chosen],
-                config.distortion_rank,
-                config.distortion_oversample,
-                config.distortion_power_iterations,
-                experiment.config.seed,
-                progress=done,
-            ).cpu()
-    parts = [part for part in gather((index, distortion)) if len(part[0])]
-    return SampleTable(*(torch.cat(each) for each in zip(*parts)))
+            value = stream_distortion(distortion, space.decode, batch.latent[chosen], progress=done).cpu()
+    table = SampleTable(*(torch.cat(each) for each in zip(*(part for part in gather((index, value)) if len(part[0])))))
+    if store is not None and is_main():
+        store.get_or_compute(name, everything, lambda: {"distortion": table.value})
+    return table
 
 
 def _influence_settings(experiment: Experiment, space: LatentSpace) -> dict[str, Any]:
     component = experiment.config.geometry.influence
+    return {"estimator": component.name, "arguments": component.arguments, **_space_settings(experiment, space)}
+
+
+def _space_settings(experiment: Experiment, space: LatentSpace) -> dict[str, Any]:
     return {
-        "estimator": component.name,
-        "arguments": component.arguments,
         "seed": experiment.config.seed,
         "split": experiment.data.split.hash,
         "normalisation": {

@@ -1,8 +1,7 @@
 """Local distortion: the leading part of ½ ln det(J^T J), matrix-free."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,52 +62,40 @@ def exact_distortion(decoder: Decoder, latent: Latent, rank: int = 20) -> Tensor
     return values.clamp_min(1e-12).log().sum(1).to(latent.dtype)
 
 
-def stream_distortion(
-    decoder: Decoder,
-    latent: Latent,
-    rank: int = 20,
-    oversample: int = 10,
-    num_power_iterations: int = 2,
-    seed: int = 0,
-    *,
-    batch_size: int = 32,
-    progress: Callable[[int], Any] | None = None,
-) -> Tensor:
-    """Local distortion of many samples, batch by batch, the cheaper way: `local_distortion`, or `exact_distortion` where the
-    image has no more numbers than the randomized method takes products.
+@dataclass(frozen=True)
+class Distortion:
+    """Local distortion, the cheaper way: `local_distortion`, or `exact_distortion` where the image has no more numbers than
+    the randomized method takes products.
 
     Args:
-        decoder, latent, rank, oversample, num_power_iterations, seed: As in `local_distortion`.
+        rank, oversample, num_power_iterations, seed: As in `local_distortion`.
         batch_size: Samples that are decoded together.
-        progress: Called with the number of samples done so far.
-
-    Returns:
-        (samples,), on the latent's device.
+        vectors_per_pass: Directions that go through the decoder together.
     """
-    with torch.no_grad():
-        image_size = decoder(latent[:1]).numel()
-    is_small = image_size <= (rank + oversample) * (2 * num_power_iterations + 1)
-    values = []
-    for start in range(0, len(latent), batch_size):
-        part = latent[start : start + batch_size]
-        if is_small:
-            values.append(exact_distortion(decoder, part, rank))
-        else:
-            values.append(
-                local_distortion(
-                    decoder,
-                    part,
-                    rank,
-                    oversample,
-                    num_power_iterations,
-                    seed,
-                    decode_batch_size=batch_size,
-                    vectors_per_pass=4,
-                )
-            )
-        if progress is not None:
-            progress(min(start + batch_size, len(latent)))
-    return torch.cat(values)
+
+    rank: int = 20
+    oversample: int = 10
+    num_power_iterations: int = 2
+    seed: int = 0
+    batch_size: int = 32
+    vectors_per_pass: int = 4
+
+    def __call__(self, decoder: Decoder, latent: Latent) -> Tensor:
+        """(batch,), on the latent's device. Cost and errors as of the function that is chosen, and one decoder pass."""
+        with torch.no_grad():
+            image_size = decoder(latent[:1]).numel()
+        if image_size <= (self.rank + self.oversample) * (2 * self.num_power_iterations + 1):
+            return torch.cat([exact_distortion(decoder, part, self.rank) for part in latent.split(self.batch_size)])
+        return local_distortion(
+            decoder,
+            latent,
+            self.rank,
+            self.oversample,
+            self.num_power_iterations,
+            self.seed,
+            decode_batch_size=self.batch_size,
+            vectors_per_pass=self.vectors_per_pass,
+        )
 
 
 def top_singular_values(

@@ -1,4 +1,4 @@
-"""Influence on disk: one file per fingerprint, whole or not there at all."""
+"""Geometry on disk: one file per fingerprint, whole or not there at all."""
 
 import hashlib
 import json
@@ -15,7 +15,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import InfluenceEstimate
 
 logger = logging.getLogger("ldm_privacy")
 
@@ -23,11 +22,12 @@ FORMAT = "ldm_privacy influence 1"
 
 
 def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], sample_index: Tensor) -> str:
-    """What an influence file belongs to: sha256 over weights, settings and samples, in hexadecimal.
+    """What a file of the store belongs to: sha256 over weights, settings and samples, in hexadecimal.
 
     Args:
         state_dict: The autoencoder's weights, in any order, on any device.
-        settings: Estimator, seed, split, latent normalisation: whatever else decides the numbers. Plain values for JSON.
+        settings: Quantity, estimator, seed, split, latent normalisation: whatever else decides the numbers. Plain values for
+            JSON.
         sample_index: (samples,), in the order of the file's rows.
     """
     digest = hashlib.sha256(FORMAT.encode())
@@ -40,8 +40,8 @@ def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], s
     return digest.hexdigest()
 
 
-class InfluenceStore:
-    """A folder of influence files, `<fingerprint>.safetensors`.
+class GeometryStore:
+    """A folder of files with one quantity of many samples each, `<fingerprint>.safetensors`.
 
     A file is written under another name, flushed to the disk and renamed, so a kill at any moment leaves the old file or
     the new one. A lock per fingerprint (released by the system when its process dies) makes a second process wait for
@@ -49,21 +49,23 @@ class InfluenceStore:
 
     Args:
         folder: Made on the first write.
+        noun: What messages call the quantity.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, noun: str = "influence"):
         self.folder = Path(folder)
+        self.noun = noun
 
     def path(self, fingerprint: str) -> Path:
         """The file of a fingerprint."""
         return self.folder / f"{fingerprint}.safetensors"
 
     def get_or_compute(
-        self, fingerprint: str, sample_index: Tensor, compute: Callable[[], InfluenceEstimate]
-    ) -> InfluenceEstimate:
-        """The stored estimate, or that of `compute`, which is stored; `from_store` says which.
+        self, fingerprint: str, sample_index: Tensor, compute: Callable[[], Mapping[str, Tensor]]
+    ) -> tuple[Mapping[str, Tensor], bool]:
+        """The stored tensors, by name, or those of `compute`, which are stored; and whether they were found.
 
-        A damaged file is computed anew, with a warning. Where the folder can't be written the estimate is returned all the
+        A damaged file is computed anew, with a warning. Where the folder can't be written the result is returned all the
         same, with a warning.
 
         Raises:
@@ -72,26 +74,28 @@ class InfluenceStore:
         try:
             lock = self._acquire(fingerprint)
         except OSError as error:
-            logger.warning("The influence is not stored: %s can't be written (%s).", self.folder, error.strerror or error)
-            return compute()
+            why = error.strerror or error
+            logger.warning("The %s is not stored: %s can't be written (%s).", self.noun, self.folder, why)
+            return compute(), False
         try:
             stored = self.load(fingerprint, sample_index)
             if stored is not None:
-                logger.info("Influence of %d samples reused from %s.", len(sample_index), self.path(fingerprint))
-                return stored
-            estimate = compute()
+                path = self.path(fingerprint)
+                logger.info("%s of %d samples reused from %s.", self.noun.capitalize(), len(sample_index), path)
+                return stored, True
+            computed = compute()
             for left_by_a_kill in self.folder.glob(f".{fingerprint}.*.tmp"):
                 left_by_a_kill.unlink(missing_ok=True)
             try:
-                self.save(fingerprint, sample_index, estimate)
+                self.save(fingerprint, sample_index, computed)
             except UserError as error:
                 logger.warning("%s", error)
-            return estimate
+            return computed, False
         finally:
             lock.release()
 
-    def load(self, fingerprint: str, sample_index: Tensor) -> InfluenceEstimate | None:
-        """The stored estimate on the CPU; None where there is none, or only a damaged one (which is said).
+    def load(self, fingerprint: str, sample_index: Tensor) -> Mapping[str, Tensor] | None:
+        """The stored tensors on the CPU; None where there are none, or only damaged ones (which is said).
 
         Raises:
             UserError: The file's own record names another fingerprint or other samples.
@@ -104,29 +108,25 @@ class InfluenceStore:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError, ValueError) as error:
-            logger.warning("%s is damaged (%s); the influence is computed anew.", path, error)
+            logger.warning("%s is damaged (%s); the %s is computed anew.", path, error, self.noun)
             return None
         belongs = metadata.get("format") == FORMAT and metadata.get("fingerprint") == fingerprint
         if not belongs or not torch.equal(tensors.pop("sample_index"), sample_index.cpu().to(torch.int64)):
             raise UserError(
-                f"{path}: this influence was written for another autoencoder, estimator or split. Remove the file, or give "
+                f"{path}: this {self.noun} was written for another autoencoder, estimator or split. Remove the file, or give "
                 "the store another folder."
             )
-        return InfluenceEstimate(**tensors, from_store=True)
+        return tensors
 
-    def save(self, fingerprint: str, sample_index: Tensor, estimate: InfluenceEstimate) -> Path:
-        """Write the estimate; the file that was there stays whole until the new one is.
+    def save(self, fingerprint: str, sample_index: Tensor, tensors: Mapping[str, Tensor]) -> Path:
+        """Write tensors by name; the file that was there stays whole until the new one is.
 
         Raises:
             UserError: It can't be written (no space, no permission).
         """
-        tensors = {"sample_index": sample_index.to(torch.int64)}
-        for name in ("influence", "standard_error", "mask_stability", "halves"):
-            value = getattr(estimate, name)
-            if value is not None:
-                tensors[name] = value
+        everything = {"sample_index": sample_index.to(torch.int64), **tensors}
         content = save(
-            {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
+            {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in everything.items()},
             metadata={"format": FORMAT, "fingerprint": fingerprint},
         )
         path = self.path(fingerprint)
@@ -142,7 +142,7 @@ class InfluenceStore:
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"{path}: the influence can't be stored ({error.strerror or error}).") from error
+            raise UserError(f"{path}: the {self.noun} can't be stored ({error.strerror or error}).") from error
         return path
 
     def _acquire(self, fingerprint: str) -> BaseFileLock:
@@ -151,6 +151,6 @@ class InfluenceStore:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info("Waiting for another process that computes the same influence (%s).", lock.lock_file)
+            logger.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
             lock.acquire()
         return lock

@@ -1,10 +1,12 @@
-"""Influence of many samples, batch by batch, and from the store where it is known."""
+"""Influence and distortion of many samples, batch by batch; influence from the store where it is known."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import (
     InfluenceEstimate,
     InfluenceEstimator,
@@ -12,7 +14,8 @@ from ldm_privacy.geometry.estimate import (
     check_sample_index,
     concatenate,
 )
-from ldm_privacy.geometry.store import InfluenceStore, fingerprint
+from ldm_privacy.geometry.influence_store import InfluenceStore
+from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.types import Decoder, Latent
 
 
@@ -68,3 +71,18 @@ def stream_influence(
     if estimate.from_store and progress is not None:
         progress(len(latent))
     return estimate.to(latent.device)
+
+
+def stream_distortion(
+    distortion: Distortion, decoder: Decoder, latent: Latent, *, progress: Callable[[int], Any] | None = None
+) -> Tensor:
+    """Local distortion of all samples, (samples,), on the latent's device.
+
+    `progress` is called with the number of samples done so far. Errors as of `Distortion`.
+    """
+    values = []
+    for start in range(0, len(latent), distortion.batch_size):
+        values.append(distortion(decoder, latent[start : start + distortion.batch_size]))
+        if progress is not None:
+            progress(min(start + distortion.batch_size, len(latent)))
+    return torch.cat(values)

@@ -138,9 +138,10 @@ class DenoiserModule(StepwiseModule):
     def on_validation_epoch_end(self) -> None:
         parts = [(loss.cpu(), is_member.cpu()) for loss, is_member in self._validation]
         loss, is_member = (torch.cat(each) for each in zip(*gather_lists(parts)))
-        means = {"denoiser/loss_members": float(loss[is_member].mean()), "denoiser/loss_heldout": float(loss[~is_member].mean())}
-        means["denoiser/loss_gap"] = means["denoiser/loss_heldout"] - means["denoiser/loss_members"]
-        log_series(self.trainer, self.stage, finished_epochs(self), means)
+        members, heldout = float(loss[is_member].mean()), float(loss[~is_member].mean())
+        means = {"loss_members": members, "loss_heldout": heldout, "loss_gap": heldout - members}
+        series = {f"denoiser/{name}": value for name, value in means.items()}
+        log_series(self.trainer, self.stage, finished_epochs(self), series)
 
 
 def squared_error(

@@ -2,7 +2,7 @@
 
 import torch
 
-from ldm_privacy.geometry import exact_distortion, local_distortion, stream_distortion
+from ldm_privacy.geometry import Distortion, exact_distortion, local_distortion, stream_distortion
 
 WEIGHT = torch.randn(12, 2, 3, 3, generator=torch.Generator().manual_seed(0)).double()
 
@@ -24,8 +24,8 @@ def test_batches_and_the_choice_of_the_way_change_nothing():
     latent = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(2)).double()
     done = []
     # 192 numbers in an image: (6 + 2) * 3 = 24 products are fewer, (20 + 10) * 7 = 210 are more.
-    randomized = stream_distortion(decoder, latent, 6, 2, 1, batch_size=2, progress=done.append)
-    exact = stream_distortion(decoder, latent, 6, 24, 3, batch_size=3)
+    randomized = stream_distortion(Distortion(6, 2, 1, batch_size=2), decoder, latent, progress=done.append)
+    exact = stream_distortion(Distortion(6, 24, 3, batch_size=3), decoder, latent)
     assert done == [2, 4, 5]
     torch.testing.assert_close(exact, exact_distortion(decoder, latent, 6))
     torch.testing.assert_close(randomized, exact, rtol=0, atol=0.06)

@@ -103,7 +103,7 @@ def test_one_process_prints_and_writes(two):
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
     assert output.count("This run is") == output.count("Memorization onset") == 1
     assert len(re.findall(r"^epoch 2 ", output, re.MULTILINE)) == 1
-    assert len(list((run / "influence").glob("*.safetensors"))) == 1
+    assert len(list((run / "influence").glob("*.safetensors"))) == 2  # influence and distortion
 
 
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
@@ -115,20 +115,38 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     np.testing.assert_allclose(mine["score"], theirs["score"], rtol=1e-3)
 
 
-def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two):
-    run, _ = two
+def evaluation_of(run, **options):
     checkpoint = load_checkpoint(run / "checkpoints" / "last.ckpt")
     config = compose_stored(checkpoint[RECORD]["config"]).config
-    experiment = Experiment.from_checkpoint(config, checkpoint, progress)
-    evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=None)
+    evaluation = evaluate_checkpoint(Experiment.from_checkpoint(config, checkpoint, progress), checkpoint, **options)
     assert evaluation is not None
-    report = evaluation.report
+    return evaluation
+
+
+def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two):
+    run, _ = two
+    report = evaluation_of(run, store_folder=None).report
     audited = scores(run, 2)
     np.testing.assert_array_equal(report.data.sample_index, audited["sample_index"])
     np.testing.assert_allclose(report.scores_at(AuditKey("sima", "all")), audited["score"], rtol=1e-5)
     for key, value in report.series().items():
         if key.endswith("/auroc"):
             assert abs(value - series(run)["denoiser", 2, key]) <= 1 / 400, key
+
+
+def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch):
+    run, _ = two
+
+    def refuse(*_):
+        raise AssertionError("computed although it is stored")
+
+    anew = evaluation_of(run, store_folder=None).samples.geometry
+    monkeypatch.setattr("ldm_privacy.geometry.jacobian.DecoderJacobian.__init__", refuse)
+    stored = evaluation_of(run, store_folder=run / "influence").samples.geometry
+    for name in ("influence", "distortion"):
+        mine, theirs = getattr(stored, name), getattr(anew, name)
+        assert torch.equal(mine.sample_index, theirs.sample_index)
+        torch.testing.assert_close(mine.value, theirs.value, rtol=1e-4, atol=1e-4)
 
 
 def test_steps_in_float64_are_those_of_one_process():
