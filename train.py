@@ -7,6 +7,7 @@ from callbacks.conclude import conclude
 from callbacks.denoiser_stage import train_denoiser
 from callbacks.runner import Runner
 from ldm_privacy.assemble import Experiment
+from ldm_privacy.check import check_training
 from ldm_privacy.config import Composed, compose, finish, merge, parse_overrides, read_yaml
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
 from ldm_privacy.errors import UserError
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     experiment = Experiment(composed.config, progress)
     if line.flag("dry_run"):
         return print_plan(experiment, composed.to_yaml(), console)
-    experiment.check()
+    check_training(experiment)
     run = begin(experiment, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
     with together(trainer.accelerator, trainer.devices, trainer.num_nodes):

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.metrics import auroc_difference
-from ldm_privacy.metrics.memorized_generations import COPY_RATIO, Neighbours, copies_rise, discordant_copies, nearest_two
+from ldm_privacy.metrics.memorized_generations import COPY_RATIO, copies_rise, discordant_copies
+from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
 from ldm_privacy.onset import OnsetDetector, loss_gap_rise
 
 ALPHA = 0.05

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks import Attack
-from ldm_privacy.audit import COMBINED, Audit, MaskRule, SampleGeometry, check_halves, check_labels
+from ldm_privacy.audit import COMBINED, Audit, MaskRule, SampleGeometry
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
 from ldm_privacy.errors import UserError
@@ -29,8 +29,7 @@ from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.checkpoint import FORMAT, RECORD
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.device import allow_tf32, explain_out_of_memory
-from ldm_privacy.training.processes import check_processes, gather, share_of
-from ldm_privacy.training.run_folder import check_name
+from ldm_privacy.training.processes import gather, share_of
 from ldm_privacy.types import AuditBatch, AuditKey
 
 
@@ -249,43 +248,6 @@ class Experiment:
             record["autoencoder"] = {name: value.cpu() for name, value in autoencoder.state_dict().items()}
             record["normalisation"] = latent_space.normalisation.state_dict()
         return record
-
-    def check(self) -> None:
-        """Build every object once, so that a mistake in any section is found before a run folder is made.
-
-        Raises:
-            UserError: Whatever the config gets wrong that its types don't show.
-        """
-        check_name(self.config.name)
-        self.check_audit()
-        shape = self.latent_shape(self.build_autoencoder())
-        self.network(shape)
-        if self.config.geometry.distortion_rank > shape.numel():
-            raise UserError(
-                f"geometry.distortion_rank: {self.config.geometry.distortion_rank} singular values, but a latent has "
-                f"{shape.numel()} dimensions. Use at most so many, or 0 for no distortion."
-            )
-        trainer, index = self.config.trainer, self.audited_index
-        most = min(len(index), len(self.data.split.member_index))
-        check_processes(self.device.type, trainer.devices, trainer.num_nodes, most=most)
-
-    def check_audit(self) -> None:
-        """The part of `check` that an evaluation needs as well: attacks, masks, timesteps, halves.
-
-        Raises:
-            UserError: Whatever the audit's sections get wrong that their types don't show.
-        """
-        check_labels(self.config.audit.attacks, self.config.audit.masks)
-        _ = self.device, self.onset_key, self.data
-        if self.config.audit.precision == "bfloat16" and self.device.type == "cpu":
-            raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
-        num_timesteps = len(self.scheduler().alphas_cumprod)
-        for attack in self.attacks().values():
-            attack.grid(self.config.audit.timesteps, num_timesteps)
-        self.masks()
-        self.config.geometry.influence.build(seed=self.config.seed)
-        index = self.audited_index
-        check_halves(self.data.is_calibration(index), torch.isin(index, self.data.split.member_index))
 
     def latent_shape(self, autoencoder: AutoencoderKL) -> torch.Size:
         """(channels, height, width) of the latents; one encoder pass with an empty image."""

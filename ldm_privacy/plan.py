@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm_privacy.assemble import Experiment
+from ldm_privacy.check import check_training
 from ldm_privacy.models.denoiser import num_parameters
 
 
@@ -12,7 +13,7 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> in
 
     Returns 0, the exit code. A training step counts as three passes per sample: one forward, two for the gradient.
     """
-    experiment.check()
+    check_training(experiment)
     console.print(config_yaml, markup=False, highlight=False)
     console.print(experiment.describe(), highlight=False)
     config = experiment.config

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ldm_privacy import __version__
 from ldm_privacy.assemble import Experiment, Progress
 from ldm_privacy.audit import read_scores
+from ldm_privacy.check import check_audit
 from ldm_privacy.config import Composed, compose_stored
 from ldm_privacy.data import Split
 from ldm_privacy.evidence import NUM_STEPS, Evidence, gather_evidence
@@ -125,7 +126,7 @@ def evaluate(
     checkpoint = load_checkpoint(path)
     composed = compose_stored(checkpoint[RECORD]["config"], overrides)
     experiment = Experiment.from_checkpoint(composed.config, checkpoint, progress)
-    experiment.check_audit()
+    check_audit(experiment)
     run = RunFolder.around(path)
     evaluation = evaluate_checkpoint(experiment, checkpoint, store_folder=run.influence)
     assert evaluation is not None  # there is one process

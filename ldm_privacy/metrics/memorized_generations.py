@@ -1,46 +1,21 @@
 """Memorized generations: how many generated images are copies of members, with held-out images as the control."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.checks import check_share
+from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
 from ldm_privacy.metrics.resampling import bootstrap_generator, clopper_pearson
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import Estimate, Image
 
 COPY_RATIO = 1 / 3
 """A generation whose nearest image is less than this many times as far away as its second nearest is called a copy."""
-
-_NUM_CANDIDATES = 8
-"""Images per query whose distance is computed again without cancellation."""
-
-_QUERIES_AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The two nearest reference images of each query: Euclidean distances and sample indices, (queries, 2) each."""
-
-    distance: Tensor
-    sample_index: Tensor
-
-    @property
-    def ratio(self) -> Tensor:
-        """||g - NN1|| / ||g - NN2||, (queries,) float64 in [0, 1]; 1 where both distances are 0."""
-        nearest, second = self.distance.unbind(1)
-        return torch.where(second > 0, nearest / second.clamp_min(torch.finfo(second.dtype).tiny), 1.0)
-
-    def merged(self, other: "Neighbours") -> "Neighbours":
-        """The two nearest among the references of both, which must be disjoint."""
-        distance, place = torch.cat([self.distance, other.distance], 1).topk(2, largest=False)
-        return Neighbours(distance, torch.cat([self.sample_index, other.sample_index], 1).gather(1, place))
 
 
 @dataclass(frozen=True)
@@ -211,48 +186,6 @@ def copies_rise(num_members_copied: int, num_heldout_copied: int, *, confidence:
     return Estimate(b / (b + c) - 0.5 if b + c else 0.0, lower - 0.5, 0.5)
 
 
-def nearest_two(
-    query: Image,
-    images: Callable[[Tensor], Image],
-    sample_index: Tensor,
-    *,
-    batch_size: int = 1024,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Neighbours:
-    """The two reference images nearest to each query, by Euclidean distance over all pixels.
-
-    `||r||^2 - 2 g.r` ranks the references in float32, a product of matrices a batch; it cancels where g and r almost
-    agree, so the distances of the best eight are computed again as ||g - r|| in float64.
-
-    Args:
-        query: (queries, channels, height, width).
-        images: Sample indices -> images like `query`.
-        sample_index: (references,) int64, two at least.
-        batch_size: References at a time.
-        progress: Called with the number of references done.
-
-    Returns:
-        The neighbours, float64, on the CPU.
-    """
-    flat = query.flatten(1).float()
-    num_kept = min(_NUM_CANDIDATES, len(sample_index))
-    score = flat.new_full((len(flat), num_kept), math.inf)
-    place = torch.zeros_like(score, dtype=torch.int64)
-    for start in range(0, len(sample_index), batch_size):
-        chunk = sample_index[start : start + batch_size]
-        reference = images(chunk).to(flat).flatten(1)
-        near = torch.addmm(reference.square().sum(1)[None], flat, reference.T, alpha=-2)
-        best, here = near.topk(min(num_kept, len(chunk)), largest=False)
-        score, chosen = torch.cat([score, best], 1).topk(num_kept, largest=False)
-        place = torch.cat([place, start + here], 1).gather(1, chosen)
-        progress(start + len(chunk))
-    candidate = sample_index.cpu()[place.cpu()]
-    rows = zip(flat.cpu().split(_QUERIES_AT_ONCE), candidate.split(_QUERIES_AT_ONCE))
-    distance = torch.cat([_distances(each, images(index.flatten()), index.shape) for each, index in rows])
-    distance, chosen = distance.topk(2, largest=False)
-    return Neighbours(distance, candidate.gather(1, chosen))
-
-
 def share_interval(
     num_hits: int, num_trials: int, *, confidence: float, num_bootstrap: int, generator: np.random.Generator
 ) -> Estimate:
@@ -271,9 +204,3 @@ def _cut(sample_index: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     order = uniform("generations", (seed, sample_index.cpu()), ()).argsort()
     chosen, others = sample_index.cpu()[order].tensor_split([count])
     return chosen.sort().values, others.sort().values
-
-
-def _distances(query: Tensor, reference: Image, shape: torch.Size) -> Tensor:
-    # On the CPU: not every accelerator has float64.
-    reference = reference.cpu().flatten(1).double().reshape(*shape, -1)
-    return (reference - query.double()[:, None]).square().sum(-1).sqrt()

@@ -12,9 +12,9 @@ from ldm_privacy.metrics.memorized_generations import (
     copies_rise,
     discordant_copies,
     memorized_generations,
-    nearest_two,
     share_interval,
 )
+from ldm_privacy.metrics.neighbours import nearest_two
 from tests.reference.generations import nearest_neighbour_ratio
 
 
