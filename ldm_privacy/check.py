@@ -25,6 +25,8 @@ def check_training(experiment: Experiment) -> None:
             f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
             "dimensions. Use at most so many, or 0 for no distortion."
         )
+    if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
+        raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
     most = min(len(experiment.audited_index), len(experiment.data.split.member_index))
     check_processes(experiment.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
 

@@ -39,8 +39,9 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> in
         directions = geometry.distortion_rank + geometry.distortion_oversample
         image_size = config.data.channels * config.data.resolution**2
         products = min(directions * (2 * geometry.distortion_power_iterations + 1), image_size)
-        count = f"{len(chosen) * products:,}" + ("" if products == image_size else " or more")
-        table.add_row(f"distortion of {len(chosen)} samples", "decoder, J v and J^T u", count)
+        or_more = "" if products == image_size else " or more"
+        passes = f"{len(chosen) * products:,}{or_more}"
+        table.add_row(f"distortion of {len(chosen)} samples", "decoder, J v and J^T u", passes)
     table.add_row("stage 2", "denoiser", f"{3 * sizes['members'] * config.trainer.max_epochs:,}")
     table.add_row(f"{num_audits} audits of {audited} samples", "denoiser", f"{num_audits * audited * per_sample:,}")
     if (cadence := config.audit.generations.every_n_epochs) is not None:

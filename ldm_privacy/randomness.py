@@ -28,10 +28,30 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _shift_right(value, 31)
 
 
-def _key(parts: Sequence[int | Tensor], device: torch.device) -> Tensor:
-    key = torch.zeros((), dtype=torch.int64, device=device)
+def _signed(value: int) -> int:
+    """The 64-bit integer that `value` wraps around to."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _mix_int(value: int) -> int:
+    """`_mix` of a number, in Python: a number made into a tensor of a GPU would wait for that GPU."""
+    value %= 1 << 64
+    value = (value ^ (value >> 30)) * _MIX_1 % (1 << 64)
+    value = (value ^ (value >> 27)) * _MIX_2 % (1 << 64)
+    return _signed(value ^ (value >> 31))
+
+
+def _key(parts: Sequence[int | Tensor], device: torch.device) -> int | Tensor:
+    """The hash of all parts: a number as long as they are numbers."""
+    key: int | Tensor = 0
     for part in parts:
-        key = _mix(key + _GOLDEN + torch.as_tensor(part, dtype=torch.int64, device=device))
+        if isinstance(part, Tensor):
+            addend = _signed(key + _GOLDEN) if isinstance(key, int) else key + _GOLDEN
+            key = _mix(part.to(device, torch.int64) + addend)
+        elif isinstance(key, int):
+            key = _mix_int(key + _GOLDEN + part)
+        else:
+            key = _mix(key + _signed(part + _GOLDEN))
     return key
 
 
@@ -49,6 +69,8 @@ def uniform(purpose: str, parts: Sequence[int | Tensor], shape: Sequence[int], d
     """
     device = torch.device(device)
     key = _key([zlib.crc32(purpose.encode()), *parts], device)
+    if isinstance(key, int):
+        key = torch.full((), key, dtype=torch.int64, device=device)
     count = torch.arange(math.prod(shape), dtype=torch.int64, device=device)
     bits = _shift_right(_mix(key[..., None] + (count + 1) * _GOLDEN), 11)
     return ((bits.double() + 0.5) * 2.0**-53).reshape(*key.shape, *shape)
@@ -66,5 +88,4 @@ def rademacher(purpose: str, parts: Sequence[int | Tensor], shape: Sequence[int]
 
 def derive_seed(purpose: str, *parts: int) -> int:
     """A seed in [0, 2^63) for a library generator that wants one, from the run's seed and what it is used for."""
-    key = _key([zlib.crc32(purpose.encode()), *parts], torch.device("cpu"))
-    return int(key) & (2**63 - 1)
+    return int(_key([zlib.crc32(purpose.encode()), *parts], torch.device("cpu"))) & (2**63 - 1)

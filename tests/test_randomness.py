@@ -1,5 +1,6 @@
 """Draws that belong to a sample: laws of the numbers, and that nothing but the key matters."""
 
+import pytest
 import torch
 
 from ldm_privacy.randomness import derive_seed, normal, rademacher, uniform
@@ -42,6 +43,14 @@ def test_neither_batch_nor_order_matters():
     assert torch.equal(together[2, 1], alone)
     assert torch.equal(together[1], together[3])
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("part", [0, 1, -1, 2**31, 2**63 - 1, -(2**63)])
+def test_a_number_and_a_tensor_of_it_are_the_same_key(part):
+    tensor = torch.tensor(part)
+    expected = uniform("test", (tensor, torch.tensor(3), tensor), (4,))
+    for parts in ((part, 3, part), (part, torch.tensor(3), part), (tensor, 3, part), (part, 3, tensor)):
+        assert torch.equal(uniform("test", parts, (4,)), expected)
 
 
 def test_every_part_of_the_key_counts():

@@ -130,7 +130,8 @@ class DenoiserModule(StepwiseModule):
         timestep = (position * len(self.alphas_cumprod)).long().flatten()
         noise = normal("loss-noise", key, batch.latent.shape[1:], self.device).flatten(0, 1)
         latent = batch.latent.repeat(num_strata, 1, 1, 1)
-        error = squared_error(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
+        with torch.autocast(self.device.type, enabled=False):  # audits are in float32, whatever the steps are in
+            error = squared_error(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
         per_sample = error.flatten(1).mean(1).reshape(num_strata, -1).mean(0)
         self._validation.append((per_sample, batch.is_member))
         return per_sample

@@ -112,6 +112,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     _World.group = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield
+        gather(None)  # the others wait here, patiently, while the main one draws and writes
         dist.destroy_process_group()
         for child in children:
             child.wait()

@@ -119,9 +119,20 @@ class StepwiseModule(LightningModule):
         rate = self.learning_rate / max(self.warmup_steps, 1)
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.weight_decay, fused=self._is_fused)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # By norm, and here: in every reduced precision Lightning refuses to clip for a fused optimizer, though only a loss
+        # scaler could leave it gradients that are not unscaled yet.
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     @property
     def _is_fused(self) -> bool | None:
-        # Lightning can't clip gradients that a loss scaler left to a fused optimizer to unscale.
+        # A loss scaler leaves unscaling to a fused optimizer, and gradients are clipped before that.
         return True if self.device.type == "cuda" and self.trainer.precision != "16-mixed" else None
 
     def lay_out(self, network: nn.Module, *, channels_last: bool | None = None) -> None:

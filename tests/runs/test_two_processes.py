@@ -195,6 +195,12 @@ def test_more_devices_than_there_are_cost_one_line_and_no_folder(tmp_path, monke
     assert not (tmp_path / "runs").exists()
 
 
+def test_cuda_graphs_are_for_one_device(tmp_path):
+    with pytest.raises(UserError, match=r"trainer\.compile: reduce-overhead is for one device; use default with several\."):
+        train.main(arguments(tmp_path / "runs", "trainer.devices=2", "trainer.compile=reduce-overhead"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_several_nodes_need_torchrun_with_the_same_numbers(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"trainer\.num_nodes: 2 nodes need torchrun.*torchrun --nnodes 2 --nproc-per-node 1"):
         train.main(arguments(tmp_path / "runs", "trainer.num_nodes=2"))

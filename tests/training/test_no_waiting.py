@@ -78,7 +78,13 @@ def test_a_step_waits_only_for_its_look_at_the_loss(stage):
         module.on_train_batch_end({"loss": loss.detach()}, 0, 0)
 
 
-def test_the_loss_of_an_audited_batch_stays_on_the_device():
+@pytest.fixture
+def no_autocast(monkeypatch):
+    """The meta device has no autocast that could be switched off."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+
+
+def test_the_loss_of_an_audited_batch_stays_on_the_device(no_autocast):
     module = denoiser_stage().to(DEVICE)
     module.on_fit_start()
     module.on_validation_epoch_start()
@@ -112,8 +118,7 @@ def test_an_attack_reads_one_number_a_pass(name, one_look_a_pass):
 
 
 @pytest.mark.parametrize("estimator", [ProbeInfluence(2), ExactInfluence()], ids=lambda each: type(each).__name__)
-def test_influence_reads_one_number_a_batch(estimator, monkeypatch, one_look_a_pass):
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has no autocast to switch off
+def test_influence_reads_one_number_a_batch(estimator, no_autocast, one_look_a_pass):
     autoencoder = small_autoencoder().to(DEVICE).requires_grad_(False)
     latent, index = torch.randn(3, 4, 8, 8, device=DEVICE), torch.arange(3, device=DEVICE)
     estimate = estimator(lambda z: autoencoder.decode(z).sample, latent, index)

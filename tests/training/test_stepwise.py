@@ -93,6 +93,31 @@ def test_a_step_is_the_same_arithmetic_and_its_weights_keep_their_names(build, m
     assert fast.epoch_means == pytest.approx(plain.epoch_means, rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("build", [denoiser, autoencoder])
+def test_the_fused_optimizer_of_a_gpu_takes_clipped_gradients_in_any_precision(build, precision, monkeypatch):
+    plain = fit(build(), precision=precision)
+    monkeypatch.setattr(stepwise.StepwiseModule, "_is_fused", True)
+    fused = fit(build(), precision=precision)
+    assert fused.trainer.optimizers[0].defaults["fused"]
+    for mine, theirs in zip(fused.parameters(), plain.parameters()):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-3)
+
+
+def test_the_gradient_that_the_optimizer_sees_is_clipped_by_its_norm():
+    seen = []
+
+    class Seen(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(float(torch.stack([each.grad.norm() for each in module.parameters()]).norm()))
+
+    module = autoencoder()
+    module.kl_weight = 1e3  # gradients far above the limit of 1
+    fit(module, Seen())
+    assert seen == pytest.approx([1.0] * len(seen), rel=1e-4)
+    assert seen
+
+
 def test_channels_last_is_for_training_and_the_stored_autoencoder_is_plain():
     module = autoencoder(channels_last=True)
     weight = module.autoencoder.encoder.conv_in.weight
