@@ -6,8 +6,8 @@
 Ours: `DenoiserModule` on cached latents, through Lightning's Trainer with the callbacks of `train.py` that act in a step.
 Plain: float32 as PyTorch leaves it (on a GPU its convolutions use TensorFloat-32), eager, a torch DataLoader over the images (a
 tensor in memory, nothing is decoded), the frozen autoencoder's encoder at every batch, AdamW, the same network and gradient
-clip. Images and weights are random: the time of a step doesn't depend on them. Both are timed in turn, without their first steps,
-and the median of the repeats is reported.
+clip. Images and weights are random: the time of a step doesn't depend on them. Both are timed in turn, without their first
+steps, and the median of the repeats is reported.
 
 The share of the device is model FLOPs (three times a forward pass, counted by torch) per second over the rate of one large
 matrix product in the precision of the steps. `paper`: both networks of configs/cifar10.yaml; `small`: the same shapes, narrow.
