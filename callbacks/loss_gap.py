@@ -1,4 +1,4 @@
-"""The onset of the denoising-loss gap."""
+"""The denoising loss of members and of held-out samples, and the onset of the gap between them."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ldm_privacy.onset import OnsetDetector, Rise, loss_gap_rise
 from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
-from ldm_privacy.training.processes import gather_lists
+from ldm_privacy.training.processes import gather
 from ldm_privacy.training.stepwise import log_series
 from ldm_privacy.types import AuditBatch, Estimate
 
 
 class LossGap(Callback):
-    """Takes the per-sample losses of the validation loop and counts the gap's onset from the untrained denoiser.
+    """Logs the means of the validation loop's per-sample losses, and counts the gap's onset from the untrained denoiser.
 
     No network passes of its own. A run whose untrained denoiser it has not seen gets no onset.
 
@@ -47,22 +47,28 @@ class LossGap(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._parts.append((batch.sample_index.cpu(), batch.is_member.cpu(), outputs.cpu().double()))
+        self._parts.append((batch.sample_index, batch.is_member, outputs))  # on the device until the end: a copy waits for it
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = finished_epochs(cast(DenoiserModule, pl_module))
-        index, is_member, loss = (torch.cat(each) for each in zip(*gather_lists(self._parts)))
+        mine = [torch.cat(each).cpu() for each in zip(*self._parts)]
+        index, is_member, loss = (torch.cat(each) for each in zip(*gather(mine)))
         order = index.argsort()
-        index, is_member, loss = index[order], is_member[order], loss[order]
-        self.heldout_loss = float(loss[~is_member].mean())
+        index, is_member, loss = index[order], is_member[order], loss[order].double()
+        members, self.heldout_loss = float(loss[is_member].mean()), float(loss[~is_member].mean())
+        series = {
+            "denoiser/loss_members": members,
+            "denoiser/loss_heldout": self.heldout_loss,
+            "denoiser/loss_gap": self.heldout_loss - members,
+        }
         if epoch == 0:
             self._baseline = (index, loss)
         elif self._baseline is not None:
             self.rise = self.onset.look(epoch, self._rise(self._baseline, index, is_member, loss))
-            series = {"denoiser/loss_gap_rise": self.rise.value, "denoiser/loss_gap_rise_lower": self.rise.lower}
+            series |= {"denoiser/loss_gap_rise": self.rise.value, "denoiser/loss_gap_rise_lower": self.rise.lower}
             if self.rise.onset_epoch is not None:
                 series["denoiser/loss_gap_onset_epoch"] = float(self.rise.onset_epoch)
-            log_series(trainer, "denoiser", epoch, series)
+        log_series(trainer, "denoiser", epoch, series)
 
     def _rise(
         self, baseline: tuple[Tensor, Tensor], index: Tensor, is_member: Tensor, loss: Tensor

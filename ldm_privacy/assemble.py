@@ -144,6 +144,12 @@ class Experiment:
         """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
         return self.first_by_hash(self.config.audit.max_samples)
 
+    @cached_property
+    def distortion_index(self) -> Tensor:
+        """Sample indices with a local distortion, ascending: at most `geometry.distortion_max_samples` a side of the audit."""
+        chosen = self.first_by_hash(self.config.geometry.distortion_max_samples)
+        return chosen[torch.isin(chosen, self.audited_index)]
+
     def audit(self, geometry: SampleGeometry) -> Audit:
         """The audit of the configured attacks and masks."""
         config = self.config.audit

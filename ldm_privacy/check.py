@@ -25,6 +25,7 @@ def check_training(experiment: Experiment) -> None:
             f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
             "dimensions. Use at most so many, or 0 for no distortion."
         )
+    # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
         raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
     most = min(len(experiment.audited_index), len(experiment.data.split.member_index))

@@ -128,7 +128,7 @@ def evaluate_checkpoint(
             done(num_done := num_done + len(batch.sample_index))
     shards = gather_on_main(audit.collected())
     error, samples = reconstruction_error(experiment, space), gather_samples(samples)
-    if not is_main():
+    if world_size() > 1 and not is_main():
         return None
     return Evaluation(audit.compute(join(shards)), samples, error, str(space.normalisation))
 
@@ -180,26 +180,32 @@ def _distortion(experiment: Experiment, space: LatentSpace, batch: AuditBatch, s
     config = experiment.config.geometry
     if not config.distortion_rank:
         return None
-    everything = experiment.first_by_hash(config.distortion_max_samples)
-    everything = everything[torch.isin(everything, experiment.audited_index)]
     settings = config.distortion_rank, config.distortion_oversample, config.distortion_power_iterations
     distortion = Distortion(*settings, seed=experiment.config.seed)
+    chosen = torch.isin(batch.sample_index.cpu(), experiment.distortion_index)
+    index = batch.sample_index[chosen].cpu()
+
+    def compute() -> Tensor:
+        advice = f"while distortion is measured: lower geometry.distortion_rank (now {config.distortion_rank}; 0: none)."
+        with explain_out_of_memory(lambda: advice), experiment.progress("Local distortion", len(index)) as done:
+            return stream_distortion(distortion, space.decode, batch.latent[chosen], progress=done).cpu()
+
+    everything = experiment.distortion_index
     weights_and_settings = space.autoencoder.state_dict(), {"distortion": settings, **_space_settings(experiment, space)}
     store = None if store_folder is None else GeometryStore(store_folder, "distortion")
     name = "" if store is None else fingerprint(*weights_and_settings, everything)
+    if world_size() == 1:
+        if store is None:
+            return SampleTable(everything, compute())
+        found, _ = store.get_or_compute(name, everything, lambda: {"distortion": compute()})
+        return SampleTable(everything, found["distortion"])
     stored = None if store is None else on_main(lambda: store.load(name, everything))
     if stored is not None:
         return SampleTable(everything, stored["distortion"])
-    chosen = torch.isin(batch.sample_index.cpu(), everything)
-    index, value = batch.sample_index[chosen].cpu(), torch.empty(0)
-    if len(index):  # a share may have none of the chosen
-        advice = f"while distortion is measured: lower geometry.distortion_rank (now {config.distortion_rank}; 0: none)."
-        with explain_out_of_memory(lambda: advice), experiment.progress("Local distortion", len(index)) as done:
-            value = stream_distortion(distortion, space.decode, batch.latent[chosen], progress=done).cpu()
-    table = SampleTable(*(torch.cat(each) for each in zip(*(part for part in gather((index, value)) if len(part[0])))))
+    value = torch.cat(gather(compute() if len(index) else torch.empty(0)))  # a share may have none of the chosen
     if store is not None and is_main():
-        store.get_or_compute(name, everything, lambda: {"distortion": table.value})
-    return table
+        store.get_or_compute(name, everything, lambda: {"distortion": value})
+    return SampleTable(everything, value)
 
 
 def _influence_settings(experiment: Experiment, space: LatentSpace) -> dict[str, Any]:

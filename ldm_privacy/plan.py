@@ -35,7 +35,7 @@ def print_plan(experiment: Experiment, config_yaml: str, console: Console) -> in
     if probes is not None:
         table.add_row(f"influence, {probes} probes", "decoder, backward", f"{audited * probes:,}")
     if (geometry := config.geometry).distortion_rank:
-        chosen = experiment.first_by_hash(geometry.distortion_max_samples)
+        chosen = experiment.distortion_index
         directions = geometry.distortion_rank + geometry.distortion_oversample
         image_size = config.data.channels * config.data.resolution**2
         products = min(directions * (2 * geometry.distortion_power_iterations + 1), image_size)

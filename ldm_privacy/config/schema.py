@@ -134,7 +134,7 @@ class AuditConfig:
     )
     target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", many=[0.01, 0.001])
     combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
-    precision: Literal["float32", "bfloat16"] = _option("of the denoiser's passes in audits; bfloat16 on GPUs only", "float32")
+    precision: Literal["float32", "bfloat16"] = _option("of the attacks' denoiser passes; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
     batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
     confidence: Share = _option("of all intervals", 0.95)
@@ -167,7 +167,7 @@ class TrainerConfig:
     num_nodes: PositiveInt = _option("nodes, started by torchrun", 1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
     compile: Literal["none", "default", "reduce-overhead"] = _option(
-        "torch.compile of both stages' steps, in that mode; reduce-overhead = with CUDA graphs", "none"
+        "torch.compile of both stages' steps, in that mode; reduce-overhead = with CUDA graphs (one device)", "none"
     )
     channels_last: bool = _option("convolution weights with channels last in memory", False)
     tf32: bool = _option(

@@ -68,37 +68,37 @@ def split_from_index_file(
         num_rows: Rows of the source.
         num_members: Take so many of the file's members, at random by seed; all of them when None.
         num_heldout: The same for held-out.
-        num_public: The same for the file's public rows; where it has none, rows drawn from those that it doesn't name.
+        num_public: The same for the file's public rows; a number also where it has none: rows drawn from those that it
+            doesn't name.
         seed: Of the drawing.
-        group: (num_rows,) integers; then a group in two sets of the file is an error, and public rows that are drawn are
+        group: (num_rows,) integers; then a group in two sets that are used is an error, and public rows that are drawn are
             whole groups that the file doesn't touch (at most num_public rows).
 
     Raises:
         UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
     """
-    arrays = read_index_arrays(path, (MEMBER_KEY, HELDOUT_KEY), optional=(PUBLIC_KEY,))
-    nothing = torch.empty(0, dtype=torch.int64)
+    needed, optional = (MEMBER_KEY, HELDOUT_KEY), (PUBLIC_KEY,) if num_public else ()
+    arrays = read_index_arrays(path, needed if num_public is not None else (*needed, PUBLIC_KEY), optional=optional)
+    public = arrays.get(PUBLIC_KEY, torch.empty(0, dtype=torch.int64))
     try:
-        whole = Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays.get(PUBLIC_KEY, nothing), num_rows)
+        whole = Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], public, num_rows)
     except UserError as error:
         raise UserError(f"index file {path}: {error}") from None
     if group is not None:
         _check_groups(whole, group, path)
     order = _random_order(num_rows, seed)
-    parts = []
-    for key, count, index, least in (
-        ("num_members", num_members, whole.member_index, 1),
-        ("num_heldout", num_heldout, whole.heldout_index, 1),
-        ("num_public", num_public, whole.public_index, 0),
-    ):
+
+    def some(key: str, count: int | None, index: Tensor, *, least: int) -> Tensor:
         wanted = len(index) if count is None else count
-        if key == "num_public" and not len(index):
-            parts.append(_draw_public(whole, wanted, order, group, seed, path))
-            continue
         if not least <= wanted <= len(index):
             raise UserError(f"data.{key}={wanted}: {path} names {len(index)} of them; at least {least} is needed, at most all.")
-        parts.append(order[torch.isin(order, index)][:wanted])
-    return Split(parts[0], parts[1], parts[2], num_rows)
+        return order[torch.isin(order, index)][:wanted]
+
+    members = some("num_members", num_members, whole.member_index, least=1)
+    heldout = some("num_heldout", num_heldout, whole.heldout_index, least=1)
+    if num_public and not len(public):
+        return Split(members, heldout, _draw_public(whole, num_public, order, group, seed, path), num_rows)
+    return Split(members, heldout, some("num_public", num_public, whole.public_index, least=0), num_rows)
 
 
 def _random_order(count: int, seed: int) -> Tensor:
@@ -107,14 +107,14 @@ def _random_order(count: int, seed: int) -> Tensor:
 
 def _check_groups(split: Split, group: Tensor, path: str | os.PathLike[str]) -> None:
     """Refuse a group that the file has in two of its sets."""
-    parts = list(split.parts().values())
-    for position, index in enumerate(parts):
-        for other in parts[position + 1 :]:
+    parts = list(split.parts().items())
+    for position, (name, index) in enumerate(parts):
+        for other_name, other in parts[position + 1 :]:
             shared = index[torch.isin(group[index], group[other])]
             if len(shared):
                 raise UserError(
-                    f"index file {path}: {len(group[shared].unique())} groups are on both sides, among them that of row "
-                    f"{int(shared[0])}; leave data.group_column out or mend the file."
+                    f"index file {path}: {len(group[shared].unique())} groups are in both {name} and {other_name}, among them "
+                    f"that of row {int(shared[0])}; leave data.group_column out or mend the file."
                 )
 
 

@@ -32,7 +32,7 @@ class ImageData:
         num_members: Rows that the denoiser trains on; None: all that the index file names.
         num_heldout: Rows that it never sees; None: all that the index file names.
         num_public: Rows for the autoencoder alone, disjoint from both; None: all that the index file names.
-        index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, if it likes, `public_idxs`; without it rows are drawn by
+        index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, optionally, `public_idxs`; without it rows are drawn by
             seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
         seed: Of the split.

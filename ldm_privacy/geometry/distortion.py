@@ -70,8 +70,8 @@ class Distortion:
     Args:
         rank, oversample, num_power_iterations, seed: As in `local_distortion`.
         batch_size: Samples that are decoded together.
-        vectors_per_pass: Directions that go through the decoder together; None: 4 on a CPU, 32 on other devices, which small
-            passes leave idle.
+        vectors_per_pass: Directions that go through the decoder together; None: 4 on a CPU; elsewhere, where small passes
+            leave the device idle, as many as 32 on images of 32x32 and fewer on larger ones.
     """
 
     rank: int = 20
@@ -85,6 +85,7 @@ class Distortion:
         """(batch,), on the latent's device. Cost and errors as of the function that is chosen, and one decoder pass."""
         with torch.no_grad():
             image_size = decoder(latent[:1]).numel()
+        wide = max(1, min(32, 32 * 3 * 32 * 32 // image_size))
         if image_size <= (self.rank + self.oversample) * (2 * self.num_power_iterations + 1):
             return torch.cat([exact_distortion(decoder, part, self.rank) for part in latent.split(self.batch_size)])
         return local_distortion(
@@ -95,7 +96,7 @@ class Distortion:
             self.num_power_iterations,
             self.seed,
             decode_batch_size=self.batch_size,
-            vectors_per_pass=self.vectors_per_pass or (4 if latent.device.type == "cpu" else 32),
+            vectors_per_pass=self.vectors_per_pass or (4 if latent.device.type == "cpu" else wide),
         )
 
 

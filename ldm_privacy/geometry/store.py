@@ -52,7 +52,7 @@ class GeometryStore:
         noun: What messages call the quantity.
     """
 
-    def __init__(self, folder: Path | str, noun: str = "influence"):
+    def __init__(self, folder: Path | str, noun: str):
         self.folder = Path(folder)
         self.noun = noun
 

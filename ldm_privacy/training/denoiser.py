@@ -10,8 +10,7 @@ from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.denoiser import NetworkPredictor
 from ldm_privacy.randomness import normal, uniform
-from ldm_privacy.training.processes import gather_lists
-from ldm_privacy.training.stepwise import CompileMode, StepwiseModule, log_series
+from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
 from ldm_privacy.types import AuditBatch, Latent, Timestep
 
 
@@ -83,7 +82,6 @@ class DenoiserModule(StepwiseModule):
         self.latents = latents
         self.audited = audited
         self.audit_batch_size = audit_batch_size
-        self._validation: list[tuple[Tensor, Tensor]] = []
 
     @property
     def predictor(self) -> NetworkPredictor:
@@ -118,9 +116,6 @@ class DenoiserModule(StepwiseModule):
     def val_dataloader(self) -> AuditLoader:
         return AuditLoader(self.audited, self.audit_batch_size)
 
-    def on_validation_epoch_start(self) -> None:
-        self._validation = []
-
     def validation_step(self, batch: AuditBatch, batch_idx: int) -> Tensor:
         """Denoising loss at `num_loss_timesteps` stratified timesteps per sample, the same noise in every audit: (batch,)."""
         num_strata = self.num_loss_timesteps
@@ -130,19 +125,9 @@ class DenoiserModule(StepwiseModule):
         timestep = (position * len(self.alphas_cumprod)).long().flatten()
         noise = normal("loss-noise", key, batch.latent.shape[1:], self.device).flatten(0, 1)
         latent = batch.latent.repeat(num_strata, 1, 1, 1)
-        with torch.autocast(self.device.type, enabled=False):  # audits are in float32, whatever the steps are in
+        with torch.autocast(self.device.type, enabled=False):  # float32, whatever the steps are in
             error = squared_error(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep)
-        per_sample = error.flatten(1).mean(1).reshape(num_strata, -1).mean(0)
-        self._validation.append((per_sample, batch.is_member))
-        return per_sample
-
-    def on_validation_epoch_end(self) -> None:
-        parts = [(loss.cpu(), is_member.cpu()) for loss, is_member in self._validation]
-        loss, is_member = (torch.cat(each) for each in zip(*gather_lists(parts)))
-        members, heldout = float(loss[is_member].mean()), float(loss[~is_member].mean())
-        means = {"loss_members": members, "loss_heldout": heldout, "loss_gap": heldout - members}
-        series = {f"denoiser/{name}": value for name, value in means.items()}
-        log_series(self.trainer, self.stage, finished_epochs(self), series)
+        return error.flatten(1).mean(1).reshape(num_strata, -1).mean(0)
 
 
 def squared_error(

@@ -48,7 +48,7 @@ def test_the_rise_is_paired_with_the_untrained_denoiser_by_sample_whatever_the_b
         order = torch.randperm(NUM, generator=torch.Generator().manual_seed(epoch))
         audit(two, epoch, shuffled, index=order, batch_size=7)
     assert shuffled.rows == recorder.rows
-    assert set(recorder.rows) == {2, 4, 6}
+    assert {epoch for epoch, row in recorder.rows.items() if "denoiser/loss_gap_rise" in row} == {2, 4, 6}
     change = (losses(4).double() - losses(0).double()).numpy()
     welch = stats.ttest_ind(change[1::2], change[::2], equal_var=False, alternative="greater")
     row = recorder.rows[4]
@@ -58,6 +58,10 @@ def test_the_rise_is_paired_with_the_untrained_denoiser_by_sample_whatever_the_b
         welch.confidence_interval(OnsetDetector(2, 0.9).confidence_at(2)).low
     )
     assert one.heldout_loss == pytest.approx(float(losses(6)[1::2].mean()))
+    last = {name: recorder.rows[6][f"denoiser/loss_{name}"] for name in ("members", "heldout", "gap")}
+    assert last["members"] == pytest.approx(float(losses(6)[::2].mean()))
+    assert last["heldout"] == one.heldout_loss
+    assert last["gap"] == pytest.approx(last["heldout"] - last["members"])
 
 
 def test_the_onset_is_logged_from_when_it_is_known_and_survives_a_stop():
@@ -89,5 +93,5 @@ def test_a_resumed_run_that_audits_fewer_samples_pairs_those_that_both_have():
 def test_without_the_untrained_denoiser_there_is_no_onset():
     recorder, late = Recorder(), LossGap(OnsetDetector())
     audit(late, 4, recorder)
-    assert recorder.rows == {}
+    assert set(recorder.rows[4]) == {f"denoiser/loss_{name}" for name in ("members", "heldout", "gap")}
     assert late.rise is None

@@ -206,8 +206,13 @@ def test_index_file_with_public_rows(index_file):
     assert set(few) < set(range(90, 100))
     with pytest.raises(UserError, match=r"data\.num_public=11: .* names 10"):
         split_from_index_file(path, num_rows=100, num_public=11)
-    with pytest.raises(UserError, match="groups are on both sides, among them that of row 39"):
-        split_from_index_file(path, num_rows=100, group=torch.arange(100).clamp_max(95).where(torch.arange(100) != 39, 95))
+    group = torch.arange(100).where(torch.arange(100) != 39, 95)  # a member in the group of a public row
+    with pytest.raises(UserError, match="groups are in both member_index and public_index, among them that of row 39"):
+        split_from_index_file(path, num_rows=100, num_public=None, group=group)
+    assert rows_of(split_from_index_file(path, num_rows=100, group=group))[2] == []  # without the public rows nothing is shared
+    path = index_file(mia_train_idxs=np.arange(0, 40), mia_eval_idxs=np.arange(40, 60))
+    with pytest.raises(UserError, match="no array 'public_idxs'"):
+        split_from_index_file(path, num_rows=100, num_public=None)
 
 
 def test_stored_split_is_an_index_file(tmp_path):
@@ -225,7 +230,7 @@ def test_index_file_with_groups(index_file):
     assert len(split.public_index) == 20
     assert not torch.isin(group[split.public_index], group[split.audited_index]).any()
     path = index_file(mia_train_idxs=np.arange(0, 35), mia_eval_idxs=np.arange(35, 60))
-    with pytest.raises(UserError, match="1 groups are on both sides, among them that of row 30"):
+    with pytest.raises(UserError, match="1 groups are in both member_index and heldout_index, among them that of row 30"):
         split_from_index_file(path, num_rows=100, group=group)
 
 
@@ -243,7 +248,11 @@ def test_index_file_with_groups(index_file):
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_members": 2}, r"data\.num_members=2: .* names 1"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_heldout": 0}, r"data\.num_heldout=0"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_public": 49}, r"data\.num_public=49: 48 of the 50 rows"),
-        ({"mia_train_idxs": [1], "mia_eval_idxs": [2], "public_idxs": [2]}, {}, "heldout_index and public_index: 2"),
+        (
+            {"mia_train_idxs": [1], "mia_eval_idxs": [2], "public_idxs": [2]},
+            {"num_public": None},
+            "heldout_index and public_index: 2",
+        ),
         ({"mia_train_idxs": [], "mia_eval_idxs": [2]}, {}, "whole numbers"),
         ({"mia_train_idxs": np.array([{}], dtype=object), "mia_eval_idxs": [2]}, {}, "not a readable .npz"),
     ],

@@ -1,4 +1,4 @@
-"""Steps and passes never wait for the device, and all that they use lies on it.
+"""Steps never wait for the device, attacks read one number a pass, influence one a batch; all that they use lies on it.
 
 The meta device stands for a GPU: a number on it can't be read, nothing can be copied off it, and most operations with a tensor
 of another device fail, so a step that gets through has asked for none of that.
@@ -68,7 +68,7 @@ def test_a_step_waits_only_for_its_look_at_the_loss(stage):
         module.on_train_batch_start(step, step)
         loss = module.training_step(step, step % 3)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(module.parameters()), 1.0)
+        module.configure_gradient_clipping(optimizer, 1.0)
         optimizer.step()
         module.on_train_batch_end({"loss": loss.detach()}, step, step)
         averages.on_train_batch_end(trainer, module, None, step, step)
@@ -87,7 +87,6 @@ def no_autocast(monkeypatch):
 def test_the_loss_of_an_audited_batch_stays_on_the_device(no_autocast):
     module = denoiser_stage().to(DEVICE)
     module.on_fit_start()
-    module.on_validation_epoch_start()
     assert module.validation_step(audited(), 0).device == DEVICE
 
 

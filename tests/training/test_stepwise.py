@@ -218,7 +218,6 @@ class CountReads(Callback):
 
 @pytest.mark.parametrize("build", [denoiser, partial(denoiser, warmup_steps=30), autoencoder])
 def test_a_step_reads_nothing_from_the_device_but_every_20th_loss(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(stepwise, "derive_seed", lambda *parts: hash(parts) % 2**31)  # it reads a number of the CPU
     # As on CUDA; the plain AdamW counts its steps on the CPU and reads them there.
     monkeypatch.setattr(stepwise.StepwiseModule, "_is_fused", True)
     module = build(batch_size=1)

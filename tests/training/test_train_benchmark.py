@@ -10,6 +10,7 @@ from benchmarks.train import CONVOLUTIONS, COPIES, NORMALISATION, OPTIMIZER, RES
     [
         ("aten::mkldnn_convolution", CONVOLUTIONS),
         ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", CONVOLUTIONS),
+        ("sm80_xmma_fprop_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nchw", CONVOLUTIONS),
         ("nvjet_hsh_128x256_64x4_mm", CONVOLUTIONS),
         ("void at::native::multi_tensor_apply_kernel<fusedadammathfunctor<float, 4>>", OPTIMIZER),
         ("void at::native::multi_tensor_apply_kernel<lpnormfunctor<float>>", OPTIMIZER),

@@ -1,0 +1,58 @@
+"""A run's audits side by side, as the table of docs/cifar10.md: AUROC, what the mask gains, AUROC by quartile of distortion.
+
+python benchmarks/by_epoch.py runs/cifar10_2000        # a run that evaluate.py has measured the distortion of
+
+The first three columns are what the run logged; the quartiles come from its stored scores and the distortion stored since.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ldm_privacy.audit import SampleTable
+from ldm_privacy.data import Split, is_calibration
+from ldm_privacy.metrics import auroc_by_quartile
+from ldm_privacy.training.loggers import TidyLogger
+from ldm_privacy.training.run_folder import RunFolder
+from ldm_privacy.training.score_history import ScoreHistory
+from ldm_privacy.types import AuditKey, Estimate
+
+KEY = AuditKey("sima", "all")
+RIVALS = ("all", "random60", "std60")
+
+
+def stored_distortion(folder: Path) -> SampleTable:
+    """The distortion of the most samples in the store."""
+    files = [load_file(path) for path in folder.glob("*.safetensors")]
+    found = max((file for file in files if "distortion" in file), key=lambda file: len(file["sample_index"]))
+    return SampleTable(found["sample_index"], found["distortion"])
+
+
+def main() -> None:
+    run = RunFolder(Path(sys.argv[1]))
+    series, split = TidyLogger(run.metrics).read("denoiser"), Split.load(run.split)
+    distortion = stored_distortion(run.influence)
+
+    def logged(epoch: int, name: str, *, signed: bool = False) -> str:
+        value, lower, upper = (series[epoch, f"memorization/{name}{end}"] for end in ("", "_lower", "_upper"))
+        return f"{value:{'+' if signed else ''}.3f} [{lower:.3f}, {upper:.3f}]"
+
+    def of_quartile(estimate: Estimate) -> str:
+        return f"{estimate.value:.3f} [{estimate.lower:.2f}, {estimate.upper:.2f}]"
+
+    columns = ["epoch", "SimA", *(f"top60 over {rival}" for rival in RIVALS), *(f"quartile {number}" for number in range(1, 5))]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for epoch, scores in ScoreHistory(run.scores).read(KEY, until=sys.maxsize).items():
+        index = scores.sample_index
+        chosen = ~is_calibration(index) & torch.isin(index, distortion.sample_index)
+        index = index[chosen]
+        quartiles = auroc_by_quartile(scores.value[chosen][None], split.is_member(index), distortion[index])
+        gains = [logged(epoch, f"sima/top60/gain_over_{rival}", signed=True) for rival in RIVALS]
+        auroc = logged(epoch, f"{KEY}/auroc")
+        print("| " + " | ".join([str(epoch), auroc, *gains, *(of_quartile(each) for each in quartiles.auroc[0])]) + " |")
+
+
+if __name__ == "__main__":
+    main()
