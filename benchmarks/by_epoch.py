@@ -2,7 +2,7 @@
 
 python benchmarks/by_epoch.py runs/cifar10_2000        # a run that evaluate.py has measured the distortion of
 
-The first three columns are what the run logged; the quartiles come from its stored scores and the distortion stored since.
+AUROC and gains are what the run logged; the quartiles come from its stored scores and the distortion stored since.
 """
 
 import sys
@@ -23,17 +23,17 @@ KEY = AuditKey("sima", "all")
 RIVALS = ("all", "random60", "std60")
 
 
-def stored_distortion(folder: Path) -> SampleTable:
-    """The distortion of the most samples in the store."""
+def stored(folder: Path, quantity: str) -> SampleTable:
+    """The quantity of the most samples in the store."""
     files = [load_file(path) for path in folder.glob("*.safetensors")]
-    found = max((file for file in files if "distortion" in file), key=lambda file: len(file["sample_index"]))
-    return SampleTable(found["sample_index"], found["distortion"])
+    found = max((file for file in files if quantity in file), key=lambda file: len(file["sample_index"]))
+    return SampleTable(found["sample_index"], found[quantity])
 
 
 def main() -> None:
     run = RunFolder(Path(sys.argv[1]))
     series, split = TidyLogger(run.metrics).read("denoiser"), Split.load(run.split)
-    distortion = stored_distortion(run.influence)
+    distortion = stored(run.influence, "distortion")
 
     def logged(epoch: int, name: str, *, signed: bool = False) -> str:
         value, lower, upper = (series[epoch, f"memorization/{name}{end}"] for end in ("", "_lower", "_upper"))
@@ -52,6 +52,8 @@ def main() -> None:
         gains = [logged(epoch, f"sima/top60/gain_over_{rival}", signed=True) for rival in RIVALS]
         auroc = logged(epoch, f"{KEY}/auroc")
         print("| " + " | ".join([str(epoch), auroc, *gains, *(of_quartile(each) for each in quartiles.auroc[0])]) + " |")
+    by_channel = stored(run.influence, "influence").value.mean((0, 2, 3)).tolist()
+    print(f"\nmean influence by channel: {', '.join(f'{value:.2f}' for value in by_channel)}")
 
 
 if __name__ == "__main__":
