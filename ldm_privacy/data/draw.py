@@ -77,8 +77,8 @@ def split_from_index_file(
     Raises:
         UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
     """
-    needed, optional = (MEMBER_KEY, HELDOUT_KEY), (PUBLIC_KEY,) if num_public else ()
-    arrays = read_index_arrays(path, needed if num_public is not None else (*needed, PUBLIC_KEY), optional=optional)
+    needed = (MEMBER_KEY, HELDOUT_KEY) if num_public is not None else (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY)
+    arrays = read_index_arrays(path, needed, optional=(PUBLIC_KEY,) if num_public else ())
     public = arrays.get(PUBLIC_KEY, torch.empty(0, dtype=torch.int64))
     try:
         whole = Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], public, num_rows)
@@ -131,7 +131,7 @@ def _draw_public(
             f"data.num_public={count}: {int(free.sum())} of the {split.num_rows} rows are on neither side of {path} and "
             "can be drawn; lower it."
         )
-    if group is not None and count:
+    if group is not None:
         return _take_groups(group, free, count, "public", seed)
     return order[free[order]][:count]
 

@@ -8,7 +8,7 @@ With one process every function here is a plain call: nothing is started, sent o
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -162,11 +162,6 @@ def gather(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_World.group)
     return values
-
-
-def gather_lists(values: Sequence[T]) -> list[T]:
-    """The lists of all processes as one, in every process."""
-    return [value for part in gather(list(values)) for value in part]
 
 
 def gather_on_main(value: T) -> list[T]:
