@@ -1,8 +1,15 @@
-"""Names for components: how a config file, a plug-in or a notebook reaches a class by its name."""
+"""Names for components: how a config file, a plug-in or a notebook reaches a class by its name.
+
+A component is one file with `@ATTACKS.register("name")` above its class or function. The built-in ones are found by reading the
+files, not by running them: naming all attacks imports none, and building one imports its file alone.
+"""
 
 import difflib
 import importlib
+import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ldm_privacy.errors import UserError
@@ -19,30 +26,30 @@ def nearest_name(wrong: str, names: Sequence[str]) -> str:
 class Registry:
     """A table from name to class (or function) of one kind.
 
-    A second registration under a taken name is refused unless it is the very same object, so that a plug-in can't replace
-    a published method unnoticed.
+    A second registration under a taken name is refused unless it is of the same place in the code, so that a plug-in can't
+    replace a published method unnoticed.
 
     Args:
+        variable: What the registry is called in the code ("ATTACKS").
         kind: What is registered, as messages say it ("attack").
-        modules: Modules that register the built-in components; imported at the first look-up, so that a registry can live
-            below the code that fills it.
+        room: Folder of the built-in ones, below the package ("attacks").
     """
 
-    def __init__(self, kind: str, modules: Sequence[str] = ()):
+    def __init__(self, variable: str, kind: str, room: str):
+        self.variable = variable
         self.kind = kind
-        self._modules = list(modules)
+        self.room = room
         self._components: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers a class under `name`. Raises ValueError where the name is taken."""
 
         def decorate(component: T) -> T:
+            place = f"{component.__module__}.{component.__qualname__}"
             taken = self._components.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (
-                component.__module__,
-                component.__qualname__,
-            ):
-                raise ValueError(f"{self.kind} '{name}' is already registered by {taken.__module__}.{taken.__qualname__}")
+            owner = f"{taken.__module__}.{taken.__qualname__}" if taken is not None else self._built_in.get(name, place)
+            if not place.startswith(owner):
+                raise ValueError(f"{self.kind} '{name}' is already registered by {owner}")
             self._components[name] = component
             return component
 
@@ -50,28 +57,41 @@ class Registry:
 
     def get(self, name: str) -> Callable[..., Any]:
         """The component of that name. Raises UserError with the nearest name where there is none."""
-        self._load()
+        if name not in self._components and name in self._built_in:
+            importlib.import_module(self._built_in[name])
         if name not in self._components:
-            names = ", ".join(self)
-            raise UserError(f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {names}.")
+            raise UserError(f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {', '.join(self)}.")
         return self._components[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._load()
-        return iter(sorted(self._components))
+        return iter(sorted({*self._built_in, *self._components}))
 
     def __contains__(self, name: object) -> bool:
-        self._load()
-        return name in self._components
+        return name in self._components or name in self._built_in
 
-    def _load(self) -> None:
-        while self._modules:
-            importlib.import_module(self._modules.pop())
+    @cached_property
+    def _built_in(self) -> dict[str, str]:
+        """Name -> module of every registration in the files of the room."""
+        root = Path(__file__).parent
+        line = re.compile(rf'^@{self.variable}\.register\("([^"]+)"\)', re.MULTILINE)
+        return {
+            name: ".".join(("ldm_privacy", *path.relative_to(root).with_suffix("").parts))
+            for path in sorted((root / self.room).rglob("*.py"))
+            for name in line.findall(path.read_text(encoding="utf-8"))
+        }
 
 
-ATTACKS = Registry("attack", ["ldm_privacy.attacks"])
-IMAGE_SOURCES = Registry("image source", ["ldm_privacy.data"])
-AUTOENCODERS = Registry("autoencoder", ["ldm_privacy.models"])
-DENOISERS = Registry("denoiser", ["ldm_privacy.models"])
-INFLUENCE_ESTIMATORS = Registry("influence estimator", ["ldm_privacy.geometry"])
-MASK_RULES = Registry("mask rule", ["ldm_privacy.geometry"])
+ATTACKS = Registry("ATTACKS", "attack", "attacks")
+CHANNEL_MAPS = Registry("CHANNEL_MAPS", "channel map", "models")
+CODECS = Registry("CODECS", "codec", "models")
+CONDITIONS = Registry("CONDITIONS", "condition", "data")
+CONTROLS = Registry("CONTROLS", "control", "controls")
+DENOISERS = Registry("DENOISERS", "denoiser", "models")
+IMAGE_SOURCES = Registry("IMAGE_SOURCES", "image source", "data")
+INFLUENCE_ESTIMATORS = Registry("INFLUENCE_ESTIMATORS", "influence estimator", "geometry")
+LOGGERS = Registry("LOGGERS", "logger", "runs")
+LOSSES = Registry("LOSSES", "loss", "losses")
+MASK_RULES = Registry("MASK_RULES", "mask rule", "geometry")
+SECTIONS = Registry("SECTIONS", "report section", "report")
+TARGETS = Registry("TARGETS", "target", "targets")
+WATCHERS = Registry("WATCHERS", "watcher", "watch")

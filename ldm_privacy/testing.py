@@ -16,7 +16,7 @@ from ldm_privacy.attacks import (
     membership_scores,
 )
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Latent, Timestep
+from ldm_privacy.types import Condition, Latent, Timestep, rows_of
 
 
 class CountingPredictor:
@@ -40,13 +40,13 @@ class CountingPredictor:
         self.num_rows = self.largest_call = 0
         self._weight = randomness.normal("weight", (torch.arange(size),), (size,)).double() / size**0.5
 
-    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Tensor | None) -> Latent:
-        """epsilon, like `noisy_latent`; `timestep` (batch,) integers, `condition` (batch,) numbers or None."""
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
+        """epsilon, like `noisy_latent`; `timestep` (batch,) integers, `condition` {"c": (batch,) numbers} or {}."""
         assert timestep.shape == (len(noisy_latent),), "the timestep must be an integer tensor (batch,)"
         assert not timestep.is_floating_point(), "the timestep must be an integer tensor (batch,)"
         self.num_rows += len(noisy_latent)
         self.largest_call = max(self.largest_call, len(noisy_latent))
-        shift = timestep / 1000 if condition is None else timestep / 1000 + 0.1 * condition
+        shift = timestep / 1000 + 0.1 * condition.get("c", 0)
         mixed = noisy_latent.flatten(1) @ self._weight.to(noisy_latent)
         return torch.tanh(mixed + shift[:, None].to(noisy_latent)).reshape(noisy_latent.shape)
 
@@ -82,7 +82,7 @@ class _Contract:
         self.sample_index = torch.tensor([900, 17, 3, 250, 41, 1000003])
         shape = (2, 8, 8)
         self.latent = randomness.normal("latent", (self.sample_index,), shape).double()
-        self.condition = randomness.normal("condition", (self.sample_index,), ()).double()
+        self.condition = {"c": randomness.normal("condition", (self.sample_index,), ()).double()}
         keep = randomness.uniform("keep", (self.sample_index,), shape) < 0.6
         self.all = torch.ones_like(keep)[None]
         self.masks = torch.stack([torch.ones_like(keep), keep, ~keep]) if attack.maskable else self.all
@@ -90,7 +90,7 @@ class _Contract:
     def statistics(self, samples: Tensor | slice = slice(None), **options: object) -> Tensor:
         keep_masks: Tensor = options.pop("keep_masks", self.masks)  # type: ignore[assignment]
         timesteps: list[int] = options.pop("timesteps", self.timesteps)  # type: ignore[assignment]
-        options = {"condition": self.condition[samples], "sample_index": self.sample_index[samples], "seed": 3} | options
+        options = {"condition": rows_of(self.condition, samples), "sample_index": self.sample_index[samples], "seed": 3} | options
         return attack_statistics(
             self.attack,
             self.predictor,
@@ -143,7 +143,7 @@ class _Contract:
         self.predictor.largest_call = 0
         _same(self.statistics(memory_budget=1), total, "the memory budget changes the statistics")
         assert self.predictor.largest_call == 1, "the attack passes by the query: more rows in a pass than the budget allows"
-        other = self.statistics(condition=self.condition.roll(1))
+        other = self.statistics(condition={"c": self.condition["c"].roll(1)})
         assert not torch.allclose(other, total), "the condition does not reach the predictor"
         if self.attack.per_timestep:
             subset = self.statistics(timesteps=self.timesteps[1::-1])

@@ -3,8 +3,9 @@
 Axis names: batch, channels, height, width; image_channels, image_height, image_width; masks, timesteps.
 
 * Image: float, [-1, 1], (batch, image_channels, image_height, image_width)
-* Latent: float, the normalised posterior mean, (batch, channels, height, width); D = channels * height * width
+* Latent: float, the coordinates that the denoiser sees, (batch, channels, height, width); D = channels * height * width
 * Timestep: int, (batch,), 0 = almost clean
+* Condition: name -> tensor with the batch first, passed to the network as keyword arguments; {} = unconditional
 * Influence: float >= 0, like Latent
 * KeepMask: bool, like Latent
 * Contribution: an attack's per-dimension term, like Latent
@@ -12,16 +13,17 @@ Axis names: batch, channels, height, width; image_channels, image_height, image_
 * MembershipScore: (batch,), higher = member
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-import torch
 from torch import Tensor
 
 Image: TypeAlias = Tensor
 Latent: TypeAlias = Tensor
 Timestep: TypeAlias = Tensor
+Condition: TypeAlias = Mapping[str, Tensor]
 Influence: TypeAlias = Tensor
 KeepMask: TypeAlias = Tensor
 Contribution: TypeAlias = Tensor
@@ -30,6 +32,18 @@ MembershipScore: TypeAlias = Tensor
 Tone: TypeAlias = Literal["safe", "exposed", "unclear", "leak"]
 """Of a verdict."""
 Decoder: TypeAlias = Callable[[Latent], Image]
+Images: TypeAlias = Callable[[Tensor], Image]
+"""Sample indices -> images, on the CPU."""
+
+
+class Done(Protocol):
+    """Called with the number done so far, and the number in all where that wasn't known before."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Done]]
+"""progress(description, total) shows a bar while its context lasts; total 0 = not known yet."""
 
 
 @runtime_checkable
@@ -39,30 +53,14 @@ class NoisePredictor(Protocol):
     alphas_cumprod: Tensor
     """(num_train_timesteps,), abar_t; index 0 is almost clean."""
 
-    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Tensor | None) -> Latent:
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c), like `noisy_latent`. `timestep` is an integer tensor (batch,)."""
         ...
 
 
-class AuditBatch(NamedTuple):
-    """Samples of an audit, matched everywhere by `sample_index`, never by their place in the batch."""
-
-    latent: Latent
-    is_member: Tensor
-    """(batch,) bool."""
-    sample_index: Tensor
-    """(batch,) int64: the row in the data source."""
-    condition: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> "AuditBatch":
-        """The same batch on another device."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return AuditBatch(self.latent.to(device), self.is_member.to(device), self.sample_index.to(device), condition)
-
-    def rows(self, rows: slice) -> "AuditBatch":
-        """Some of the samples."""
-        condition = None if self.condition is None else self.condition[rows]
-        return AuditBatch(self.latent[rows], self.is_member[rows], self.sample_index[rows], condition)
+def rows_of(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:
+    """The condition of some of the samples."""
+    return {name: value[rows] for name, value in condition.items()}
 
 
 @dataclass(frozen=True, order=True)
@@ -86,3 +84,30 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
+
+    def series(self, name: str) -> dict[str, float]:
+        """The three numbers as curves: `name`, `name_lower`, `name_upper`."""
+        return {name: self.value, f"{name}_lower": self.lower, f"{name}_upper": self.upper}
+
+    def leaves_out(self, value: float) -> bool:
+        """Whether the interval lies on one side of `value`."""
+        return not self.lower <= value <= self.upper
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How intervals are made.
+
+    Attributes:
+        confidence: Nominal coverage of each.
+        num_bootstrap: Resamples of those that resample.
+        seed: Of the resampling.
+    """
+
+    confidence: float = 0.95
+    num_bootstrap: int = 1000
+    seed: int = 0
+
+    def options(self, group: Tensor | None = None) -> dict[str, Any]:
+        """As keyword arguments of a metric; with `group`, (samples,) labels, whole groups are resampled."""
+        return {"confidence": self.confidence, "num_bootstrap": self.num_bootstrap, "seed": self.seed, "group": group}

@@ -1,6 +1,6 @@
 """Membership-inference attacks on a denoiser: one file per published method, one function that runs, masks and sums them."""
 
-from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores, register_attack
+from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
 from ldm_privacy.attacks.dime import Dime, DimeFit, fit_dime
 from ldm_privacy.attacks.loss import Loss
@@ -35,5 +35,4 @@ __all__ = [
     "mask_and_sum",
     "masked_sums",
     "membership_scores",
-    "register_attack",
 ]

@@ -11,10 +11,6 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS, nearest_name
 from ldm_privacy.types import Contribution, Latent, MembershipScore, Statistic
 
-register_attack = ATTACKS.register
-"""Decorator: `@register_attack("name")` makes an attack known to configs and to `get_attack`."""
-
-
 class Attack:
     """A membership-inference attack whose statistic is a sum over latent dimensions, or a function of a few such sums.
 

@@ -5,7 +5,6 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
@@ -45,6 +44,8 @@ class CombinedAttack(Generic[Key]):
         Raises:
             UserError: A class is missing on the calibration half, or a statistic is not finite.
         """
+        from sklearn.linear_model import LogisticRegression
+
         half = is_calibration.cpu().numpy()
         features, label = _features(statistics)[half], is_member.cpu().numpy()[half]
         if label.all() or not label.any():

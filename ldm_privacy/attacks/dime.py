@@ -7,18 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, check_num_draws, register_attack
+from ldm_privacy.attacks.base import Attack, check_num_draws
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.attacks.runner import masked_sums
 from ldm_privacy.diffusion import per_sample
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc
-from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
+from ldm_privacy.registry import ATTACKS
+from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic
 
 NUM_ANGLES = 64
 
 
-@register_attack("dime")
+@ATTACKS.register("dime")
 class Dime(Attack):
     """`cos(phi) B2 + sin(phi) V` with g = sqrt(abar_t) z0, sigma = sqrt(1 - abar_t), Rademacher z_k, k = 1 .. num_draws:
 
@@ -98,7 +99,7 @@ def fit_dime(
     gammas: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     num_angles: int = NUM_ANGLES,
     num_draws: int = 10,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
     sample_index: Tensor | None = None,
     seed: int = 0,
     memory_budget: int | None = None,

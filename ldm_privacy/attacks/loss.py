@@ -4,14 +4,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
 
-@register_attack("loss")
+@ATTACKS.register("loss")
 class Loss(Attack):
     """`(n - epsilon(z_t, t))^power`, smaller = more member-like.
 

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent, Statistic
 
 
-@register_attack("pfami")
+@ATTACKS.register("pfami")
 class PFAMI(Attack):
     """`mean over crops of (L(crop) - L(z0)) / L(z0)`, **larger = more member-like**; one number for all timesteps.
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.diffusion import add_noise
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
 
-@register_attack("pia")
+@ATTACKS.register("pia")
 class PIA(Attack):
     """`(e0 - epsilon(z_t, t))^4` with e0 = epsilon(z0, 0) and z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) e0.
 

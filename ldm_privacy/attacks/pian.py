@@ -2,12 +2,12 @@
 
 import math
 
-from ldm_privacy.attacks.base import register_attack
 from ldm_privacy.attacks.pia import PIA
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Latent
 
 
-@register_attack("pian")
+@ATTACKS.register("pian")
 class PIAN(PIA):
     """PIA with e0 = epsilon(z0, 0) scaled to the mean absolute value of a standard normal: `e0 / mean|e0| * sqrt(2 / pi)`.
 

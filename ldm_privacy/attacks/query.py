@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Latent, NoisePredictor
+from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
 class DenoiserQuery:
@@ -16,7 +16,7 @@ class DenoiserQuery:
     Args:
         predictor: The noise predictor, called as `predictor(rows, timestep, condition)`.
         sample_index: (batch,) the samples' names in messages.
-        condition: (batch, ...) or None; each row gets its sample's.
+        condition: Name -> (batch, ...); each row gets its sample's.
         rows_per_call: Rows per network pass, at most.
         autocast: Reduced precision of the network passes (GPU only), or None.
 
@@ -29,13 +29,13 @@ class DenoiserQuery:
         predictor: NoisePredictor,
         sample_index: Tensor,
         *,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
         rows_per_call: int,
         autocast: torch.dtype | None = None,
     ):
         self.predictor = predictor
         self.sample_index = sample_index
-        self.condition = condition
+        self.condition = condition or {}
         self.rows_per_call = rows_per_call
         self.autocast = autocast
         self.alphas_cumprod = predictor.alphas_cumprod.to(sample_index.device, torch.float64)
@@ -66,10 +66,9 @@ class DenoiserQuery:
         return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
 
     def _call(self, rows: Latent, timestep: Tensor, sample: Tensor) -> Latent:
-        condition = None if self.condition is None else self.condition[sample]
         precision = torch.autocast(rows.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         with precision:
-            epsilon = self.predictor(rows, timestep, condition)
+            epsilon = self.predictor(rows, timestep, rows_of(self.condition, sample))
         if epsilon.shape != rows.shape:
             raise ValueError(f"the noise predictor returned {tuple(epsilon.shape)} for rows of {tuple(rows.shape)}")
         finite = torch.isfinite(epsilon).flatten(1).all(1)

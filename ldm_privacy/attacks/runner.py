@@ -11,7 +11,7 @@ from ldm_privacy import randomness
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
+from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic, rows_of
 
 DEFAULT_MEMORY_BUDGET = {"cpu": 2**28, "cuda": 2**32}
 """Bytes, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
@@ -30,7 +30,7 @@ def attack_statistics(
     timesteps: Sequence[int],
     keep_masks: KeepMask,
     *,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
     sample_index: Tensor | None = None,
     seed: int = 0,
     noise: Tensor | None = None,
@@ -49,7 +49,7 @@ def attack_statistics(
         timesteps: Of the schedule of `predictor.alphas_cumprod`. Attacks that give one number for all timesteps use their
             own instead.
         keep_masks: (masks, *latent.shape) bool, True = kept.
-        condition: (batch, ...) passed on to the predictor.
+        condition: Name -> (batch, ...), passed on to the predictor; none by default.
         sample_index: (batch,) int, the samples' numbers in the data source; 0, 1, ... by default. Noise belongs to it.
         seed: Of the noise.
         noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
@@ -168,7 +168,7 @@ class _Run:
         timesteps: Sequence[int],
         keep_masks: KeepMask,
         *,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
         sample_index: Tensor | None = None,
         seed: int = 0,
         noise: Tensor | None = None,
@@ -184,14 +184,14 @@ class _Run:
             raise ValueError("no latents to attack")
         if sample_index is None:
             sample_index = torch.arange(len(latent))
-        for name, value in (("sample_index", sample_index), ("condition", condition)):
-            if value is not None and len(value) != len(latent):
+        for name, value in {"sample_index": sample_index, **(condition or {})}.items():
+            if len(value) != len(latent):
                 raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
         if autocast is not None and latent.device.type == "cpu":
             raise UserError(f"autocast to {autocast} is for a GPU: on CPU it is slower than float32. Leave it out.")
         self.attack, self.predictor = attack, predictor
         self.latent, self.keep_masks = latent, keep_masks.to(latent.device)
-        self.condition, self.sample_index, self.seed = condition, sample_index.to(latent.device), seed
+        self.condition, self.sample_index, self.seed = condition or {}, sample_index.to(latent.device), seed
         self.autocast = autocast
         self.timesteps = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
         self.noise = None if noise is None or not attack.num_draws else self._checked_noise(noise)
@@ -229,7 +229,7 @@ class _Run:
             query = DenoiserQuery(
                 self.predictor,
                 sample_index,
-                condition=None if self.condition is None else self.condition[samples],
+                condition=rows_of(self.condition, samples),
                 rows_per_call=self.rows_per_call,
                 autocast=self.autocast,
             )

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.diffusion import ddim_step
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
 
-@register_attack("secmi")
+@ATTACKS.register("secmi")
 class SecMI(Attack):
     """`(back(s_{t + interval}) - s_t)^2` along the DDIM inversion s_0 = z0, s_interval, s_{2 interval}, ...
 

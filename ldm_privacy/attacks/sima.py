@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, register_attack
+from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
 
-@register_attack("sima")
+@ATTACKS.register("sima")
 class SimA(Attack):
     """`epsilon(z0, t)^4`, smaller = more member-like.
 

@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, check_num_draws, register_attack
+from ldm_privacy.attacks.base import Attack, check_num_draws
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.diffusion import add_noise
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
 
@@ -20,7 +21,7 @@ class _NoisyPredictions(Attack):
         return query(add_noise(latent[None], noise, query.alphas_cumprod, timestep), timesteps)
 
 
-@register_attack("sima_mc")
+@ATTACKS.register("sima_mc")
 class SimAMC(_NoisyPredictions):
     """`mean_n e_n^4` with e_n = epsilon(z_t(n), t), smaller = more member-like: the power first, then the mean.
 
@@ -41,7 +42,7 @@ class SimAMC(_NoisyPredictions):
         return self._predictions(query, latent, timesteps, noise).square().square().mean(0)
 
 
-@register_attack("sima_mc_of_mean")
+@ATTACKS.register("sima_mc_of_mean")
 class SimAMCOfMean(_NoisyPredictions):
     """`(mean_n e_n)^4` with e_n = epsilon(z_t(n), t), smaller = more member-like: the mean first, then the power.
 

@@ -1,11 +1,9 @@
 """The audit of a denoiser: attacks with masks on members and held-out samples, and the numbers that come of it."""
 
 from ldm_privacy.audit.audit import COMBINED, Audit, check_labels
-from ldm_privacy.audit.news import AuditNews
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.row import AuditRow
-from ldm_privacy.audit.samples import AuditedSamples, MaskRule, SampleGeometry, SampleTable, check_halves
-from ldm_privacy.audit.score_file import ScoreFile, read_scores, write_scores
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves, is_calibration
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import RANKINGS, SweepPoint
 
@@ -14,19 +12,14 @@ __all__ = [
     "RANKINGS",
     "TUNED",
     "Audit",
-    "AuditNews",
     "AuditReport",
     "AuditRow",
     "AuditScores",
     "AuditedSamples",
     "MaskRule",
-    "SampleGeometry",
-    "SampleTable",
-    "ScoreFile",
     "SweepPoint",
     "check_halves",
     "check_labels",
-    "read_scores",
+    "is_calibration",
     "report_of",
-    "write_scores",
 ]

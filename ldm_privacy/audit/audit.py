@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks import Attack, CombinedAttack, attack_statistics, masked_sums, membership_scores
+from ldm_privacy.attacks.base import Attack, membership_scores
+from ldm_privacy.attacks.combined import CombinedAttack
+from ldm_privacy.attacks.runner import attack_statistics, masked_sums
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport, report_of
-from ldm_privacy.audit.samples import MaskRule, SampleGeometry, check_halves
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import AuditBatch, AuditKey, NoisePredictor
+from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
 
 COMBINED = "combined"
 
@@ -33,64 +35,64 @@ def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
 
 
 class Audit:
-    """Accumulates statistics batch by batch, then computes the report. Pure tensors: usable from a notebook.
+    """Attacks the audited samples and computes the report. Pure tensors: usable from a notebook, `audit(predictor)`.
 
     One denoiser pass per (sample, timestep, input) serves every mask and every keep fraction. Cost of an audit:
     `num_passes` per sample; masks of a sweep cost a sort per ranking and a matrix product.
 
     Args:
+        samples: Whom to audit, on the device of the denoiser. Of several processes each has its share.
         attacks: By label.
         masks: By label; see `MaskRule`.
-        geometry: Of the audited samples.
         timesteps: That every attack queries.
-        is_calibration: (samples,) sample indices -> bool: who chooses timestep and keep fraction. Stable over audits.
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
             them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep the
-            calibration half chose.
+            calibration half chose. Without influence there is no sweep.
         combine: Add the attack "combined" for each mask: logistic regression over all statistics, fitted on the calibration
             half.
+        batch_size: Samples at a time (memory); it changes nothing but float rounding.
         autocast: Denoiser passes in this precision (GPU only); see `attack_statistics` for the error that it makes.
-        groups: (samples,) sample indices -> group numbers, or None; intervals then resample whole groups.
-        seed: Of the attacks' noise, the random masks of the sweep and the bootstrap.
-        confidence, num_bootstrap: Of the intervals.
+        seed: Of the attacks' noise and the random masks of the sweep.
+        intervals: How intervals are made; they resample whole groups where the samples have groups.
         target_fprs: Of TPR@FPR.
 
     Raises:
-        UserError: See `check_labels`.
+        UserError: See `check_labels`; a mask by influence where the samples have none.
     """
 
     def __init__(
         self,
+        samples: AuditedSamples,
         attacks: Mapping[str, Attack],
         masks: Mapping[str, MaskRule],
-        geometry: SampleGeometry,
         timesteps: Sequence[int],
-        is_calibration: Callable[[Tensor], Tensor],
         *,
         keep_fractions: Sequence[float] = (),
         combine: bool = False,
+        batch_size: int = 512,
         autocast: torch.dtype | None = None,
-        groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
         seed: int = 0,
-        confidence: float = 0.95,
-        num_bootstrap: int = 1000,
+        intervals: Intervals | None = None,
         target_fprs: Sequence[float] = (0.01, 0.001),
     ):
         check_labels(attacks, masks)
+        for rule in masks.values():
+            samples.ranking(getattr(rule, "ranks_by", "influence"))
+        self.samples = samples
         self.attacks = dict(attacks)
         self.masks = dict(masks)
-        self.geometry = geometry
         self.timesteps = list(timesteps)
-        self.is_calibration = is_calibration
-        self.keep_fractions = list(keep_fractions)
+        self.keep_fractions = list(keep_fractions) if samples.influence is not None else []
         self.combine = combine
+        self.batch_size = batch_size
         self.autocast = autocast
-        self.groups = groups
         self.seed = seed
-        self.confidence = confidence
-        self.num_bootstrap = num_bootstrap
+        self.intervals = intervals or Intervals(seed=seed)
         self.target_fprs = tuple(target_fprs)
-        self.reset()
+
+    def __call__(self, predictor: NoisePredictor) -> AuditReport:
+        """The report of one audit: `compute(collect(predictor))`."""
+        return self.compute(self.collect(predictor))
 
     @property
     def keys(self) -> list[AuditKey]:
@@ -106,17 +108,22 @@ class Audit:
         """Denoiser passes per sample and audit."""
         return sum(attack.num_queries(self.timesteps) for attack in self.attacks.values())
 
-    def reset(self) -> None:
-        """Forget all samples."""
-        self._collected: list[Collected] = []
-
     @torch.no_grad()
-    def update(self, predictor: NoisePredictor, batch: AuditBatch) -> None:
-        """Attack one batch. The noise belongs to the sample, so batches and their order don't matter."""
-        keep = {label: self.geometry.keep(rule, batch.sample_index) for label, rule in self.masks.items()}
-        ladder = None
-        if self.keep_fractions:
-            ladder = ladder_masks(self.geometry, batch.sample_index, self.keep_fractions, seed=self.seed)
+    def collect(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
+        """The masked sums of all samples, on the CPU; of several processes, those of each join by `collected.join`.
+
+        The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
+        """
+        parts = []
+        for start in range(0, len(self.samples), self.batch_size):
+            batch = self.samples.rows(slice(start, start + self.batch_size))
+            parts.append(self._attack(predictor, batch))
+            progress(start + len(batch))
+        return join(parts)
+
+    def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:
+        keep = {label: batch.keep(rule) for label, rule in self.masks.items()}
+        ladder = ladder_masks(batch, self.keep_fractions, seed=self.seed) if self.keep_fractions else None
         sums, sweeps = {}, {}
         for name, attack in self.attacks.items():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
@@ -136,30 +143,22 @@ class Audit:
             sums[name] = [term[:num_masks] for term in terms]
             # Half the memory: a sweep has many masks, and its scores are only ranked.
             sweeps[name] = [term[num_masks:].float() for term in terms]
-        self._collected.append(Collected(batch.sample_index.cpu(), batch.is_member.cpu(), sums, sweeps))
+        group = None if batch.group is None else batch.group.cpu()
+        return Collected(
+            batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps
+        )
 
-    def collected(self) -> Collected:
-        """What was gathered since the last reset, as one record; shards of several processes join by `join`."""
-        return join(self._collected)
-
-    def compute(self, collected: Collected | None = None) -> AuditReport:
-        """The report over all batches since the last reset, or over what was collected elsewhere.
+    def compute(self, collected: Collected) -> AuditReport:
+        """The report of what was collected.
 
         Raises:
             UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
         """
-        return report_of(
-            self.scores(self.collected() if collected is None else collected),
-            confidence=self.confidence,
-            target_fprs=self.target_fprs,
-            num_bootstrap=self.num_bootstrap,
-            seed=self.seed,
-        )
+        return report_of(self.scores(collected), intervals=self.intervals, target_fprs=self.target_fprs)
 
     def scores(self, collected: Collected) -> AuditScores:
         """Membership scores from the masked sums; free settings of attacks are fitted on the calibration half."""
-        sample_index, is_member = collected.sample_index, collected.is_member
-        is_calibration = self.is_calibration(sample_index)
+        sample_index, is_member, is_calibration = collected.sample_index, collected.is_member, collected.is_calibration
         check_halves(is_calibration, is_member)
 
         def oriented(attack: Attack, sums: list[Tensor]) -> Tensor:
@@ -178,7 +177,7 @@ class Audit:
             sample_index,
             is_member,
             is_calibration,
-            self.groups(sample_index),
+            collected.group,
             timesteps,
             scores,
             {key: self.masks[key.mask].keep_fraction for key in scores},

@@ -12,13 +12,16 @@ class Collected:
     """Masked sums of audited samples.
 
     Attributes:
-        sample_index, is_member: (samples,).
+        sample_index, is_member, is_calibration: (samples,).
+        group: (samples,) group numbers, or None.
         sums: Per attack, for each of its terms (masks, timesteps, samples) float64.
         sweeps: The same for the masks of the sweep, float32; no masks where there is no sweep.
     """
 
     sample_index: Tensor
     is_member: Tensor
+    is_calibration: Tensor
+    group: Tensor | None
     sums: dict[str, list[Tensor]]
     sweeps: dict[str, list[Tensor]]
 
@@ -44,5 +47,15 @@ def join(parts: Sequence[Collected]) -> Collected:
             for name in entries[0]
         }
 
-    is_member = torch.cat([part.is_member for part in parts])[order]
-    return Collected(together[order], is_member, one([part.sums for part in parts]), one([part.sweeps for part in parts]))
+    def column(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values))[order]
+
+    groups = [part.group for part in parts if part.group is not None]
+    return Collected(
+        together[order],
+        column([part.is_member for part in parts]),
+        column([part.is_calibration for part in parts]),
+        column(groups) if groups else None,
+        one([part.sums for part in parts]),
+        one([part.sweeps for part in parts]),
+    )

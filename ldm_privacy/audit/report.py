@@ -4,19 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from ldm_privacy.audit.row import AuditRow, rivals_of, row_of
-from ldm_privacy.audit.samples import SampleTable, check_halves
+from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import SweepPoint, choose, choose_fraction, sweep_points
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import (
-    QuartileAuroc,
-    auroc_by_quartile,
-)
-from ldm_privacy.types import AuditKey
+from ldm_privacy.metrics import QuartileAuroc, auroc_by_quartile
+from ldm_privacy.types import AuditKey, Intervals
 
 
 @dataclass(frozen=True)
@@ -26,14 +22,19 @@ class AuditReport:
     Attributes:
         data: The scores, in ascending order of sample index.
         rows: In the order of the config; an attack's `tuned` row comes last.
-        confidence: Of all intervals.
+        intervals: How they were made.
         target_fprs: Of the rows' TPRs.
     """
 
     data: AuditScores
     rows: list[AuditRow]
-    confidence: float
+    intervals: Intervals
     target_fprs: tuple[float, ...]
+
+    @property
+    def confidence(self) -> float:
+        """Of all intervals."""
+        return self.intervals.confidence
 
     @cached_property
     def sweep(self) -> dict[str, list[SweepPoint]]:
@@ -85,14 +86,16 @@ class AuditReport:
         """Groups of the reporting half, ascending by sample index."""
         return None if self.data.group is None else self.data.group[self.is_reporting]
 
-    def quartiles(self, key: AuditKey, distortion: SampleTable) -> QuartileAuroc:
-        """AUROC of the reporting half by timestep and quartile of local distortion, over the samples that have one."""
+    def quartiles(self, key: AuditKey, distortion: Tensor) -> QuartileAuroc:
+        """AUROC of the reporting half by timestep and quartile of local distortion, over the samples that have one.
+
+        `distortion`: (samples,), NaN where it wasn't measured.
+        """
         data = self.data
-        chosen = self.is_reporting & torch.isin(data.sample_index, distortion.sample_index)
+        chosen = self.is_reporting & distortion.isfinite()
         group = None if data.group is None else data.group[chosen]
-        value = distortion[data.sample_index[chosen]]
         return auroc_by_quartile(
-            data.scores[key][:, chosen], data.is_member[chosen], value, confidence=self.confidence, group=group
+            data.scores[key][:, chosen], data.is_member[chosen], distortion[chosen], confidence=self.confidence, group=group
         )
 
     def series(self) -> dict[str, float]:
@@ -103,16 +106,14 @@ class AuditReport:
 def report_of(
     data: AuditScores,
     *,
-    confidence: float = 0.95,
+    intervals: Intervals = Intervals(),
     target_fprs: Sequence[float] = (0.01, 0.001),
-    num_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> AuditReport:
     """The report of membership scores; a pure function of them, no network passes.
 
     Args:
         data: Scores, with sweeps where there are any: each attack that has one gets a `tuned` row.
-        confidence, num_bootstrap, seed: Of the intervals.
+        intervals: How they are made.
         target_fprs: Of TPR@FPR.
 
     Raises:
@@ -146,8 +147,8 @@ def report_of(
     for key in _ordered(data.scores):
         against = {other.mask: data.scores[other][places[other]] for other in rivals_of(key, data)} | rivals.get(key, {})
         tuned = choices.get(key)
-        rows.append(row_of(key, data, places[key], against, tuned, confidence, tuple(target_fprs), num_bootstrap, seed))
-    return AuditReport(data, rows, confidence, tuple(target_fprs))
+        rows.append(row_of(key, data, places[key], against, tuned, intervals, tuple(target_fprs)))
+    return AuditReport(data, rows, intervals, tuple(target_fprs))
 
 
 def _ordered(keys: Mapping[AuditKey, Tensor]) -> list[AuditKey]:

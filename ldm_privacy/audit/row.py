@@ -17,7 +17,7 @@ from ldm_privacy.metrics import (
     threshold_at_fpr,
     tpr_at_threshold,
 )
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Intervals
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ class AuditRow:
             **{f"gain_over_{other}": gain for other, gain in self.gains.items()},
         }
         for name, estimate in estimates.items():
-            values[f"{prefix}/{name}"] = estimate.value
-            values[f"{prefix}/{name}_lower"] = estimate.lower
-            values[f"{prefix}/{name}_upper"] = estimate.upper
+            values |= estimate.series(f"{prefix}/{name}")
         return values
 
 
@@ -75,35 +73,23 @@ def row_of(
     place: int,
     against: Mapping[str, Tensor],
     choice: Choice | None,
-    confidence: float,
+    intervals: Intervals,
     target_fprs: tuple[float, ...],
-    num_bootstrap: int,
-    seed: int,
 ) -> AuditRow:
     """The row of scores at `place`, the calibrated timestep; `against` holds (samples,) scores of others, each at its own."""
     calibration, reporting = data.is_calibration, ~data.is_calibration
     is_member, group = data.is_member[reporting], None if data.group is None else data.group[reporting]
+    options = intervals.options(group)
     score = data.scores[key]
     chosen = score[place]
     by_timestep = auroc(score[:, reporting], is_member)
-    metrics = membership_metrics(
-        chosen[reporting],
-        is_member,
-        confidence=confidence,
-        group=group,
-        num_bootstrap=num_bootstrap,
-        seed=seed,
-        target_fprs=target_fprs,
-    )
+    metrics = membership_metrics(chosen[reporting], is_member, target_fprs=target_fprs, **options)
     thresholds = [float(threshold_at_fpr(chosen[calibration], data.is_member[calibration], fpr)) for fpr in target_fprs]
-    carried = tuple(
-        tpr_at_threshold(
-            chosen[reporting], is_member, threshold, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
-        )
-        for threshold in thresholds
-    )
+    carried = tuple(tpr_at_threshold(chosen[reporting], is_member, threshold, **options) for threshold in thresholds)
     gains = {
-        label: auroc_difference(chosen[reporting], other[reporting], is_member, confidence=confidence, group=group)
+        label: auroc_difference(
+            chosen[reporting], other[reporting], is_member, confidence=intervals.confidence, group=group
+        )
         for label, other in against.items()
     }
     labels: list[int] | list[None] = data.timesteps[key.attack] or [None]

@@ -1,20 +1,24 @@
-"""What belongs to a sample: rows matched by sample index, and what the decoder does at its latent."""
+"""The audited samples: one table by sample index of everything that is known of them before any attack."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import AuditBatch, Decoder, KeepMask
+from ldm_privacy.geometry.deviation import latent_deviation
+from ldm_privacy.processes import gather_on_main, is_main, total, world_size
+from ldm_privacy.randomness import uniform
+from ldm_privacy.types import Condition, Influence, KeepMask, Latent, rows_of
 
 
 class MaskRule(Protocol):
     """(ranking, sample_index) -> keep mask; `ranking` (batch, channels, height, width) is what the rule ranks dimensions by.
 
-    Two attributes are optional. `ranks_by`: "influence" (the default) or "deviation", the standard deviation of each
-    dimension over the samples. `is_control`: True for a rule that a mask of largest influence must beat (default False).
+    Two attributes are optional. `ranks_by`: "influence" (the default), "deviation", the standard deviation of each dimension
+    over the samples, or "nothing", where only its shape is looked at. `is_control`: True for a rule that a mask of largest
+    influence must beat (default False).
     """
 
     keep_fraction: float
@@ -22,72 +26,121 @@ class MaskRule(Protocol):
     def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask: ...
 
 
-class SampleTable:
-    """Rows matched by sample index.
-
-    Args:
-        sample_index: (samples,) unique.
-        value: (samples, ...).
-    """
-
-    def __init__(self, sample_index: Tensor, value: Tensor):
-        order = sample_index.argsort()
-        self.sample_index = sample_index[order]
-        self.value = value[order]
-
-    def __getitem__(self, sample_index: Tensor) -> Tensor:
-        """Rows of those samples, on the device of `sample_index`. Raises UserError for a sample that is not there."""
-        wanted = sample_index.to(self.sample_index.device)
-        place = torch.searchsorted(self.sample_index, wanted).clamp_max(len(self.sample_index) - 1)
-        missing = self.sample_index[place] != wanted
-        if missing.any():
-            sample = int(wanted[missing][0])
-            raise UserError(f"sample {sample} is not in the table: compute its influence (or distortion) first.")
-        return self.value[place].to(sample_index.device)
-
-
-@dataclass(frozen=True)
-class SampleGeometry:
-    """What masks rank latent dimensions by, and how the decoder stretches each audited latent.
-
-    Attributes:
-        influence: (channels, height, width) for every audited sample.
-        deviation: (channels, height, width), standard deviation of each latent dimension over the audited samples.
-        mask_stability: Mean overlap of the masks of two halves of the probes; None where the estimator has no probes.
-        distortion: Local distortion, for some or all of the audited samples; None where it isn't computed.
-    """
-
-    influence: SampleTable
-    deviation: Tensor
-    mask_stability: float | None = None
-    distortion: SampleTable | None = None
-
-    def ranking(self, ranks_by: str, sample_index: Tensor) -> Tensor:
-        """(batch, channels, height, width): the influence of those samples, or the deviation, the same for each."""
-        if ranks_by == "influence":
-            return self.influence[sample_index]
-        if ranks_by == "deviation":
-            return self.deviation.to(sample_index.device).expand(len(sample_index), *self.deviation.shape)
-        raise ValueError(f"a mask rule ranks by 'influence' or 'deviation', not '{ranks_by}'")
-
-    def keep(self, rule: MaskRule, sample_index: Tensor) -> KeepMask:
-        """The keep mask of that rule, (batch, channels, height, width)."""
-        return rule(self.ranking(getattr(rule, "ranks_by", "influence"), sample_index), sample_index)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AuditedSamples:
-    """The audited samples with what was computed of them before any attack.
+    """Rows matched everywhere by `sample_index`, never by their place in a batch.
 
     Attributes:
-        batch: Latents, labels, sample indices.
-        geometry: Influence, deviation, distortion.
-        decoder: Latent -> image.
+        latent: (samples, channels, height, width), clean, as the denoiser sees it.
+        is_member: (samples,) bool.
+        sample_index: (samples,) int64, ascending and unique: the row in the data source. 0, 1, ... by default.
+        group: (samples,) int64: patients, identities; None where there are none.
+        is_calibration: (samples,) bool, the half that chooses; a hash of the sample index (of the group) by default.
+        condition: Name -> (samples, ...), what the denoiser gets beside each sample.
+        influence: Like `latent`: diag(J^T J) of the decoder; None where the codec has no decoder to speak of.
+        distortion: (samples,) float64, local distortion; NaN where it wasn't measured, None where it never is.
+        reconstruction_error: (samples,) mean absolute error of the codec; None where it wasn't measured.
+        deviation: (channels, height, width), standard deviation of each latent dimension over all samples of all processes.
+        mask_stability: Mean overlap of the masks of two halves of the probes; None where the estimator has no probes.
+        is_share: These are this process's part alone; the other processes hold the rest.
+
+    Raises:
+        ValueError: Lengths differ, or sample indices are not ascending and unique.
     """
 
-    batch: AuditBatch
-    geometry: SampleGeometry
-    decoder: Decoder
+    latent: Latent
+    is_member: Tensor
+    sample_index: Tensor = None  # type: ignore[assignment]
+    group: Tensor | None = None
+    is_calibration: Tensor = None  # type: ignore[assignment]
+    condition: Condition = field(default_factory=dict)
+    influence: Influence | None = None
+    distortion: Tensor | None = None
+    reconstruction_error: Tensor | None = None
+    deviation: Tensor = None  # type: ignore[assignment]
+    mask_stability: float | None = None
+    is_share: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sample_index is None:
+            object.__setattr__(self, "sample_index", torch.arange(len(self.latent), device=self.latent.device))
+        if self.is_calibration is None:
+            half = is_calibration(self.sample_index, group=self.group).to(self.latent.device)
+            object.__setattr__(self, "is_calibration", half)
+        if self.deviation is None:
+            everywhere = total if self.is_share else lambda value: value
+            object.__setattr__(self, "deviation", latent_deviation(self.latent, total=everywhere))
+        for name, value in {**self._columns(), **self.condition}.items():
+            if len(value) != len(self.latent):
+                raise ValueError(f"{len(value)} rows of {name} for {len(self.latent)} latents")
+        # On a GPU the look would wait for it; rows come from the CPU.
+        if self.sample_index.device.type == "cpu" and (self.sample_index[1:] <= self.sample_index[:-1]).any():
+            raise ValueError("sample_index must be ascending, each sample once")
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def rows(self, rows: slice | Tensor) -> "AuditedSamples":
+        """Some of the samples, in the same order; what belongs to all of them together stays."""
+        columns = {name: value[rows] for name, value in self._columns().items()}
+        return replace(self, **columns, condition=rows_of(self.condition, rows))
+
+    def to(self, device: torch.device | str) -> "AuditedSamples":
+        """The same on another device."""
+        columns = {name: value.to(device) for name, value in self._columns().items()}
+        return replace(self, **columns, condition={name: value.to(device) for name, value in self.condition.items()})
+
+    def gathered(self) -> "AuditedSamples":
+        """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""
+        mine = self.to("cpu")
+        if not self.is_share or world_size() == 1:
+            return replace(mine, is_share=False)
+        columns = {name: torch.cat(gather_on_main(value)) for name, value in mine._columns().items()}
+        condition = {name: torch.cat(gather_on_main(value)) for name, value in mine.condition.items()}
+        return replace(mine, **columns, condition=condition, is_share=not is_main())
+
+    def keep(self, rule: MaskRule) -> KeepMask:
+        """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""
+        return rule(self.ranking(getattr(rule, "ranks_by", "influence")), self.sample_index)
+
+    def ranking(self, ranks_by: str) -> Tensor:
+        """What a rule ranks dimensions by, like `latent`: influence, or deviation, the same for each sample.
+
+        Raises:
+            UserError: Influence, where there is none.
+        """
+        if ranks_by == "nothing":
+            return self.latent
+        if ranks_by == "deviation":
+            return self.deviation.to(self.latent.device).expand(self.latent.shape)
+        if ranks_by != "influence":
+            raise ValueError(f"a mask rule ranks by 'influence', 'deviation' or 'nothing', not '{ranks_by}'")
+        if self.influence is None:
+            raise UserError(
+                "masks: one ranks by influence, but these samples have none: the codec has no decoder (pixel space), or it "
+                "wasn't measured. Use the masks all, random and deviation."
+            )
+        return self.influence
+
+    def check_halves(self) -> None:
+        """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
+        check_halves(self.is_calibration, self.is_member)
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What there is a row of for each sample, but for the condition."""
+        shared = ("deviation", "condition")
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in shared}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None = None) -> Tensor:
+    """Which samples choose (timestep, keep fraction); the others report. Bool, like `sample_index`.
+
+    A fair coin per sample index (or per group, so that a group is never on both halves): independent of membership, of
+    the split, of epochs and of machines.
+    """
+    keys = sample_index if group is None else group
+    return uniform("calibration-half", (seed, keys), (), device=keys.device) < 0.5
 
 
 def check_halves(is_calibration: Tensor, is_member: Tensor) -> None:

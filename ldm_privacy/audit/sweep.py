@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit.samples import SampleGeometry
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.geometry.masks import keep_ladder
 from ldm_privacy.metrics import auroc, auroc_interval
 from ldm_privacy.randomness import uniform
@@ -42,7 +42,7 @@ class Choice:
     oracle_auroc: float
 
 
-def ladder_masks(geometry: SampleGeometry, sample_index: Tensor, keep_fractions: Sequence[float], *, seed: int) -> KeepMask:
+def ladder_masks(samples: AuditedSamples, keep_fractions: Sequence[float], *, seed: int) -> KeepMask:
     """Masks of all rankings and keep fractions, (rankings * fractions, batch, channels, height, width).
 
     The random ladder is the one that `KeepRandom` draws, so each fraction's mask contains the smaller ones'.
@@ -50,10 +50,9 @@ def ladder_masks(geometry: SampleGeometry, sample_index: Tensor, keep_fractions:
     rankings = []
     for name in RANKINGS:
         if name == "random":
-            shape = geometry.deviation.shape
-            value = uniform("mask", (seed, sample_index), shape, sample_index.device)
+            value = uniform("mask", (seed, samples.sample_index), samples.latent.shape[1:], samples.latent.device)
         else:
-            value = geometry.ranking(name, sample_index)
+            value = samples.ranking(name)
         rankings.append(keep_ladder(value, keep_fractions))
     return torch.cat(rankings)
 

@@ -1,8 +1,7 @@
-"""Several processes that train one run: starting them, who this one is, and what they tell each other.
+"""Starting the processes of a run, and ending them together.
 
-Processes are started before anything is encoded, by Lightning (which calls the same command line again) or by torchrun, and
-every Lightning trainer of the run then uses them. The main process prints, writes and draws; the others compute their share.
-With one process every function here is a plain call: nothing is started, sent or waited for.
+They are started before anything is encoded, by Lightning (which calls the same command line again) or by torchrun, and every
+Lightning trainer of the run then uses them.
 """
 
 import os
@@ -10,46 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from torch import Tensor
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.processes import gather, is_main, is_torchrun, rank
 
-T = TypeVar("T")
-
-PATIENCE = timedelta(days=1)
-"""How long processes wait for one that draws or generates images; one that is dead is noticed at once."""
 GRACE_SECONDS = 10.0
 """An error that all processes share is told by the main one, which ends the others in this time."""
-
-
-class _World:
-    """The group that messages go through: gloo, so that they stay on the CPU whatever the gradients use."""
-
-    group: dist.ProcessGroup | None = None
-
-
-def rank() -> int:
-    """Number of this process, 0 = the main one; known before the group is there."""
-    if dist.is_initialized():
-        return dist.get_rank()
-    return int(os.environ.get("RANK" if _is_torchrun() else "LOCAL_RANK", 0))
-
-
-def world_size() -> int:
-    """Number of processes that train together; 1 outside `together`."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def is_main() -> bool:
-    """Whether this process prints and writes."""
-    return rank() == 0
 
 
 def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int) -> None:
@@ -71,7 +42,7 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
         raise UserError(f"trainer.devices: {devices} {name} asked for, {there} there. Use trainer.devices={there}.")
     if devices * num_nodes > most:
         raise UserError(f"trainer.devices: {devices * num_nodes} processes for {most} samples; use {most} at most.")
-    if _is_torchrun():
+    if is_torchrun():
         started = int(os.environ["WORLD_SIZE"])
         if started != devices * num_nodes:
             raise UserError(
@@ -87,7 +58,7 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
 
 def cluster_plugins() -> list[Any]:
     """Where Lightning learns of the other processes: torchrun or its own launcher, never a batch system around them."""
-    return [TorchElasticEnvironment() if _is_torchrun() else LightningEnvironment()]
+    return [TorchElasticEnvironment() if is_torchrun() else LightningEnvironment()]
 
 
 @contextmanager
@@ -109,7 +80,6 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     if not is_main():
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     children = getattr(fabric.strategy.launcher, "procs", [])
-    _World.group = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield
         gather(None)  # the others wait here, patiently, while the main one draws and writes
@@ -147,48 +117,6 @@ def follow(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
             return 2
 
     return quiet
-
-
-def share_of(count: int) -> slice:
-    """This process's part of `count` things in order: contiguous, sizes differ by one at most, together everything once."""
-    number, of = rank() if world_size() > 1 else 0, world_size()
-    return slice(count * number // of, count * (number + 1) // of)
-
-
-def gather(value: T) -> list[T]:
-    """The values of all processes, by their number, in every process. Tensors must lie on the CPU."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value, group=_World.group)
-    return values
-
-
-def gather_on_main(value: T) -> list[T]:
-    """As `gather`, but the other processes get their own value alone: no memory for what they don't need."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.gather_object(value, values if is_main() else None, dst=0, group=_World.group)
-    return values if is_main() else [value]
-
-
-def on_main(function: Callable[[], T]) -> T:
-    """What `function` returns in the main process, which alone calls it, in every process."""
-    if world_size() == 1:
-        return function()
-    value: list[Any] = [function() if is_main() else None]
-    dist.broadcast_object_list(value, src=0, group=_World.group)
-    return value[0]
-
-
-def total(value: Tensor) -> Tensor:
-    """Sum over the processes, in the order of their numbers, on the device of `value`."""
-    return value if world_size() == 1 else torch.stack(gather(value.cpu())).sum(0).to(value.device)
-
-
-def _is_torchrun() -> bool:
-    return dist.is_available() and dist.is_torchelastic_launched()
 
 
 def _end_with(parent: int) -> None:
