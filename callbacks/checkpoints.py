@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import RECORD, save_checkpoint
-from ldm_privacy.training.processes import gather, world_size
+from ldm_privacy.processes import gather, world_size
+from ldm_privacy.runs.checkpoint import save_checkpoint
+from ldm_privacy.targets.record import RECORD
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS
 
 

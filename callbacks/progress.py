@@ -1,5 +1,7 @@
 """Progress on the terminal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -7,6 +9,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
 from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.types import Done
 
 
 class ProgressBar(RichProgressBar):
@@ -29,20 +32,23 @@ class ProgressBar(RichProgressBar):
         console = self.progress.console if self.progress is not None else self._plain
         console.print(line, highlight=False, soft_wrap=True)
 
-    def describe(self, text: str | None) -> None:
-        """Say in the audit's bar what takes so long; None: the usual text again. Nothing where there is no such bar."""
-        task = self.val_progress_bar_id
-        if self.progress is not None and task is not None:
-            self.progress.update(task, description=self.validation_description if text is None else text, visible=True)
+    @contextmanager
+    def during_look(self, description: str, total: int) -> Iterator[Done]:
+        """A bar of its own, below the training's, while its context lasts; a `Progress`."""
+        bar = self.progress
+        if bar is None or not self.is_enabled:
+            yield lambda done, total=None: None
+            return
+        task = bar.add_task(description, total=max(total, 1))
+
+        def update(done: int, total: int | None = None) -> None:
+            bar.update(task, completed=done, total=total)
             self.refresh()
 
-    @property
-    def sanity_check_description(self) -> str:
-        return "Audit before the first step"
-
-    @property
-    def validation_description(self) -> str:
-        return "Audit"
+        try:
+            yield update
+        finally:
+            bar.remove_task(task)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Training the {self.stage}, epoch {current_epoch + 1}/{self.trainer.max_epochs}"

@@ -6,11 +6,11 @@ from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ldm_privacy.audit import AuditNews
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.denoiser import DenoiserModule, finished_epochs
+from ldm_privacy.processes import is_main
+from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.stepwise import log_series
-from ldm_privacy.types import AuditKey
+from ldm_privacy.watch.memorization import Memorization
 
 SMALLEST_RATE = 1e-4
 """The learning rate is never lowered below this share of what the config says."""
@@ -27,9 +27,8 @@ class StopOnMemorization(Callback):
         bound: The number of the AUROC's interval that is held against the limit.
         action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
         factor: In (0, 1).
-        key: Attack and mask, those of the audit's news.
-        newest: Gives what the audit of this epoch just found.
-        heldout_loss: Gives the mean denoising loss of its held-out samples.
+        audits: The watcher, looked with before this callback is called.
+        heldout_loss: Gives the mean denoising loss of the held-out samples at its newest look.
         say: Prints a line.
 
     Raises:
@@ -43,8 +42,7 @@ class StopOnMemorization(Callback):
         bound: Literal["upper", "value", "lower"],
         action: Literal["stop", "lower_learning_rate"],
         factor: float,
-        key: AuditKey,
-        newest: Callable[[], AuditNews | None],
+        audits: Memorization,
         heldout_loss: Callable[[], float],
         say: Callable[[str], None],
     ):
@@ -52,8 +50,7 @@ class StopOnMemorization(Callback):
         self.bound = bound
         self.action = action
         self.factor = factor
-        self.key = key
-        self.newest = newest
+        self.audits = audits
         self.heldout_loss = heldout_loss
         self.say = say
         self.best: dict[str, float] | None = None
@@ -75,10 +72,16 @@ class StopOnMemorization(Callback):
         if self.best is not None and self.best[self.bound] > self.limit:
             self.best = None
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        news = self.newest()
-        assert news is not None
-        epoch = finished_epochs(cast(DenoiserModule, pl_module))
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._judge(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._judge(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _judge(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        news, moment = self.audits.news, self.audits.last
+        if news is None or moment is None or moment.epoch != epoch:
+            return
         numbers = asdict(news.auroc)
         is_above = numbers[self.bound] > self.limit
         loss = self.heldout_loss()
@@ -101,7 +104,8 @@ class StopOnMemorization(Callback):
                     f"epoch {epoch}: {self._words} {numbers[self.bound]:.3f} is above audit.stop.limit {self.limit:g}; "
                     f"learning rate {before:.3g} -> {_rate(trainer):.3g}"
                 )
-            log_series(trainer, "denoiser", epoch, {"denoiser/learning_rate": _rate(trainer)})
+            if is_main():
+                log_series(trainer, "denoiser", epoch, {"denoiser/learning_rate": _rate(trainer)})
 
     def sentence(self) -> str | None:
         """Why the training ended and which checkpoint lies under the limit; None where it wasn't stopped."""
@@ -120,7 +124,7 @@ class StopOnMemorization(Callback):
     @property
     def _words(self) -> str:
         name = {"upper": "the upper bound of the AUROC", "value": "the AUROC", "lower": "the lower bound of the AUROC"}
-        return f"{name[self.bound]} ({self.key})"
+        return f"{name[self.bound]} ({self.audits.key})"
 
     def _already_above(self, number: float, num_samples: int) -> str:
         if self.bound == "upper":

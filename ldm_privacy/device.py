@@ -7,6 +7,10 @@ import torch
 
 from ldm_privacy.errors import UserError
 
+class OutOfMemory(UserError):
+    """Memory ran out; the message says where and what to lower."""
+
+
 _SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
@@ -35,11 +39,11 @@ def explain_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
         advice: Called then: where it happened and what to lower, after "out of memory ".
 
     Raises:
-        UserError: From the out-of-memory error; every other error passes.
+        OutOfMemory: From the out-of-memory error; every other error passes.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"out of memory {advice()}") from error
+        raise OutOfMemory(f"out of memory {advice()}") from error

@@ -8,3 +8,7 @@ class UserError(Exception):
     traceback and exit with code 2. Library code raises it (or a subclass) instead of `ValueError` wherever the cause is
     something that the user wrote.
     """
+
+
+class ProcessError(UserError):
+    """What one of several processes alone ran into: told by that process, whereas the main one tells what is common to all."""

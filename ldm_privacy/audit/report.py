@@ -56,11 +56,20 @@ class AuditReport:
         """The row of that attack and mask."""
         return next(row for row in self.rows if row.key == key)
 
+    @property
+    def unmasked(self) -> list[AuditKey]:
+        """Each attack with its first mask that keeps everything, where it has one."""
+        found = [self.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in self.rows)]
+        return [key for key in found if key is not None]
+
+    def place(self, key: AuditKey) -> int:
+        """Place of the chosen timestep among the attack's."""
+        timestep = self.row(key).timestep
+        return 0 if timestep is None else self.data.timesteps[key.attack].index(timestep)
+
     def scores_at(self, key: AuditKey) -> Tensor:
         """(samples,) scores of all audited samples at the chosen timestep, ascending by sample index."""
-        timestep = self.row(key).timestep
-        place = 0 if timestep is None else self.data.timesteps[key.attack].index(timestep)
-        return self.data.scores[key][place]
+        return self.data.scores[key][self.place(key)]
 
     def reported_scores(self, key: AuditKey) -> Tensor:
         """`scores_at` of the reporting half."""

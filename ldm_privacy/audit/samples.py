@@ -90,6 +90,10 @@ class AuditedSamples:
         columns = {name: value.to(device) for name, value in self._columns().items()}
         return replace(self, **columns, condition={name: value.to(device) for name, value in self.condition.items()})
 
+    def with_columns(self, **columns: object) -> "AuditedSamples":
+        """The same with some columns set: `samples.with_columns(influence=...)`."""
+        return replace(self, **columns)  # type: ignore[arg-type]
+
     def gathered(self) -> "AuditedSamples":
         """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""
         mine = self.to("cpu")

@@ -1,7 +1,7 @@
 """Configuration: compose YAML and the command line, check it against what it builds."""
 
 from ldm_privacy.config.check import Component
-from ldm_privacy.config.compose import Composed, compose, compose_stored, finish, merge, parse_overrides, read_yaml
+from ldm_privacy.config.compose import Composed, compose, compose_stored, finish, stored_tree
 from ldm_privacy.config.schema import Config
 
-__all__ = ["Component", "Composed", "Config", "compose", "compose_stored", "finish", "merge", "parse_overrides", "read_yaml"]
+__all__ = ["Component", "Composed", "Config", "compose", "compose_stored", "finish", "stored_tree"]

@@ -22,9 +22,18 @@ class Component:
 
     def build(self, **provided: Any) -> Any:
         """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes."""
-        target = self.registry.get(self.name)
-        accepted = inspect.signature(target).parameters
-        return target(**self.arguments, **{name: value for name, value in provided.items() if name in accepted})
+        return maker(self.registry, self.name)(**self.arguments, **self.taken(provided))
+
+    def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `provided` that it takes."""
+        accepted = inspect.signature(maker(self.registry, self.name)).parameters
+        return {name: value for name, value in provided.items() if name in accepted}
+
+
+def maker(registry: Registry, name: str) -> Callable[..., Any]:
+    """What is called to build the component of that name: its `build` where it has one, else itself."""
+    target = registry.get(name)
+    return getattr(target, "build", target)
 
 
 def check_component(
@@ -47,7 +56,7 @@ def check_component(
         raise UserError(f"{key}.class: missing. Name one of: {', '.join(registry)}.")
     name = node["class"]
     try:
-        target = registry.get(name)
+        target = maker(registry, name)
     except UserError as error:
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}
@@ -90,21 +99,31 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
         raise UserError(f"{key}: {value!r} {reason}.") from None
 
 
-def check_section(schema: type, node: Any, key: str = "") -> Any:
-    """A mapping as an instance of a dataclass of the schema, checked at every depth.
-
-    Fields whose type is itself a dataclass are sections; fields with metadata "registry" are components, with metadata
-    "registry" and "many" mappings from label to component.
-    """
+def check_keys(schema: type, node: Any, key: str = "") -> None:
+    """Raise UserError for a key that no section has; components are not looked into, so nothing is imported."""
     if not isinstance(node, Mapping):
         raise UserError(f"{key or 'config'}: expected keys and values, got {node!r}.")
     assert is_dataclass(schema)
     known = {field.name: field for field in fields(schema)}
     hints = typing.get_type_hints(schema, include_extras=True)
-    values: dict[str, Any] = {}
     for name, value in node.items():
         if name not in known:
             raise unknown_key(key, str(name), known)
+        if is_dataclass(hints[name]) and "registry" not in known[name].metadata:
+            check_keys(typing.cast(type, hints[name]), value, join(key, str(name)))
+
+
+def check_section(schema: type, node: Any, key: str = "") -> Any:
+    """A mapping, whose keys were checked, as an instance of a dataclass of the schema, checked at every depth.
+
+    Fields whose type is itself a dataclass are sections; fields with metadata "registry" are components, with metadata
+    "registry" and "many" mappings from label to component.
+    """
+    assert is_dataclass(schema)
+    known = {field.name: field for field in fields(schema)}
+    hints = typing.get_type_hints(schema, include_extras=True)
+    values: dict[str, Any] = {}
+    for name, value in node.items():
         field, path = known[name], join(key, str(name))
         if is_dataclass(hints[name]) and "registry" not in field.metadata:
             values[name] = check_section(typing.cast(type, hints[name]), value, path)

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ldm_privacy.config.check import check_section
+from ldm_privacy.config.check import check_keys, check_section
 from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import nearest_name
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
 
 
 @dataclass
@@ -42,6 +42,11 @@ def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
     Raises:
         UserError: No such file, an unknown key at any depth, a wrong type.
     """
+    return finish(read_entry(entry, overrides))
+
+
+def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The first half of `compose`: the tree, whose keys down to the components are known to be right. Imports nothing."""
     path = find_entry(entry)
     tree = read_yaml(path)
     groups = tree.pop("defaults", [])
@@ -50,18 +55,21 @@ def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
     merged: dict[str, Any] = {"name": path.stem}
     for group in groups:
         merged = merge(merged, _read_group(path, str(group)))
-    merged = merge(merged, tree)
-    return finish(merge(merged, parse_overrides(overrides)))
+    merged = merge(merge(merged, tree), parse_overrides(overrides))
+    check_sections(merged)
+    return merged
 
 
-def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
-    """The config that a checkpoint carries, with overrides on top.
+def check_sections(tree: Mapping[str, Any]) -> None:
+    """Raise UserError for a key that no section of a config has."""
+    check_keys(Config, tree)
 
-    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well, and
-    interpolations, which could read the environment, are refused (what a run stores is resolved).
+
+def stored_tree(text: str) -> dict[str, Any]:
+    """The config that a checkpoint carries, as a plain tree.
 
     Raises:
-        UserError: As `compose`; the config names plug-ins that the overrides don't, or holds an interpolation.
+        UserError: It is no YAML, or holds an interpolation, which could read the environment (what a run stores is resolved).
     """
     if "${" in text:
         raise UserError("ckpt: the stored config holds an interpolation (${...}), which no run writes. Use another checkpoint.")
@@ -71,12 +79,24 @@ def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
         raise UserError(f"ckpt: the stored config is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(stored, dict):
         raise UserError("ckpt: the stored config has no keys and values. Use another checkpoint.")
+    return {str(key): value for key, value in stored.items()}
+
+
+def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
+    """The config that a checkpoint carries, with overrides on top.
+
+    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well.
+
+    Raises:
+        UserError: As `compose` and `stored_tree`; the config names plug-ins that the overrides don't.
+    """
+    stored = stored_tree(text)
     over = parse_overrides(overrides)
     plugins = stored.get("plugins") or []
     if plugins and over.get("plugins") != plugins:
         names = ",".join(map(str, plugins))
         raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
-    return finish(merge({str(key): value for key, value in stored.items()}, over))
+    return finish(merge(stored, over))
 
 
 def finish(tree: dict[str, Any]) -> Composed:
@@ -87,6 +107,7 @@ def finish(tree: dict[str, Any]) -> Composed:
         raise UserError(f"config: {str(error).splitlines()[0]}") from None
     assert isinstance(resolved, dict)
     plain = {str(key): value for key, value in resolved.items()}
+    check_sections(plain)
     _import_plugins(plain.get("plugins") or [])
     return Composed(check_section(Config, plain), plain)
 

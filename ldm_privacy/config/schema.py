@@ -11,11 +11,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ldm_privacy.config.check import Component
 from ldm_privacy.registry import (
     ATTACKS,
-    AUTOENCODERS,
+    CHANNEL_MAPS,
+    CODECS,
+    CONDITIONS,
     DENOISERS,
     IMAGE_SOURCES,
     INFLUENCE_ESTIMATORS,
+    LOSSES,
     MASK_RULES,
+    WATCHERS,
     Registry,
 )
 
@@ -29,8 +33,15 @@ def _option(text: str, default: Any = MISSING, *, many: dict[str, str] | list[An
     return field(default=default, metadata={"help": text})
 
 
-def _component(text: str, registry: Registry, *, provided: tuple[str, ...] = (), many: bool = False) -> Any:
-    return field(metadata={"help": text, "registry": registry, "provided": provided, "many": many})
+def _component(
+    text: str, registry: Registry, *, provided: tuple[str, ...] = (), many: bool = False, default: str | None = None
+) -> Any:
+    metadata = {"help": text, "registry": registry, "provided": provided, "many": many}
+    if many and default is not None:
+        return field(default_factory=dict, metadata=metadata)
+    if default is not None:
+        return field(default_factory=lambda: Component(registry, default, {}), metadata=metadata)
+    return field(metadata=metadata)
 
 
 @dataclass
@@ -57,23 +68,31 @@ class DataConfig:
 class AutoencoderConfig:
     """Stage 1."""
 
-    network: Component = _component("the autoencoder", AUTOENCODERS, provided=("image_channels", "resolution"))
+    network: Component = _component(
+        "the codec: an autoencoder, or identity for pixel space", CODECS, provided=("image_channels", "resolution")
+    )
     train_on: Literal["members", "public", "all"] = _option("all = members and public, never held-out", "members")
     max_epochs: NonNegativeInt = _option("epochs of this stage (0 with a pretrained network)", 120)
     batch_size: PositiveInt = _option("images per step", 128)
     learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
     weight_decay: NonNegativeFloat = _option("of AdamW", 1e-2)
-    reconstruction: Literal["l1", "l2"] = _option("reconstruction loss", "l1")
-    kl_weight: NonNegativeFloat = _option("beta: weight of the KL averaged over all latent numbers", 1e-2)
+    losses: dict[str, Component] = _component("label: loss, each with a weight", LOSSES, many=True, default="none")
 
 
 @dataclass
 class DenoiserConfig:
     """Stage 2."""
 
-    network: Component = _component("the denoiser", DENOISERS, provided=("latent_channels", "latent_size"))
-    normalisation: Literal["none", "scaling_factor", "per_channel"] = _option(
-        "latent coordinates, computed from the members", "scaling_factor"
+    network: Component = _component(
+        "the denoiser",
+        DENOISERS,
+        provided=("latent_channels", "latent_size", "num_class_embeds", "cross_attention_dim"),
+    )
+    channel_map: Component = _component(
+        "latent coordinates, fitted to the members", CHANNEL_MAPS, provided=("means", "codec"), default="scaling_factor"
+    )
+    condition: Component = _component(
+        "what the denoiser is told of each image", CONDITIONS, provided=("labels", "num_classes", "captions"), default="none"
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
     num_train_timesteps: PositiveInt = _option("length of the noise schedule", 1000)
@@ -94,18 +113,6 @@ class OnsetConfig:
     attack: str | None = _option("label of the attack; null = the first", None)
     mask: str = _option("label of the mask", "all")
     num_consecutive: PositiveInt = _option("looks in a row that the rise must hold, for each quantity", 2)
-
-
-@dataclass
-class GenerationsConfig:
-    """Memorized generations: generated images that copy members."""
-
-    every_n_epochs: PositiveInt | None = _option(
-        "looks at the first audit at or after every n epochs, and after the last epoch; null = none", None
-    )
-    num_images: Annotated[int, Field(ge=1000)] = _option("generated images per look, 1000 or more", 1000)
-    num_steps: PositiveInt = _option("DDIM steps of each", 20)
-    batch_size: PositiveInt = _option("images per denoiser and decoder pass, and training images per search (memory)", 500)
 
 
 @dataclass
@@ -140,9 +147,6 @@ class AuditConfig:
     confidence: Share = _option("of all intervals", 0.95)
     num_bootstrap: PositiveInt = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
-    generations: GenerationsConfig = field(
-        default_factory=GenerationsConfig, metadata={"help": "generated images that copy members"}
-    )
     stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "a limit on memorization"})
 
 
@@ -175,9 +179,7 @@ class TrainerConfig:
     )
     gradient_clip: PositiveFloat | None = _option("largest gradient norm; null = no clipping", 1.0)
     checkpoint_every_n_minutes: PositiveFloat = _option("beside the checkpoint at every audit", 5.0)
-    figures: bool = _option("draw the geometry and the last audit", True)
-    num_sample_images: NonNegativeInt = _option("generated images per audit, and reconstructions; 0 = none", 16)
-    num_sampling_steps: PositiveInt = _option("DDIM steps of the generated images", 50)
+    figures: bool = _option("gather the evidence of the last audit, and draw it and the geometry", True)
 
 
 @dataclass
@@ -202,5 +204,25 @@ class Config:
     name: str = _option("name of the run's folder; the config's name by default")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = _option("the one seed of everything", 0)
     output_dir: str = _option("where run folders are made", "runs")
-    plugins: list[str] = _option("modules to import, for attacks and networks of your own", many=[])
+    plugins: list[str] = _option("modules to import, for attacks, networks and whatever else of your own", many=[])
+    watch: dict[str, Component] = _component(
+        "label: watcher, beside the audits",
+        WATCHERS,
+        provided=(
+            "samples",
+            "images",
+            "member_index",
+            "heldout_index",
+            "groups",
+            "every",
+            "onset",
+            "seed",
+            "intervals",
+            "progress",
+            "audit_batch_size",
+        ),
+        many=True,
+        default="none",
+    )
+    loggers: list[str] = _option("where curves go beside metrics.csv: wandb, tensorboard", many=["csv", "wandb"])
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"help": "Weights & Biases"})

@@ -144,8 +144,10 @@ class ImageData:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of class names, where the labels have names."""
-        return None if self.class_names is None else len(self.class_names)
+        """Number of classes: of their names, or one more than the largest number; None without labels."""
+        if self._label is None:
+            return None
+        return len(self.class_names) if self.class_names is not None else int(self._label.max()) + 1
 
     def images(self, sample_index: Tensor) -> Image:
         """float32 [-1, 1], (batch, channels, resolution, resolution), on the CPU, as stored: flips are the training's."""

@@ -7,7 +7,7 @@ Lightning trainer of the run then uses them.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.processes import gather, is_main, is_torchrun, rank
 
 GRACE_SECONDS = 10.0
@@ -102,21 +102,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
         if not isinstance(error, Exception):
             raise SystemExit(130) from error
         time.sleep(GRACE_SECONDS)
-        raise UserError(f"process {rank()}: {(str(error) or repr(error)).splitlines()[0]}") from error
-
-
-def follow(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
-    """`main` for the other processes: a mistake that is found before they are together is told by the main one alone."""
-
-    def quiet(arguments: list[str]) -> int:
-        try:
-            return main(arguments)
-        except UserError:
-            if dist.is_initialized():
-                raise
-            return 2
-
-    return quiet
+        raise ProcessError(f"process {rank()}: {(str(error) or repr(error)).splitlines()[0]}") from error
 
 
 def _end_with(parent: int) -> None:

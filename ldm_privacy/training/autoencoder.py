@@ -1,26 +1,25 @@
 """Stage 1: the KL autoencoder."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ldm_privacy.losses.base import Autoencoded, CodecLoss
 from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
 from ldm_privacy.types import Image
 
 
 class AutoencoderModule(StepwiseModule):
-    """Trains an AutoencoderKL: reconstruction + kl_weight * mean KL.
+    """Trains an AutoencoderKL: the sum of its losses, each times its weight.
 
-    loss = mean |x - x'| (or squared) + kl_weight * KL averaged over all latent numbers (Rao, Qu, Moyer, 2511.20592). The
-    latent is sampled from the posterior; noise and flips of a step come from (seed, epoch, step).
+    The latent is sampled from the posterior; noise and flips of a step come from (seed, epoch, step).
 
     Args:
-        autoencoder: The network.
+        autoencoder: The network; put in training mode.
         images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once.
-        reconstruction: "l1" or "l2".
-        kl_weight: beta.
+        losses: By label; each is logged under it.
         flip: Mirror each image with probability 1/2.
         batch_size, learning_rate, weight_decay, seed, compile_mode, channels_last: See `StepwiseModule`.
     """
@@ -29,9 +28,8 @@ class AutoencoderModule(StepwiseModule):
         self,
         autoencoder: AutoencoderKL,
         images: Tensor,
+        losses: Mapping[str, CodecLoss],
         *,
-        reconstruction: Literal["l1", "l2"] = "l1",
-        kl_weight: float = 1e-2,
         flip: bool = True,
         batch_size: int = 128,
         learning_rate: float = 2e-4,
@@ -50,17 +48,16 @@ class AutoencoderModule(StepwiseModule):
             compile_mode=compile_mode,
             channels_last=channels_last,
         )
-        self.autoencoder = autoencoder
+        self.autoencoder = autoencoder.train().requires_grad_(True)
         self.lay_out(autoencoder)
         self.images = images
-        self.reconstruction = reconstruction
-        self.kl_weight = kl_weight
+        self.losses = dict(losses)
         self.flip = flip
-        self._objective = autoencoding_losses
+        self._objective = self._values
 
     def on_fit_start(self) -> None:
         self.images = self.images.to(self.device)
-        self._objective = self.compiled(autoencoding_losses)
+        self._objective = self.compiled(self._values)
 
     def on_fit_end(self) -> None:
         self.lay_out(self.autoencoder, channels_last=False)  # as it is stored, and as a stored one is loaded
@@ -76,17 +73,14 @@ class AutoencoderModule(StepwiseModule):
         factor = 2 ** (len(settings["block_out_channels"]) - 1)
         shape = (count, settings["latent_channels"], image.shape[2] // factor, image.shape[3] // factor)
         noise = self.share(torch.randn(shape, device=image.device))
-        reconstruction, kl = self._objective(self.autoencoder, image, noise, self.reconstruction)
-        return {"loss": reconstruction + self.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
+        values = dict(zip(self.losses, self._objective(self.autoencoder, image, noise)))
+        total = sum(self.losses[label].weight * value for label, value in values.items())
+        return {"loss": torch.as_tensor(total), **values}
 
-
-def autoencoding_losses(
-    autoencoder: AutoencoderKL, image: Image, noise: Tensor, reconstruction: Literal["l1", "l2"]
-) -> tuple[Tensor, Tensor]:
-    """Mean reconstruction error and mean KL of images; the latent is mean + standard deviation * noise."""
-    posterior = autoencoder.encode(image).latent_dist
-    mean, log_variance = posterior.mean, posterior.logvar
-    latent = mean + (0.5 * log_variance).exp() * noise
-    error = autoencoder.decode(latent).sample - image
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return error.abs().mean() if reconstruction == "l1" else error.square().mean(), kl
+    def _values(self, autoencoder: AutoencoderKL, image: Image, noise: Tensor) -> tuple[Tensor, ...]:
+        """Every loss of the images; the latent is mean + standard deviation * noise."""
+        posterior = autoencoder.encode(image).latent_dist
+        mean, log_variance = posterior.mean, posterior.logvar
+        output = autoencoder.decode(mean + (0.5 * log_variance).exp() * noise).sample
+        batch = Autoencoded(image, mean, log_variance, output)
+        return tuple(loss(batch) for loss in self.losses.values())

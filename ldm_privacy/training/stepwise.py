@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import derive_seed
-from ldm_privacy.training.device import is_out_of_memory
-from ldm_privacy.training.processes import is_main, rank, share_of, total, world_size
+from ldm_privacy.device import is_out_of_memory
+from ldm_privacy.processes import is_main, rank, share_of, total, world_size
 
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
@@ -98,7 +98,6 @@ class StepwiseModule(LightningModule):
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._num_steps = 0
-        self._is_in_step = False
         self._order: tuple[int, Tensor] | None = None
         self._share = slice(None)
 
@@ -196,7 +195,6 @@ class StepwiseModule(LightningModule):
         return f"in a step of the {self.stage}: lower {self.stage}.batch_size (now {self.batch_size})."
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
-        self._is_in_step = True
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()  # before the forward pass, so that it finds the gradients' memory free
             if 0 < self.global_step < self.warmup_steps:
@@ -238,7 +236,6 @@ class StepwiseModule(LightningModule):
         # Not through self.log: Lightning reads what the bar shows after every step, and reading waits for the device.
         if batch_idx % LOOK_EVERY_N_STEPS == 0:
             self.shown_loss = float(outputs["loss"])
-        self._is_in_step = False
 
     def on_train_epoch_end(self) -> None:
         means = {name: float(total(value)) / self._num_steps for name, value in self._sums.items()}
@@ -250,4 +247,4 @@ def log_series(trainer: Trainer, stage: str, epoch: int, series: dict[str, float
     """Write series to every logger; `epoch` counts finished epochs of `stage`, 0 = before the first step."""
     axis = "epoch" if stage == "denoiser" else f"{stage}/epoch"
     for logger in trainer.loggers:
-        logger.log_metrics({**series, axis: epoch})
+        logger.log_metrics({**series, axis: epoch}, step=trainer.global_step)

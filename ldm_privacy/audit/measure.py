@@ -1,0 +1,208 @@
+"""Measuring the audited samples: latents, influence, distortion, reconstruction, each computed once and found again in a store."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.geometry.estimate import InfluenceEstimator, SetInfluenceEstimator, concatenate
+from ldm_privacy.geometry.store import Store, fingerprint
+from ldm_privacy.geometry.stream import stream_distortion, stream_influence
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.processes import gather, gather_on_main, is_main, on_main, share_of, world_size
+from ldm_privacy.types import Condition, Image, Images, Latent, Progress
+
+NUM_KEPT = 16
+"""Decoded images that are kept to be shown."""
+
+
+@dataclass
+class Measuring:
+    """What a frozen codec makes of images. Of several processes each computes its share, and all find the same in the store.
+
+    Attributes:
+        codec: On `device`.
+        images: Sample indices -> images.
+        content: Identifies the images (their hash): part of every fingerprint.
+        store_folder: Where results are kept; None: nowhere.
+        batch_size: Images per encoder or decoder pass.
+        device: Where passes run.
+        progress: Shows how far it is.
+    """
+
+    codec: Codec
+    images: Images
+    content: str
+    store_folder: Path | None
+    batch_size: int
+    device: torch.device
+    progress: Progress
+    _first_decoded: Tensor | None = None
+
+    def decoded(self, latent: Latent) -> Image:
+        """The decoded images of the first few audited latents, on the CPU; not decoded again where they just were."""
+        found = self._first_decoded
+        if found is not None and len(found) >= len(latent):
+            return found[: len(latent)]
+        with torch.no_grad():
+            return self.codec.decode(latent).cpu()
+
+    def means(self, index: Tensor, *, mirrored: bool = False) -> Tensor:
+        """Posterior means of those samples, (samples, channels, height, width), on the CPU, in every process.
+
+        One encoder pass a sample, for the images or for their mirror images.
+        """
+
+        def compute(mine: Tensor) -> dict[str, Tensor]:
+            words = "Encoding mirrored images" if mirrored else "Encoding images"
+            return {"mean": self._batched(words, mine, lambda image: self.codec.mean(image.flip(-1) if mirrored else image))}
+
+        noun = "mirrored latents" if mirrored else "latents"
+        mine = self._stored(noun, index, {}, compute)["mean"]
+        return torch.cat(gather(mine)) if world_size() > 1 else mine
+
+    def samples(
+        self,
+        index: Tensor,
+        means: Tensor,
+        is_member: Tensor,
+        *,
+        group: Tensor | None = None,
+        condition: Condition | None = None,
+        influence: InfluenceEstimator | None = None,
+        influence_settings: Mapping[str, Any] | None = None,
+        distortion: Distortion | None = None,
+        distortion_index: Tensor | None = None,
+    ) -> AuditedSamples:
+        """This process's share of the audited samples, on the device, with all that is measured of them.
+
+        Where the codec has a network, one decoder pass a sample for the reconstruction, and the products of the estimators. Masks
+        don't depend on the number of processes: the deviation is over all samples, and so is what a `SetInfluenceEstimator` shrinks
+        toward.
+
+        Args:
+            index: All audited samples, ascending.
+            means: Their posterior means.
+            is_member: (samples,) bool.
+            group, condition: Of all of them.
+            influence, influence_settings: The estimator, and what decides its numbers.
+            distortion, distortion_index: The measure, and the samples that get one.
+        """
+        share = share_of(len(index))
+        mine = index[share]
+        latent = self.codec.channel_map(means[share]).to(self.device)
+        samples = AuditedSamples(
+            latent,
+            is_member[share].to(self.device),
+            mine.to(self.device),
+            group=None if group is None else group[share].to(self.device),
+            condition={name: value[share].to(self.device) for name, value in (condition or {}).items()},
+            is_share=world_size() > 1,
+        )
+        if self.codec.network is None:
+            return samples
+        columns: dict[str, Any] = {}
+        found = self._stored("reconstruction", index, self._map, lambda _: {"error": self._reconstruction_error(samples)})
+        columns["reconstruction_error"] = found["error"]
+        if influence is not None:
+            settings = {**self._map, **(influence_settings or {})}
+            found = self._stored("influence", index, settings, lambda _: self._influence(influence, samples))
+            columns["influence"] = found["influence"].to(self.device)
+            if "mask_stability" in found:
+                columns["mask_stability"] = float(torch.cat(gather(found["mask_stability"])).mean())
+        if distortion is not None and distortion_index is not None:
+            chosen = torch.isin(mine, distortion_index)
+            numbers = distortion.rank, distortion.oversample, distortion.num_power_iterations, distortion.seed
+            settings = {**self._map, "distortion": numbers, "of": distortion_index.tolist()}
+            found = self._stored("distortion", index, settings, lambda _: self._distortion(distortion, samples, chosen))
+            columns["distortion"] = found["distortion"]
+        return samples.with_columns(**columns)
+
+    def _stored(
+        self, noun: str, index: Tensor, settings: Mapping[str, Any], compute: Callable[[Tensor], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """This process's rows of a quantity: found in the store, or computed and stored as one file for all processes.
+
+        `compute` gets this process's sample indices and returns its rows, on the CPU.
+        """
+        share = share_of(len(index))
+        if self.store_folder is None:
+            return compute(index[share])
+        store = Store(self.store_folder, noun)
+        name = fingerprint(self.codec.weights(), {"quantity": noun, "images": self.content, **settings}, index)
+        if world_size() == 1:
+            return store.get_or_compute(name, index, lambda: compute(index))[0]
+        stored = on_main(lambda: store.load(name, index))
+        if stored is not None:
+            return {key: value[share] for key, value in stored.items()}
+        mine = compute(index[share])
+        shards = gather_on_main(dict(mine))
+        if is_main():
+            store.get_or_compute(name, index, lambda: {key: torch.cat([each[key] for each in shards]) for key in mine})
+        return mine
+
+    @property
+    def _map(self) -> dict[str, Any]:
+        channel_map = self.codec.channel_map
+        return {"shift": channel_map.shift.tolist(), "matrix": channel_map.matrix.tolist()}
+
+    @torch.no_grad()
+    def _batched(self, words: str, index: Tensor, function: Callable[[Image], Tensor]) -> Tensor:
+        advice = f"while encoding images: lower audit.batch_size (now {self.batch_size})."
+        results, num_done = [], 0
+        with explain_out_of_memory(lambda: advice), self.progress(words, len(index)) as done:
+            for part in index.split(self.batch_size):
+                results.append(function(self.images(part)).cpu())
+                done(num_done := num_done + len(part))
+        return torch.cat(results)
+
+    @torch.no_grad()
+    def _reconstruction_error(self, samples: AuditedSamples) -> Tensor:
+        """Mean absolute error of each image, on the CPU."""
+        errors, num_done = [], 0
+        batches = zip(samples.sample_index.cpu().split(self.batch_size), samples.latent.split(self.batch_size))
+        advice = f"while images are decoded: lower audit.batch_size (now {self.batch_size})."
+        with explain_out_of_memory(lambda: advice), self.progress("Reconstruction error", len(samples)) as done:
+            for index, latent in batches:
+                image = self.codec.decode(latent)
+                if not num_done:
+                    self._first_decoded = image[:NUM_KEPT].cpu()
+                difference = image - self.images(index).to(self.device)
+                errors.append(difference.abs().flatten(1).mean(1).cpu())
+                done(num_done := num_done + len(index))
+        return torch.cat(errors)
+
+    def _influence(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> dict[str, Tensor]:
+        """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
+        advice = (
+            "while influence is estimated: lower geometry.influence.decode_batch_size and probe_batch_size of the estimators "
+            "with probes, memory_mib of the exact one."
+        )
+        over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
+        per_sample = estimator if over_set is None else over_set.per_sample
+        progress = self.progress("Influence (pullback metric)", len(samples))
+        with explain_out_of_memory(lambda: advice), progress as done:
+            estimate = stream_influence(per_sample, self.codec.decode, samples.latent, samples.sample_index, progress=done)
+        if over_set is not None:
+            mine = share_of(sum(gather(len(samples))))
+            estimate = over_set.over_set(concatenate(gather(estimate.to("cpu")))).rows(mine)
+        columns = {"influence": estimate.influence.cpu()}
+        if estimate.mask_stability is not None:
+            columns["mask_stability"] = estimate.mask_stability.cpu()
+        return columns
+
+    def _distortion(self, distortion: Distortion, samples: AuditedSamples, chosen: Tensor) -> dict[str, Tensor]:
+        value = torch.full((len(samples),), torch.nan, dtype=torch.float64)
+        advice = f"while distortion is measured: lower geometry.distortion_rank (now {distortion.rank}; 0: none)."
+        if chosen.any():
+            latent = samples.latent[chosen.to(self.device)]
+            progress = self.progress("Local distortion", len(latent))
+            with explain_out_of_memory(lambda: advice), progress as done:
+                value[chosen] = stream_distortion(distortion, self.codec.decode, latent, progress=done).cpu().double()
+        return {"distortion": value}

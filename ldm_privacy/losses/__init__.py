@@ -1,0 +1,1 @@
+"""Losses of stage 1, one file each: what the autoencoder is trained to do."""

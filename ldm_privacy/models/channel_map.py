@@ -1,0 +1,109 @@
+"""Channel maps: from an encoder's posterior means to the coordinates that the denoiser sees, latent = M (mean - shift).
+
+Which latents the denoiser sees is part of the protocol (a mere change of channel scale moves every attack), so the map is
+explicit, fitted to the members only, stored and printed. A fit is a function `(means, codec) -> ChannelMap`, registered by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import CHANNEL_MAPS
+from ldm_privacy.types import Latent
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """latent = matrix (mean - shift), at every position alike.
+
+    Attributes:
+        name: Of the fit.
+        shift: (channels,).
+        matrix: (channels, channels), invertible.
+    """
+
+    name: str
+    shift: Tensor
+    matrix: Tensor
+
+    @staticmethod
+    def diagonal(name: str, shift: Tensor, scale: Tensor) -> "ChannelMap":
+        """latent = (mean - shift) * scale, (channels,) each."""
+        return ChannelMap(name, shift.float().cpu(), scale.float().cpu().diag())
+
+    def __call__(self, mean: Tensor) -> Latent:
+        """(batch, channels, height, width), like `mean`."""
+        shift, matrix = self.shift.to(mean), self.matrix.to(mean)
+        if self._is_diagonal:
+            return (mean - shift[:, None, None]) * matrix.diagonal()[:, None, None]
+        return torch.einsum("ij,bjhw->bihw", matrix, mean - shift[:, None, None])
+
+    def inverse(self, latent: Latent) -> Tensor:
+        """The posterior mean of a latent; differentiable."""
+        shift, matrix = self.shift.to(latent), self.matrix.to(latent)
+        if self._is_diagonal:
+            return latent / matrix.diagonal()[:, None, None] + shift[:, None, None]
+        return torch.einsum("ij,bjhw->bihw", self._inverse.to(latent), latent) + shift[:, None, None]
+
+    def __str__(self) -> str:
+        scale = self.matrix.diagonal()
+        if not self._is_diagonal:
+            return f"{self.name}, a {len(scale)} x {len(scale)} matrix of determinant {float(torch.det(self.matrix)):.4g}"
+        if not self.shift.any() and (scale == 1).all():
+            return "none (posterior means as they are)"
+        if not self.shift.any() and (scale == scale[0]).all():
+            return f"one scaling factor, {float(scale[0]):.4g}"
+        shifts, scales = (", ".join(f"{value:.3g}" for value in each.tolist()) for each in (self.shift, scale))
+        return f"per channel, shift [{shifts}], scale [{scales}]"
+
+    def record(self) -> dict[str, Any]:
+        """Plain tensors and strings, for a checkpoint."""
+        return {"name": self.name, "shift": self.shift, "matrix": self.matrix}
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any], channels: int) -> "ChannelMap":
+        """The inverse of `record`. Raises UserError where it is no map of so many channels."""
+        name, shift, matrix = (record.get(key) for key in ("name", "shift", "matrix"))
+        fits = all(
+            isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and bool(value.isfinite().all())
+            for value, shape in ((shift, (channels,)), (matrix, (channels, channels)))
+        )
+        if not isinstance(name, str) or not fits or float(torch.det(matrix)) == 0:
+            raise UserError("its channel map is missing or holds something else")
+        return ChannelMap(name, shift, matrix)
+
+    # Of the map as it is on the CPU: looking at it on a GPU would wait for that.
+    @cached_property
+    def _is_diagonal(self) -> bool:
+        return bool((self.matrix == self.matrix.diagonal().diag()).all())
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return torch.linalg.inv(self.matrix.double())
+
+
+@CHANNEL_MAPS.register("none")
+def none(means: Tensor) -> ChannelMap:
+    """Posterior means as they are. `means`: (samples, channels, height, width), the members'."""
+    channels = means.shape[1]
+    return ChannelMap.diagonal("none", torch.zeros(channels), torch.ones(channels))
+
+
+@CHANNEL_MAPS.register("scaling_factor")
+def scaling_factor(means: Tensor) -> ChannelMap:
+    """One number, 1 / standard deviation of all latent numbers, no shift (Rombach et al. 2022, 2112.10752, appendix G)."""
+    channels = means.shape[1]
+    scale = (1 / means.double().std().clamp_min(1e-8)).expand(channels)
+    return ChannelMap.diagonal("scaling_factor", torch.zeros(channels), scale)
+
+
+@CHANNEL_MAPS.register("per_channel")
+def per_channel(means: Tensor) -> ChannelMap:
+    """Mean 0 and standard deviation 1 in each channel."""
+    values = means.double()
+    return ChannelMap.diagonal("per_channel", values.mean(dim=(0, 2, 3)), 1 / values.std(dim=(0, 2, 3)).clamp_min(1e-8))

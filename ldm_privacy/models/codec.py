@@ -1,0 +1,86 @@
+"""Codecs: images <-> the coordinates that the denoiser sees."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.channel_map import ChannelMap, none
+from ldm_privacy.registry import CODECS
+from ldm_privacy.types import Image, Latent
+
+
+class Codec:
+    """A frozen map between images and latents: `encode = channel map of mean`, `decode` back.
+
+    A subclass writes `mean`, `decode`, `latent_shape`, `record` and `from_record`; one that is trained or has a decoder worth
+    looking into also sets `network`. Configs call `build` where a subclass has it, else the constructor; either may take
+    `image_channels` and `resolution`.
+
+    Attributes:
+        name: Under which it is registered and recorded.
+        network: What stage 1 trains and whose decoder has influence and distortion; None where there is none.
+        channel_map: From posterior means to latents.
+        device: Where it computes.
+    """
+
+    name: ClassVar[str]
+    network: nn.Module | None = None
+    channel_map: ChannelMap = none(torch.zeros(1, 1, 1, 1))
+    device: torch.device = torch.device("cpu")
+
+    def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
+        """(channels, height, width) of the latents of such images; no network passes."""
+        raise NotImplementedError
+
+    def mean(self, image: Image) -> Tensor:
+        """The posterior mean, before the channel map; deterministic, one encoder pass."""
+        raise NotImplementedError
+
+    def encode(self, image: Image) -> Latent:
+        """The latent; deterministic, one encoder pass."""
+        return self.channel_map(self.mean(image))
+
+    def decode(self, latent: Latent) -> Image:
+        """The image of a latent, one decoder pass; differentiable in the latent."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> "Codec":
+        """Move it; returns self."""
+        self.device = torch.device(device)
+        if self.network is not None:
+            self.network.to(device)
+        return self
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """What decides its posterior means: part of the fingerprint of everything that is stored of it."""
+        return {} if self.network is None else self.network.state_dict()
+
+    def record(self) -> dict[str, Any]:
+        """For a checkpoint: plain values and tensors, with the entry "class", the codec's name."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Codec":
+        """The inverse of `record`. Raises UserError where a part is missing or something else."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{self.name}, channel map: {self.channel_map}"
+
+
+def codec_from_record(record: object) -> Codec:
+    """The codec that a checkpoint holds.
+
+    Raises:
+        UserError: What is there is no codec's record, or one of a codec that is not known (its plug-in must be named).
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("class"), str):
+        raise UserError("its codec is missing or holds something else")
+    codec: Any = CODECS.get(record["class"])
+    try:
+        return codec.from_record(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"its codec '{record['class']}' is damaged ({error})") from None

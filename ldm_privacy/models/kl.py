@@ -1,0 +1,172 @@
+"""The KL codec: diffusers' AutoencoderKL, built small or loaded from a folder or the Hub, with a channel map."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.channel_map import ChannelMap, none
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.weights import built_with, check_groups
+from ldm_privacy.registry import CODECS
+from ldm_privacy.types import Image, Latent
+
+Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+
+
+@CODECS.register("kl")
+class KLCodec(Codec):
+    """latent = channel map of the posterior mean; D(z) = decode(inverse channel map of z).
+
+    Args:
+        autoencoder: Any AutoencoderKL; put in evaluation mode and frozen (stage 1 thaws it).
+        channel_map: None: posterior means as they are.
+    """
+
+    name = "kl"
+
+    def __init__(self, autoencoder: AutoencoderKL, channel_map: ChannelMap | None = None):
+        # J v is the derivative of J^T u; the fused attention kernel has no second derivative, the plain processor has.
+        autoencoder.set_attn_processor(AttnProcessor())
+        self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
+        self.channel_map = channel_map or none(torch.zeros(1, self._channels, 1, 1))
+        self.device = autoencoder.device
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        image_channels: int,
+        resolution: int,
+        block_out_channels: Channels = (128, 128, 256),
+        layers_per_block: PositiveInt = 1,
+        latent_channels: PositiveInt = 4,
+        mid_block_attention: bool = False,
+        norm_num_groups: PositiveInt = 32,
+    ) -> "KLCodec":
+        """A KL autoencoder with random weights; each block after the first halves height and width.
+
+        The defaults are the CIFAR-10 autoencoder of Rao, Qu, Moyer (2511.20592): f = 4, 4 latent channels, no attention.
+
+        Args:
+            image_channels: 1 or 3.
+            resolution: Image height and width; must be divisible by 2^(len(block_out_channels) - 1).
+            block_out_channels: Channels per resolution, finest first; multiples of `norm_num_groups`.
+            layers_per_block: Residual blocks per resolution in the encoder (the decoder has one more).
+            latent_channels: Channels of the latent.
+            mid_block_attention: Self-attention at the coarsest resolution.
+            norm_num_groups: Groups of every group normalisation.
+
+        Raises:
+            UserError: A resolution that can't be halved that often, or channels that the groups don't divide.
+        """
+        num_blocks = len(block_out_channels)
+        factor = 2 ** (num_blocks - 1)
+        if resolution % factor:
+            raise UserError(
+                f"data.resolution: {resolution} can't be halved {num_blocks - 1} times, as autoencoder.network."
+                f"block_out_channels {list(block_out_channels)} asks. Use a multiple of {factor}, or fewer blocks."
+            )
+        check_groups("autoencoder.network", block_out_channels, norm_num_groups)
+        return cls(
+            AutoencoderKL(
+                in_channels=image_channels,
+                out_channels=image_channels,
+                down_block_types=("DownEncoderBlock2D",) * num_blocks,
+                up_block_types=("UpDecoderBlock2D",) * num_blocks,
+                block_out_channels=tuple(block_out_channels),
+                layers_per_block=layers_per_block,
+                latent_channels=latent_channels,
+                norm_num_groups=norm_num_groups,
+                mid_block_add_attention=mid_block_attention,
+                sample_size=resolution,
+            )
+        )
+
+    def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
+        size = resolution // self._factor
+        return torch.Size((self._channels, size, size))
+
+    def mean(self, image: Image) -> Tensor:
+        return self.network.encode(image.to(self.device)).latent_dist.mean
+
+    def decode(self, latent: Latent) -> Image:
+        return self.network.decode(self.channel_map.inverse(latent.to(self.device))).sample
+
+    def save(self, folder: Path) -> None:
+        """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""
+        self.network.save_pretrained(folder, safe_serialization=True)
+
+    def record(self) -> dict[str, Any]:
+        settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
+        return {
+            "class": KLCodec.name,
+            "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
+            "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
+            "channel_map": self.channel_map.record(),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "KLCodec":
+        config, weights = record.get("config"), record.get("weights")
+        if not isinstance(config, dict) or not isinstance(weights, dict):
+            raise UserError("the settings or weights of its autoencoder are missing or hold something else")
+        blocks, depth = config.get("block_out_channels"), config.get("layers_per_block")
+        if not isinstance(blocks, Sequence) or not isinstance(depth, int) or len(blocks) * depth > len(weights):
+            raise UserError(f"its autoencoder can't be used ({blocks} channels with {depth} layers for {len(weights)} weights)")
+        autoencoder = built_with(lambda: AutoencoderKL.from_config(dict(config)), weights, "its autoencoder")
+        channel_map = record.get("channel_map")
+        channels = autoencoder.config["latent_channels"]
+        return cls(autoencoder, ChannelMap.from_record(channel_map if isinstance(channel_map, dict) else {}, channels))
+
+    @property
+    def _channels(self) -> int:
+        return self.network.config["latent_channels"]
+
+    @property
+    def _factor(self) -> int:
+        return 2 ** (len(self.network.config["block_out_channels"]) - 1)
+
+
+@CODECS.register("pretrained")
+class PretrainedCodec(KLCodec):
+    """An AutoencoderKL from a diffusers folder or a Hub id; safetensors only."""
+
+    @classmethod
+    def build(  # type: ignore[override]
+        cls, *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
+    ) -> "KLCodec":
+        """The autoencoder that lies there.
+
+        Args:
+            path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id.
+            subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
+            revision: Branch, tag or commit on the Hub.
+            image_channels, resolution: Of the data; they must fit the autoencoder.
+
+        Raises:
+            UserError: Nothing loadable there, or it doesn't fit the data.
+        """
+        try:
+            autoencoder = AutoencoderKL.from_pretrained(
+                path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
+                "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
+            ) from None
+        codec = KLCodec(autoencoder)
+        if autoencoder.config["in_channels"] != image_channels or resolution % codec._factor:
+            raise UserError(
+                f"autoencoder.network.path: '{path}' takes {autoencoder.config['in_channels']} channels and resolutions "
+                f"divisible by {codec._factor}, but data.channels is {image_channels} and data.resolution {resolution}."
+            )
+        return codec

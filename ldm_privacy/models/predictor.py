@@ -1,0 +1,46 @@
+"""The noise predictor that attacks see: epsilon, whatever the network was trained to output."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ldm_privacy.diffusion import PredictionType, epsilon_from_output
+from ldm_privacy.types import Condition, Latent, Timestep
+
+
+class NetworkPredictor:
+    """A network as a `NoisePredictor`.
+
+    Args:
+        network: (z_t, t, **condition) -> output like z_t: a tensor, or a record with the tensor as `sample`, as diffusers'
+            networks return it.
+        alphas_cumprod: (num_train_timesteps,).
+        prediction_type: What the output means: "epsilon", "v_prediction" or "sample".
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[..., Any],
+        alphas_cumprod: Tensor,
+        prediction_type: PredictionType = "epsilon",
+    ):
+        self.network = network
+        self.alphas_cumprod = alphas_cumprod
+        self.prediction_type: PredictionType = prediction_type
+
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
+        """epsilon(z_t, t, c). One network pass."""
+        output = output_of(self.network, noisy_latent, timestep, condition)
+        return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+
+
+def output_of(network: Callable[..., Any], noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Tensor:
+    """What a network returns, without the record that diffusers puts around it."""
+    output = network(noisy_latent, timestep, **condition)
+    return output if isinstance(output, Tensor) else output.sample
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())

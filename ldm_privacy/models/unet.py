@@ -1,0 +1,69 @@
+"""diffusers' UNet2DModel as a denoiser, unconditional or by class."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from diffusers import UNet2DModel
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.weights import check_groups
+from ldm_privacy.registry import DENOISERS
+
+Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+
+
+@DENOISERS.register("unet")
+def unet(
+    *,
+    latent_channels: int,
+    latent_size: int,
+    block_out_channels: Channels = (128, 256, 256, 256),
+    layers_per_block: PositiveInt = 2,
+    attention: Sequence[bool] | None = None,
+    mid_block_attention: bool = False,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    norm_num_groups: PositiveInt = 32,
+    num_class_embeds: int | None = None,
+) -> nn.Module:
+    """(z_t, t) or (z_t, t, class_labels=(batch,)) -> output like z_t.
+
+    Args:
+        latent_channels, latent_size: Of the latents.
+        block_out_channels: Channels per resolution, finest first; each block after the first halves height and width.
+        layers_per_block: Residual blocks per resolution.
+        attention: Which blocks have self-attention; none by default.
+        mid_block_attention: Self-attention at the coarsest resolution.
+        dropout: In the residual blocks.
+        norm_num_groups: Groups of every group normalisation.
+        num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
+
+    Raises:
+        UserError: Latents that can't be halved that often, or channels that the groups don't divide.
+    """
+    check_groups("denoiser.network", block_out_channels, norm_num_groups)
+    factor = 2 ** (len(block_out_channels) - 1)
+    if latent_size % factor:
+        raise UserError(
+            f"denoiser.network.block_out_channels: {list(block_out_channels)} halves the latent {len(block_out_channels) - 1} "
+            f"times, but its size is {latent_size}. Use fewer blocks or a larger data.resolution."
+        )
+    attention = attention or [False] * len(block_out_channels)
+    if len(attention) != len(block_out_channels):
+        raise UserError(
+            f"denoiser.network.attention: {len(attention)} entries for {len(block_out_channels)} block_out_channels."
+        )
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=layers_per_block,
+        down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attention),
+        up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attention)),
+        add_attention=mid_block_attention,
+        dropout=dropout,
+        norm_num_groups=norm_num_groups,
+        num_class_embeds=num_class_embeds,
+    )

@@ -1,0 +1,62 @@
+"""The audit of a target, whoever trained it: measure, attack, report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldm_privacy.audit import AuditedSamples, AuditReport
+from ldm_privacy.audit.collected import join
+from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.errors import UserError
+from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.targets.checkpoint import target_of_checkpoint
+from ldm_privacy.targets.record import Checkpoint
+from ldm_privacy.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The audit of a target, with the samples that it was made on: all of them, ascending, on the CPU.
+
+    Attributes:
+        target: What was audited.
+        report: What the audit found.
+        samples: Whom.
+        epoch: Finished epochs of the target.
+    """
+
+    target: Target
+    report: AuditReport
+    samples: AuditedSamples
+    epoch: int
+
+
+def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | None) -> Audited | None:
+    """The audit of a checkpoint: both networks, channel map and split come from it alone.
+
+    Every process audits its share; the main one gets the result, the others None.
+
+    Raises:
+        UserError: The images are others than those that the checkpoint was trained and audited on.
+    """
+    check_content(setup, checkpoint)
+    target = target_of_checkpoint(checkpoint, setup.device)
+    setup.check_pixels(target.codec)
+    measuring = setup.measuring(target.codec, store_folder)
+    samples = setup.samples(measuring, measuring.means(setup.audited_index))
+    audit = setup.audit(samples)
+    advice = f"in an audit: lower audit.batch_size (now {audit.batch_size})."
+    with explain_out_of_memory(lambda: advice), setup.progress("Audit", len(samples)) as done:
+        shards = gather_on_main(audit.collect(target.predictor, done))
+    whole = samples.gathered()
+    return Audited(target, audit.compute(join(shards)), whole, checkpoint.epoch) if is_main() else None
+
+
+def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
+    """Raise UserError where the images are not those of the checkpoint."""
+    here = setup.data.duplicates.content_hash
+    if checkpoint.content_hash not in (None, here):
+        raise UserError(
+            f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
+            f"{str(checkpoint.content_hash)[:12]} (their pixels differ, though there are as many). Name the same data."
+        )

@@ -1,0 +1,103 @@
+"""The commands: parse, check what can be known at once, then call one recipe. Nothing heavy is imported before that."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
+from ldm_privacy.config.compose import check_sections, compose, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.terminal import console, run_program
+from ldm_privacy.registry import nearest_name
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.targets.place import check_is_file
+
+TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
+{program} --config digits.yaml dry_run=true        print the plan and stop
+{program} resume=runs/digits                       go on after a stop"""
+
+EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
+{program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint"""
+
+RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
+SPLIT_KEYS = tuple(
+    f"data.{key}"
+    for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed")
+)
+
+
+def train(arguments: list[str], *, program: str = "python train.py") -> int:
+    """Train, or go on with a run; returns the exit code."""
+    line = parse(arguments, words=("resume", "dry_run"))
+    if line.help:
+        return print_help(TRAIN.format(program=program), console)
+    dry_run, resumed = line.flag("dry_run"), None
+    if "resume" in line.words:
+        resumed = RunFolder.open(line.words["resume"], config=line.config)
+        allow_only(line.overrides, RESUMABLE, "a resumed run keeps its stored config")
+        tree = merge(read_yaml(resumed.config), parse_overrides(line.overrides))
+        check_sections(tree)
+    elif line.config is None:
+        raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
+    else:
+        tree = read_entry(line.config, line.overrides)
+    from ldm_privacy.recipes.train import train as recipe
+
+    return recipe(finish(tree), resumed, dry_run=dry_run)
+
+
+def evaluate(arguments: list[str], *, program: str = "python evaluate.py") -> int:
+    """Audit one checkpoint, or several and compare them; returns the exit code."""
+    line = parse(arguments, words=("ckpt", "out"))
+    if line.help:
+        return print_help(EVALUATE.format(program=program), console)
+    if line.config is not None:
+        raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
+    paths = [Path(name.strip()) for name in line.words.get("ckpt", "").strip("[]").split(",") if name.strip()]
+    if not paths:
+        raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
+    why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
+    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "plugins"), why, refused=SPLIT_KEYS)
+    check_sections(parse_overrides(line.overrides))
+    for path in paths:
+        check_is_file(path)
+    out = Path(line.words["out"]) if line.words.get("out") else None
+    if len(paths) == 1 and paths[0].suffix == ".parquet":
+        raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
+    from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several
+
+    if len(paths) == 1:
+        evaluate_one(paths[0], line.overrides, out)
+        return 0
+    named: dict[str, Path] = {}
+    for path in paths:
+        named[next(each for each in _names_of(path) if each not in named)] = path
+    evaluate_several(named, line.overrides, out)
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"train": train, "evaluate": evaluate}
+
+
+def main(arguments: list[str]) -> int:
+    """`ldm-privacy COMMAND ...`; returns the exit code."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        for command in COMMANDS:
+            console.print(f"ldm-privacy {command} --help", highlight=False)
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"'{name}' is no command.{nearest_name(name, list(COMMANDS))} There are: {', '.join(COMMANDS)}.")
+    return COMMANDS[name](rest, program=f"ldm-privacy {name}")
+
+
+def program() -> None:
+    """The console script."""
+    run_program(main, sys.argv[1:])
+
+
+def _names_of(path: Path) -> list[str]:
+    """Short names for a checkpoint or score file, the best first: run/checkpoint, then with numbers."""
+    of_run = path.parent.name if path.stem == "scores" else path.stem
+    name = f"{RunFolder.around(path).path.absolute().name}/{of_run}"
+    return [name, *(f"{name}-{number}" for number in range(2, 100))]

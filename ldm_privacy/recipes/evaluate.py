@@ -1,0 +1,69 @@
+"""Evaluating checkpoints: one audited and published, several compared."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from ldm_privacy.audit.score_file import ScoreFile, read_scores
+from ldm_privacy.config import compose_stored
+from ldm_privacy.evidence.compare import check_one_split, compare
+from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.recipes.audit import audit_checkpoint
+from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.report.comparison import print_comparison, write_comparison
+from ldm_privacy.report.folder import FILES
+from ldm_privacy.report.tables import print_audit, print_verdict
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.targets.record import Checkpoint
+
+
+def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path:
+    """Audit one checkpoint, publish it, print its verdict and table; returns the path of its scores.
+
+    Raises:
+        UserError: The checkpoint can't be read, or its data are not there or others.
+    """
+    checkpoint = Checkpoint.read(path)
+    composed = compose_stored(checkpoint.config, overrides)
+    setup = Setup(composed.config, progress, split=checkpoint.split)
+    setup.check_audit()
+    run = RunFolder.around(path)
+    audited = audit_checkpoint(setup, checkpoint, run.store)
+    assert audited is not None  # there is one process
+    folder = out
+    if folder is None:
+        folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
+        if overrides:  # other attacks or samples: the run's own evaluation stays
+            folder = next(each for number in count(2) if not (each := folder.with_name(f"{folder.name}-{number}")).exists())
+    evidence, _ = publish(setup, composed, audited, folder, checkpoint=path)
+    console.print(setup.describe(), highlight=False)
+    print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
+    print_verdict(verdict_of(evidence), console)
+    console.print(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return folder / "scores.parquet"
+
+
+def evaluate_several(named: Mapping[str, Path], overrides: Sequence[str], out: Path | None) -> None:
+    """Audit each of several checkpoints (a scores.parquet stands for one), and compare them.
+
+    Raises:
+        UserError: As `evaluate_one` and `compare`; they are of different splits.
+    """
+    check_one_split({name: _split_hash(path) for name, path in named.items()})  # before audits that take a while
+    files: dict[str, ScoreFile] = {}
+    for name, path in named.items():
+        if path.suffix != ".parquet":
+            path = evaluate_one(path, overrides, None if out is None else out / name.replace("/", "-"))
+        files[name] = read_scores(path)
+    comparison = compare(files)
+    print_comparison(comparison, console)
+    folder = out or RunFolder.around(next(iter(named.values()))).path / "comparison"
+    write_comparison(comparison, folder)
+    console.print(f"Written to {folder}: comparison.html, comparison.json.", highlight=False, soft_wrap=True)
+
+
+def _split_hash(path: Path) -> str:
+    """Of the split that a checkpoint or a score file belongs to."""
+    return read_scores(path).split_hash if path.suffix == ".parquet" else Checkpoint.read(path).split.hash

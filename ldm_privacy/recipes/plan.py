@@ -1,0 +1,99 @@
+"""The plan of a run: config, data, networks and cost, before anything is trained."""
+
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.predictor import num_parameters
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
+from ldm_privacy.watch.watcher import Every
+
+
+class Cost(NamedTuple):
+    """Network passes of one part of a run, one sample each.
+
+    Attributes:
+        what: The part.
+        network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v) or "denoiser".
+        passes: How many.
+        times: Of each: 3 in training, one forward and two for the gradient.
+        or_more: Whether a tolerance may ask for more.
+    """
+
+    what: str
+    network: str
+    passes: int
+    times: int = 1
+    or_more: bool = False
+
+
+def costs(setup: Setup, codec: Codec) -> list[Cost]:
+    """The passes of a whole run in one process, from its first step to its last audit, with nothing found in a store."""
+    config, split = setup.config, setup.data.split
+    samples = setup.blank_samples(codec)
+    members, audited = len(split.member_index), len(samples)
+    encoded = len(torch.cat([split.member_index, setup.audited_index]).unique())
+    found = []
+    if epochs := config.autoencoder.max_epochs:
+        trained_on = {"members": members, "public": len(split.public_index), "all": members + len(split.public_index)}
+        found.append(Cost("stage 1", "autoencoder", trained_on[config.autoencoder.train_on] * epochs, 3))
+    found.append(Cost("encoding", "encoder", encoded + (members if config.data.flip else 0)))
+    if codec.network is not None:
+        found += _geometry(setup, codec, audited)
+    epochs = config.trainer.max_epochs
+    found.append(Cost("stage 2", "denoiser", members * epochs, 3))
+    steps = -(-members // config.denoiser.batch_size)
+    every = Every(epochs=config.audit.every_n_epochs)
+    looks = every.num_looks(epochs, steps)
+    found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * audited * setup.audit(samples).num_passes))
+    for label, watcher in setup.watchers(samples, progress).items():
+        looks = watcher.num_looks(epochs, steps)
+        found += [Cost(f"{label}, {looks} looks", network, looks * count) for network, count in watcher.passes().items()]
+    return found
+
+
+def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
+    config = setup.config
+    num_dimensions = setup.latent_shape(codec).numel()
+    num_pixels = config.data.channels * config.data.resolution**2
+    products = setup.influence.products_per_sample(num_dimensions, num_pixels)
+    found = [
+        Cost("reconstruction", "decoder", audited),
+        Cost("influence", "decoder", audited),
+        Cost("influence", "decoder products", audited * products),
+    ]
+    if (distortion := setup.distortion) is not None:
+        chosen = len(setup.distortion_index)
+        products = distortion.products_per_sample(num_dimensions, num_pixels)
+        found.append(Cost(f"distortion of {chosen} samples", "decoder", chosen))
+        is_exact = products == num_pixels
+        found.append(Cost(f"distortion of {chosen} samples", "decoder products", chosen * products, or_more=not is_exact))
+    if config.trainer.figures:
+        count = min(NUM_PIXEL_MAPS, audited)
+        found.append(Cost("pictures of the geometry", "decoder", count))
+        found.append(Cost("pictures of the geometry", "decoder products", count * NUM_PIXEL_PROBES))
+    return found
+
+
+def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str, console: Console) -> int:
+    """Print the resolved config, the split's sizes, parameter counts and the cost in network passes. Returns 0, the exit code."""
+    console.print(config_yaml, markup=False, highlight=False)
+    console.print(setup.describe(), highlight=False)
+    table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
+    for cost in costs(setup, codec):
+        times = "" if cost.times == 1 else f" x {cost.times} (forward and gradient)"
+        table.add_row(cost.what, cost.network, f"{cost.passes:,}{times}{' or more' if cost.or_more else ''}")
+    console.print(table)
+    shape = setup.latent_shape(codec)
+    autoencoder = f"Autoencoder {num_parameters(codec.network):,} parameters; " if codec.network is not None else ""
+    console.print(
+        f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,104 @@
+"""From an audit to its evidence on disk: what train.py does at the end and evaluate.py does for a checkpoint."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldm_privacy import __version__
+from ldm_privacy.config import Composed
+from ldm_privacy.evidence.gather import NUM_STEPS, Evidence, gather_evidence
+from ldm_privacy.recipes.audit import Audited
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.report.curves import onset_lines, training_figures
+from ldm_privacy.report.folder import evidence_figures, write_evaluation
+from ldm_privacy.report.sections.context import Protocol
+from ldm_privacy.report.tables import INTERVAL_NOTE
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.series import SeriesFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
+
+
+def publish(
+    setup: Setup,
+    composed: Composed,
+    audited: Audited,
+    folder: Path,
+    *,
+    checkpoint: Path,
+    onsets: Sequence[str] = (),
+    drawn: "Mapping[str, Figure] | None" = None,
+) -> "tuple[Evidence, dict[str, Figure]]":
+    """Gather the evidence of an audit and write its folder; returns the evidence and every figure by name.
+
+    Args:
+        setup, composed: Of the run.
+        audited: The audit.
+        folder: See `write_evaluation`.
+        checkpoint: What was audited.
+        onsets: A sentence for each onset; from the curves of the run where empty.
+        drawn: Figures that were drawn before.
+    """
+    images, run, report = setup.data.images, RunFolder.around(checkpoint), audited.report
+    with setup.progress("Controls and evidence", NUM_STEPS) as done:
+        evidence = gather_evidence(
+            report,
+            setup.onset_key,
+            audited.samples,
+            images,
+            history=ScoreHistory(run.scores).read(setup.onset_key, until=audited.epoch - 1),
+            seed=setup.config.seed,
+            progress=done,
+        )
+    history = {key: value for key, value in SeriesFile(run.metrics).read("denoiser").items() if key[0] <= audited.epoch}
+    codec = audited.target.codec
+    decoder = None if codec.network is None else codec.decode
+    figures = {
+        **training_figures(history, [row.key for row in report.rows], evidence.key),
+        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn or {}),
+    }
+    name = run.path.absolute().name
+    commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")
+    protocol = Protocol(name, audited.epoch, _facts(setup, audited, checkpoint), commands, composed.to_yaml())
+    stored = {
+        "checkpoint": str(checkpoint),
+        "epoch": audited.epoch,
+        "version": __version__,
+        "split_hash": setup.data.split.hash,
+        "config": composed.tree,
+        "note": INTERVAL_NOTE,
+    }
+    lines = onsets or onset_lines(history, evidence.key)
+    write_evaluation(folder, evidence, protocol, figures, images, facts=stored, onsets=lines)
+    return evidence, figures
+
+
+def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
+    """What a reader needs to know of how the numbers came about."""
+    config, split = setup.config, setup.data.split
+    source, estimator = config.data.source, config.geometry.influence
+    return {
+        "checkpoint": str(checkpoint),
+        **audited.target.facts,
+        "data": f"{source.name} {source.arguments or ''}".strip(),
+        "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
+        "split": f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public",
+        "split hash": split.hash,
+        "identical images": str(setup.data.duplicates),
+        "halves": "a hash of the sample index; whole groups together",
+        "seed": f"{config.seed}, of the split {setup.split_seed}",
+        "autoencoder": f"trained on {config.autoencoder.train_on}" if config.autoencoder.max_epochs else "not trained here",
+        "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
+        "timesteps": ", ".join(map(str, config.audit.timesteps)),
+        "bootstrap": f"{config.audit.num_bootstrap} resamples",
+        "device": f"{setup.device}, audit in {config.audit.precision}",
+        "python": platform.python_version(),
+        "version": __version__,
+        **{library: version(library) for library in LIBRARIES},
+    }

@@ -1,0 +1,306 @@
+"""From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
+
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy.attacks.base import Attack
+from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule, check_halves, check_labels, is_calibration
+from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.config import Config
+from ldm_privacy.data import ImageData, Split
+from ldm_privacy.data.conditions import ConditionSource
+from ldm_privacy.device import allow_tf32
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.randomness import uniform
+from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.types import AuditKey, Intervals, Progress
+from ldm_privacy.watch.onset import OnsetDetector
+from ldm_privacy.watch.watcher import Every, Watcher
+
+
+class Setup:
+    """The objects of one run.
+
+    Args:
+        config: Checked.
+        progress: Shows how far the long preparations are; see `Progress`.
+        split: Who is a member; drawn from the config where None (a checkpoint brings its own).
+    """
+
+    def __init__(self, config: Config, progress: Progress, *, split: Split | None = None):
+        self.config = config
+        self.progress = progress
+        self._split = split
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where encoding, influence and evaluation run: the trainer's accelerator."""
+        accelerator = self.config.trainer.accelerator
+        if accelerator == "auto":
+            accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+        available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if not available[accelerator]:
+            raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
+        if accelerator == "gpu":
+            allow_tf32(self.config.trainer.tf32)
+        return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+    @property
+    def split_seed(self) -> int:
+        """Of the split and of which samples are audited: the same for runs that are to be compared sample by sample."""
+        seed = self.config.data.seed
+        return self.config.seed if seed is None else seed
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The images of the split, loaded."""
+        config = self.config.data
+        data = ImageData(
+            config.source.build(),
+            resolution=config.resolution,
+            channels=config.channels,
+            num_members=config.num_members,
+            num_heldout=config.num_heldout,
+            num_public=config.num_public,
+            index_file=config.index_file,
+            group_column=config.group_column,
+            seed=self.split_seed,
+        )
+        with self.progress("Reading images", 0) as done:
+            data.prepare(progress=done, split=self._split)
+        return data
+
+    @cached_property
+    def condition(self) -> ConditionSource:
+        """What the denoiser is told of each image."""
+        data = self.data
+        return self.config.denoiser.condition.build(
+            labels=data.labels, num_classes=data.num_classes, captions=data.captions
+        )
+
+    @cached_property
+    def audited_index(self) -> Tensor:
+        """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
+        return self._first_by_hash(self.config.audit.max_samples)
+
+    @cached_property
+    def distortion_index(self) -> Tensor:
+        """Sample indices with a local distortion, ascending: at most `geometry.distortion_max_samples` a side of the audit."""
+        chosen = self._first_by_hash(self.config.geometry.distortion_max_samples)
+        return chosen[torch.isin(chosen, self.audited_index)]
+
+    @cached_property
+    def audited_members(self) -> Tensor:
+        """(audited samples,) bool."""
+        return torch.isin(self.audited_index, self.data.split.member_index)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The configured codec: random weights or pretrained."""
+        torch.manual_seed(self.config.seed)
+        config = self.config.data
+        return self.config.autoencoder.network.build(image_channels=config.channels, resolution=config.resolution)
+
+    def latent_shape(self, codec: Codec) -> torch.Size:
+        """(channels, height, width) of the latents."""
+        return codec.latent_shape(self.config.data.channels, self.config.data.resolution)
+
+    def denoiser(self, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
+        """The denoiser with random weights, and what a checkpoint says of it."""
+        config, component = self.config.denoiser, self.config.denoiser.network
+        given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **self.condition.network_arguments()}
+        torch.manual_seed(self.config.seed)
+        network = component.build(**given)
+        arguments = {"class": component.name, **component.arguments, **component.taken(given)}
+        if missing := [name for name in self.condition.network_arguments() if name not in arguments]:
+            raise UserError(f"denoiser.network: '{component.name}' can't take the condition: it has no argument '{missing[0]}'.")
+        return network, Denoiser(arguments, self.alphas_cumprod, config.prediction_type, self.condition.record())
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """(num_train_timesteps,), of the noise schedule."""
+        from diffusers import DDPMScheduler
+
+        config = self.config.denoiser
+        return DDPMScheduler(
+            num_train_timesteps=config.num_train_timesteps,
+            beta_schedule=config.beta_schedule,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+        ).alphas_cumprod
+
+    @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        """The configured attacks by label."""
+        return {label: attack.build() for label, attack in self.config.audit.attacks.items()}
+
+    @cached_property
+    def masks(self) -> dict[str, MaskRule]:
+        """The configured mask rules by label."""
+        return {label: rule.build(seed=self.config.seed) for label, rule in self.config.audit.masks.items()}
+
+    @cached_property
+    def influence(self) -> Any:
+        """The configured estimator."""
+        return self.config.geometry.influence.build(seed=self.config.seed)
+
+    @cached_property
+    def distortion(self) -> Distortion | None:
+        """The configured local distortion; None where it is off."""
+        config = self.config.geometry
+        numbers = config.distortion_rank, config.distortion_oversample, config.distortion_power_iterations
+        return Distortion(*numbers, seed=self.config.seed) if config.distortion_rank else None
+
+    @cached_property
+    def onset_key(self) -> AuditKey:
+        """Attack and mask of the onset and the verdict."""
+        audit, onset = self.config.audit, self.config.audit.onset
+        if not audit.attacks or not audit.masks:
+            raise UserError("audit.attacks and audit.masks: name at least one of each.")
+        attack = onset.attack or next(iter(audit.attacks))
+        if attack not in audit.attacks and not (audit.combine and attack == COMBINED):
+            raise UserError(f"audit.onset.attack: '{attack}' is not in audit.attacks ({', '.join(audit.attacks)}).")
+        if onset.mask not in audit.masks:
+            raise UserError(f"audit.onset.mask: '{onset.mask}' is not in audit.masks ({', '.join(audit.masks)}).")
+        return AuditKey(attack, onset.mask)
+
+    @property
+    def intervals(self) -> Intervals:
+        """How intervals are made."""
+        audit = self.config.audit
+        return Intervals(audit.confidence, audit.num_bootstrap, self.config.seed)
+
+    def detector(self) -> OnsetDetector:
+        """A new one: each quantity has its own."""
+        return OnsetDetector(self.config.audit.onset.num_consecutive, self.config.audit.confidence)
+
+    def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
+        """What it takes to measure images with that codec."""
+        return Measuring(
+            codec.to(self.device),
+            self.data.images,
+            self.data.duplicates.content_hash,
+            store_folder,
+            self.config.audit.batch_size,
+            self.device,
+            self.progress,
+        )
+
+    def samples(self, measuring: Measuring, means: Tensor) -> AuditedSamples:
+        """This process's audited samples, measured. `means`: of all audited samples."""
+        component = self.config.geometry.influence
+        settings = {"estimator": component.name, "arguments": component.arguments, "seed": self.config.seed}
+        return measuring.samples(
+            self.audited_index,
+            means,
+            self.audited_members,
+            group=self.data.groups(self.audited_index),
+            condition=self.condition(self.audited_index),
+            influence=self.influence,
+            influence_settings=settings,
+            distortion=self.distortion,
+            distortion_index=self.distortion_index,
+        )
+
+    def blank_samples(self, codec: Codec) -> AuditedSamples:
+        """As `samples`, but with nothing encoded or measured: for checks and for the plan."""
+        shape = self.latent_shape(codec)
+        zeros = torch.zeros(1, *shape).expand(len(self.audited_index), *shape)
+        return AuditedSamples(
+            zeros,
+            self.audited_members,
+            self.audited_index,
+            group=self.data.groups(self.audited_index),
+            condition=self.condition(self.audited_index),
+            influence=None if codec.network is None else zeros,
+            deviation=torch.zeros(shape),
+        )
+
+    def audit(self, samples: AuditedSamples) -> Audit:
+        """The audit of the configured attacks and masks."""
+        config = self.config.audit
+        return Audit(
+            samples,
+            self.attacks,
+            self.masks,
+            config.timesteps,
+            keep_fractions=config.keep_fractions,
+            combine=config.combine,
+            batch_size=config.batch_size,
+            autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
+            seed=self.config.seed,
+            intervals=self.intervals,
+            target_fprs=config.target_fprs,
+        )
+
+    def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
+        """The configured watchers beside the audits, by label."""
+        config, split = self.config, self.data.split
+        make = partial(
+            dict,
+            samples=samples,
+            images=self.data.images,
+            member_index=split.member_index,
+            heldout_index=split.heldout_index,
+            groups=self.data.groups,
+            every=Every(epochs=config.audit.every_n_epochs),
+            seed=config.seed,
+            intervals=self.intervals,
+            progress=progress,
+            audit_batch_size=config.audit.batch_size,
+        )
+        return {label: component.build(**make(onset=self.detector())) for label, component in config.watch.items()}
+
+    def describe(self) -> str:
+        """The data in a few lines: sizes, split hash, what was taken out."""
+        split = self.data.split
+        lines = [
+            f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public; "
+            f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        ]
+        if (found := str(self.data.duplicates)) != "no identical images":
+            lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
+        return "\n".join(lines)
+
+    def check_audit(self) -> None:
+        """Raise UserError for whatever the audit's sections get wrong that their types don't show."""
+        config = self.config
+        check_labels(config.audit.attacks, config.audit.masks)
+        _ = self.device, self.onset_key, self.data
+        if config.audit.precision == "bfloat16" and self.device.type == "cpu":
+            raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
+        if not config.audit.timesteps:
+            raise UserError("audit.timesteps: empty; name at least one timestep.")
+        if not config.audit.target_fprs:
+            raise UserError("audit.target_fprs: empty; name at least one false positive rate, such as 0.01.")
+        count = config.denoiser.num_train_timesteps
+        if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
+            raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
+        for attack in self.attacks.values():
+            attack.grid(config.audit.timesteps, count)
+        _ = self.masks, self.influence
+        groups = self.data.groups(self.audited_index)
+        check_halves(is_calibration(self.audited_index, group=groups), self.audited_members)
+
+    def check_pixels(self, codec: Codec) -> None:
+        """Raise UserError for masks and geometry that ask a codec without a decoder for one."""
+        by_influence = [label for label, rule in self.masks.items() if getattr(rule, "ranks_by", "influence") == "influence"]
+        if codec.network is None and by_influence:
+            raise UserError(
+                f"audit.masks.{by_influence[0]}: ranks by influence, but the codec '{codec.name}' has no decoder. Take it out, as in "
+                f"audit.masks.{by_influence[0]}=null; the masks all, random and deviation work."
+            )
+
+    def _first_by_hash(self, limit: int | None) -> Tensor:
+        """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
+        sides = []
+        for side in (self.data.split.member_index, self.data.split.heldout_index):
+            order = uniform("audited", (self.split_seed, side), ()).argsort()
+            sides.append(side[order[:limit]])
+        return torch.cat(sides).sort().values

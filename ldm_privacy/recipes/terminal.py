@@ -1,0 +1,78 @@
+"""The terminal: one console, progress bars for preparations, quiet libraries, errors in one line."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ldm_privacy.errors import ProcessError, UserError
+
+console = Console()
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar that goes away when it is done; gives a function of the number done so far. `total` 0 = not known."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total or None)
+
+        def update(done: int, total: int | None = None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+def quiet_libraries() -> None:
+    """Keep libraries from talking over the program: their hints are about choices that this program makes itself."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|diffusers\..*|huggingface_hub\..*")
+    for name in ("lightning.pytorch", "lightning.fabric", "datasets", "diffusers", "wandb", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    log = logging.getLogger("ldm_privacy")
+    if not log.handlers:
+        log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
+        log.setLevel(logging.INFO)
+
+
+def run_program(main: Callable[[list[str]], int], arguments: list[str]) -> None:
+    """Call `main` with the command line and exit with its code: 2 with one line on stderr for a user's mistake.
+
+    Of several processes the main one alone prints; a mistake that is found before they are together is told by it.
+    """
+    console.quiet = not _is_first()
+    quiet_libraries()
+    try:
+        code = main(arguments)
+    except UserError as error:
+        if _is_first() or isinstance(error, ProcessError):
+            print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        if error.errno is None or not error.filename:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _is_first() -> bool:
+    """Whether this is the main process, known from how it was started: nothing heavy is imported to ask."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

@@ -1,0 +1,232 @@
+"""A training from its beginning, or from where it stopped, to its report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from ldm_privacy import __version__
+from ldm_privacy.callbacks.checkpoints import Interrupted
+from ldm_privacy.config import Composed
+from ldm_privacy.data import Split
+from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.processes import gather, is_main
+from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
+from ldm_privacy.recipes.launch import check_processes, together
+from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.stages import Stages
+from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.registry import LOGGERS
+from ldm_privacy.report.tables import print_audit, print_verdict
+from ldm_privacy.runs.folder import RunFolder, check_name
+from ldm_privacy.targets.record import FORMAT, Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEXT = """
+{run}/metrics.csv          every curve
+{run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
+{run}/figures/             memorization curves, samples, geometry
+{run}/checkpoints/         last.ckpt, before-onset.ckpt
+wandb leet {run}/wandb     the curves in the terminal
+python evaluate.py ckpt={run}/checkpoints/last.ckpt
+"""
+MAY_CHANGE = ("trainer", "audit", "geometry", "watch", "wandb", "loggers", "plugins", "name", "output_dir")
+"""Sections that a resumed run may change."""
+
+
+def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = False) -> int:
+    """Train from a config, or go on with a run; returns the exit code.
+
+    Raises:
+        UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
+    """
+    checkpoint = None if resumed is None else newest_checkpoint(resumed)
+    setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
+    if checkpoint is not None:
+        _check_same(composed, checkpoint)
+    check_audit(setup)
+    of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
+    codec = setup.codec if of_denoiser is None else of_denoiser.codec()
+    network, denoiser = setup.denoiser(setup.latent_shape(codec))
+    check_training(setup, codec)
+    if dry_run:
+        from ldm_privacy.recipes.plan import print_plan
+
+        return print_plan(setup, codec, network, composed.to_yaml(), console)
+    if checkpoint is not None:
+        check_content(setup, checkpoint)
+    folder = _begin(setup, composed, resumed) if is_main() else None
+    trainer = composed.config.trainer
+    with together(trainer.accelerator, trainer.devices, trainer.num_nodes):
+        run: RunFolder = gather(folder)[0]  # type: ignore[assignment]
+        console.print(setup.describe(), highlight=False)
+        loggers = _loggers(setup, composed, run, resume=resumed is not None) if is_main() else []
+        stages = Stages(setup, record(setup, composed), run, loggers, of_denoiser)
+        try:
+            trained = stages.train_denoiser(stages.train_codec(codec), network, denoiser)
+        except Interrupted:
+            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+            return 130 if is_main() else 0
+        audited = trained.audited
+        if audited is None and trained.was_finished:
+            # A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
+            audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
+        if audited is not None:
+            _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
+            console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def check_audit(setup: Setup) -> None:
+    """Raise UserError for whatever can be found wrong before the networks are built."""
+    check_name(setup.config.name)
+    setup.check_audit()
+    for name in setup.config.loggers:
+        LOGGERS.get(name)
+
+
+def check_training(setup: Setup, codec: Codec) -> None:
+    """Raise UserError for whatever can be found wrong without training."""
+    config = setup.config
+    setup.check_pixels(codec)
+    shape = setup.latent_shape(codec)
+    if codec.network is not None and config.geometry.distortion_rank > shape.numel():
+        raise UserError(
+            f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
+            "dimensions. Use at most so many, or 0 for no distortion."
+        )
+    if codec.network is None and config.denoiser.channel_map.name != "none":
+        raise UserError(f"denoiser.channel_map: the codec '{codec.name}' has none; use denoiser.channel_map=none.")
+    if config.autoencoder.max_epochs:
+        if not isinstance(codec, KLCodec):
+            raise UserError(f"autoencoder.max_epochs: the codec '{codec.name}' is not trained; use autoencoder.max_epochs=0.")
+        if not config.autoencoder.losses:
+            raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
+        if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
+            raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
+    if config.audit.stop.limit is not None and "loss_gap" not in config.watch:
+        raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
+    setup.watchers(setup.blank_samples(codec), progress)
+    # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
+    if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
+        raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
+    most = min(len(setup.audited_index), len(setup.data.split.member_index))
+    check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
+
+
+def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """The newest checkpoint of a run: the denoiser's, else the autoencoder's, else None."""
+    for path, stage in ((run.last, "denoiser"), (run.autoencoder_last, "autoencoder")):
+        if path.exists():
+            return Checkpoint.read(path, stage=stage)
+    return None
+
+
+def record(setup: Setup, composed: Composed) -> dict[str, Any]:
+    """What every checkpoint of the run holds beside the weights that Lightning stores."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "config": composed.to_yaml(),
+        "split": setup.data.split.state_dict(),
+        "content_hash": setup.data.duplicates.content_hash,
+    }
+
+
+def _split_of(run: RunFolder, checkpoint: Checkpoint | None) -> Split | None:
+    """The split that a run began with: the checkpoint's; split.npz, which must be the same, before there is one."""
+    stored = Split.load(run.split) if run.split.exists() else None
+    if checkpoint is None:
+        return stored
+    if stored is not None and stored.hash != checkpoint.split.hash:
+        raise UserError(
+            f"resume: {run.split} holds split {stored.hash[:12]}, but {checkpoint.path} {checkpoint.split.hash[:12]}: "
+            f"{stored.difference(checkpoint.split)}. Put back the file that the run began with, or delete it."
+        )
+    return checkpoint.split
+
+
+def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
+    """Refuse to go on with another config than the checkpoint's, but for what a resumed run may change."""
+    from ldm_privacy.config import stored_tree
+
+    for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
+        if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
+            raise UserError(
+                f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run keeps its config, but "
+                "for trainer.*, audit.*, geometry.*, watch.* and data.source.*."
+            )
+
+
+def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> both values, where they differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**now, **then}:
+        mine, theirs = now.get(key), then.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found |= _differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found[f"{prefix}{key}"] = (mine, theirs)
+    return found
+
+
+def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFolder:
+    """The folder of a new run, or of the one that goes on, with its config and split in it."""
+    run = resumed
+    if run is None:
+        run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
+        console.print(f"This run is {run.path}.", highlight=False)
+    if not run.split.exists():
+        setup.data.split.save(run.split)
+    run.write_config(composed.to_yaml())
+    return run
+
+
+def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) -> list[Logger]:
+    """Those of the config, metrics.csv first: it is there in any case."""
+    import inspect
+
+    facts = {**composed.tree, "split_hash": setup.data.split.hash}
+    provided = {"folder": run.path, "facts": facts, "resume": resume, **vars(composed.config.wandb)}
+    loggers = []
+    for name in dict.fromkeys(["csv", *composed.config.loggers]):
+        make = LOGGERS.get(name)
+        logger = make(**{key: value for key, value in provided.items() if key in inspect.signature(make).parameters})
+        loggers += [logger] if logger is not None else []
+    return loggers
+
+
+def _conclude(
+    setup: Setup,
+    composed: Composed,
+    run: RunFolder,
+    audited: Audited,
+    sentences: list[str],
+    loggers: list[Logger],
+    drawn: "Mapping[str, Figure]",
+) -> None:
+    """Print the last audit and the onsets; gather and publish its evidence, unless `trainer.figures` is off."""
+    print_audit(audited.report, console, title=f"{run.path.name}, epoch {audited.epoch}")
+    for sentence in sentences:
+        console.print(sentence, highlight=False)
+    if not composed.config.trainer.figures:
+        return
+    evidence, figures = publish(
+        setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn
+    )
+    for name in ("memorization", "onset"):
+        if name in figures:
+            figures[name].savefig(run.figures / f"{name}.png", dpi=110)
+    print_verdict(verdict_of(evidence), console)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            from ldm_privacy.runs.wandb_evaluation import log_evaluation
+
+            log_evaluation(logger, evidence, figures, run.evaluation, setup.data.images, epoch=audited.epoch)

@@ -1,0 +1,96 @@
+"""The folder of one run and the names in it."""
+
+import os
+from pathlib import Path
+
+from ldm_privacy.errors import UserError
+
+
+class RunFolder:
+    """`runs/<name>/` and what lies in it.
+
+    Attributes:
+        path: The folder.
+        config: The resolved config, config.yaml.
+        metrics: metrics.csv, tidy: stage,epoch,series,value.
+        split: split.npz, who is a member.
+        autoencoder: The finished autoencoder as a diffusers folder; it exists once stage 1 is done and is for others to use.
+        checkpoints: Folder of checkpoints; `last`, `before_onset`, `under_limit` and `autoencoder_last` lie in it.
+        store: Folder of what the codec makes of the images: latents, influence, distortion, reconstruction errors.
+        figures: Folder of pictures.
+        evaluation: Folder of the last audit's evidence.
+        scores: Folder of every audit's scores under the primary attack.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.split = path / "split.npz"
+        self.autoencoder = path / "autoencoder"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.before_onset = self.checkpoints / "before-onset.ckpt"
+        self.under_limit = self.checkpoints / "under-limit.ckpt"
+        self.autoencoder_last = self.checkpoints / "autoencoder-last.ckpt"
+        self.store = path / "store"
+        self.figures = path / "figures"
+        self.evaluation = path / "evaluation"
+        self.scores = path / "scores"
+
+    def write_config(self, text: str) -> None:
+        """Write config.yaml, whole or not at all."""
+        temporary = self.config.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, self.config)
+
+    @classmethod
+    def around(cls, path: Path) -> "RunFolder":
+        """The run that a checkpoint or a file of an evaluation lies in; the file's own folder where it lies in none."""
+        folder = path.parent if path.parent.name else path.absolute().parent
+        is_of_run = folder.name == "checkpoints" or folder.name.startswith("evaluation")
+        return cls(folder.parent if is_of_run else folder)
+
+    @classmethod
+    def create(cls, output_dir: Path, name: str) -> "RunFolder":
+        """Make the folder `name`, or the next free of `name-2`, `name-3`, ...: no run is ever written over.
+
+        Raises:
+            UserError: The name is no file name, or the folder can't be made.
+        """
+        check_name(name)
+        number = 1
+        while True:
+            path = output_dir / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not output_dir.is_dir():
+                    raise UserError(f"output_dir: '{output_dir}' is a file, not a folder.") from None
+                number += 1
+                continue
+            except OSError as error:
+                raise UserError(f"output_dir: '{path}' can't be made ({error.strerror}).") from None
+            folder = cls(path)
+            folder.checkpoints.mkdir()
+            folder.figures.mkdir()
+            return folder
+
+    @classmethod
+    def open(cls, name: str, *, config: str | None = None) -> "RunFolder":
+        """An existing run. Raises UserError where there is none, or where another config is named beside it."""
+        if config is not None or not name:
+            raise UserError("resume: name a run's folder, as in resume=runs/digits, without --config: its own is stored there.")
+        path = Path(name)
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UserError(f"resume: '{path}' is no run: it has no config.yaml. Name a folder like runs/digits.")
+        folder.checkpoints.mkdir(exist_ok=True)
+        folder.figures.mkdir(exist_ok=True)
+        return folder
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that can't be a folder's."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_'.")

@@ -1,0 +1,53 @@
+"""Scores of the primary attack at every audit: how early the images that end up exposed were already ranked first."""
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import AuditKey
+
+
+class ScoreHistory:
+    """A parquet file per audit, named by its epoch: sample_index and score of every audited sample.
+
+    Args:
+        folder: Made at the first write.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def write(self, epoch: int, key: AuditKey, sample_index: Tensor, score: Tensor) -> None:
+        """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
+        import pandas as pd
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{epoch}.tmp"
+        frame = pd.DataFrame({"sample_index": sample_index.numpy(), "score": score.double().numpy(), "key": str(key)})
+        frame.to_parquet(temporary, index=False)
+        os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
+
+    def read(self, key: AuditKey, *, until: int) -> dict[int, tuple[Tensor, Tensor]]:
+        """Epoch -> (sample_index, score), ascending, under that attack and mask, up to and with that epoch.
+
+        Raises:
+            UserError: A file is damaged.
+        """
+        import pandas as pd
+        import torch
+
+        found = {}
+        for path in self.folder.glob("epoch-*.parquet"):
+            number = path.stem.removeprefix("epoch-")
+            if not number.isdigit() or int(number) > until:
+                continue
+            try:
+                frame = pd.read_parquet(path, columns=["sample_index", "score", "key"])
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: can't be read ({str(error).splitlines()[0]}); delete it.") from None
+            if (frame["key"] == str(key)).all():
+                frame = frame.sort_values("sample_index")
+                found[int(number)] = (torch.tensor(frame["sample_index"].to_numpy()), torch.tensor(frame["score"].to_numpy()))
+        return dict(sorted(found.items()))

@@ -1,0 +1,58 @@
+"""metrics.csv: every curve of a run, tidy, and the authority on it."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+COLUMNS = ("stage", "epoch", "series", "value")
+STAGES = ("autoencoder", "denoiser")
+
+
+class SeriesFile:
+    """`stage,epoch,series,value` rows, a row per number, flushed at once.
+
+    Args:
+        path: The CSV file; made where it isn't there, rows are appended.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, stage: str, epoch: int, series: Mapping[str, float]) -> None:
+        """Append a row for each of `series`; numbers survive exactly."""
+        is_new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(COLUMNS)
+            writer.writerows((stage, epoch, name, repr(float(value))) for name, value in series.items())
+
+    def read(self, stage: str) -> dict[tuple[int, str], float]:
+        """All rows of a stage: (epoch, series) -> value; none where there is no file."""
+        return {(int(row["epoch"]), row["series"]): float(row["value"]) for row in self._rows() if row["stage"] == stage}
+
+    def cut_back(self, stage: str, epoch: int) -> None:
+        """Drop the rows of `stage` after `epoch`, and of stages after it: what a resumed run will write again."""
+        if not self.path.exists():
+            return
+        place = STAGES.index(stage)
+
+        def stays(row: Mapping[str, str]) -> bool:
+            there = STAGES.index(row["stage"])
+            return there < place or (there == place and int(row["epoch"]) <= epoch)
+
+        rows = [row for row in self._rows() if stays(row)]
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+    def _rows(self) -> Iterable[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            # A row that a kill cut short has no value; it is of an epoch that is written again.
+            return [row for row in csv.DictReader(file) if row["value"]]

@@ -1,0 +1,1 @@
+"""All that is audited, behind one door: codec, noise predictor, conditions, and the facts of what it is."""

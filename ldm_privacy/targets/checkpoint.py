@@ -1,0 +1,43 @@
+"""A checkpoint of this program as a target."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.predictor import NetworkPredictor, num_parameters
+from ldm_privacy.registry import TARGETS
+from ldm_privacy.targets.record import Checkpoint, Denoiser
+from ldm_privacy.targets.target import Target
+
+
+@TARGETS.register("checkpoint")
+class CheckpointTarget:
+    """Both networks, channel map and noise schedule come from the file alone."""
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        return path.suffix == ".ckpt"
+
+    @staticmethod
+    def open(path: Path, device: torch.device) -> Target:
+        return target_of_checkpoint(Checkpoint.read(path), device)
+
+
+def target_of_checkpoint(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Target:
+    """The target that a checkpoint holds. Raises UserError where a part is damaged."""
+    codec, denoiser = checkpoint.codec(), checkpoint.denoiser
+    network = checkpoint.network().requires_grad_(False).to(device)
+    predictor = NetworkPredictor(network, denoiser.alphas_cumprod.to(device), denoiser.prediction_type)  # type: ignore[arg-type]
+    return Target(codec.to(device), predictor, facts_of(codec, denoiser, network, checkpoint.epoch))
+
+
+def facts_of(codec: Codec, denoiser: Denoiser, network: nn.Module, epoch: int) -> dict[str, str]:
+    """What such a target is, in words."""
+    return {
+        "target": f"checkpoint, epoch {epoch}",
+        "latents": str(codec),
+        "denoiser": f"{denoiser.network['class']}, {num_parameters(network):,} parameters, {denoiser.prediction_type} prediction",
+        "condition": denoiser.condition.get("class", "none"),
+    }

@@ -1,0 +1,65 @@
+"""A target: all that is audited."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.types import Condition, Latent, NoisePredictor
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A model as the audit sees it.
+
+    Attributes:
+        codec: Images <-> latents.
+        predictor: Epsilon at (z_t, t, condition).
+        facts: What it is, in words: name -> value.
+        reference: Another predictor that attacks can be calibrated against: the base without its adapter, an earlier checkpoint.
+    """
+
+    codec: Codec
+    predictor: NoisePredictor
+    facts: Mapping[str, str] = field(default_factory=dict)
+    reference: NoisePredictor | None = None
+
+    @torch.no_grad()
+    def check(self, latent: Latent, condition: Condition) -> None:
+        """One pass of the first sample. Raises UserError where the predictor can't take it or returns another shape."""
+        timestep = torch.zeros(1, dtype=torch.int64, device=latent.device)
+        rows = {name: value[:1] for name, value in condition.items()}
+        try:
+            epsilon = self.predictor(latent[:1], timestep, rows)
+        except Exception as error:  # whatever a network raises on input that it wasn't made for
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason}).") from error
+        if epsilon.shape != latent[:1].shape:
+            raise UserError(
+                f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {tuple(latent.shape[1:])}."
+            )
+
+
+def target_of(make: Callable[[Any], object], module: object) -> Target:
+    """What a user's `target=` returns, checked. Raises UserError where it is no `Target`."""
+    target = make(module)
+    if not isinstance(target, Target):
+        raise UserError(
+            f"target=: it must return a Target(codec, predictor), not {type(target).__name__}; see examples/own_lightning_module.py."
+        )
+    return target
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside the wrappers of DistributedDataParallel, accelerate and torch.compile."""
+    while True:
+        inner = getattr(network, "_orig_mod", None) or (
+            network.module if isinstance(getattr(network, "module", None), nn.Module) else None
+        )
+        if inner is None:
+            return network
+        network = inner

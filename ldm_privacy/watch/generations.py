@@ -1,0 +1,160 @@
+"""Memorized generations: how many generated images copy a member, at a cadence of their own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
+from ldm_privacy.processes import is_main
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.sampling import generate_images
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import Image, Images, Intervals, Progress
+from ldm_privacy.watch.onset import OnsetDetector, Rise
+from ldm_privacy.watch.pictures import image_grid
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+
+NUM_SHOWN = 18
+
+
+@WATCHERS.register("generations")
+class Generations(Watcher):
+    """Generates images in the main process and counts those that copy a member; see `memorized_generations`.
+
+    The untrained denoiser is not looked at: it makes noise.
+
+    Args:
+        samples: Say what a latent looks like, and which conditions there are.
+        images: Sample indices -> images.
+        member_index, heldout_index: Whom the generations are compared with: everyone that is trained on, and the others.
+        num_images: 1,000 or more.
+        num_steps: DDIM steps of each.
+        batch_size: Images per denoiser and decoder pass, and training images per search (memory).
+        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
+        every: The default cadence.
+        onset: The detector.
+        groups: Sample indices -> group numbers, or None.
+        seed, intervals: Of the starting noise, and of the shares.
+        progress: Shows how far a look is; see `Progress`.
+    """
+
+    def __init__(
+        self,
+        samples: AuditedSamples,
+        images: Images,
+        member_index: Tensor,
+        heldout_index: Tensor,
+        *,
+        num_images: Annotated[int, Field(ge=1000)] = 1000,
+        num_steps: PositiveInt = 20,
+        batch_size: PositiveInt = 500,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        every: Every | None = None,
+        onset: OnsetDetector | None = None,
+        groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
+        seed: int = 0,
+        intervals: Intervals | None = None,
+        progress: Progress | None = None,
+    ):
+        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
+        self.samples = samples
+        self.images = images
+        self.member_index = member_index
+        self.heldout_index = heldout_index
+        self.num_images = num_images
+        self.num_steps = num_steps
+        self.batch_size = batch_size
+        self.onset = onset or OnsetDetector()
+        self.groups = groups
+        self.seed = seed
+        self.intervals = intervals or Intervals(seed=seed)
+        self.progress = progress
+        self.rise: Rise | None = None
+        self.memorized: float | None = None
+        """Share of copies at the newest look."""
+
+    def due(self, moment: Moment) -> bool:
+        return moment.step > 0 and super().due(moment)
+
+    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
+        return super().num_looks(epochs, steps_per_epoch) - 1
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """`num_steps` denoiser passes and a decoder pass a generation, and a search among all images."""
+        if not is_main():
+            return Look()
+        advice = f"while images are generated: lower watch.generations.batch_size (now {self.batch_size})."
+        with explain_out_of_memory(lambda: advice):
+            generated = self._generated(target)
+            copies = self._copies(generated)
+        self.memorized = copies.memorized.value
+        self.rise = self.onset.look(moment.epoch, copies.rise)
+        series = copies.series()
+        series |= {"generations/rise": self.rise.value, "generations/rise_lower": self.rise.lower}
+        if self.rise.onset_epoch is not None:
+            series["generations/onset_epoch"] = float(self.rise.onset_epoch)
+        line = (
+            f"epoch {moment.epoch}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
+            f"{100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
+        )
+        closest = copies.ratio.argsort()[:NUM_SHOWN]
+        nearest = self.images(copies.nearest_member[closest])
+        pairs = torch.stack([generated.cpu()[closest], nearest.cpu()], 1).flatten(0, 1)
+        return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)})
+
+    def _generated(self, target: Target) -> Image:
+        options: dict[str, Any] = {
+            "num_images": self.num_images,
+            "num_steps": self.num_steps,
+            "condition": self.samples.condition,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "device": self.samples.latent.device,
+        }
+        shape = self.samples.latent.shape[1:]
+        if self.progress is None:
+            return generate_images(target.predictor, target.codec.decode, shape, **options)
+        with self.progress("Generating images", self.num_images) as done:
+            return generate_images(target.predictor, target.codec.decode, shape, progress=done, **options)
+
+    def _copies(self, generated: Image) -> GenerationCopies:
+        options: dict[str, Any] = {"groups": self.groups, "batch_size": self.batch_size, **self.intervals.options()}
+        del options["group"]
+        sides = self.member_index, self.heldout_index
+        if self.progress is None:
+            return memorized_generations(generated, self.images, *sides, **options)
+        with self.progress("Nearest images", 0) as done:
+            return memorized_generations(generated, self.images, *sides, progress=done, **options)
+
+    def passes(self) -> dict[str, int]:
+        return {"denoiser": self.num_images * self.num_steps, "decoder": self.num_images}
+
+    def sentences(self) -> list[str]:
+        """From when on generations copied members more than held-out images."""
+        if self.memorized is None:
+            return ["Onset of memorized generations: there was no look."]
+        when = "none" if self.onset.onset_epoch is None else f"epoch {self.onset.onset_epoch}"
+        share = f"{100 * self.memorized:.1f} % of {self.num_images:,}"
+        return [f"Onset of memorized generations: {when} ({share} at the last look)."]
+
+    def summary(self) -> dict[str, Any]:
+        return {"onset_epoch_generations": self.onset.onset_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "onset": self.onset.state_dict(),
+            "memorized": self.memorized,
+            "rise": None if self.rise is None else asdict(self.rise),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.onset.load_state_dict(state["onset"])
+        self.memorized = state["memorized"]
+        self.rise = None if state["rise"] is None else Rise(**state["rise"])

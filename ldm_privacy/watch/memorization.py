@@ -1,0 +1,204 @@
+"""Memorization: every attack and mask at every audit, and the onset of the primary one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
+from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.collected import Collected, join
+from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import auroc_difference
+from ldm_privacy.processes import gather_on_main, on_main
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import AuditKey, Estimate, Progress
+from ldm_privacy.watch.onset import OnsetDetector, Rise
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+
+
+@dataclass(frozen=True)
+class News:
+    """An audit in a few numbers, which every process learns; the scores and the report stay in the main one.
+
+    Attributes:
+        auroc: Of the primary attack and mask.
+        num_reported: Samples that it rests on.
+        rise: Since the untrained denoiser; None in its own audit.
+    """
+
+    auroc: Estimate
+    num_reported: int
+    rise: Rise | None
+
+
+class Memorization(Watcher):
+    """Audits the denoiser, counts the onset from the audit of the untrained one, and keeps the best of each curve.
+
+    Series: `memorization/<attack>/<mask>/auroc` with its bounds, and whatever else an `AuditRow` reports; AUROC by quartile of
+    local distortion where it was measured; the rise and the onset of the primary attack.
+
+    Args:
+        audit: Of this process's share of the samples.
+        every: When; after each epoch by default.
+        key: The primary attack and mask; the audit's first by default.
+        onset: Counts from the first audit.
+        on_report: Called with (report, moment) in the main process after each audit.
+        progress: Shows how far an audit is; see `Progress`.
+    """
+
+    def __init__(
+        self,
+        audit: Audit,
+        *,
+        every: Every | None = None,
+        key: AuditKey | None = None,
+        onset: OnsetDetector | None = None,
+        on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
+        progress: Progress | None = None,
+    ):
+        super().__init__(every or Every(epochs=1))
+        self.audit = audit
+        self.key = key or audit.keys[0]
+        self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
+        self.on_report = on_report
+        self.progress = progress
+        self.report: AuditReport | None = None
+        """Of the newest audit; the main process's."""
+        self.news: News | None = None
+        """Of the newest audit in this process."""
+        self.rise: Rise | None = None
+        self.best: dict[str, tuple[float, int]] = {}
+        self._baseline: tuple[Tensor, Tensor] | None = None
+        self._distortion: Tensor | None = None
+
+    def is_before_onset(self) -> bool:
+        """Whether the newest audit lies before any rise of the AUROC that is certain."""
+        return self.rise is None or (self.rise.onset_epoch is None and self.rise.lower <= 0)
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """One audit: `audit.num_passes` denoiser passes a sample."""
+        device = self.audit.samples.latent.device.type
+        budget = DEFAULT_MEMORY_BUDGET.get(device, DEFAULT_MEMORY_BUDGET["cpu"])
+        advice = (
+            f"in an audit: lower audit.batch_size (now {self.audit.batch_size}); the memory budget of an attack is "
+            f"{budget / 2**30:g} GiB beside it."
+        )
+        with explain_out_of_memory(lambda: advice):
+            if self.progress is None:
+                mine = self.audit.collect(target.predictor)
+            else:
+                with self.progress("Audit", len(self.audit.samples)) as done:
+                    mine = self.audit.collect(target.predictor, done)
+        shards = gather_on_main(mine)
+        if self._distortion is None and self.audit.samples.distortion is not None:
+            self._distortion = torch.cat(gather_on_main(self.audit.samples.distortion.cpu()))
+        look, self.news = on_main(partial(self._conclude, shards, moment))
+        self.rise = self.news.rise
+        return look
+
+    def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
+        """The main process's part: report, rise, series."""
+        self.report = report = self.audit.compute(join(shards))
+        series = report.series() | report.data.coefficients | self._quartiles(report)
+        rise = None
+        scores = report.reported_scores(self.key)
+        index = report.data.sample_index[report.is_reporting]
+        if self._baseline is None:
+            self._baseline = (index, scores)
+        else:
+            rise = self._rise(moment.epoch, index, scores, report)
+            prefix = f"memorization/{self.key}"
+            series |= {f"{prefix}/rise": rise.value, f"{prefix}/rise_lower": rise.lower}
+            if rise.onset_epoch is not None:
+                series[f"{prefix}/onset_epoch"] = float(rise.onset_epoch)
+        for row in report.rows:
+            best = self.best.get(str(row.key))
+            if best is None or row.metrics.auroc.value > best[0]:
+                self.best[str(row.key)] = (row.metrics.auroc.value, moment.epoch)
+        self.on_report(report, moment)
+        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rise)
+        return Look(series, self._lines(report, moment)), news
+
+    def _rise(self, epoch: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
+        """The paired rise on the samples that both audits have; a resumed run may audit others than it began with."""
+        assert self._baseline is not None
+        before_index, before = self._baseline
+        here, there = torch.isin(index, before_index), torch.isin(before_index, index)
+        group = None if report.reported_group is None else report.reported_group[here]
+        paired = partial(
+            auroc_difference, scores[here], before[there], report.reported_membership[here], alternative="greater", group=group
+        )
+        return self.onset.look(epoch, lambda confidence: paired(confidence=confidence))
+
+    def _quartiles(self, report: AuditReport) -> dict[str, float]:
+        """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep."""
+        series: dict[str, float] = {}
+        if self._distortion is None:
+            return series
+        for key in report.unmasked:
+            place = report.place(key)
+            for quartile, estimate in enumerate(report.quartiles(key, self._distortion).auroc[place], start=1):
+                series |= estimate.series(f"memorization/{key}/quartile{quartile}/auroc")
+        return series
+
+    def _lines(self, report: AuditReport, moment: Moment) -> tuple[str, ...]:
+        """One audit in one line: the AUROC of each attack, a number per mask; before the first, what the numbers are."""
+        claims = [row for row in report.rows if row.key.mask not in report.data.controls]
+        attacks: dict[str, list[str]] = {}
+        for row in claims:
+            attacks.setdefault(row.key.attack, []).append(f"{row.metrics.auroc.value:.3f}".removeprefix("0"))
+        line = f"epoch {moment.epoch:>4}  " + "  ".join(f"{attack} {' '.join(each)}" for attack, each in attacks.items())
+        masks = ", ".join(dict.fromkeys(row.key.mask for row in claims))
+        legend = f"AUROC with the masks {masks} (controls are in metrics.csv and in the table at the end):"
+        return (legend, line) if self.last is None else (line,)
+
+    def passes(self) -> dict[str, int]:
+        return {"denoiser": self.audit.num_passes * len(self.audit.samples)}
+
+    def sentences(self) -> list[str]:
+        """When memorization set in, in words."""
+        if self.onset.onset_epoch is not None:
+            return [f"Memorization onset ({self.key}): epoch {self.onset.onset_epoch}."]
+        if self.rise is None:
+            return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
+        return [
+            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} at the "
+            f"last audit, its lower bound {self.rise.lower:+.3f}."
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """Best and last AUROC of every attack and mask, and the onset epoch."""
+        values: dict[str, Any] = {"onset_epoch": self.onset.onset_epoch}
+        for row in self.report.rows if self.report is not None else []:
+            best, epoch = self.best[str(row.key)]
+            values |= {
+                f"best/{row.key}/auroc": best,
+                f"best/{row.key}/epoch": epoch,
+                f"last/{row.key}/auroc": row.metrics.auroc.value,
+            }
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "onset": self.onset.state_dict(),
+            "key": str(self.key),
+            "baseline": None if self._baseline is None else list(self._baseline),
+            "best": {key: list(value) for key, value in self.best.items()},
+            "rise": None if self.rise is None else asdict(self.rise),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.onset.load_state_dict(state["onset"])
+        if state["key"] != str(self.key):
+            raise UserError(
+                f"audit.onset: this run counts its onset by {state['key']} since its first audit; it can't be changed to "
+                f"{self.key} half-way."
+            )
+        self._baseline = None if state["baseline"] is None else (state["baseline"][0], state["baseline"][1])
+        self.best = {key: (value[0], value[1]) for key, value in state["best"].items()}
+        self.rise = None if state["rise"] is None else Rise(**state["rise"])

@@ -1,0 +1,61 @@
+"""Generated images, the same starting noise at every look: a picture growing up over the epochs."""
+
+from pydantic import PositiveInt
+
+from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.processes import is_main
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.sampling import generate_images
+from ldm_privacy.targets.target import Target
+from ldm_privacy.watch.pictures import image_grid
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+
+
+@WATCHERS.register("samples")
+class Samples(Watcher):
+    """A grid of generated images, in the main process.
+
+    Args:
+        samples: Say what a latent looks like, and which conditions there are.
+        num_images: At least 1.
+        num_steps: DDIM steps of each.
+        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
+        every: The default cadence.
+        seed: Of the starting noise.
+    """
+
+    def __init__(
+        self,
+        samples: AuditedSamples,
+        *,
+        num_images: PositiveInt = 16,
+        num_steps: PositiveInt = 50,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        every: Every | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
+        self.samples = samples
+        self.num_images = num_images
+        self.num_steps = num_steps
+        self.seed = seed
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """`num_steps` denoiser passes and a decoder pass an image."""
+        if not is_main():
+            return Look()
+        images = generate_images(
+            target.predictor,
+            target.codec.decode,
+            self.samples.latent.shape[1:],
+            num_images=self.num_images,
+            num_steps=self.num_steps,
+            condition=self.samples.condition,
+            seed=self.seed,
+            device=self.samples.latent.device,
+        )
+        return Look(pictures={"samples": image_grid(images)})
+
+    def passes(self) -> dict[str, int]:
+        return {"denoiser": self.num_images * self.num_steps, "decoder": self.num_images}

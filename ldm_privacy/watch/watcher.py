@@ -1,0 +1,158 @@
+"""What a watcher is: a quantity that is looked at while a model trains, at its own cadence."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.targets.target import Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a training.
+
+    Attributes:
+        epoch: Finished epochs; 0 before the first step.
+        step: Finished optimizer steps.
+        is_epoch_end: At the end of an epoch (or before the first step), not after a step in its midst.
+        is_last: The training ends here.
+    """
+
+    epoch: int
+    step: int
+    is_epoch_end: bool = True
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look found.
+
+    Attributes:
+        series: Curves: name -> value.
+        lines: For the terminal.
+        pictures: By name: figures, or arrays of pixels (height, width, 3) uint8.
+    """
+
+    series: Mapping[str, float] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    pictures: Mapping[str, "np.ndarray | Figure"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Every:
+    """A cadence: before the first step, every so many epochs or steps, and at the end of the training.
+
+    Raises:
+        UserError: Neither or both are given, or one is below 1.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [each for each in (self.epochs, self.steps) if each is not None]
+        if len(given) != 1:
+            raise UserError("cadence: give either epochs or steps, as in every_n_epochs=5.")
+        if given[0] < 1:
+            raise UserError(f"cadence: every {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
+
+    def due(self, moment: Moment) -> bool:
+        """Whether that moment is one of the cadence."""
+        if moment.is_last or moment.step == 0:
+            return moment.is_epoch_end
+        if self.epochs is not None:
+            return moment.is_epoch_end and moment.epoch % self.epochs == 0
+        assert self.steps is not None
+        return moment.step % self.steps == 0
+
+    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
+        """Looks in a training of so many epochs, the one before its first step and the one at its end among them."""
+        every = self.epochs or self.steps or 1
+        return 1 - (-(epochs if self.epochs is not None else epochs * steps_per_epoch) // every)
+
+
+class Watcher:
+    """A quantity that is watched. A subclass writes `look`, and `state_dict` and `load_state_dict` where it remembers anything.
+
+    It is called in every process alike, with the weights that are to be looked at in the target's network, in evaluation mode and
+    without gradients; whoever calls it sees to that, and logs what comes back in the main process.
+
+    Args:
+        every: When to look.
+
+    Attributes:
+        last: The newest moment that was looked at; None before any.
+    """
+
+    every: Every
+    last: Moment | None = None
+
+    def __init__(self, every: Every):
+        self.every = every
+
+    def due(self, moment: Moment) -> bool:
+        """Whether to look at that moment. The same step is never looked at twice."""
+        return (self.last is None or self.last.step != moment.step) and self.every.due(moment)
+
+    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
+        """Looks in a whole training of so many epochs."""
+        return self.every.num_looks(epochs, steps_per_epoch)
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """Look at the target. Collective: every process calls it."""
+        raise NotImplementedError
+
+    def passes(self) -> dict[str, int]:
+        """Network passes of one look at this process's samples, by network ("denoiser", "decoder"), one sample each."""
+        return {}
+
+    def sentences(self) -> list[str]:
+        """What it has to say at the end of the training."""
+        return []
+
+    def summary(self) -> dict[str, Any]:
+        """For the summary of the run."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, in plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+    def full_state(self) -> dict[str, Any]:
+        """`state_dict` with the newest moment."""
+        return {"last": None if self.last is None else asdict(self.last), **self.state_dict()}
+
+    def load_full_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `full_state`."""
+        self.last = None if state["last"] is None else Moment(**state["last"])
+        self.load_state_dict(state)
+
+
+def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -> dict[str, Look]:
+    """One after the other, those that are due."""
+    looks = {}
+    for label, watcher in watchers.items():
+        if watcher.due(moment):
+            looks[label] = watcher.look(target, moment)
+            watcher.last = moment
+    return looks
+
+
+def cadence(every_n_epochs: int | None, every_n_steps: int | None, default: Every | None) -> Every:
+    """The cadence that a config asks for; the default where it asks for none.
+
+    Raises:
+        UserError: As `Every`.
+    """
+    if every_n_epochs is None and every_n_steps is None and default is not None:
+        return default
+    return Every(every_n_epochs, every_n_steps)
