@@ -1,7 +1,7 @@
 """Local distortion: the leading part of ½ ln det(J^T J), matrix-free."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Distortion:
     rank: int = 20
     oversample: int = 10
     num_power_iterations: int = 2
+    _: KW_ONLY
     seed: int = 0
     tolerance: float = 0.01
     batch_size: int = 32
