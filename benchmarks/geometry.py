@@ -8,7 +8,7 @@ loop over samples and probes, of the same probes batched, of shrunk and of data-
 weights and the latents are random: the times mean something, the overlaps don't.
 
 Part 2: a decoder of Stable Diffusion's shape (4x32x32 -> 3x256x256, D = 4096, attention) with few channels and random
-weights: `local_distortion` against building J column by column, of which `--columns` are timed and scaled to 4096.
+weights: `Distortion` against building J column by column, of which `--columns` are timed and scaled to 4096.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from torch import Tensor
 
 from ldm_privacy.geometry import (
     DecoderJacobian,
+    Distortion,
     ExactInfluence,
     KeepTopInfluence,
     ProbeInfluence,
     ShrunkInfluence,
     mask_overlap,
     stream_influence,
-    top_singular_values,
 )
 
 console = Console()
@@ -206,14 +206,14 @@ def distortion(options: argparse.Namespace) -> None:
         return original(self, value, **arguments)
 
     with patch.object(DecoderJacobian, "times", counting):
-        values, ours = timed(lambda: top_singular_values(decode, latent), options.device)
+        values, ours = timed(lambda: Distortion(vectors_per_pass=1).singular_values(decode, latent), options.device)
     held = vectors + 2 * 30 * 2  # all images of the basis; two blocks in double precision while products are taken
     table = Table("", "seconds a sample", "products", "MiB held", title=f"J is {num_pixels} x {num_dimensions}, rank 20")
     mib = num_pixels * 4 / 2**20
     table.add_row(
         f"build J ({options.columns} columns timed)", f"{build:.0f}", str(num_dimensions), f"{num_dimensions * mib:.0f}"
     )
-    table.add_row("local_distortion", f"{ours:.1f}", str(2 * vectors - 30), f"{held * mib:.0f}")
+    table.add_row("Distortion", f"{ours:.1f}", str(2 * vectors - 30), f"{held * mib:.0f}")
     table.add_row("ratio", f"{build / ours:.1f}", "", f"{num_dimensions / held:.1f}")
     console.print(table)
     console.print(f"Largest singular value {values[0, 0]:.3g}, 20th {values[0, -1]:.3g}.")

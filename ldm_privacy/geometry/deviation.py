@@ -1,34 +1,15 @@
-"""A control of the same count: keep the dimensions of largest standard deviation over samples."""
+"""The spread of the latents, dimension by dimension: what the mask `deviation` ranks by."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.keep_top import KeepTopInfluence
-from ldm_privacy.geometry.masks import RanksBy
-from ldm_privacy.registry import MASK_RULES
 from ldm_privacy.types import Latent
 
 _SAMPLES_AT_ONCE = 1024
 """The float64 copy is made of so many samples at a time."""
-
-
-@MASK_RULES.register("deviation")
-class KeepTopDeviation(KeepTopInfluence):
-    """Keep the dimensions of largest standard deviation over samples: tells influence from the spread of the latents.
-
-    Influence and the variance of a latent dimension are confounded: whitening the channels can turn the sign of a masked
-    gain. A gain of `KeepTopInfluence` speaks for influence only where this mask of the same count does not have it.
-
-    Arguments, counts, ties and errors are those of `KeepTopInfluence`. When called, the first argument is the deviation of
-    each dimension (`latent_deviation`), expanded over the batch: every sample has the same mask.
-    """
-
-    ranks_by: ClassVar[RanksBy] = "deviation"
-    is_control: ClassVar[bool] = True
 
 
 def latent_deviation(latent: Latent, *, total: Callable[[Tensor], Tensor] = lambda value: value) -> Tensor:

@@ -1,5 +1,6 @@
 """What an influence estimator returns, and what it is."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,55 +13,52 @@ from ldm_privacy.types import Decoder, Influence, KeepMask, Latent
 
 @dataclass(frozen=True)
 class InfluenceEstimate:
-    """Influence of a batch of samples, with its noise.
+    """Influence of a batch of samples, with its noise. Every tensor has the batch first.
 
     Attributes:
         influence: (batch, channels, height, width), >= 0: the estimate of diag(J^T J).
         standard_error: Like influence; 0 for an exact one.
         mask_stability: (batch,), the share of kept dimensions on which the masks of two halves of the probes agree; None
             where there are no two halves. It understates the stability of the mask of all probes.
-        halves: (2, batch, channels, height, width), the estimates of the two halves themselves; None as above.
-        from_store: Found in an `InfluenceStore`, not computed.
+        halves: (batch, 2, channels, height, width), the estimates of the two halves themselves; None as above.
     """
 
     influence: Influence
     standard_error: Tensor
     mask_stability: Tensor | None = None
     halves: Tensor | None = None
-    from_store: bool = False
 
     def __post_init__(self) -> None:
         if self.standard_error.shape != self.influence.shape:
             raise ValueError(f"standard_error {self.standard_error.shape} is not like influence {self.influence.shape}")
 
-    def rows(self, rows: slice) -> "InfluenceEstimate":
+    def tensors(self) -> dict[str, Tensor]:
+        """All that there is, by name: for a store, or to gather it from several processes."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "InfluenceEstimate":
+        """The estimate that `tensors` was called on."""
+        return cls(**tensors)
+
+    def rows(self, rows: slice | Tensor) -> "InfluenceEstimate":
         """Some of the samples."""
-        return InfluenceEstimate(
-            self.influence[rows],
-            self.standard_error[rows],
-            None if self.mask_stability is None else self.mask_stability[rows],
-            None if self.halves is None else self.halves[:, rows],
-            self.from_store,
-        )
+        return self.from_tensors({name: value[rows] for name, value in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> "InfluenceEstimate":
         """The same on another device."""
-        return InfluenceEstimate(
-            self.influence.to(device),
-            self.standard_error.to(device),
-            None if self.mask_stability is None else self.mask_stability.to(device),
-            None if self.halves is None else self.halves.to(device),
-            self.from_store,
-        )
+        return self.from_tensors({name: value.to(device) for name, value in self.tensors().items()})
 
 
 class InfluenceEstimator(Protocol):
     """An estimator of diag(J^T J), the influence of every latent dimension."""
 
-    def __call__(
-        self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
-    ) -> InfluenceEstimate:
-        """Influence of each sample. `sample_index` (batch,) seeds what is random; `probes` replace it."""
+    def __call__(self, decoder: Decoder, latent: Latent, sample_index: Tensor) -> InfluenceEstimate:
+        """Influence of each sample. `sample_index` (batch,) seeds what is random."""
+        ...
+
+    def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
+        """Products J v and J^T u that a sample costs beside its decode; D latent dimensions, numbers in the image."""
         ...
 
 
@@ -76,21 +74,22 @@ class SetInfluenceEstimator(Protocol):
         ...
 
 
-def concatenate(estimates: list[InfluenceEstimate]) -> InfluenceEstimate:
+def concatenate(estimates: Sequence[InfluenceEstimate]) -> InfluenceEstimate:
     """The estimates of several batches as one."""
-    stability = [estimate.mask_stability for estimate in estimates if estimate.mask_stability is not None]
-    halves = [estimate.halves for estimate in estimates if estimate.halves is not None]
-    return InfluenceEstimate(
-        torch.cat([estimate.influence for estimate in estimates]),
-        torch.cat([estimate.standard_error for estimate in estimates]),
-        torch.cat(stability) if stability else None,
-        torch.cat(halves, dim=1) if halves else None,
-    )
+    parts = [estimate.tensors() for estimate in estimates]
+    return InfluenceEstimate.from_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def mask_overlap(first: KeepMask, second: KeepMask) -> Tensor:
     """(batch,), share of the first mask's kept dimensions that the second keeps too; symmetric for masks of equal count."""
     return (first & second).flatten(1).sum(1) / first.flatten(1).sum(1)
+
+
+def check_counts(at_least: int, **counts: int | None) -> None:
+    """Raise UserError that names the first argument below `at_least`; None is left to a default."""
+    for name, count in counts.items():
+        if count is not None and count < at_least:
+            raise UserError(f"{name}: {count} is too few; at least {at_least} is needed.")
 
 
 def check_sample_index(latent: Latent, sample_index: Tensor) -> None:

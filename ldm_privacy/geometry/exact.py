@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate
-from ldm_privacy.geometry.gradients import gradients_enabled
-from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
 
@@ -19,7 +18,8 @@ class ExactInfluence:
 
     J is taken by columns (J e_i, D of them) or by rows (J^T e_p, one a pixel number), whichever costs less: a column
     counts as two rows. Where the decoder's operations have no second derivative and no forward mode, rows always work.
-    Cost per sample: at most min(2 D, pixels) decoder backward passes. No randomness.
+    Cost per sample: `products_per_sample`, at most min(2 D, pixels) decoder backward passes; a call decodes its first sample
+    once more. No randomness.
 
     Args:
         memory_mib: Budget for what one pass keeps: samples x vectors x the decoder's activations, which are measured. One
@@ -36,16 +36,17 @@ class ExactInfluence:
         self.memory_mib = memory_mib
         self.float64 = float64
 
-    def __call__(
-        self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
-    ) -> InfluenceEstimate:
+    def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
+        """D products J e_i or one J^T e_p a pixel number, as the class says; where columns don't work, always the latter."""
+        return num_dimensions if 2 * num_dimensions < num_pixels else num_pixels
+
+    def __call__(self, decoder: Decoder, latent: Latent, sample_index: Tensor) -> InfluenceEstimate:
         """Influence of each sample.
 
         Args:
             decoder: Latent -> image, samples independent of each other.
             latent: (batch, channels, height, width).
             sample_index: (batch,), named in errors.
-            probes: There are none here; taken so that all estimators are called alike.
 
         Returns:
             Influence with standard error 0, on the latent's device; float64 where asked for, else the latent's precision
@@ -60,10 +61,9 @@ class ExactInfluence:
         pairs = self._pairs_per_pass(decoder, latent[:1])
         size = max(1, min(len(latent), pairs))
         estimates = []
-        for start in range(0, max(len(latent), 1), size):
-            chunk = latent[start : start + size]
+        for chunk, index in zip(latent.split(size), sample_index.split(size), strict=True):
             influence = self._squared_columns(DecoderJacobian(decoder, chunk), chunk, max(1, pairs // size))
-            check_finite(influence, sample_index[start : start + size])
+            check_finite(influence, index)
             estimates.append(InfluenceEstimate(influence, torch.zeros_like(influence)))
         return concatenate(estimates)
 
@@ -81,11 +81,9 @@ class ExactInfluence:
             DecoderJacobian(decoder, latent)
         return max(1, int(self.memory_mib * 2**20 / (3 * max(sum(kept.values()), 1))))
 
-    @staticmethod
-    def _squared_columns(jacobian: DecoderJacobian, latent: Latent, vectors_per_pass: int) -> Influence:
-        num_pixels = jacobian.image[0].numel()
-        num_dimensions = latent[0].numel()
-        if 2 * num_dimensions < num_pixels:
+    def _squared_columns(self, jacobian: DecoderJacobian, latent: Latent, vectors_per_pass: int) -> Influence:
+        num_dimensions, num_pixels = latent.shape[1:].numel(), jacobian.image.shape[1:].numel()
+        if self.products_per_sample(num_dimensions, num_pixels) < num_pixels:
             try:
                 columns = [
                     jacobian.times(unit, vectors_per_pass=vectors_per_pass).double().flatten(2).square().sum(2)
@@ -104,7 +102,7 @@ class ExactInfluence:
 
 def _unit_vectors(like: Tensor, per_chunk: int) -> Iterator[Tensor]:
     """Chunks (vectors, batch, ...) that together are all unit vectors of one sample, the same for each of the batch."""
-    size = like[0].numel()
+    size = like.shape[1:].numel()
     for start in range(0, size, per_chunk):
         unit = torch.zeros(min(per_chunk, size - start), size, dtype=like.dtype, device=like.device)
         row = torch.arange(len(unit), device=like.device)

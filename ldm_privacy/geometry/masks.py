@@ -1,30 +1,140 @@
-"""How many dimensions a mask keeps, and keeping them by rank: shared by the mask rules."""
+"""Mask rules: rank the dimensions of a latent by something, keep the largest or the smallest."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.randomness import uniform
+from ldm_privacy.registry import MASK_RULES
 from ldm_privacy.types import KeepMask
 
 CountRule = Literal["count", "percentile"]
-RanksBy = Literal["influence", "deviation"]
-"""What a mask rule wants as its first argument: the influence of each sample, or `latent_deviation` for all alike."""
+RanksBy = Literal["influence", "deviation", "nothing"]
+"""What a rule wants as its first argument: the influence of each sample, `latent_deviation` for all alike, or anything of the
+latents' shape."""
+
+
+@MASK_RULES.register("all")
+class KeepAll:
+    """Keep every dimension: the unmasked attack."""
+
+    ranks_by: ClassVar[RanksBy] = "nothing"
+    is_control: ClassVar[bool] = False
+    keep_fraction: float = 1.0
+
+    def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
+        """(batch, channels, height, width) bool, all True."""
+        return torch.ones_like(ranking, dtype=torch.bool)
+
+
+class _KeepByRank:
+    """Keep as many dimensions as the fraction says, those that come first in `order`."""
+
+    ranks_by: ClassVar[RanksBy] = "influence"
+    is_control: ClassVar[bool] = True
+
+    def __init__(self, keep_fraction: float = 0.6, *, rule: CountRule = "count"):
+        check_keep_fraction(keep_fraction)
+        if rule not in ("count", "percentile"):
+            raise UserError(f"rule: unknown mask rule '{rule}'. Use 'count' or 'percentile'.")
+        self.keep_fraction = keep_fraction
+        self.rule: CountRule = rule
+
+    def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
+        """(batch, channels, height, width) bool, like `ranking`; `sample_index` (batch,) seeds what is random."""
+        count = num_kept(ranking.shape[1:].numel(), self.keep_fraction, self.rule)
+        return keep_largest(self.order(ranking, sample_index), count)
+
+    def order(self, ranking: Tensor, sample_index: Tensor) -> Tensor:
+        """Like `ranking`; the largest are kept."""
+        return ranking
+
+
+@MASK_RULES.register("top")
+class KeepTopInfluence(_KeepByRank):
+    """Keep the dimensions of largest influence, per sample.
+
+    Any increasing function of the influence (its logarithm, that in other latent units) gives the same mask. No randomness.
+
+    Args:
+        keep_fraction: In (0, 1].
+        rule: "count" keeps exactly round(keep_fraction * D), ties to the lower index. "percentile" is the published rule
+            (Rao, Qu, Moyer 2025, 2511.20592): strictly above the row's (1 - keep_fraction) percentile, linear
+            interpolation; 153 of 256 for 0.6, fewer where values are equal.
+
+    Raises:
+        UserError: keep_fraction is outside (0, 1], or (when called) keeps none.
+    """
+
+    is_control: ClassVar[bool] = False
+
+    def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
+        """(batch, channels, height, width) bool; `sample_index` (batch,) is not looked at."""
+        mask = super().__call__(ranking, sample_index)
+        if self.rule == "count" or self.keep_fraction == 1:
+            return mask
+        flat = ranking.flatten(1)
+        threshold = flat.sort(dim=1).values[:, percentile_rank(flat.shape[1], self.keep_fraction), None]
+        return (flat > threshold).reshape(ranking.shape)
+
+
+@MASK_RULES.register("deviation")
+class KeepTopDeviation(KeepTopInfluence):
+    """Keep the dimensions of largest standard deviation over samples: tells influence from the spread of the latents.
+
+    Influence and the variance of a latent dimension are confounded: whitening the channels can turn the sign of a masked
+    gain. A gain of `KeepTopInfluence` speaks for influence only where this mask of the same count does not have it.
+
+    Arguments, counts, ties and errors are those of `KeepTopInfluence`. When called, the first argument is the deviation of
+    each dimension (`latent_deviation`), expanded over the batch: every sample has the same mask.
+    """
+
+    ranks_by: ClassVar[RanksBy] = "deviation"
+    is_control: ClassVar[bool] = True
+
+
+@MASK_RULES.register("lowest")
+class KeepLowestInfluence(_KeepByRank):
+    """Keep the dimensions of lowest influence, per sample: the control that should lose what `KeepTopInfluence` gains.
+
+    Arguments and errors are those of `KeepTopInfluence`, whose count is kept for either rule. Ties go to the lower index.
+    """
+
+    def order(self, ranking: Tensor, sample_index: Tensor) -> Tensor:
+        """Lowest first."""
+        return -ranking
+
+
+@MASK_RULES.register("random")
+class KeepRandom(_KeepByRank):
+    """Keep random dimensions, drawn per sample: the control that tells the count of a mask from its choice.
+
+    Args:
+        keep_fraction, rule: As in `KeepTopInfluence`, whose count is kept for either rule.
+        seed: Of the draw. A sample's mask is a function of (seed, sample index) alone.
+
+    Raises:
+        UserError: As `KeepTopInfluence`.
+    """
+
+    ranks_by: ClassVar[RanksBy] = "nothing"
+
+    def __init__(self, keep_fraction: float = 0.6, *, rule: CountRule = "count", seed: int = 0):
+        super().__init__(keep_fraction, rule=rule)
+        self.seed = seed
+
+    def order(self, ranking: Tensor, sample_index: Tensor) -> Tensor:
+        """Uniform numbers; only the shape and device of `ranking` are looked at."""
+        return uniform("mask", (self.seed, sample_index.to(ranking.device)), ranking.shape[1:], ranking.device)
 
 
 def check_keep_fraction(keep_fraction: float) -> None:
     """Raise UserError unless keep_fraction is in (0, 1]."""
     if not 0 < keep_fraction <= 1:
         raise UserError(f"keep_fraction: {keep_fraction} is outside (0, 1]. 0.6 keeps 60 % of the latent's dimensions.")
-
-
-def check_mask(keep_fraction: float, rule: CountRule) -> None:
-    """Raise UserError unless keep_fraction is in (0, 1] and the rule is known."""
-    check_keep_fraction(keep_fraction)
-    if rule not in ("count", "percentile"):
-        raise UserError(f"rule: unknown mask rule '{rule}'. Use 'count' or 'percentile'.")
 
 
 def num_kept(num_dimensions: int, keep_fraction: float, rule: CountRule = "count") -> int:
@@ -57,6 +167,11 @@ def percentile_rank(num_dimensions: int, keep_fraction: float) -> int:
     return int((num_dimensions - 1) * (round(100 * (1 - keep_fraction), 10) / 100))
 
 
+def keep_largest(value: Tensor, count: int) -> KeepMask:
+    """The `count` largest of each row (batch, ...), ties to the lower index."""
+    return _rank(value) < count
+
+
 def keep_ladder(value: Tensor, keep_fractions: Sequence[float]) -> KeepMask:
     """Masks of many sizes from one sort: (fractions, *value.shape), each equal to `keep_largest` with its own count.
 
@@ -67,16 +182,14 @@ def keep_ladder(value: Tensor, keep_fractions: Sequence[float]) -> KeepMask:
     Raises:
         UserError: A fraction is outside (0, 1] or keeps none.
     """
-    flat = value.flatten(1)
-    rank = flat.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
     for fraction in keep_fractions:
         check_keep_fraction(fraction)
-    counts = torch.tensor([num_kept(flat.shape[1], fraction) for fraction in keep_fractions], device=value.device)
-    return (rank < counts[:, None, None]).reshape(len(counts), *value.shape)
+    counts = torch.tensor([num_kept(value.shape[1:].numel(), fraction) for fraction in keep_fractions], device=value.device)
+    return _rank(value) < counts.reshape(-1, *[1] * value.ndim)
 
 
-def keep_largest(value: Tensor, count: int) -> KeepMask:
-    """The `count` largest of each row (batch, ...), ties to the lower index."""
-    flat = value.flatten(1)
-    order = flat.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).reshape(value.shape)
+def _rank(value: Tensor) -> Tensor:
+    """Place of each number in its row (batch, ...), 0 = the largest, ties to the lower index."""
+    order = value.flatten(1).sort(dim=1, descending=True, stable=True).indices
+    place = torch.arange(order.shape[1], device=value.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place).reshape(value.shape)

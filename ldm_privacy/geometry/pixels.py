@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import check_finite, check_sample_index
+from ldm_privacy.geometry.estimate import check_counts, check_finite, check_sample_index
 from ldm_privacy.geometry.jacobian import DecoderJacobian
 from ldm_privacy.randomness import normal
-from ldm_privacy.types import Decoder, Latent
+from ldm_privacy.types import Decoder, Image, Latent
 
 
 def pixel_influence(
@@ -19,7 +19,7 @@ def pixel_influence(
     seed: int = 0,
     decode_batch_size: int = 64,
     vectors_per_pass: int = 1,
-) -> Tensor:
+) -> tuple[Tensor, Image]:
     """diag(J J^T), summed over image channels: the expected squared change of a pixel, E ||(J v)_pixel||^2, v ~ N(0, I).
 
     Estimated by the mean of ||(J v_k)_pixel||^2 over Gaussian probes in latent space. Unbiased. Relative variance
@@ -40,38 +40,31 @@ def pixel_influence(
         vectors_per_pass: Probes that go through the decoder together (memory: that many times as much).
 
     Returns:
-        (batch, image_height, image_width), >= 0, on the latent's device, in its precision but at least float32.
+        (batch, image_height, image_width), >= 0, on the latent's device, in its precision but at least float32; and the
+        decoded images, as the decoder makes them.
 
     Raises:
         UserError: num_probes < 1, a batch size < 1, a latent that the decoder can't take, a decoder that makes no images,
             or a result that is not finite.
     """
-    for name, count in (
-        ("num_probes", num_probes),
-        ("decode_batch_size", decode_batch_size),
-        ("vectors_per_pass", vectors_per_pass),
-    ):
-        if count < 1:
-            raise UserError(f"{name}: {count} is too few; at least 1 is needed.")
+    check_counts(1, num_probes=num_probes, decode_batch_size=decode_batch_size, vectors_per_pass=vectors_per_pass)
     check_sample_index(latent, sample_index)
-    parts = []
-    for start in range(0, max(len(latent), 1), decode_batch_size):
-        part, index = latent[start : start + decode_batch_size], sample_index[start : start + decode_batch_size]
+    dtype = torch.promote_types(latent.dtype, torch.float32)
+    influences, images = [], []
+    for part, index in zip(latent.split(decode_batch_size), sample_index.split(decode_batch_size), strict=True):
         jacobian = DecoderJacobian(decoder, part)
         if jacobian.image.ndim != 4:
             raise UserError(
                 f"the decoder made shape {tuple(jacobian.image.shape)}; pixels need images (batch, channels, height, width)."
             )
-        batch, _, height, width = jacobian.image.shape
-        dtype = torch.promote_types(latent.dtype, torch.float32)
-        total = torch.zeros(batch, height, width, dtype=dtype, device=jacobian.image.device)
-        for first in range(0, num_probes, vectors_per_pass):
-            chosen = range(first, min(first + vectors_per_pass, num_probes))
+        total = torch.zeros_like(jacobian.image[:, 0], dtype=dtype)
+        for chosen in torch.arange(num_probes).split(vectors_per_pass):
             key = index.to(latent.device)
-            probes = torch.stack([normal("pixel probe", (seed, key, probe), part.shape[1:], latent.device) for probe in chosen])
-            products = jacobian.times(probes, vectors_per_pass=vectors_per_pass)
+            probes = [normal("pixel probe", (seed, key, int(probe)), part.shape[1:], latent.device) for probe in chosen]
+            products = jacobian.times(torch.stack(probes), vectors_per_pass=vectors_per_pass)
             total += products.to(dtype).square().sum(2).sum(0)
         influence = (total / num_probes).to(latent.device)
         check_finite(influence, index)
-        parts.append(influence)
-    return torch.cat(parts)
+        influences.append(influence)
+        images.append(jacobian.image)
+    return torch.cat(influences), torch.cat(images)

@@ -1,5 +1,6 @@
 """Influence by random probes: unbiased, one backward pass a probe for all dimensions at once."""
 
+import itertools
 import math
 from typing import Literal
 
@@ -7,7 +8,14 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate, mask_overlap
+from ldm_privacy.geometry.estimate import (
+    InfluenceEstimate,
+    check_counts,
+    check_finite,
+    check_sample_index,
+    concatenate,
+    mask_overlap,
+)
 from ldm_privacy.geometry.jacobian import DecoderJacobian
 from ldm_privacy.geometry.masks import check_keep_fraction, keep_largest, num_kept
 from ldm_privacy.randomness import normal, rademacher
@@ -51,13 +59,9 @@ class ProbeInfluence:
         decode_batch_size: int = 64,
         probe_batch_size: int | None = None,
     ):
-        if num_probes < 1:
-            raise UserError(f"num_probes: {num_probes} is no number of probes; at least 1 is needed.")
+        check_counts(1, num_probes=num_probes, decode_batch_size=decode_batch_size, probe_batch_size=probe_batch_size)
         if distribution not in ("gaussian", "rademacher"):
             raise UserError(f"distribution: unknown distribution '{distribution}'. Use 'gaussian' or 'rademacher'.")
-        for name, size in (("decode_batch_size", decode_batch_size), ("probe_batch_size", probe_batch_size)):
-            if size is not None and size < 1:
-                raise UserError(f"{name}: {size} is no batch size; at least 1 is needed.")
         check_keep_fraction(keep_fraction)
         self.num_probes = num_probes
         self.distribution: ProbeDistribution = distribution
@@ -65,6 +69,10 @@ class ProbeInfluence:
         self.keep_fraction = keep_fraction
         self.decode_batch_size = decode_batch_size
         self.probe_batch_size = probe_batch_size
+
+    def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
+        """One J^T v a probe."""
+        return self.num_probes
 
     def __call__(
         self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
@@ -91,16 +99,12 @@ class ProbeInfluence:
                 f"probes of shape {tuple(probes.shape)} don't fit {len(latent)} samples: (batch, probes, *image) is needed."
             )
         size = self.decode_batch_size
-        estimates = [
-            self._estimate(
-                decoder,
-                latent[start : start + size],
-                sample_index[start : start + size],
-                None if probes is None else probes[start : start + size],
-            )
-            for start in range(0, max(len(latent), 1), size)
-        ]
-        return concatenate(estimates)
+        parts = zip(
+            latent.split(size),
+            sample_index.split(size),
+            itertools.repeat(None) if probes is None else probes.split(size),
+        )
+        return concatenate([self._estimate(decoder, *part) for part in parts])
 
     def draw(self, sample_index: Tensor, probe: int, shape: torch.Size, device: torch.device) -> Tensor:
         """One probe for each sample: (batch, *shape), a function of (seed, sample index, probe)."""
@@ -130,12 +134,11 @@ class ProbeInfluence:
         standard_error = influence * math.sqrt(2 / num_probes)
         if not num_half:
             return InfluenceEstimate(influence, standard_error)
-        halves = sums[:2] / num_half
-        stability = half_stability(halves, self.keep_fraction)
-        return InfluenceEstimate(influence, standard_error, stability, halves)
+        halves = (sums[:2] / num_half).transpose(0, 1)
+        return InfluenceEstimate(influence, standard_error, half_stability(halves, self.keep_fraction), halves)
 
 
 def half_stability(halves: Tensor, keep_fraction: float) -> Tensor:
-    """(batch,), overlap of the masks that the two halves of the probes, (2, batch, ...), give."""
+    """(batch,), overlap of the masks that the two halves of the probes, (batch, 2, ...), give."""
     count = num_kept(halves.shape[2:].numel(), keep_fraction)
-    return mask_overlap(keep_largest(halves[0], count), keep_largest(halves[1], count))
+    return mask_overlap(keep_largest(halves[:, 0], count), keep_largest(halves[:, 1], count))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import InfluenceEstimate, check_sample_index
+from ldm_privacy.geometry.estimate import InfluenceEstimate, check_counts, check_sample_index
 from ldm_privacy.geometry.probe import ProbeInfluence, half_stability
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
@@ -59,8 +59,7 @@ def shrink_log_influence(influence: Influence, num_probes: int, residual_varianc
     Raises:
         UserError: num_probes < 1 or an unknown `residual_variance`.
     """
-    if num_probes < 1:
-        raise UserError(f"num_probes: {num_probes} is no number of probes; at least 1 is needed.")
+    check_counts(1, num_probes=num_probes)
     shape = influence.shape
     half = torch.tensor(num_probes / 2, dtype=torch.float64)
     noise_variance = float(torch.polygamma(1, half))
@@ -135,6 +134,10 @@ class ShrunkInfluence:
             probe_batch_size=probe_batch_size,
         )
 
+    def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
+        """One J^T v a probe."""
+        return self.num_probes
+
     def __call__(
         self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
     ) -> InfluenceEstimate:
@@ -155,19 +158,19 @@ class ShrunkInfluence:
         """
         check_sample_index(latent, sample_index)
         estimate = self.per_sample(decoder, latent, sample_index, probes)
-        return self._shrink(estimate, self.num_probes if probes is None else probes.shape[1])
+        return self.over_set(estimate, num_probes=None if probes is None else probes.shape[1])
 
-    def over_set(self, estimate: InfluenceEstimate) -> InfluenceEstimate:
-        """The second part alone: shrink the estimates of `per_sample` for the whole set."""
-        return self._shrink(estimate, self.num_probes)
+    def over_set(self, estimate: InfluenceEstimate, *, num_probes: int | None = None) -> InfluenceEstimate:
+        """The second part alone: shrink the estimates of `per_sample` for the whole set.
 
-    def _shrink(self, estimate: InfluenceEstimate, num_probes: int) -> InfluenceEstimate:
+        `num_probes` is of each sample, where they were others than its own.
+        """
+        num_probes = num_probes or self.num_probes
         fit = shrink_log_influence(estimate.influence, num_probes, self.residual_variance)
         if estimate.halves is None:
             return InfluenceEstimate(fit.influence, fit.standard_error)
-        halves = torch.stack(
-            [shrink_log_influence(half, num_probes // 2, self.residual_variance).influence for half in estimate.halves]
-        )
+        parts = [shrink_log_influence(half, num_probes // 2, self.residual_variance) for half in estimate.halves.unbind(1)]
+        halves = torch.stack([part.influence for part in parts], dim=1)
         return InfluenceEstimate(fit.influence, fit.standard_error, half_stability(halves, self.keep_fraction), halves)
 
 

@@ -1,4 +1,4 @@
-"""Geometry on disk: one file per fingerprint, whole or not there at all."""
+"""Tensors on disk that belong to a codec and samples: one file per fingerprint, whole or not there at all."""
 
 import hashlib
 import json
@@ -18,16 +18,15 @@ from ldm_privacy.errors import UserError
 
 logger = logging.getLogger("ldm_privacy")
 
-FORMAT = "ldm_privacy influence 1"
+FORMAT = "ldm_privacy store 1"
 
 
 def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], sample_index: Tensor) -> str:
     """What a file of the store belongs to: sha256 over weights, settings and samples, in hexadecimal.
 
     Args:
-        state_dict: The autoencoder's weights, in any order, on any device.
-        settings: Quantity, estimator, seed, split, latent normalisation: whatever else decides the numbers. Plain values for
-            JSON.
+        state_dict: The codec's weights, in any order, on any device.
+        settings: Quantity, estimator, seed, split, channel map: whatever else decides the numbers. Plain values for JSON.
         sample_index: (samples,), in the order of the file's rows.
     """
     digest = hashlib.sha256(FORMAT.encode())
@@ -40,8 +39,8 @@ def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], s
     return digest.hexdigest()
 
 
-class GeometryStore:
-    """A folder of files with one quantity of many samples each, `<fingerprint>.safetensors`.
+class Store:
+    """A folder of files with one quantity of many samples each, `<fingerprint>.safetensors`: influence, distortion, latents.
 
     A file is written under another name, flushed to the disk and renamed, so a kill at any moment leaves the old file or
     the new one. A lock per fingerprint (released by the system when its process dies) makes a second process wait for
@@ -113,8 +112,8 @@ class GeometryStore:
         belongs = metadata.get("format") == FORMAT and metadata.get("fingerprint") == fingerprint
         if not belongs or not torch.equal(tensors.pop("sample_index"), sample_index.cpu().to(torch.int64)):
             raise UserError(
-                f"{path}: this {self.noun} was written for another autoencoder, estimator or split. Remove the file, or give "
-                "the store another folder."
+                f"{path}: this {self.noun} was written for another codec, other settings or other samples. Remove the file, or "
+                "give the store another folder."
             )
         return tensors
 

@@ -1,6 +1,6 @@
-"""Influence and distortion of many samples, batch by batch; influence from the store where it is known."""
+"""Influence and distortion of many samples, batch by batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from ldm_privacy.geometry.estimate import (
     InfluenceEstimate,
     InfluenceEstimator,
     SetInfluenceEstimator,
+    check_counts,
     check_sample_index,
     concatenate,
 )
-from ldm_privacy.geometry.influence_store import InfluenceStore
-from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.types import Decoder, Latent
 
 
@@ -26,8 +25,6 @@ def stream_influence(
     sample_index: Tensor,
     *,
     batch_size: int = 64,
-    store: InfluenceStore | None = None,
-    fingerprint_of: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> InfluenceEstimate:
     """Influence of all samples, the same as of one call, with memory for one batch beside latents and results.
@@ -38,51 +35,38 @@ def stream_influence(
         latent: (samples, channels, height, width), on any device that the decoder takes.
         sample_index: (samples,) int, unique.
         batch_size: Samples per call of the estimator.
-        store: Where to look first and to keep the result.
-        fingerprint_of: (autoencoder weights, settings); see `fingerprint`. Needed with a store.
-        progress: Called with the number of samples done so far, also when they come from the store.
+        progress: Called with the number of samples done so far.
 
     Returns:
-        The estimate on the latent's device; `from_store` says whether it was found in the store.
+        The estimate on the latent's device.
 
     Raises:
-        UserError: As the estimator and the store.
+        UserError: batch_size < 1, or as the estimator.
     """
     check_sample_index(latent, sample_index)
-    if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} is below 1")
-    per_sample = estimator.per_sample if isinstance(estimator, SetInfluenceEstimator) else estimator
-
-    def compute() -> InfluenceEstimate:
-        estimates = []
-        for start in range(0, max(len(latent), 1), batch_size):
-            part = slice(start, start + batch_size)
-            estimates.append(per_sample(decoder, latent[part], sample_index[part]))
-            if progress is not None:
-                progress(min(start + batch_size, len(latent)))
-        estimate = concatenate(estimates)
-        return estimator.over_set(estimate) if isinstance(estimator, SetInfluenceEstimator) else estimate
-
-    if store is None:
-        return compute()
-    if fingerprint_of is None:
-        raise ValueError("a store needs fingerprint_of")
-    estimate = store.get_or_compute(fingerprint(*fingerprint_of, sample_index), sample_index, compute)
-    if estimate.from_store and progress is not None:
-        progress(len(latent))
-    return estimate.to(latent.device)
+    check_counts(1, batch_size=batch_size)
+    over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
+    per_sample = estimator if over_set is None else over_set.per_sample
+    batches = _batches(len(latent), batch_size, progress)
+    estimate = concatenate([per_sample(decoder, latent[rows], sample_index[rows]) for rows in batches])
+    return estimate if over_set is None else over_set.over_set(estimate)
 
 
 def stream_distortion(
     distortion: Distortion, decoder: Decoder, latent: Latent, *, progress: Callable[[int], Any] | None = None
 ) -> Tensor:
-    """Local distortion of all samples, (samples,), on the latent's device.
+    """Local distortion of all samples, (samples,), on the latent's device; of none, where a process has no share, nothing.
 
     `progress` is called with the number of samples done so far. Errors as of `Distortion`.
     """
-    values = []
-    for start in range(0, len(latent), distortion.batch_size):
-        values.append(distortion(decoder, latent[start : start + distortion.batch_size]))
+    if not len(latent):
+        return torch.empty(0, device=latent.device)
+    return torch.cat([distortion(decoder, latent[rows]) for rows in _batches(len(latent), distortion.batch_size, progress)])
+
+
+def _batches(total: int, batch_size: int, progress: Callable[[int], Any] | None) -> Iterator[slice]:
+    """The rows of each batch; says after it how many are done."""
+    for start in range(0, max(total, 1), batch_size):
+        yield slice(start, start + batch_size)
         if progress is not None:
-            progress(min(start + distortion.batch_size, len(latent)))
-    return torch.cat(values)
+            progress(min(start + batch_size, total))

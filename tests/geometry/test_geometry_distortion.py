@@ -8,12 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import local_distortion, top_singular_values
+from ldm_privacy.geometry import Distortion, stream_distortion
 from tests.reference.geometry import dense_jacobian, published_decoder
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def randomized(*arguments, **options):
+    """The randomized method, also where the whole of J would cost less."""
+    return Distortion(*arguments, exact=False, **options)
 
 
 def with_spectrum(values, num_pixels=512, seed=0):
@@ -38,24 +43,30 @@ def conv_decoder(channels=16):
 def test_reference_singular_values_and_volume(shared_file):
     arrays = np.load(shared_file("reference/geometry.npz"))
     decode, latent = published_decoder(arrays, torch.float32), torch.tensor(arrays["z"])
-    values = top_singular_values(decode, latent, 20)
+    values = randomized().singular_values(decode, latent)
     np.testing.assert_allclose(values, arrays["singular_values"][:, :20], rtol=1e-4)
-    np.testing.assert_allclose(local_distortion(decode, latent, 8), arrays["log_volume_top8"], rtol=1e-4)
-    np.testing.assert_allclose(top_singular_values(decode, latent, 64), arrays["singular_values"], rtol=1e-4)
+    np.testing.assert_allclose(randomized(8)(decode, latent), arrays["log_volume_top8"], rtol=1e-4)
+    np.testing.assert_allclose(randomized(64).singular_values(decode, latent), arrays["singular_values"], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def flat():
+    """Decoder, latents and their 20 largest singular values."""
+    decode, latent = conv_decoder(), normal(2, 4, 6, 6)
+    return decode, latent, torch.linalg.svdvals(dense_jacobian(decode, latent))[:, :20]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_flat_spectrum_of_a_convolutional_decoder_within_one_percent(dtype):
-    decode, latent = conv_decoder(), normal(3, 4, 6, 6)
-    exact = torch.linalg.svdvals(dense_jacobian(decode, latent))[:, :20]
+def test_flat_spectrum_of_a_convolutional_decoder_within_one_percent(flat, dtype):
+    decode, latent, exact = flat
     assert (exact[:, 19] / exact[:, 0]).mean() > 0.5
-    values = top_singular_values(decode, latent.to(dtype), 20)
+    values = randomized().singular_values(decode, latent.to(dtype))
     assert values.dtype == dtype
     error = (values.double() - exact) / exact
     assert error.abs().max() < 0.01
     # A projection of J never has larger singular values than J.
     assert error.max() < 1e-5
-    torch.testing.assert_close(local_distortion(decode, latent.to(dtype)), values.double().log().sum(1).to(dtype))
+    torch.testing.assert_close(randomized()(decode, latent.to(dtype)), values.double().log().sum(1).to(dtype))
 
 
 @pytest.mark.parametrize(
@@ -70,72 +81,122 @@ def test_flat_spectrum_of_a_convolutional_decoder_within_one_percent(dtype):
     ids=["linear", "five decades", "all equal", "a gap", "a Gaussian matrix"],
 )
 def test_known_spectra_within_one_percent(spectrum):
-    values = top_singular_values(with_spectrum(spectrum), torch.zeros(1, 1, 8, 16), 20)
+    values = randomized().singular_values(with_spectrum(spectrum), torch.zeros(1, 1, 8, 16))
     torch.testing.assert_close(values[0].double(), spectrum[:20], rtol=0.01, atol=0)
 
 
 def test_low_rank_and_zero_singular_values():
     spectrum = torch.cat([torch.linspace(5, 1, 10), torch.zeros(54)]).double()
     latent = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    values = top_singular_values(with_spectrum(spectrum), latent, 20)
+    values = randomized().singular_values(with_spectrum(spectrum), latent)
     torch.testing.assert_close(values[0, :10], spectrum[:10])
     assert (values[:, 10:] < 1e-6).all()
-    assert local_distortion(with_spectrum(spectrum), latent, 20).isfinite().all()
+    assert randomized()(with_spectrum(spectrum), latent).isfinite().all()
 
 
 def test_more_power_iterations_only_raise_the_values():
     decode, latent = with_spectrum(torch.linspace(2, 1, 128, dtype=torch.float64)), torch.zeros(1, 1, 8, 16).double()
-    values = [top_singular_values(decode, latent, 10, 2, count, tolerance=torch.inf) for count in range(4)]
+    values = [randomized(10, 2, count, tolerance=torch.inf).singular_values(decode, latent) for count in range(4)]
     for fewer, more in itertools.pairwise(values):
         assert (more >= fewer - 1e-12).all()
 
 
 def test_batches_order_and_contexts_change_nothing():
     decode, latent = conv_decoder(), normal(5, 4, 6, 6)
-    whole = local_distortion(decode, latent, 8, 4)
+    whole = randomized(8, 4)(decode, latent)
     order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(local_distortion(decode, latent[order], 8, 4), whole[order])
-    chunked = local_distortion(decode, latent, 8, 4, decode_batch_size=2, vectors_per_pass=5)
+    torch.testing.assert_close(randomized(8, 4)(decode, latent[order]), whole[order])
+    chunked = randomized(8, 4, batch_size=2, vectors_per_pass=5)(decode, latent)
     torch.testing.assert_close(chunked, whole)
     for context in (torch.no_grad, torch.inference_mode):
         with context():
-            torch.testing.assert_close(local_distortion(decode, latent.clone(), 8, 4), whole)
+            torch.testing.assert_close(randomized(8, 4)(decode, latent.clone()), whole)
 
 
 def test_stretching_the_image_shifts_the_distortion():
     decode, latent = conv_decoder(), normal(2, 4, 6, 6)
-    shift = local_distortion(lambda z: 3 * decode(z), latent, 8) - local_distortion(decode, latent, 8)
+    shift = randomized(8)(lambda z: 3 * decode(z), latent) - randomized(8)(decode, latent)
     torch.testing.assert_close(shift, torch.full_like(shift, 8 * np.log(3)))
 
 
-def test_autoencoder_with_attention():
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    network = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=2,
-        latent_channels=2,
-    )
-    network.eval().requires_grad_(False).double()
+def test_autoencoder_with_attention(autoencoder):
+    network = autoencoder()
     latent = normal(2, 2, 3, 3)
     exact = torch.linalg.svdvals(dense_jacobian(lambda z: network.decode(z).sample, latent))
-    values = top_singular_values(lambda z: network.decode(z).sample, latent, 10, 4)
+    values = randomized(10, 4).singular_values(lambda z: network.decode(z).sample, latent)
     torch.testing.assert_close(values, exact[:, :10], rtol=0.01, atol=0)
 
 
 def test_wrong_arguments_of_distortion():
     decode, latent = conv_decoder(), normal(1, 4, 6, 6)
-    for rank in (0, 145):
-        with pytest.raises(UserError, match=f"rank: {rank}.*144"):
-            local_distortion(decode, latent, rank)
+    with pytest.raises(UserError, match=r"rank: 145.*144"):
+        randomized(145)(decode, latent)
+    with pytest.raises(UserError, match="rank: 0"):
+        Distortion(0)
     with pytest.raises(UserError, match="oversample"):
-        local_distortion(decode, latent, 4, -1)
+        Distortion(4, -1)
     with pytest.raises(UserError, match="num_power_iterations"):
-        local_distortion(decode, latent, 4, 2, -1)
+        Distortion(4, 2, -1)
     with pytest.raises(UserError, match="tolerance"):
-        local_distortion(decode, latent, 4, tolerance=0)
+        Distortion(4, tolerance=0)
+    with pytest.raises(UserError, match="batch_size"):
+        Distortion(batch_size=0)
     with pytest.raises(UserError, match="latent of shape"):
-        local_distortion(decode, normal(1, 5, 6, 6))
+        Distortion()(decode, normal(1, 5, 6, 6))
+
+
+# --- the two ways ----------------------------------------------------------------------------------------------------
+
+
+WEIGHT = normal(12, 2, 3, 3)
+
+
+def small_decoder(latent):
+    """2x4x4 -> 3x8x8: D = 32, 192 numbers in an image."""
+    return torch.tanh(F.conv2d(latent, WEIGHT, padding=1)).flatten(1).unflatten(1, (3, 8, 8))
+
+
+def test_the_exact_and_the_randomized_way_agree():
+    latent = normal(5, 2, 4, 4, seed=1)
+    exact = Distortion(6, exact=True)(small_decoder, latent)
+    # Each of the 6 singular values is within 1 %.
+    torch.testing.assert_close(exact, randomized(6)(small_decoder, latent), rtol=0, atol=0.06)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda z: small_decoder(z[None])[0].flatten()))(latent).flatten(2)
+    torch.testing.assert_close(exact, torch.linalg.svdvals(jacobian)[:, :6].log().sum(1))
+
+
+def test_batches_and_the_choice_of_the_way_change_nothing():
+    latent, done = normal(5, 2, 4, 4, seed=2), []
+    # 192 numbers in an image: (6 + 2) * 3 = 24 products are fewer, (6 + 24) * 7 = 210 are more.
+    fewer = stream_distortion(Distortion(6, 2, 1, batch_size=2), small_decoder, latent, progress=done.append)
+    more = stream_distortion(Distortion(6, 24, 3, batch_size=3), small_decoder, latent)
+    assert done == [2, 4, 5]
+    torch.testing.assert_close(more, Distortion(6, exact=True)(small_decoder, latent))
+    torch.testing.assert_close(fewer, more, rtol=0, atol=0.06)
+    assert stream_distortion(Distortion(6), small_decoder, latent[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("rank", "oversample", "applications", "expected"),
+    # Blocks of J v with J^T u in between; 32 dimensions end the third and the fourth, the fifth takes J by rows.
+    [(6, 2, 1, 8 * 3), (5, 0, 3, 5 * 7), (6, 4, 9, 3 * (10 + 10) + 2), (30, 30, 0, 32), (20, 10, 3, 192)],
+)
+def test_products_and_decodes_are_what_it_says(products, rank, oversample, applications, expected):
+    rows = 0
+
+    def decode(latent):
+        nonlocal rows
+        rows += len(latent)
+        return small_decoder(latent)
+
+    distortion = Distortion(rank, oversample, applications, tolerance=torch.inf, batch_size=2, vectors_per_pass=1)
+    stream_distortion(distortion, decode, normal(5, 2, 4, 4))
+    assert products.total() == 5 * expected == 5 * distortion.products_per_sample(32, 192)
+    # Forward mode runs the decoder once more for each J v; beside that each sample is decoded once.
+    assert rows == 5 + products["times"]
+
+
+def test_products_are_a_lower_bound_where_the_tolerance_asks_for_more(products):
+    distortion = Distortion(6, 2, 0)
+    distortion(small_decoder, normal(1, 2, 4, 4))
+    assert products.total() > distortion.products_per_sample(32, 192) == 8

@@ -12,6 +12,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import (
     DecoderJacobian,
     ExactInfluence,
+    InfluenceEstimate,
     KeepTopInfluence,
     ProbeInfluence,
     ShrunkInfluence,
@@ -51,24 +52,6 @@ def smooth(latent):
 
 def normal(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def autoencoder(attention=True):
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    return (
-        AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(4, 8),
-            norm_num_groups=2,
-            latent_channels=2,
-            mid_block_add_attention=attention,
-        )
-        .eval()
-        .requires_grad_(False)
-    )
 
 
 def test_probe_influence_reproduces_the_reference(arrays):
@@ -196,13 +179,13 @@ def test_mask_stability_is_the_overlap_of_the_halves():
     masks = [KeepTopInfluence(0.5)(half, index) for half in halves]
     estimate = estimator(smooth, latent, index, probes)
     torch.testing.assert_close(estimate.mask_stability, mask_overlap(*masks))
-    torch.testing.assert_close(estimate.halves, torch.stack(halves))
+    torch.testing.assert_close(estimate.halves, torch.stack(halves, dim=1))
     assert ProbeInfluence(1)(smooth, latent, index).mask_stability is None
 
 
 @pytest.mark.parametrize("attention", [False, True])
-def test_exact_through_autoencoder_equals_the_dense_jacobian(attention):
-    network = autoencoder(attention)
+def test_exact_through_autoencoder_equals_the_dense_jacobian(autoencoder, attention):
+    network = autoencoder(attention).float()
     latent = normal(2, 2, 2, 3)
     # Columns: D = 12 against 72 pixel numbers. The weights stay in single precision for the estimator.
     exact = ExactInfluence(float64=True)(lambda z: network.decode(z).sample, latent, torch.arange(2)).influence
@@ -213,8 +196,8 @@ def test_exact_through_autoencoder_equals_the_dense_jacobian(attention):
 
 
 @pytest.mark.parametrize("attention", [False, True])
-def test_products_through_autoencoder_equal_the_dense_jacobian(attention):
-    network = autoencoder(attention).double()
+def test_products_through_autoencoder_equal_the_dense_jacobian(autoencoder, attention):
+    network = autoencoder(attention)
 
     def decode(latent):
         return network.decode(latent).sample
@@ -270,8 +253,42 @@ def test_streaming_decodes_no_more_than_a_batch():
         largest = max(largest, len(latent))
         return latent
 
-    stream_influence(ProbeInfluence(2), decode, torch.zeros(50_000, 1, 1, 2), torch.arange(50_000), batch_size=500)
+    stream_influence(ProbeInfluence(2), decode, torch.zeros(5000, 1, 1, 2), torch.arange(5000), batch_size=500)
     assert largest == 64
+
+
+@pytest.mark.parametrize("upscale", [1, 4])
+def test_products_are_what_the_estimators_say(products, upscale):
+    # D = 18 against 36 numbers in an image (rows are cheaper) and 576 (columns are).
+    def decode(latent):
+        return F.interpolate(latent.sum(1, keepdim=True).tanh(), scale_factor=2 * upscale)
+
+    latent, index, num_pixels = normal(5, 2, 3, 3), torch.arange(5), 36 * upscale**2
+    expected = {"exact": 36 if upscale == 1 else 18, "probe": 16, "shrunk": 4}
+    for name in INFLUENCE_ESTIMATORS:
+        estimator = INFLUENCE_ESTIMATORS.get(name)()
+        assert estimator.products_per_sample(18, num_pixels) == expected[name]
+        stream_influence(estimator, decode, latent, index, batch_size=3)
+        assert products.total() == 5 * expected[name], name
+        products.clear()
+
+
+def test_products_where_columns_do_not_work_are_one_a_pixel_number(products):
+    latent = normal(2, 1, 2, 2, dtype=torch.float64)
+    ExactInfluence()(lambda z: OnceDifferentiable.apply(F.interpolate(z, scale_factor=2)), latent, torch.arange(2))
+    assert products == {"transpose_times": 2 * 16}
+
+
+def test_an_estimate_comes_back_from_its_tensors_row_by_row():
+    whole = ProbeInfluence(4)(smooth, normal(5, 2, 3, 3), torch.arange(5))
+    assert set(whole.tensors()) == {"influence", "standard_error", "mask_stability", "halves"}
+    assert set(ProbeInfluence(1)(smooth, normal(5, 2, 3, 3), torch.arange(5)).tensors()) == {"influence", "standard_error"}
+    some = InfluenceEstimate.from_tensors(whole.tensors()).rows(torch.tensor([3, 1]))
+    alone = ProbeInfluence(4)(smooth, normal(5, 2, 3, 3)[[3, 1]], torch.tensor([3, 1]))
+    for name, value in some.tensors().items():
+        torch.testing.assert_close(value, getattr(alone, name))
+    with pytest.raises(ValueError, match="standard_error"):
+        InfluenceEstimate(whole.influence, whole.standard_error[:2])
 
 
 def test_gradients_enabled_leaves_every_context():

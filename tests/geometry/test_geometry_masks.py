@@ -1,11 +1,13 @@
-"""Mask rules: counts, ties, the published masks."""
+"""Mask rules: counts, ties, the published masks, what each ranks by."""
 
 import numpy as np
 import pytest
 import torch
 
+from ldm_privacy.audit import AuditedSamples
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepRandom, KeepTopInfluence, keep_ladder
+from ldm_privacy.geometry.masks import keep_largest
 from ldm_privacy.registry import MASK_RULES
 from tests.reference.geometry import percentile_mask
 
@@ -89,6 +91,40 @@ def test_fraction_one_keeps_all(name):
         built = rule(**option)
         assert built.keep_fraction == 1.0
         assert built(influence(), torch.arange(5)).all()
+
+
+def test_a_ladder_is_its_masks_from_one_sort():
+    value = (7 * influence()).floor()
+    fractions = [0.1, 0.5, 0.33, 1.0]
+    ladder = keep_ladder(value, fractions)
+    for step, fraction in zip(ladder, fractions):
+        assert torch.equal(step, KeepTopInfluence(fraction)(value, torch.arange(5)))
+        expected = np.zeros((5, 256), dtype=bool)
+        order = np.argsort(-value.flatten(1).numpy(), axis=1, kind="stable")[:, : round(fraction * 256)]
+        np.put_along_axis(expected, order, True, axis=1)
+        assert np.array_equal(step.flatten(1).numpy(), expected)
+        assert torch.equal(step, keep_largest(value, round(fraction * 256)))
+    with pytest.raises(UserError, match="keep_fraction"):
+        keep_ladder(value, [0.5, 1.2])
+
+
+def test_every_rule_says_what_it_ranks_by():
+    ranks_by = {name: MASK_RULES.get(name).ranks_by for name in MASK_RULES}
+    known = {"all": "nothing", "random": "nothing", "deviation": "deviation", "top": "influence", "lowest": "influence"}
+    assert ranks_by == known
+    assert {name for name in MASK_RULES if MASK_RULES.get(name).is_control} == {"lowest", "random", "deviation"}
+
+
+def test_rules_that_rank_by_nothing_work_where_there_is_no_influence():
+    samples = AuditedSamples(influence() - 0.5, torch.tensor([True, True, False, False, False]))
+    assert samples.keep(KeepAll()).all()
+    value, index = influence(), torch.arange(5)
+    assert torch.equal(samples.keep(KeepRandom(0.6, seed=1)), KeepRandom(0.6, seed=1)(value, index))
+    unseen = torch.full_like(value, float("nan"))
+    assert torch.equal(samples.keep(KeepRandom(0.6, seed=1)), KeepRandom(0.6, seed=1)(unseen, index))
+    for rule in (KeepTopInfluence(), KeepLowestInfluence()):
+        with pytest.raises(UserError, match="influence"):
+            samples.keep(rule)
 
 
 def test_wrong_arguments_of_masks():

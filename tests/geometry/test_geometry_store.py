@@ -1,68 +1,79 @@
-"""The influence store: reuse, foreign and damaged files, kills, two processes."""
+"""The store: reuse, foreign and damaged files, kills, two processes."""
 
 import logging
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceEstimate, InfluenceStore, ProbeInfluence, fingerprint, stream_influence
+from ldm_privacy.geometry import InfluenceEstimate, ProbeInfluence, Store, fingerprint, stream_influence
 
 INDEX = torch.tensor([5, 2, 9])
+PROCESSES = multiprocessing.get_context("forkserver")  # a clean process imports torch once, the others are its copies
+PROCESSES.set_forkserver_preload([__name__])
 
 
-def estimate(value=1.0, stability=True):
-    influence = torch.full((3, 2, 2, 2), value)
-    return InfluenceEstimate(influence, influence / 2, torch.rand(3) if stability else None)
+def store_in(folder):
+    return Store(folder, "influence")
+
+
+def tensors(value=1.0):
+    return {"influence": torch.full((3, 2, 2, 2), value), "mask_stability": torch.rand(3)}
 
 
 def refuse():
     raise AssertionError("computed although it is stored")
 
 
-def decode(latent):
-    return torch.tanh(latent)
+def wait_for(folder, pattern):
+    deadline = time.monotonic() + 20
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline
+
+
+def kill(process):
+    process.kill()
+    process.join()
 
 
 def test_what_is_stored_comes_back_and_is_said(tmp_path, caplog):
     caplog.set_level(logging.INFO, "ldm_privacy")
-    store = InfluenceStore(tmp_path / "influence")
-    first = store.get_or_compute("a", INDEX, estimate)
-    second = store.get_or_compute("a", INDEX, refuse)
-    assert (first.from_store, second.from_store) == (False, True)
-    for name in ("influence", "standard_error", "mask_stability"):
-        assert torch.equal(getattr(first, name), getattr(second, name))
-    assert "reused" in caplog.text
-    without = store.get_or_compute("b", INDEX, lambda: estimate(stability=False))
-    assert without.mask_stability is None
-    assert store.get_or_compute("b", INDEX, refuse).mask_stability is None
-    assert not list(store.folder.glob("*.tmp")) + list(store.folder.glob(".*.tmp"))
+    store = store_in(tmp_path / "influence")
+    first, is_found = store.get_or_compute("a", INDEX, tensors)
+    assert not is_found
+    assert "reused" not in caplog.text
+    second, is_found = store.get_or_compute("a", INDEX, refuse)
+    assert is_found
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "Influence of 3 samples reused" in caplog.text
+    assert not list(store.folder.glob(".*.tmp"))
 
 
-def test_streaming_through_the_store(tmp_path):
-    latent, weights = torch.randn(3, 1, 2, 2), {"w": torch.ones(2)}
-    store, done = InfluenceStore(tmp_path), []
+def test_an_estimate_goes_through_the_store(tmp_path):
+    latent, weights, store = torch.randn(3, 1, 2, 2), {"w": torch.ones(2)}, store_in(tmp_path)
 
-    def run(settings, state=weights):
-        of = (state, settings)
-        return stream_influence(
-            ProbeInfluence(4), decode, latent, INDEX, batch_size=2, store=store, fingerprint_of=of, progress=done.append
+    def run(num_probes, state=weights):
+        estimator = ProbeInfluence(num_probes)
+        name = fingerprint(state, {"num_probes": num_probes}, INDEX)
+        found = store.get_or_compute(
+            name, INDEX, lambda: stream_influence(estimator, torch.tanh, latent, INDEX, batch_size=2).tensors()
         )
+        return InfluenceEstimate.from_tensors(found[0]), found[1]
 
-    first, again = run({"num_probes": 4}), run({"num_probes": 4})
-    assert torch.equal(first.influence, again.influence)
-    assert (first.from_store, again.from_store) == (False, True)
-    assert done == [2, 3, 3]
-    assert not run({"num_probes": 5}).from_store
-    assert not run({"num_probes": 4}, {"w": torch.tensor([1.0, 1.0000001])}).from_store
+    (first, _), (again, is_found) = run(4), run(4)
+    assert is_found
+    for name, value in first.tensors().items():
+        assert torch.equal(value, again.tensors()[name])
+    assert not run(1)[1]
+    alone, is_found = run(1)
+    assert is_found
+    assert alone.mask_stability is None
+    assert not run(4, {"w": torch.tensor([1.0, 1.0000001])})[1]
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
-    with pytest.raises(ValueError, match="fingerprint_of"):
-        stream_influence(ProbeInfluence(4), decode, latent, INDEX, store=store)
 
 
 def test_fingerprint_sees_everything_that_decides_the_numbers():
@@ -82,116 +93,105 @@ def test_fingerprint_sees_everything_that_decides_the_numbers():
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path):
-    store = InfluenceStore(tmp_path)
-    store.save("theirs", INDEX, estimate())
+    store = store_in(tmp_path)
+    store.save("theirs", INDEX, tensors())
     store.path("theirs").rename(store.path("ours"))
-    with pytest.raises(UserError, match="another autoencoder"):
-        store.get_or_compute("ours", INDEX, estimate)
-    store.save("mine", INDEX, estimate())
-    with pytest.raises(UserError, match="another autoencoder"):
+    with pytest.raises(UserError, match="another codec"):
+        store.get_or_compute("ours", INDEX, tensors)
+    store.save("mine", INDEX, tensors())
+    with pytest.raises(UserError, match="another codec"):
         store.load("mine", INDEX + 1)
 
 
 @pytest.mark.parametrize("size", [0, 4, 60, -1])
 def test_a_damaged_file_is_computed_anew_and_said(tmp_path, caplog, size):
-    store = InfluenceStore(tmp_path)
-    content = store.save("a", INDEX, estimate()).read_bytes()
+    store = store_in(tmp_path)
+    content = store.save("a", INDEX, tensors()).read_bytes()
     store.path("a").write_bytes(content[:size])
-    result = store.get_or_compute("a", INDEX, lambda: estimate(2.0))
-    assert not result.from_store
+    assert not store.get_or_compute("a", INDEX, lambda: tensors(2.0))[1]
     assert "damaged" in caplog.text
-    assert float(store.get_or_compute("a", INDEX, refuse).influence.mean()) == 2.0
+    assert float(store.get_or_compute("a", INDEX, refuse)[0]["influence"].mean()) == 2.0
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    result = InfluenceStore(tmp_path / "file").get_or_compute("a", INDEX, estimate)
-    assert float(result.influence.mean()) == 1.0
+    result, _ = store_in(tmp_path / "file").get_or_compute("a", INDEX, tensors)
+    assert float(result["influence"].mean()) == 1.0
     assert "not stored" in caplog.text
     with pytest.raises(UserError, match="can't be stored"):
-        InfluenceStore(tmp_path / "file").save("a", INDEX, estimate())
+        store_in(tmp_path / "file").save("a", INDEX, tensors())
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path):
     left, other = tmp_path / ".a.1.tmp", tmp_path / ".b.1.tmp"
     for path in (left, other):
         path.write_bytes(b"half a file")
-    InfluenceStore(tmp_path).get_or_compute("a", INDEX, estimate)
+    store_in(tmp_path).get_or_compute("a", INDEX, tensors)
     assert not left.exists()
     assert other.exists()
 
 
-WRITER = """
-import sys, torch
-from ldm_privacy.geometry import InfluenceEstimate, InfluenceStore
-store, index, turn = InfluenceStore(sys.argv[1]), torch.arange(2000), 0
-print("ready", flush=True)
-while True:
-    turn += 1
-    value = torch.full((2000, 4, 8, 8), float(turn))
-    store.save("a", index, InfluenceEstimate(value, value))
-"""
+def write_for_ever(folder):
+    store, index, turn = store_in(folder), torch.arange(2000), 0
+    while True:
+        turn += 1
+        value = torch.full((2000, 4, 8, 8), float(turn))
+        store.save("a", index, {"influence": value, "standard_error": value})
 
 
 def test_kill_while_writing_leaves_a_whole_file(tmp_path):
-    store, index = InfluenceStore(tmp_path), torch.arange(2000)
+    store, index = store_in(tmp_path), torch.arange(2000)
     value = torch.zeros(2000, 4, 8, 8)
-    store.save("a", index, InfluenceEstimate(value, value))
+    store.save("a", index, {"influence": value, "standard_error": value})
     for turn in range(4):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout.readline() == "ready\n"
+        writer = PROCESSES.Process(target=write_for_ever, args=(tmp_path,))
+        writer.start()
         # Kill while a write is under way, each time a little later in it.
-        deadline = time.monotonic() + 20
-        while not list(tmp_path.glob(".a.*.tmp")):
-            assert time.monotonic() < deadline
+        wait_for(tmp_path, f".a.{writer.pid}.tmp")
         for _ in range(turn * 20_000):
             pass
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
+        kill(writer)
         stored = store.load("a", index)
         assert stored is not None
-        assert stored.influence.min() == stored.influence.max() == stored.standard_error.max()
+        assert stored["influence"].min() == stored["influence"].max() == stored["standard_error"].max()
 
 
-COMPUTER = """
-import os, sys, pathlib, torch
-from ldm_privacy.geometry import InfluenceEstimate, InfluenceStore
-folder, barrier = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-def compute():
-    (folder / f"computed-{os.getpid()}").touch()
-    while not barrier.exists():  # until both processes are there
-        pass
-    value = torch.full((10, 1, 2, 2), float(os.getpid()))
-    return InfluenceEstimate(value, value)
-print("ready", flush=True)
-result = InfluenceStore(folder).get_or_compute("a", torch.arange(10), compute)
-print(result.from_store, int(result.influence.mean()), flush=True)
-"""
+def compute_once(folder, are_both_there, ready, answers):
+    def compute():
+        (folder / f"computed-{os.getpid()}").touch()
+        are_both_there.wait()
+        return {"influence": torch.full((10, 1, 2, 2), float(os.getpid()))}
+
+    ready.put(None)
+    result, is_found = store_in(folder).get_or_compute("a", torch.arange(10), compute)
+    answers.put((is_found, float(result["influence"].mean())))
+
+
+def computing(folder, num_processes):
+    """Started processes that compute the same, the event that lets them end, and the queue of their answers."""
+    are_both_there, ready, answers = PROCESSES.Event(), PROCESSES.SimpleQueue(), PROCESSES.SimpleQueue()
+    arguments = folder, are_both_there, ready, answers
+    processes = [PROCESSES.Process(target=compute_once, args=arguments) for _ in range(num_processes)]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        ready.get()
+    return processes, are_both_there, answers
 
 
 def test_two_processes_compute_once_and_agree(tmp_path):
-    barrier = tmp_path / "barrier"
-    command = [sys.executable, "-c", COMPUTER, str(tmp_path), str(barrier)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    processes, are_both_there, answers = computing(tmp_path, 2)
+    are_both_there.set()
+    first, second = sorted(answers.get() for _ in processes)
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    barrier.touch()
-    answers = [process.communicate(timeout=60)[0].split() for process in processes]
-    assert sorted(answer[0] for answer in answers) == ["False", "True"]
-    assert answers[0][1] == answers[1][1]
+        process.join()
+    assert (first[0], second[0]) == (False, True)
+    assert first[1] == second[1]
     assert len(list(tmp_path.glob("computed-*"))) == 1
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    command = [sys.executable, "-c", COMPUTER, str(tmp_path), str(tmp_path / "never")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 20
-    while not list(tmp_path.glob("computed-*")) and time.monotonic() < deadline:
-        pass
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    result = InfluenceStore(tmp_path).get_or_compute("a", torch.arange(10), estimate)
-    assert not result.from_store
+    (process,), _, _ = computing(tmp_path, 1)
+    wait_for(tmp_path, "computed-*")
+    kill(process)
+    assert not store_in(tmp_path).get_or_compute("a", torch.arange(10), tensors)[1]

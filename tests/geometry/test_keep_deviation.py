@@ -6,7 +6,6 @@ import torch
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import KeepTopDeviation, KeepTopInfluence, latent_deviation
-from ldm_privacy.registry import MASK_RULES
 
 SHAPE = (4, 8, 8)
 
@@ -50,12 +49,6 @@ def test_mask_does_not_change_when_all_latents_are_scaled_or_shifted():
     assert torch.equal(mask, KeepTopDeviation()(latent_deviation(3 * value - 7)[None], index))
     whitened = value / latent_deviation(value)
     assert not torch.equal(mask, KeepTopDeviation()(latent_deviation(whitened)[None], index))
-
-
-def test_every_rule_says_what_it_ranks_by():
-    ranks_by = {name: MASK_RULES.get(name).ranks_by for name in MASK_RULES}
-    assert ranks_by.pop("deviation") == "deviation"
-    assert set(ranks_by.values()) == {"influence"}
 
 
 def test_bad_input():
