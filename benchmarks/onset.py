@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ldm_privacy.metrics import auroc_difference
+from ldm_privacy.metrics import auroc_difference, loss_gap_rise
 from ldm_privacy.metrics.memorized_generations import COPY_RATIO, copies_rise, discordant_copies
 from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
-from ldm_privacy.onset import OnsetDetector, loss_gap_rise
+from ldm_privacy.watch.onset import OnsetDetector
 
 ALPHA = 0.05
 MEMORY = 0.9

@@ -144,9 +144,7 @@ class Audit:
             # Half the memory: a sweep has many masks, and its scores are only ranked.
             sweeps[name] = [term[num_masks:].float() for term in terms]
         group = None if batch.group is None else batch.group.cpu()
-        return Collected(
-            batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps
-        )
+        return Collected(batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps)
 
     def compute(self, collected: Collected) -> AuditReport:
         """The report of what was collected.

@@ -115,7 +115,7 @@ class AuditReport:
 def report_of(
     data: AuditScores,
     *,
-    intervals: Intervals = Intervals(),
+    intervals: Intervals | None = None,
     target_fprs: Sequence[float] = (0.01, 0.001),
 ) -> AuditReport:
     """The report of membership scores; a pure function of them, no network passes.
@@ -128,6 +128,7 @@ def report_of(
     Raises:
         UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
     """
+    intervals = intervals or Intervals()
     check_halves(data.is_calibration, data.is_member)
     for key, score in data.scores.items():
         if not (finite := score.isfinite().all(0)).all():

@@ -87,9 +87,7 @@ def row_of(
     thresholds = [float(threshold_at_fpr(chosen[calibration], data.is_member[calibration], fpr)) for fpr in target_fprs]
     carried = tuple(tpr_at_threshold(chosen[reporting], is_member, threshold, **options) for threshold in thresholds)
     gains = {
-        label: auroc_difference(
-            chosen[reporting], other[reporting], is_member, confidence=intervals.confidence, group=group
-        )
+        label: auroc_difference(chosen[reporting], other[reporting], is_member, confidence=intervals.confidence, group=group)
         for label, other in against.items()
     }
     labels: list[int] | list[None] = data.timesteps[key.attack] or [None]

@@ -6,7 +6,7 @@ from ldm_privacy.data.duplicates import Duplicates, find_duplicates, remove_dupl
 from ldm_privacy.data.images import decode_image, flip_horizontal, to_float, to_pixels, to_uint8
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.sources import Digits, Folder, Hub, ImageSource, Parquet, Saved
-from ldm_privacy.data.split import Split, is_calibration
+from ldm_privacy.data.split import Split
 
 __all__ = [
     "Columns",
@@ -24,7 +24,6 @@ __all__ = [
     "find_columns",
     "find_duplicates",
     "flip_horizontal",
-    "is_calibration",
     "remove_duplicates",
     "split_from_index_file",
     "to_float",

@@ -39,19 +39,25 @@ def find_columns(
         UserError: A named column doesn't exist or has the wrong type, or no image column can be told.
     """
     features = dataset.features
-    for key, name in (("image_column", image), ("label_column", label), ("caption_column", caption)):
+    for key, name, kind, fits in (
+        ("image_column", image, "an image", _is_image),
+        ("label_column", label, "a label (ClassLabel, integer or string)", _is_label),
+        ("caption_column", caption, "a caption (string or list of strings)", _is_caption),
+    ):
         if name is not None:
             require_column(dataset, name, f"data.source.{key}")
-    for name, kind, fits in (
-        (image, "an image", _is_image),
-        (label, "a label (ClassLabel, integer or string)", _is_label),
-        (caption, "a caption (string or list of strings)", _is_caption),
-    ):
-        if name is not None and not fits(features[name]):
-            raise UserError(f"data.source: column '{name}' is not {kind} but {_describe(features[name])}.")
+            if not fits(features[name]):
+                raise UserError(f"data.source: column '{name}' is not {kind} but {_describe(features[name])}.")
+    images, classes = ([name for name in features if isinstance(features[name], kind)] for kind in (Image, ClassLabel))
+    if image is None and len(images) != 1:
+        image = _first(features, IMAGE_NAMES, _is_image)
+        if image is None:
+            problem = f"several image columns ({', '.join(images)})" if images else "no image column found"
+            names = ", ".join(features)
+            raise UserError(f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {names}.")
     return Columns(
-        image or _find_image(dataset),
-        label or _first(features, LABEL_NAMES, _is_label) or _only(features, lambda feature: isinstance(feature, ClassLabel)),
+        image or images[0],
+        label or _first(features, LABEL_NAMES, _is_label) or (classes[0] if len(classes) == 1 else None),
         caption or _first(features, CAPTION_NAMES, _is_caption),
     )
 
@@ -70,14 +76,11 @@ def class_codes(dataset: Dataset, column: str) -> tuple[Tensor, list[str] | None
     """
     feature = dataset.features[column]
     values = dataset.select_columns([column])[:][column]
-    if isinstance(feature, ClassLabel):
-        names = list(feature.names)
-    elif _is_string(feature):
+    names = list(feature.names) if isinstance(feature, ClassLabel) else None
+    if _is_string(feature):
         names = sorted({value for value in values if value is not None})
         number = {name: code for code, name in enumerate(names)}
         values = [number.get(value) for value in values]
-    else:
-        names = None
     return torch.tensor([-1 if value is None else int(value) for value in values], dtype=torch.int64), names
 
 
@@ -87,12 +90,11 @@ def group_codes(dataset: Dataset, column: str) -> Tensor:
     values = dataset.select_columns([column])[:][column]
     if None in values:
         raise UserError(f"data.group_column: row {values.index(None)} has no value in column '{column}'; every row needs one.")
-    array = np.asarray(values) if _is_scalar(dataset.features[column]) else np.empty(0, dtype=object)
+    feature = dataset.features[column]
+    array = np.asarray(values, dtype=None if isinstance(feature, Value | ClassLabel) else object)
     if array.dtype == object:
-        raise UserError(
-            f"data.group_column: column '{column}' holds {_describe(dataset.features[column])}; "
-            "a group is one number or one string a row."
-        )
+        holds = f"column '{column}' holds {_describe(feature)}"
+        raise UserError(f"data.group_column: {holds}; a group is one number or one string a row.")
     return torch.from_numpy(np.unique(array, return_inverse=True)[1].astype(np.int64))
 
 
@@ -102,23 +104,8 @@ def first_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[s
     return [(value[0] if value else "") if isinstance(value, list) else value or "" for value in values]
 
 
-def _find_image(dataset: Dataset) -> str:
-    features = dataset.features
-    typed = [name for name, feature in features.items() if isinstance(feature, Image)]
-    found = typed[0] if len(typed) == 1 else _first(features, IMAGE_NAMES, _is_image)
-    if found is None:
-        problem = f"several image columns ({', '.join(typed)})" if typed else "no image column found"
-        raise UserError(f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {', '.join(features)}.")
-    return found
-
-
 def _first(features: dict[str, Any], names: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
     return next((name for name in names if name in features and fits(features[name])), None)
-
-
-def _only(features: dict[str, Any], fits: Callable[[Any], bool]) -> str | None:
-    names = [name for name, feature in features.items() if fits(feature)]
-    return names[0] if len(names) == 1 else None
 
 
 def _is_image(feature: Any) -> bool:
@@ -129,9 +116,8 @@ def _is_image(feature: Any) -> bool:
 
 
 def _is_label(feature: Any) -> bool:
-    if isinstance(feature, ClassLabel) or _is_string(feature):
-        return True
-    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool"))
+    is_whole = isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool"))
+    return is_whole or isinstance(feature, ClassLabel) or _is_string(feature)
 
 
 def _is_caption(feature: Any) -> bool:
@@ -140,10 +126,6 @@ def _is_caption(feature: Any) -> bool:
 
 def _is_string(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
-
-
-def _is_scalar(feature: Any) -> bool:
-    return isinstance(feature, Value | ClassLabel)
 
 
 def _describe(feature: Any) -> str:

@@ -1,13 +1,13 @@
 """Where a split comes from: drawn by seed, whole groups where there are groups, or read from an index file."""
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.data.split import HELDOUT_KEY, MEMBER_KEY, PUBLIC_KEY, Split, read_index_arrays
-from ldm_privacy.data.subset_sum import choose_groups
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import uniform
 
@@ -33,20 +33,29 @@ def draw_split(
     Raises:
         UserError: A count below its least, more rows wanted than there are, or no group small enough.
     """
-    for key, count, least in (("members", num_members, 1), ("heldout", num_heldout, 1), ("public", num_public, 0)):
+    counts = {"members": num_members, "heldout": num_heldout, "public": num_public}
+    for side, count in counts.items():
+        least = 0 if side == "public" else 1
         if count < least:
-            raise UserError(f"data.num_{key}={count}: at least {least} is needed.")
-    total = num_members + num_heldout + num_public
+            raise UserError(f"data.num_{side}={count}: at least {least} is needed.")
+    total = sum(counts.values())
     if total > num_rows:
         raise UserError(
             f"data.num_members={num_members}, data.num_heldout={num_heldout} and data.num_public={num_public} are "
             f"{total} rows together, but the source has {num_rows}; lower one of them."
         )
-    if group is not None:
-        return _draw_groups(num_rows, {"members": num_members, "heldout": num_heldout, "public": num_public}, seed, group)
-    order = _random_order(num_rows, seed)
-    heldout = order[num_rows - num_heldout :]
-    return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
+    if group is None:
+        order = _random_order(num_rows, seed)
+        heldout = order[num_rows - num_heldout :]
+        return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
+    if group.shape != (num_rows,):
+        raise ValueError(f"group: expected shape ({num_rows},), got {tuple(group.shape)}")
+    free = torch.ones(num_rows, dtype=torch.bool)
+    parts = []
+    for side, count in counts.items():
+        parts.append(_take_groups(group, free, count, side, seed))
+        free[parts[-1]] = False
+    return Split(parts[0], parts[1], parts[2], num_rows)
 
 
 def split_from_index_file(
@@ -97,8 +106,10 @@ def split_from_index_file(
     members = some("num_members", num_members, whole.member_index, least=1)
     heldout = some("num_heldout", num_heldout, whole.heldout_index, least=1)
     if num_public and not len(public):
-        return Split(members, heldout, _draw_public(whole, num_public, order, group, seed, path), num_rows)
-    return Split(members, heldout, some("num_public", num_public, whole.public_index, least=0), num_rows)
+        public = _draw_public(whole, num_public, order, group, seed, path)
+    else:
+        public = some("num_public", num_public, public, least=0)
+    return Split(members, heldout, public, num_rows)
 
 
 def _random_order(count: int, seed: int) -> Tensor:
@@ -107,15 +118,13 @@ def _random_order(count: int, seed: int) -> Tensor:
 
 def _check_groups(split: Split, group: Tensor, path: str | os.PathLike[str]) -> None:
     """Refuse a group that the file has in two of its sets."""
-    parts = list(split.parts().items())
-    for position, (name, index) in enumerate(parts):
-        for other_name, other in parts[position + 1 :]:
-            shared = index[torch.isin(group[index], group[other])]
-            if len(shared):
-                raise UserError(
-                    f"index file {path}: {len(group[shared].unique())} groups are in both {name} and {other_name}, among them "
-                    f"that of row {int(shared[0])}; leave data.group_column out or mend the file."
-                )
+    for (name, index), (other_name, other) in itertools.combinations(split.parts().items(), 2):
+        shared = index[torch.isin(group[index], group[other])]
+        if len(shared):
+            raise UserError(
+                f"index file {path}: {len(group[shared].unique())} groups are in both {name} and {other_name}, among them "
+                f"that of row {int(shared[0])}; leave data.group_column out or mend the file."
+            )
 
 
 def _draw_public(
@@ -136,15 +145,32 @@ def _draw_public(
     return order[free[order]][:count]
 
 
-def _draw_groups(num_rows: int, counts: Mapping[str, int], seed: int, group: Tensor) -> Split:
-    if group.shape != (num_rows,):
-        raise ValueError(f"group: expected shape ({num_rows},), got {tuple(group.shape)}")
-    free = torch.ones(num_rows, dtype=torch.bool)
-    parts = {}
-    for side, count in counts.items():
-        parts[side] = _take_groups(group, free, count, side, seed)
-        free[parts[side]] = False
-    return Split(parts["members"], parts["heldout"], parts["public"], num_rows)
+def choose_groups(sizes: Sequence[int], count: int) -> list[int]:
+    """Positions, ascending, of groups whose sizes sum to the largest number not above `count` that any choice reaches.
+
+    Earlier groups are preferred: in a random order the choice is random. If taking each group that still fits reaches the
+    count, that is the choice; otherwise groups are taken from the last one that the sum needs. Empty when no group fits.
+    O(len(sizes) * count / 8) bytes (subset sums, Bellman 1957).
+    """
+    chosen, left = [], count
+    for position, size in enumerate(sizes):
+        if size <= left:
+            chosen.append(position)
+            left -= size
+    if left == 0:
+        return chosen
+    reachable = [1]  # bit s of the k-th number: whether some of the first k groups sum to s
+    for size in sizes:
+        reachable.append((reachable[-1] | reachable[-1] << size) & (2 << count) - 1)
+        if reachable[-1] >> count:
+            break
+    chosen, total = [], reachable.pop().bit_length() - 1
+    while total:
+        while reachable and reachable[-1] >> total & 1:
+            reachable.pop()
+        chosen.append(len(reachable) - 1)
+        total -= sizes[chosen[-1]]
+    return chosen[::-1]
 
 
 def _take_groups(group: Tensor, free: Tensor, count: int, side: str, seed: int) -> Tensor:

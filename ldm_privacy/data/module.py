@@ -1,6 +1,6 @@
 """The images of a run: source, split, pixels in memory, everything addressed by sample index."""
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from datasets import Dataset
@@ -11,11 +11,10 @@ from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import Duplicates, find_duplicates, remove_duplicates
 from ldm_privacy.data.images import decode_image, to_float
 from ldm_privacy.data.sources import ImageSource
-from ldm_privacy.data.split import Split, is_calibration
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Image
+from ldm_privacy.types import Done, Image
 
-Progress = Callable[[int, int], None]
 _ROWS_AT_ONCE = 256
 
 
@@ -58,18 +57,16 @@ class ImageData:
             raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour).")
         if resolution < 1:
             raise UserError(f"data.resolution={resolution}: must be at least 1.")
-        for key, count in (("num_members", num_members), ("num_heldout", num_heldout), ("num_public", num_public)):
+        counts = {"num_members": num_members, "num_heldout": num_heldout, "num_public": num_public}
+        for key, count in counts.items():
             if count is None and index_file is None:
                 raise UserError(f"data.{key}: missing; give a number (only data.index_file can stand for it).")
         self.source = source
         self.resolution = resolution
         self.channels = channels
-        self.num_members = num_members
-        self.num_heldout = num_heldout
-        self.num_public = num_public
-        self.index_file = index_file
         self.group_column = group_column
-        self.seed = seed
+        draw = draw_split if index_file is None else partial(split_from_index_file, index_file)
+        self._draw = partial(draw, **counts, seed=seed)  # type: ignore[arg-type]
         self.class_names: list[str] | None = None
         self._dataset: Dataset | None = None
         self._columns: Columns | None = None
@@ -92,6 +89,12 @@ class ImageData:
             UserError: No such data, column or row; a stored split of another source.
         """
         dataset = self.source.load()
+        num_rows = len(dataset)
+        if split is not None and split.num_rows != num_rows:
+            raise UserError(
+                f"data.source: the stored split belongs to a source of {split.num_rows} rows, but this one has "
+                f"{num_rows}; name the data that the run was trained on."
+            )
         columns = self.source.columns(dataset)
         if columns.label is not None:
             self._label, self.class_names = class_codes(dataset, columns.label)
@@ -99,9 +102,9 @@ class ImageData:
             self._group = group_codes(dataset, self.group_column)
         self._dataset, self._columns = dataset, columns
         self._split_is_drawn = split is None
-        self._split = self._draw(len(dataset)) if split is None else self._stored(split, len(dataset))
+        self._split = self._draw(num_rows=num_rows, group=self._group) if split is None else split
 
-    def prepare(self, progress: Progress | None = None, *, split: Split | None = None) -> None:
+    def prepare(self, progress: Done = lambda done, total=None: None, *, split: Split | None = None) -> None:
         """Decode the rows of the split, once; find identical images and take the copies out of a drawn held-out side.
 
         A split that was handed in, here or to `open`, stays as it is: a checkpoint's numbers belong to its own split.
@@ -171,10 +174,6 @@ class ImageData:
             return None
         return [self._caption[position] for position in self._positions(sample_index).tolist()]
 
-    def is_calibration(self, sample_index: Tensor) -> Tensor:
-        """The half that chooses (`split.is_calibration`), whole groups where there are groups."""
-        return is_calibration(sample_index, group=self.groups(sample_index))
-
     def _positions(self, sample_index: Tensor) -> Tensor:
         if self._duplicates is None:
             raise RuntimeError("call prepare() first")
@@ -185,48 +184,15 @@ class ImageData:
             raise ValueError(f"sample_index: row {int(index[positions < 0][0])} is not in the split")
         return positions
 
-    def _draw(self, num_rows: int) -> Split:
-        if self.index_file is not None:
-            return split_from_index_file(
-                self.index_file,
-                num_rows=num_rows,
-                num_members=self.num_members,
-                num_heldout=self.num_heldout,
-                num_public=self.num_public,
-                seed=self.seed,
-                group=self._group,
-            )
-        assert self.num_members is not None
-        assert self.num_heldout is not None
-        assert self.num_public is not None
-        return draw_split(
-            num_rows,
-            num_members=self.num_members,
-            num_heldout=self.num_heldout,
-            num_public=self.num_public,
-            seed=self.seed,
-            group=self._group,
-        )
-
-    def _stored(self, split: Split, num_rows: int) -> Split:
-        if split.num_rows != num_rows:
-            raise UserError(
-                f"data.source: the stored split belongs to a source of {split.num_rows} rows, but this one has "
-                f"{num_rows}; name the data that the run was trained on."
-            )
-        return split
-
-    def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Progress | None) -> Tensor:
+    def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Done) -> Tensor:
         pixels = torch.empty(len(rows), self.channels, self.resolution, self.resolution, dtype=torch.uint8)
         cells = dataset.select_columns([column])
-        if progress is not None:
-            progress(0, len(rows))
+        progress(0, len(rows))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             chunk = rows[start : start + _ROWS_AT_ONCE]
             for offset, (row, cell) in enumerate(zip(chunk, cells[chunk][column])):
                 pixels[start + offset] = decode_image(
                     cell, resolution=self.resolution, channels=self.channels, row=row, column=column
                 )
-            if progress is not None:
-                progress(start + len(chunk), len(rows))
+            progress(start + len(chunk), len(rows))
         return pixels

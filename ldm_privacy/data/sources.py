@@ -2,19 +2,15 @@
 
 import contextlib
 import glob
-import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
-import PIL.Image
 from datasets import ClassLabel, Dataset, DatasetDict, Features
-from sklearn.datasets import load_digits
 
 from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.errors import UserError
@@ -75,11 +71,12 @@ class Digits(ImageSource):
         super().__init__()
 
     def open(self) -> Dataset:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         scans = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
         features = Features({"image": datasets.Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])})
-        cells = [{"bytes": _png(scan), "path": None} for scan in scans]
-        return Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)
+        return Dataset.from_dict({"image": list(scans), "label": digits.target.tolist()}, features=features)
 
 
 @IMAGE_SOURCES.register("hub")
@@ -130,11 +127,9 @@ class Folder(ImageSource):
 
     def open(self) -> Dataset:
         path = _existing_folder(self.path)
-        try:
+        with _explained(f"data.source.path: no images can be read from the folder {path}"):
             # One pattern for everything: otherwise class folders called train or test would be taken for splits.
             return datasets.load_dataset("imagefolder", data_dir=glob.escape(str(path)), data_files={"train": "**"})["train"]
-        except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"data.source.path: no images can be read from the folder {path} ({_line(error)}).") from error
 
 
 @IMAGE_SOURCES.register("parquet")
@@ -158,12 +153,9 @@ class Parquet(ImageSource):
             files += matches
         if not files:
             raise UserError("data.source.files: the list is empty; name at least one parquet file.")
-        try:
+        with _explained(f"data.source.files: can't read {', '.join(files)} as parquet"):
             escaped = [glob.escape(os.path.abspath(file)) for file in files]
             return datasets.load_dataset("parquet", data_files={"train": escaped}, split="train")
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = _line(error.__cause__ or error)
-            raise UserError(f"data.source.files: can't read {', '.join(files)} as parquet ({reason}).") from error
 
 
 @IMAGE_SOURCES.register("saved")
@@ -180,14 +172,9 @@ class Saved(ImageSource):
     split: str | None = None
 
     def open(self) -> Dataset:
-        path = _existing_folder(self.path)
-        try:
+        path, advice = _existing_folder(self.path), " For a folder of image files use data.source.class=folder."
+        with _explained(f"data.source.path: {path} was not written by save_to_disk", advice):
             saved = datasets.load_from_disk(str(path))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(
-                f"data.source.path: {path} was not written by save_to_disk ({_line(error)}). "
-                "For a folder of image files use data.source.class=folder."
-            ) from error
         if not isinstance(saved, DatasetDict):
             if self.split is not None:
                 raise UserError(f"data.source.split: {path} holds one data set without splits; leave data.source.split out.")
@@ -220,12 +207,15 @@ def _existing_folder(path: str) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _explained(problem: str, advice: str = "") -> Iterator[None]:
+    """Turn what `datasets` raises inside into a UserError of one line."""
+    try:
+        yield
+    except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{problem} ({_line(error.__cause__ or error)}).{advice}") from error
+
+
 def _line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _png(pixels: Any) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Which rows of the source are members, held-out and public: checked, stored, hashed."""
 
 import hashlib
+import itertools
 import os
 import zipfile
 import zlib
@@ -14,11 +15,9 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.randomness import uniform
 
-MEMBER_KEY = "mia_train_idxs"
-HELDOUT_KEY = "mia_eval_idxs"
-PUBLIC_KEY = "public_idxs"
+MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY = KEYS = ("mia_train_idxs", "mia_eval_idxs", "public_idxs")
+"""What an index file calls the three sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +56,17 @@ class Split:
             repeated = index[1:][index[1:] == index[:-1]]
             if len(repeated):
                 raise UserError(f"split: {field} names {len(repeated)} rows more than once: {_examples(repeated)}.")
-        parts = list(self.parts().items())
-        for position, (field, index) in enumerate(parts):
-            for other_field, other in parts[position + 1 :]:
-                shared = index[torch.isin(index, other)]
-                if len(shared):
-                    raise UserError(
-                        f"split: {len(shared)} rows are in both {field} and {other_field}: {_examples(shared)}. "
-                        "The sets must be disjoint."
-                    )
+        for (field, index), (other_field, other) in itertools.combinations(self.parts().items(), 2):
+            shared = index[torch.isin(index, other)]
+            if len(shared):
+                raise UserError(
+                    f"split: {len(shared)} rows are in both {field} and {other_field}: {_examples(shared)}. "
+                    "The sets must be disjoint."
+                )
 
     def parts(self) -> dict[str, Tensor]:
         """The three sets by their names."""
-        return {
-            "member_index": self.member_index,
-            "heldout_index": self.heldout_index,
-            "public_index": self.public_index,
-        }
+        return {field: getattr(self, field) for field in ("member_index", "heldout_index", "public_index")}
 
     @property
     def hash(self) -> str:
@@ -121,32 +114,19 @@ class Split:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` that is an index file too (`split_from_index_file`)."""
         with open(path, "wb") as file:  # given a name, np.savez would add a suffix of its own
-            np.savez(
-                file,
-                mia_train_idxs=self.member_index.numpy(),
-                mia_eval_idxs=self.heldout_index.numpy(),
-                public_idxs=self.public_index.numpy(),
-                num_rows=np.array([self.num_rows]),
-            )
+            members, heldout, public = (index.numpy() for index in self.parts().values())
+            rows = np.array([self.num_rows])
+            np.savez(file, mia_train_idxs=members, mia_eval_idxs=heldout, public_idxs=public, num_rows=rows)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Split":
         """The inverse of `save`; nothing in the file is ever run."""
-        arrays = read_index_arrays(path, (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY, "num_rows"))
-        return Split(arrays[MEMBER_KEY], arrays[HELDOUT_KEY], arrays[PUBLIC_KEY], int(arrays["num_rows"][0]))
-
-
-def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None = None) -> Tensor:
-    """Which samples choose (timestep, keep fraction); the others report. Bool, like `sample_index`.
-
-    A fair coin per sample index (or per group, so that a group is never on both halves): independent of membership, of
-    the split, of epochs and of machines.
-    """
-    keys = sample_index if group is None else group
-    return uniform("calibration-half", (seed, keys), (), device=keys.device) < 0.5
+        members, heldout, public, num_rows = read_index_arrays(path, (*KEYS, "num_rows")).values()
+        return Split(members, heldout, public, int(num_rows[0]))
 
 
 def read_index_arrays(path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The arrays of whole numbers of an index file; nothing in it is ever run. Raises UserError where `keys` aren't there."""
     file = Path(path).expanduser()
     try:
         loaded = np.load(file, allow_pickle=False)

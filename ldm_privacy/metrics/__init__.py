@@ -4,6 +4,7 @@ from ldm_privacy.metrics.attack_success_rate import attack_success_rate, attack_
 from ldm_privacy.metrics.auroc import auroc, auroc_interval
 from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_difference
 from ldm_privacy.metrics.checks import check_scores
+from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
 from ldm_privacy.metrics.permutation import NullBand, null_band, permuted_auroc, permuted_labels
@@ -43,6 +44,7 @@ __all__ = [
     "check_scores",
     "clopper_pearson",
     "holm",
+    "loss_gap_rise",
     "membership_metrics",
     "memorized_generations",
     "null_band",

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 
+MEND = "take the sample out, or mend the attack that scored it."
 
-def check_scores(score: Tensor, is_member: Tensor, sample_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+
+def check_scores(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     """Membership scores that a metric can be computed from, or an error that says what is wrong with them.
 
     Constant scores are allowed: they rank nothing, and their AUROC is 0.5.
@@ -14,14 +16,13 @@ def check_scores(score: Tensor, is_member: Tensor, sample_index: Tensor | None =
     Args:
         score: (..., samples), higher = member; any real dtype.
         is_member: (samples,) bool.
-        sample_index: (samples,) int, the names of the samples in messages; their places by default.
 
     Returns:
         The scores in float64 (every narrower dtype embeds exactly, so no order and no tie changes) and the labels, on
         the device of the scores.
 
     Raises:
-        UserError: lengths differ, a class is missing, or a score is not finite (its sample is named).
+        UserError: lengths differ, a class is missing, or a score is not finite (its place is named).
         ValueError: `is_member` is not a one-dimensional bool tensor.
     """
     score, is_member = torch.as_tensor(score), torch.as_tensor(is_member)
@@ -30,21 +31,19 @@ def check_scores(score: Tensor, is_member: Tensor, sample_index: Tensor | None =
     num_scores = score.shape[-1] if score.ndim else 1
     if score.ndim == 0 or num_scores != len(is_member):
         raise UserError(f"{num_scores} membership scores for {len(is_member)} samples: pass one score per sample.")
-    if sample_index is not None and len(sample_index) != num_scores:
-        raise UserError(f"{num_scores} membership scores for {len(sample_index)} sample indices: pass one per sample.")
     num_members = int(is_member.sum())
     if num_members in (0, len(is_member)):
         missing = "held-out samples" if num_members else "members"
         raise UserError(f"no {missing} among the {len(is_member)} samples: a membership metric needs both classes.")
-    finite = torch.isfinite(score)
-    if not finite.all():
-        place = int((~finite).nonzero()[0, -1])
-        name = place if sample_index is None else int(sample_index[place])
-        value = float(score[~finite].flatten()[0])
-        raise UserError(
-            f"membership score of sample {name} is {value}: take the sample out, or mend the attack that scored it."
-        )
+    check_finite(score, "membership score of sample", MEND)
     return score.detach().double(), is_member.to(score.device)
+
+
+def check_finite(value: Tensor, what: str, advice: str) -> None:
+    """Raises UserError "what PLACE is VALUE: advice" for the first value that is not finite, by its place on the last axis."""
+    finite = value.isfinite()
+    if not finite.all():
+        raise UserError(f"{what} {int((~finite).nonzero()[0, -1])} is {float(value[~finite][0])}: {advice}")
 
 
 def check_same_samples(score_a: Tensor, score_b: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -32,17 +33,7 @@ class MembershipMetrics:
     @property
     def tpr_at_1fpr(self) -> TprAtFpr:
         """TPR at 1 % FPR; at the first target where 1 % is not among them (its `target_fpr` says which)."""
-        return self.tpr_at_fpr[self._place_of_one_percent]
-
-    @property
-    def tnr_at_1fnr(self) -> float:
-        """TNR at 1 % FNR; at the first target where 1 % is not among them."""
-        return self.tnr_at_fnr[self._place_of_one_percent]
-
-    @property
-    def _place_of_one_percent(self) -> int:
-        targets = [each.target_fpr for each in self.tpr_at_fpr]
-        return targets.index(0.01) if 0.01 in targets else 0
+        return next((each for each in self.tpr_at_fpr if each.target_fpr == 0.01), self.tpr_at_fpr[0])
 
 
 def membership_metrics(
@@ -74,22 +65,12 @@ def membership_metrics(
     score, is_member = check_scores(score, is_member)
     score, is_member = score.cpu(), is_member.cpu()
     num_members = int(is_member.sum())
+    options: dict[str, Any] = {"confidence": confidence, "group": group, "num_bootstrap": num_bootstrap, "seed": seed}
+    of_a_mean = options | {"num_bootstrap": min(num_bootstrap, _NUM_BOOTSTRAP_OF_A_MEAN)}
     return MembershipMetrics(
-        auroc=auroc_interval(score, is_member, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed),
-        asr=attack_success_rate_interval(
-            score,
-            is_member,
-            confidence=confidence,
-            group=group,
-            num_bootstrap=min(num_bootstrap, _NUM_BOOTSTRAP_OF_A_MEAN),
-            seed=seed,
-        ),
-        tpr_at_fpr=tuple(
-            tpr_at_fpr_interval(
-                score, is_member, target, confidence=confidence, group=group, num_bootstrap=num_bootstrap, seed=seed
-            )
-            for target in target_fprs
-        ),
+        auroc=auroc_interval(score, is_member, **options),
+        asr=attack_success_rate_interval(score, is_member, **of_a_mean),
+        tpr_at_fpr=tuple(tpr_at_fpr_interval(score, is_member, target, **options) for target in target_fprs),
         tnr_at_fnr=tuple(float(tnr_at_fnr(score, is_member, target)) for target in target_fprs),
         num_members=num_members,
         num_heldout=len(is_member) - num_members,

@@ -48,12 +48,8 @@ class GenerationCopies:
     def series(self) -> dict[str, float]:
         """The curves, as logged at every look."""
         return {
-            "generations/memorized": self.memorized.value,
-            "generations/memorized_lower": self.memorized.lower,
-            "generations/memorized_upper": self.memorized.upper,
-            "generations/memorized_heldout": self.heldout.value,
-            "generations/memorized_heldout_lower": self.heldout.lower,
-            "generations/memorized_heldout_upper": self.heldout.upper,
+            **self.memorized.series("generations/memorized"),
+            **self.heldout.series("generations/memorized_heldout"),
             "generations/num_members_copied": float(self.num_members_copied),
             "generations/num_heldout_copied": float(self.num_heldout_copied),
         }

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.auroc import auroc_interval
-from ldm_privacy.metrics.checks import check_scores, check_share
+from ldm_privacy.metrics.checks import check_finite, check_scores, check_share
 from ldm_privacy.metrics.resampling import side_resamplers
 from ldm_privacy.types import Estimate
 
@@ -95,10 +95,7 @@ def _quartiles(value: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
         raise UserError(f"values of shape {tuple(value.shape)} for {num_samples} samples: pass one value per sample.")
     if num_samples < NUM_QUARTILES:
         raise UserError(f"{num_samples} samples have no quartiles: pass at least {NUM_QUARTILES}.")
-    finite = value.isfinite()
-    if not finite.all():
-        place = int((~finite).nonzero()[0])
-        raise UserError(f"the value of sample {place} is {float(value[place])}: quartiles need finite values.")
+    check_finite(value, "the value of sample", "quartiles need finite values.")
     order = value.argsort(stable=True)
     of_rank = torch.arange(num_samples, device=value.device) * NUM_QUARTILES // num_samples
     quartile = torch.empty_like(of_rank)

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics.checks import check_same_samples, check_share
+from ldm_privacy.metrics.checks import MEND, check_finite, check_same_samples, check_share
 from ldm_privacy.types import Estimate
 
 
@@ -90,13 +90,8 @@ def _checked(score_a: Tensor, score_b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     check_same_samples(score_a, score_b)
     both = []
     for score in (score_a, score_b):
-        value = np.asarray(score.detach().cpu(), dtype=np.float64)
-        if value.ndim != 1 or not len(value):
-            raise ValueError(f"scores must be one row (samples,), not {value.shape}")
-        if not np.isfinite(value).all():
-            place = int(np.flatnonzero(~np.isfinite(value))[0])
-            raise UserError(
-                f"score of sample {place} is {value[place]}: take the sample out, or mend the attack that scored it."
-            )
-        both.append(value)
+        if score.ndim != 1 or not len(score):
+            raise ValueError(f"scores must be one row (samples,), not {tuple(score.shape)}")
+        check_finite(score, "score of sample", MEND)
+        both.append(np.asarray(score.detach().cpu(), dtype=np.float64))
     return both[0], both[1]

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics.checks import check_share
+from ldm_privacy.metrics.checks import MEND, check_finite, check_share
 from ldm_privacy.randomness import derive_seed
 
 
@@ -71,13 +71,13 @@ def welch_verdict(
     if _is_constant(suspect) and _is_constant(heldout):
         raise UserError("suspect and held-out scores are constant: without any spread there is nothing to test.")
     difference = float(suspect.mean() - heldout.mean())
-    ratio, freedom, deviation = _welch(difference, suspect.var(ddof=1), len(suspect), heldout.var(ddof=1), len(heldout))
-    spread = np.sqrt((suspect.var(ddof=1) + heldout.var(ddof=1)) / 2)
+    variances = suspect.var(ddof=1), heldout.var(ddof=1)
+    law = welch_law(difference, variances[0] / len(suspect), len(suspect), variances[1] / len(heldout), len(heldout))
     return WelchVerdict(
-        p_value=float(stats.t.sf(ratio, freedom)),
+        p_value=float(law.cdf(0.0)),
         difference=difference,
-        lower=float(difference - stats.t.ppf(confidence, freedom) * deviation),
-        effect_size=float(difference / spread),
+        lower=float(law.ppf(1.0 - confidence)),
+        effect_size=float(difference / np.sqrt(np.mean(variances))),
         num_suspect=len(suspect),
         num_heldout=len(heldout),
     )
@@ -130,8 +130,7 @@ def p_value_by_set_size(
         total[index], squares[index] = ordered.cumsum()[size - 1], (ordered**2).cumsum()[size - 1]
     variance = np.maximum(squares - total**2 / size, 0.0) / (size - 1)
     difference = total / size + (suspect.mean() - heldout.mean())
-    ratio, freedom, _ = _welch(difference, variance, size, heldout.var(ddof=1), len(heldout))
-    p_value = stats.t.sf(ratio, freedom)
+    p_value = welch_law(difference, variance / size, size, heldout.var(ddof=1) / len(heldout), len(heldout)).cdf(0.0)
     low, median, high = np.quantile(p_value, [0.1, 0.5, 0.9], axis=0)
     power = (p_value < alpha).mean(axis=0)
     columns = zip(size.tolist(), median.tolist(), low.tolist(), high.tolist(), power.tolist())
@@ -159,12 +158,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _welch(difference: Any, variance_s: Any, num_s: Any, variance_h: Any, num_h: Any) -> tuple[Any, Any, Any]:
-    """Statistic, degrees of freedom and standard deviation of the difference; numbers or arrays."""
-    share_s, share_h = variance_s / num_s, variance_h / num_h
-    deviation = np.sqrt(share_s + share_h)
-    freedom = (share_s + share_h) ** 2 / (share_s**2 / (num_s - 1) + share_h**2 / (num_h - 1))
-    return difference / deviation, freedom, deviation
+def welch_law(difference: Any, variance_a: Any, num_a: Any, variance_b: Any, num_b: Any) -> Any:
+    """The law that Welch's test (Biometrika 1947) gives the true difference of two means: numbers or arrays, a frozen scipy t.
+
+    `cdf(0)` is the p-value of "not above 0", `ppf(1 - confidence)` the one-sided lower bound. Student's t around the
+    difference with scale sqrt(v_a + v_b), v the variances of the two *means* over n units each, and the degrees of freedom of
+    Welch & Satterthwaite, `(v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1))`.
+    """
+    variance = variance_a + variance_b
+    freedom = variance**2 / (variance_a**2 / (num_a - 1) + variance_b**2 / (num_b - 1))
+    return stats.t(freedom, difference, np.sqrt(variance))
 
 
 def _both_units(
@@ -179,15 +182,10 @@ def _both_units(
 
 def _units(side: str, score: Tensor, group: Tensor | None) -> np.ndarray:
     """The independent numbers of one side: scores, or their means by group."""
-    value = np.asarray(score.detach().cpu(), dtype=np.float64)
-    if value.ndim != 1:
-        raise ValueError(f"{side} scores must be one row (samples,), not {value.shape}")
-    if not np.isfinite(value).all():
-        place = int(np.flatnonzero(~np.isfinite(value))[0])
-        raise UserError(
-            f"membership score of {side} sample {place} is {value[place]}: take the sample out, or mend the attack."
-        )
-    name = "samples"
+    if score.ndim != 1:
+        raise ValueError(f"{side} scores must be one row (samples,), not {tuple(score.shape)}")
+    check_finite(score, f"membership score of {side} sample", MEND)
+    value, name = np.asarray(score.detach().cpu(), dtype=np.float64), "samples"
     if group is not None:
         if len(group) != len(value):
             raise UserError(f"{len(group)} group labels for {len(value)} {side} samples: pass one label per sample.")

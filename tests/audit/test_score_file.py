@@ -9,16 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ldm_privacy.audit import TUNED, read_scores, report_of, write_scores
+from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.score_file import read_scores, schema, write_scores
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Intervals
 from tests.evidence.synthetic import make_scores
 
 HASH = "ab" * 32
+FEW = Intervals(num_bootstrap=20)
 
 
 def report_with(**options):
-    return report_of(make_scores(40, 60, fractions=(0.3, 1.0), strength=0.5, **options), num_bootstrap=20)
+    return report_of(make_scores(40, 60, fractions=(0.3, 1.0), strength=0.5, **options), intervals=FEW)
 
 
 def with_an_attack_of_one_number(report):
@@ -32,7 +34,7 @@ def with_an_attack_of_one_number(report):
         keep_fraction={**data.keep_fraction, key: 1.0},
         timesteps={**data.timesteps, "pfami": []},
     )
-    return report_of(data, num_bootstrap=20)
+    return report_of(data, intervals=FEW)
 
 
 @pytest.mark.parametrize("group_size", [None, 4])
@@ -46,7 +48,7 @@ def test_the_report_of_the_file_is_the_report(tmp_path, group_size):
     assert (file.data.group is None) == (group_size is None)
     assert group_size is None or torch.equal(file.data.group, report.data.group)
     assert file.data.controls == report.data.controls
-    again = report_of(file.data, num_bootstrap=20)
+    again = report_of(file.data, intervals=FEW)
     assert [row.key for row in again.rows] == [row.key for row in report.rows]
     for row, other in zip(report.rows, again.rows):
         assert asdict(other.metrics) == asdict(row.metrics)
@@ -111,10 +113,16 @@ def test_damage_is_refused_in_one_line(tmp_path):
 
 
 def changed(path, change, *, keep_hash=True):
+    """The file with a change to its frame: columns keep their type where their values still have it."""
     table = pq.read_table(path)
-    metadata = table.schema.metadata if keep_hash else None
-    frame = table.to_pandas()
-    pq.write_table(pa.Table.from_pandas(change(frame), preserve_index=False).replace_schema_metadata(metadata), path)
+    frame = change(table.to_pandas())
+    columns = {}
+    for name in frame:
+        try:
+            columns[name] = pa.array(frame[name].tolist(), schema().field(name).type, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[name] = pa.array(frame[name], from_pandas=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata if keep_hash else None), path)
 
 
 def lists(frame, column, change, *, at=None):
@@ -135,30 +143,32 @@ def of_one_mask(frame, column, change):
     ("change", "message"),
     [
         (lambda frame: frame.drop(columns="membership_scores"), "column 'membership_scores' is missing"),
-        (lambda frame: frame.iloc[1:], "has other samples than"),
+        (lambda frame: frame.iloc[1:], r"sample \d+ of .* is missing under another attack or mask"),
         (lambda frame: frame.assign(sample_index="x"), "column 'sample_index'"),
         (lambda frame: frame.assign(membership_scores=1.0), "column 'membership_scores'"),
         (lambda frame: pd.concat([frame, frame]), "sample .* stands twice"),
         (lambda frame: frame.assign(group="x"), "column 'group'"),
-        (lambda frame: frame.assign(group=[0, *[None] * (len(frame) - 1)]), "column 'group'"),
-        (lambda frame: lists(frame, "membership_scores", lambda row: []), "column 'membership_scores'|has 0 scores"),
+        (lambda frame: frame.assign(group=[0, *[None] * (len(frame) - 1)]), "column 'group' has an empty place"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: []), "'membership_scores'"),
+        (lambda frame: frame.assign(is_member=[None, *frame["is_member"][1:]]), "column 'is_member' has an empty place"),
         (lambda frame: frame.assign(attack=1), "column 'attack'"),
         (lambda frame: frame.assign(attack=pd.Categorical([1] * len(frame))), "column 'attack'"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [str(value) for value in row]), "'membership_scores'"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [None, *row[1:]]), "'membership_scores' has an empty"),
-        (lambda frame: lists(frame, "membership_scores", lambda row: row[:2], at=7), r"has 2 scores for 3 timesteps"),
-        (lambda frame: lists(frame, "membership_scores", lambda row: row[:0], at=7), r"has 0 scores for 3 timesteps"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: row[:2], at=7), "has not as many 'membership_sc"),
+        (lambda frame: lists(frame, "membership_scores", lambda row: row[:0], at=7), "has not as many 'membership_scores'"),
         (lambda frame: lists(frame, "timesteps", lambda row: [str(value) for value in row]), "column 'timesteps'"),
         (lambda frame: lists(frame, "timesteps", lambda row: [None, *row[1:]]), "'timesteps' has an empty place"),
-        (lambda frame: lists(frame, "timesteps", lambda row: [*row, 30]), "has 3 scores for 4 timesteps"),
-        (lambda frame: lists(frame, "timesteps", lambda row: row[:0]), "has 3 scores for 0 timesteps"),
-        (lambda frame: lists(frame, "timesteps", lambda row: [*row[:2], 21], at=7), "other timesteps than the rest"),
-        (lambda frame: of_one_mask(frame, "timesteps", lambda value: [0, 10, 21]), "other timesteps than another mask"),
-        (lambda frame: of_one_mask(frame, "is_member", lambda value: not value), "has other 'is_member' than"),
-        (lambda frame: of_one_mask(frame, "is_calibration", lambda value: not value), "has other 'is_calibration' than"),
-        (lambda frame: of_one_mask(frame.assign(group=1), "group", lambda value: 2), "has other 'group' than"),
-        (lambda frame: frame.assign(keep_fraction=np.linspace(0, 1, len(frame))), "'keep_fraction' is not the same"),
-        (lambda frame: frame.assign(keep_fraction=float("inf")), "'keep_fraction' of .* is not in 0 to 1"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [*row, 30]), "has not as many 'membership_scores' as timesteps"),
+        (lambda frame: lists(frame, "timesteps", lambda row: row[:0]), "has not as many 'membership_scores' as timesteps"),
+        (lambda frame: lists(frame, "timesteps", lambda row: [*row[:2], 21], at=7), "'timesteps' than the rest of its attack"),
+        (lambda frame: of_one_mask(frame, "timesteps", lambda value: [0, 10, 21]), "'timesteps' than the rest of its attack"),
+        (lambda frame: of_one_mask(frame, "is_member", lambda value: not value), "another 'is_member' than"),
+        (lambda frame: of_one_mask(frame, "is_calibration", lambda value: not value), "another 'is_calibration' than"),
+        (lambda frame: of_one_mask(frame.assign(group=1), "group", lambda value: 2), "another 'group' than"),
+        (lambda frame: frame.assign(keep_fraction=np.linspace(0, 1, len(frame))), "another 'keep_fraction' than"),
+        (lambda frame: frame.assign(is_control=np.arange(len(frame)) == 5), "another 'is_control' than"),
+        (lambda frame: frame.assign(keep_fraction=float("inf")), "'keep_fraction' that is not in 0 to 1"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [np.inf, *row[1:]], at=7), "score that is not finite"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [np.nan, *row[1:]], at=7), "not finite|an empty place"),
     ],

@@ -144,8 +144,6 @@ def test_labels_captions_and_groups(saved):
     assert data.groups(index).tolist() == [1, 3, 0]
     members, heldout = (set(data.groups(part).tolist()) for part in (data.split.member_index, data.split.heldout_index))
     assert (len(members), len(heldout), members & heldout) == (2, 2, set())
-    half = data.is_calibration(torch.arange(12)).reshape(4, 3)
-    assert (half == half[:, :1]).all()
 
 
 def test_missing_labels_are_minus_one(saved):

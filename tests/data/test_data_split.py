@@ -1,4 +1,4 @@
-"""Splits: drawn, grouped, read from files, stored, hashed; the calibration half."""
+"""Splits: drawn, grouped, read from files, stored, hashed."""
 
 import hashlib
 import struct
@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ldm_privacy.data import Split, draw_split, is_calibration, split_from_index_file
-from ldm_privacy.data.subset_sum import choose_groups
+from ldm_privacy.data import Split, draw_split, split_from_index_file
+from ldm_privacy.data.draw import choose_groups
 from ldm_privacy.errors import UserError
 from tests.reference.subset_sum import largest_sum_within
 
@@ -287,30 +287,3 @@ def test_published_cifar10_split(shared_file):
     label = torch.from_numpy(np.concatenate([table["label"].to_numpy() for table in tables]))
     for index in (split.member_index, split.heldout_index):
         assert torch.bincount(label[index]).tolist() == [2500] * 10
-
-
-def test_calibration_half_is_a_fair_coin_of_the_sample_index_alone():
-    index = torch.arange(40_000)
-    half = is_calibration(index)
-    # Five standard deviations of a binomial share.
-    assert abs(half.double().mean() - 0.5) < 5 * 0.5 / 40_000**0.5
-    order = torch.randperm(40_000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(is_calibration(index[order]), half[order])
-    assert torch.equal(is_calibration(index[17:19]), half[17:19])
-    assert not torch.equal(is_calibration(index, 1), half)
-    assert is_calibration(torch.arange(16)).int().tolist() == [0, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1]
-
-
-def test_calibration_half_is_independent_of_membership():
-    for seed in range(3):
-        split = draw_split(40_000, num_members=20_000, num_heldout=20_000, seed=seed)
-        shares = [is_calibration(part).double().mean() for part in (split.member_index, split.heldout_index)]
-        # The difference of two shares of 20,000 has standard deviation sqrt(2) * 0.5 / sqrt(20,000).
-        assert abs(shares[0] - shares[1]) < 5 * 2**0.5 * 0.5 / 20_000**0.5
-
-
-def test_a_group_is_on_one_half():
-    index = torch.arange(3000)
-    half = is_calibration(index, group=index // 10)
-    assert (half.reshape(300, 10) == half.reshape(300, 10)[:, :1]).all()
-    assert 0 < half.double().mean() < 1

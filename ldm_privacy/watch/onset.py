@@ -33,7 +33,7 @@ class OnsetDetector:
     * attack: the AUROC minus that of the untrained denoiser's audit, paired on the same samples
       (`ldm_privacy.metrics.auroc_difference`), so that what the autoencoder alone leaks does not count;
     * loss gap: the opening of the held-out - member denoising loss since the untrained denoiser, paired
-      (`ldm_privacy.onset.loss_gap_rise`);
+      (`ldm_privacy.metrics.loss_gap_rise`);
     * memorized generations: copies of members against copies of held-out images
       (`ldm_privacy.metrics.memorized_generations.GenerationCopies.rise`).
 
