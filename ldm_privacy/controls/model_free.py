@@ -1,80 +1,46 @@
-"""Model-free control: can the two image sets be told apart without looking at any model?"""
+"""Control: can the two image sets be told apart without looking at any model?"""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import special, stats
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from ldm_privacy.controls.finding import WITHOUT_MODEL, Case, Finding
 from ldm_privacy.controls.image_features import ImageFeatures
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import check_scores, placements
 from ldm_privacy.randomness import derive_seed
+from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Estimate
 
 CLASSIFIERS = ("logistic", "boosting")
+NUM_FOLDS = 5
 _NUM_NAMED = 3
 
 
-@dataclass(frozen=True, eq=False)
-class ModelFreeControl:
-    """Membership as simple classifiers on image features see it.
-
-    Attributes:
-        row: (samples,) int64, places of the samples that were scored, ascending.
-        score: Per classifier (samples,) float64 in (0, 1), higher = member: the mid-rank within the fold of a score from a
-            classifier that did not see the sample (nor its group).
-        auroc: Per classifier, with its interval.
-        deciding_features: The features that add most to the logistic score's gap between members and held-out, largest first.
-        confidence: Of the intervals.
-    """
-
-    row: Tensor
-    score: Mapping[str, Tensor]
-    auroc: Mapping[str, Estimate]
-    deciding_features: tuple[str, ...]
-    confidence: float
-
-    @property
-    def leaks(self) -> bool:
-        """A lower bound is above 0.5. Each misses at (1 - confidence) / 2, so both together at 1 - confidence at most."""
-        return any(estimate.lower > 0.5 for estimate in self.auroc.values())
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in plain words."""
-        if not self.leaks:
-            reached = " and ".join(f"{estimate} ({name})" for name, estimate in self.auroc.items())
-            return (
-                "No leak of the split found: without looking at any model, classifiers on simple image features tell members "
-                f"from held-out with AUROC {reached}, which does not exclude 0.5."
-            )
-        name, estimate = max(self.auroc.items(), key=lambda item: item[1].lower)
-        causes = f" The sides differ most in: {', '.join(self.deciding_features)}." if self.deciding_features else ""
-        return (
-            "The split leaks: without looking at any model, a classifier on simple image features tells members from held-out "
-            f"with AUROC {estimate} ({name}); attack numbers up to that level measure the split, not the model.{causes}"
-        )
+@CONTROLS.register("model_free")
+def model_free(case: Case) -> list[Finding] | Finding:
+    """`classify` on `image_features`; a finding that says so where a side has too few samples (groups)."""
+    is_member, group = case.samples.is_member, case.samples.group
+    units = case.samples.sample_index if group is None else group
+    if min(len(units[side].unique()) for side in (is_member, ~is_member)) < 2 * NUM_FOLDS:
+        sentence = "There are too few samples on a side for cross-fitted classifiers."
+        return Finding("model-free control", WITHOUT_MODEL, sentence, is_missing=True)
+    return classify(case.features, is_member, group=group, confidence=case.intervals.confidence, seed=case.seed)
 
 
-def model_free_control(
+def classify(
     features: ImageFeatures,
     is_member: Tensor,
     *,
     group: Tensor | None = None,
-    num_folds: int = 5,
+    num_folds: int = NUM_FOLDS,
     confidence: float = 0.95,
     max_samples: int = 5000,
     seed: int = 0,
-) -> ModelFreeControl:
+) -> list[Finding]:
     """Cross-fitted AUROC of logistic regression and of small gradient boosting on image features.
 
     The idea is that of Das, Zhang & Tramer 2024 ("Blind baselines beat membership inference attacks", 2406.16201).
@@ -101,7 +67,11 @@ def model_free_control(
         seed: Of that draw and of the folds; nothing else is random.
 
     Returns:
-        The control. No network passes; 2 * num_folds fits, 4 s for 5,000 + 5,000 samples with 115 features on one core.
+        A finding per classifier. Its score: the mid-rank within the fold, in (0, 1), of a score from a classifier that did not
+        see the sample (nor its group); NaN for samples that weren't drawn. It is telling where its lower bound is above 0.5,
+        and then all of them leak: each bound misses at (1 - confidence) / 2, so both together at 1 - confidence at most.
+        `deciding_features`: those that add most to the logistic score's gap between members and held-out, largest first.
+        No network passes; 2 * num_folds fits, 4 s for 5,000 + 5,000 samples with 115 features on one core.
 
     Raises:
         UserError: A side (in groups) is too small, a group is on both sides, or lengths differ.
@@ -138,12 +108,41 @@ def model_free_control(
                 if 0 < side.sum() < len(side):
                     gap += model[1].coef_[0] * (scaled[side].mean(axis=0) - scaled[~side].mean(axis=0))
     largest = [place for place in np.argsort(-gap, kind="stable")[:_NUM_NAMED] if gap[place] > 0]
-    return ModelFreeControl(
-        row=row,
-        score={name: torch.from_numpy(_fold_ranks(raw[name], folds)) for name in CLASSIFIERS},
-        auroc={name: _cross_fitted_auroc(raw[name], member, unit, folds, confidence) for name in CLASSIFIERS},
-        deciding_features=tuple(features.names[place] for place in largest),
-        confidence=confidence,
+    causes = [features.names[place] for place in largest]
+    areas = {name: _cross_fitted_auroc(raw[name], member, unit, folds, confidence) for name in CLASSIFIERS}
+    leaks = any(area.lower > 0.5 for area in areas.values())
+    sentence = _sentence(areas, causes, leaks=leaks)
+    findings = []
+    for name, area in areas.items():
+        score = torch.full(is_member.shape, torch.nan, dtype=torch.float64)
+        score[row] = torch.from_numpy(_fold_ranks(raw[name], folds))
+        findings.append(
+            Finding(
+                f"{name} on image features",
+                WITHOUT_MODEL,
+                sentence,
+                score=score,
+                estimate=area,
+                is_telling=area.lower > 0.5,
+                leaks=leaks,
+                numbers={"deciding_features": causes},
+            )
+        )
+    return findings
+
+
+def _sentence(areas: dict[str, Estimate], causes: list[str], *, leaks: bool) -> str:
+    if not leaks:
+        reached = " and ".join(f"{area} ({name})" for name, area in areas.items())
+        return (
+            "No leak of the split found: without looking at any model, classifiers on simple image features tell members "
+            f"from held-out with AUROC {reached}, which does not exclude 0.5."
+        )
+    name, area = max(areas.items(), key=lambda item: item[1].lower)
+    most = f" The sides differ most in: {', '.join(causes)}." if causes else ""
+    return (
+        "The split leaks: without looking at any model, a classifier on simple image features tells members from held-out "
+        f"with AUROC {area} ({name}); attack numbers up to that level measure the split, not the model.{most}"
     )
 
 
@@ -164,6 +163,8 @@ def _units(member: np.ndarray, group: np.ndarray | None) -> np.ndarray:
 
 
 def _folds(member: np.ndarray, unit: np.ndarray, grouped: bool, num_folds: int, seed: int) -> list[np.ndarray]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
         num_folds, shuffle=True, random_state=derive_seed("model-free folds", seed) % 2**32
     )
@@ -172,6 +173,11 @@ def _folds(member: np.ndarray, unit: np.ndarray, grouped: bool, num_folds: int, 
 
 
 def _classifier(name: str) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if name == "logistic":
         return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     return HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, early_stopping=False)

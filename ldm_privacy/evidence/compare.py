@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit import AuditReport, ScoreFile, report_of
+from ldm_privacy.audit.report import AuditReport, report_of
+from ldm_privacy.audit.score_file import ScoreFile
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import PairedDifference, auroc_difference
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Intervals
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,7 @@ def check_one_split(split_hashes: Mapping[str, str]) -> None:
             )
 
 
-def compare(
-    files: Mapping[str, ScoreFile], *, confidence: float = 0.95, num_bootstrap: int = 1000, seed: int = 0
-) -> Comparison:
+def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = None) -> Comparison:
     """Reports of the score files, their paired differences from the first, and their spread.
 
     A paired difference holds the samples fixed and is blind to the randomness of training; the spread shows it, where the
@@ -70,7 +69,7 @@ def compare(
 
     Args:
         files: By name, at least two.
-        confidence, num_bootstrap, seed: Of the intervals.
+        intervals: How they are made.
 
     Raises:
         UserError: Fewer than two; they are of different splits (both hashes are named), share no attack and mask, or share
@@ -80,10 +79,7 @@ def compare(
         raise UserError("a comparison needs two score files or checkpoints at least.")
     check_one_split({name: file.split_hash for name, file in files.items()})
     first_name = next(iter(files))
-    reports = {
-        name: report_of(file.data, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
-        for name, file in files.items()
-    }
+    reports = {name: report_of(file.data, intervals=intervals or Intervals()) for name, file in files.items()}
     keys = [row.key for row in reports[first_name].rows if all(row.key in file.data.scores for file in files.values())]
     if not keys:
         raise UserError("the audits have no attack and mask in common: audit them with the same audit.attacks and audit.masks.")
@@ -91,7 +87,7 @@ def compare(
     if len(shared) < 4:
         raise UserError("the audits share fewer than four reported samples: audit them with the same audit.max_samples.")
     differences = {
-        name: {key: _difference(reports[first_name], report, key, shared, confidence) for key in keys}
+        name: {key: _difference(reports[first_name], report, key, shared) for key in keys}
         for name, report in list(reports.items())[1:]
     }
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
@@ -109,7 +105,7 @@ def _shared(indices: list[Tensor]) -> Tensor:
     return shared
 
 
-def _difference(first: AuditReport, other: AuditReport, key: AuditKey, shared: Tensor, confidence: float) -> PairedDifference:
+def _difference(first: AuditReport, other: AuditReport, key: AuditKey, shared: Tensor) -> PairedDifference:
     """The choice of timestep is each audit's own; its samples are those that all audits report."""
     sides = []
     for report in (other, first):
@@ -118,4 +114,4 @@ def _difference(first: AuditReport, other: AuditReport, key: AuditKey, shared: T
     chosen = sides[1][1]
     is_member = first.data.is_member[chosen]
     group = None if first.data.group is None else first.data.group[chosen]
-    return auroc_difference(sides[0][0], sides[1][0], is_member, confidence=confidence, group=group)
+    return auroc_difference(sides[0][0], sides[1][0], is_member, confidence=first.confidence, group=group)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit import AuditReport, SampleTable
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.metrics import TopOverlap, rank_agreement, top_overlap
 from ldm_privacy.types import AuditKey, Estimate
 
@@ -74,7 +75,14 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Agree
     return found
 
 
-def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, SampleTable]) -> dict[int, Estimate]:
+class EarlierScores(NamedTuple):
+    """Membership scores of an earlier audit: both (samples,), in any order."""
+
+    sample_index: Tensor
+    score: Tensor
+
+
+def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, EarlierScores]) -> dict[int, Estimate]:
     """Spearman correlation of the members' scores at each earlier audit with those of `report`, on the members of both.
 
     Near 0 while the denoiser knows nothing; how soon it rises says how early the images that end up exposed could be seen.
@@ -86,9 +94,10 @@ def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, Sa
     """
     data, last = report.data, report.scores_at(key)
     found = {}
-    for epoch, table in history.items():
-        shared = data.is_member & torch.isin(data.sample_index, table.sample_index)
-        earlier, now = table[data.sample_index[shared]], last[shared]
+    for epoch, (sample_index, score) in history.items():
+        shared = data.is_member & torch.isin(data.sample_index, sample_index)
+        ordered, place = sample_index.sort()
+        earlier, now = score[place[torch.searchsorted(ordered, data.sample_index[shared])]], last[shared]
         if len(now) >= 4 and earlier.min() < earlier.max() and now.min() < now.max():
             found[epoch] = rank_agreement(earlier, now)
     return found

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import TUNED, AuditReport
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.metrics import NullBand, null_band, permuted_auroc
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey

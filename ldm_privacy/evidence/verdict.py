@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ldm_privacy.controls.finding import WITHOUT_MODEL
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import holm
 from ldm_privacy.types import Tone
@@ -24,7 +25,7 @@ class Verdict:
 def verdict_of(evidence: Evidence) -> Verdict:
     """What the evidence says, by fixed rules.
 
-    * leak: the model-free control tells the two image sets apart; attack numbers up to its level are no evidence.
+    * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
     * exposed: the AUROC of the primary attack and mask lies above 0.5, interval and permuted labels agreeing; or any row of the
       audit stands out with all rows tested together (Holm).
     * safe: neither, the primary AUROC's interval lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
@@ -40,10 +41,10 @@ def verdict_of(evidence: Evidence) -> Verdict:
     adjusted = dict(zip(evidence.permuted, holm([each.p_normal for each in evidence.permuted.values()])))
     others = [each for each, p in adjusted.items() if each != key and p <= alpha and report.row(each).metrics.auroc.lower > 0.5]
     exposed = area.lower > 0.5 and p_value <= alpha
-    leaks = evidence.model_free is not None and evidence.model_free.leaks
+    levels = [0.5 if each.estimate is None else each.estimate.value for each in evidence.findings.values() if each.leaks]
     possible = max(area.upper, 1 - area.lower)
     ruled_out = possible < RULED_OUT and rates.tpr.upper < RULED_OUT_TPR
-    tone: Tone = "leak" if leaks else "exposed" if exposed or others else "safe" if ruled_out else "unclear"
+    tone: Tone = "leak" if levels else "exposed" if exposed or others else "safe" if ruled_out else "unclear"
 
     found = {
         "leak": f"The split leaks: {key} has",
@@ -54,7 +55,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
         "unclear": f"Not decided: {key} has",
     }[tone]
     who = (
-        f"{found} AUROC {area.value:.3f} [{area.lower:.3f}, {area.upper:.3f}] ({row.metrics.num_members} members, "
+        f"{found} AUROC {area} ({row.metrics.num_members} members, "
         f"{row.metrics.num_heldout} held-out; .5 is guessing) and finds {rates.tpr.value:.1%} of the members at the threshold "
         f"that was set for {tpr.target_fpr:.1%} false positives ({rates.fpr.value:.1%} in fact)."
     )
@@ -74,10 +75,9 @@ def verdict_of(evidence: Evidence) -> Verdict:
         named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
         verb = "stands" if len(others) == 1 else "stand"
         harm = f"{key} is not certain, but {named} {verb} out with all rows tested together. {advice}"
-    level = 0.5 if evidence.model_free is None else max(each.value for each in evidence.model_free.auroc.values())
     meaning = {
-        "leak": f"The two image sets differ by themselves: attack numbers up to about {level:.3f} measure the split, not "
-        "the model. Draw the split at random and audit again.",
+        "leak": "The two image sets differ by themselves: attack numbers up to about "
+        f"{max(levels, default=0.5):.3f} measure the split, not the model. Draw the split at random and audit again.",
         "exposed": harm,
         "safe": f"An AUROC of {possible:.3f} or more, and {rates.tpr.upper:.1%} of the members found, are excluded for "
         "this attack on such images; not for stronger attacks or another training.",
@@ -93,15 +93,13 @@ def verdict_of(evidence: Evidence) -> Verdict:
 
 
 def _controls(evidence: Evidence) -> str:
-    if evidence.model_free is None:
-        blind = "there were too few samples for a classifier on the images alone"
-    else:
-        best = max(evidence.model_free.auroc.values(), key=lambda estimate: estimate.lower)
-        blind = f"a classifier that sees the images and no model reaches {best.value:.3f} [{best.lower:.3f}, {best.upper:.3f}]"
-    telling = [name for name, each in evidence.denoiser_free.items() if not each.lower <= 0.5 <= each.upper]
-    alone = (
-        f"without the denoiser {' and '.join(telling)} already tell{'s' if len(telling) == 1 else ''} the sides apart"
-        if telling
-        else "without the denoiser no difference of the sides was found"
-    )
-    return f"{blind}; {alone}."
+    findings = evidence.findings.values()
+    areas = [each.estimate for each in findings if each.looks_at == WITHOUT_MODEL and each.estimate is not None]
+    blind = "there were too few samples for a classifier on the images alone"
+    if areas:
+        best = max(areas, key=lambda area: area.lower)
+        blind = f"a classifier that sees the images and no model reaches {best}"
+    telling = [each.name for each in findings if each.is_telling and not each.leaks]
+    verb = "tells" if len(telling) == 1 else "tell"
+    alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else "no difference of the sides was found"
+    return f"{blind}; without the denoiser {alone}."

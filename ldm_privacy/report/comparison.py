@@ -8,20 +8,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ldm_privacy.evidence import Comparison
+from ldm_privacy.evidence.compare import Comparison
 from ldm_privacy.metrics import holm
-from ldm_privacy.report.blocks import DataTable, Verdict
-from ldm_privacy.report.page import Page, Section, write_page
+from ldm_privacy.report.page.blocks import DataTable, Verdict
+from ldm_privacy.report.page.page import Page, Section, write_page
 from ldm_privacy.report.tables import digits, short, signed
 
 NOTE = (
     "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timestep "
-    "that "
-    "its own calibration half chose, and their intervals leave out the randomness of training. The standard deviation is "
-    "over the "
-    "audits compared: of runs that differ in their seed alone it is the randomness of training, without that of the "
-    "samples, which "
-    "they share."
+    "that its own calibration half chose, and their intervals leave out the randomness of training. The standard deviation is "
+    "over the audits compared: of runs that differ in their seed alone it is the randomness of training, without that of the "
+    "samples, which they share."
 )
 
 

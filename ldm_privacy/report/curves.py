@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures import memorization_figure
-from ldm_privacy.report.onset_figure import GENERATIONS, LOSS_GAP, onset_figure
+from ldm_privacy.report.figures.training import GENERATIONS, LOSS_GAP, memorization_figure, onset_figure
 from ldm_privacy.types import AuditKey
 
 History = Mapping[tuple[int, str], float]

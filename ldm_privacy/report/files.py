@@ -6,29 +6,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ldm_privacy.audit import AuditRow
-from ldm_privacy.evidence import Evidence, verdict_of
+from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.controls.finding import Finding
+from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.evidence.verdict import verdict_of
 
 
 def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> None:
-    """metrics.json: `facts` about the evaluation, the verdict, the controls, then a row per attack and mask.
+    """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
 
+    Each control has its AUROC, whether it is telling and leaks, the paired difference of the primary attack, its own numbers.
     Each row has attack, mask, keep_fraction, timestep, every metric as {value, lower, upper}, gains over other masks, the band
     under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
     """
     report, verdict = evidence.report, verdict_of(evidence)
-    model_free = evidence.model_free
     content = {
         **facts,
         "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
-        "controls": {
-            "denoiser_free": {name: asdict(estimate) for name, estimate in evidence.denoiser_free.items()},
-            "over_controls": {name: asdict(gain) for name, gain in evidence.over_controls.items()},
-            "model_free": None
-            if model_free is None
-            else {"leaks": model_free.leaks, **{name: asdict(each) for name, each in model_free.auroc.items()}},
-            "near_duplicates": {"count": evidence.duplicates.count, "expected": evidence.duplicates.num_expected},
-        },
+        "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
         "dataset": None
         if evidence.dataset is None
         else {
@@ -42,6 +37,19 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         "rows": [_row(row, evidence) for row in report.rows],
     }
     path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _control(finding: Finding, evidence: Evidence) -> dict[str, Any]:
+    over = evidence.over_controls.get(finding.name)
+    return {
+        "looks_at": finding.looks_at,
+        "auroc": None if finding.estimate is None else asdict(finding.estimate),
+        "is_telling": finding.is_telling,
+        "leaks": finding.leaks,
+        "sentence": finding.sentence,
+        "attack_above_it": None if over is None else asdict(over),
+        **finding.numbers,
+    }
 
 
 def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:

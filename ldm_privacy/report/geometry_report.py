@@ -1,96 +1,89 @@
 """The geometry of an audit as series and figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.audit import AuditReport, MaskRule, SampleGeometry
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.geometry import pixel_influence
-from ldm_privacy.report.geometry_figures import (
-    distortion_figure,
-    influence_map_figure,
-    mask_frequency_figure,
-    pixel_influence_figure,
-    quartile_figure,
-)
-from ldm_privacy.types import AuditBatch, AuditKey, Decoder, Image
+from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
+from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
+from ldm_privacy.types import AuditKey, Decoder, Images
 
 NUM_PIXEL_MAPS = 6
 
 
-def geometry_series(geometry: SampleGeometry, audited: AuditBatch) -> dict[str, float]:
-    """Mask stability, mean influence per latent channel, mean local distortion of both sets."""
-    influence = geometry.influence.value
-    series = {f"geometry/influence/channel{place}": float(value) for place, value in enumerate(influence.mean((0, 2, 3)))}
-    if geometry.mask_stability is not None:
-        series["geometry/mask_stability"] = geometry.mask_stability
-    if geometry.distortion is not None:
-        is_member = _membership(geometry.distortion.sample_index, audited)
-        for name, chosen in (("members", is_member), ("heldout", ~is_member)):
-            series[f"geometry/distortion/{name}"] = float(geometry.distortion.value[chosen].mean())
+def geometry_series(samples: AuditedSamples) -> dict[str, float]:
+    """Mask stability, mean influence per latent channel, mean local distortion of both sets: as far as they were measured."""
+    series = {}
+    if samples.influence is not None:
+        channels = enumerate(samples.influence.mean((0, 2, 3)))
+        series = {f"geometry/influence/channel{place}": float(value) for place, value in channels}
+    if samples.mask_stability is not None:
+        series["geometry/mask_stability"] = samples.mask_stability
+    if samples.distortion is not None:
+        for name, side in (("members", samples.is_member), ("heldout", ~samples.is_member)):
+            series[f"geometry/distortion/{name}"] = float(samples.distortion[side].nanmean())
     return series
 
 
 def geometry_figures(
-    geometry: SampleGeometry,
-    audited: AuditBatch,
-    masks: Mapping[str, MaskRule],
-    decoder: Decoder,
-    images: Callable[[Tensor], Image],
-    *,
-    seed: int = 0,
+    samples: AuditedSamples, masks: Mapping[str, MaskRule], decoder: Decoder | None, images: Images, *, seed: int = 0
 ) -> dict[str, Figure]:
-    """Influence maps, kept-mask frequencies, per-pixel influence, distortion violins: name -> figure.
+    """Influence maps, kept-mask frequencies, per-pixel influence, distortion violins, as far as there are any: name -> figure.
 
     Cost beside drawing: one decode and 32 products with J for each of six samples.
+
+    Args:
+        samples: All audited samples.
+        masks: By label; those that keep everything are not drawn.
+        decoder: Takes latents where the samples lie; None in pixel space.
+        images: Of the samples.
+        seed: Of the probes.
     """
-    influence, index = geometry.influence.value, geometry.influence.sample_index
-    kept = {label: geometry.keep(rule, index) for label, rule in masks.items() if rule.keep_fraction < 1}
-    first = audited.latent[:NUM_PIXEL_MAPS]
-    with torch.no_grad():
-        decoded = decoder(first).clamp(-1, 1).cpu()
-    pixels = pixel_influence(decoder, first, audited.sample_index[:NUM_PIXEL_MAPS], seed=seed).cpu()
-    figures = {"influence": influence_map_figure(influence), "pixel_influence": pixel_influence_figure(decoded, pixels)}
-    if kept:
+    figures = {}
+    if samples.influence is not None:
+        figures["influence"] = influence_map_figure(samples.influence)
+    if decoder is not None:
+        first, index = samples.latent[:NUM_PIXEL_MAPS], samples.sample_index[:NUM_PIXEL_MAPS]
+        with torch.no_grad():
+            pixels, decoded = pixel_influence(decoder, first, index, seed=seed), decoder(first)
+        figures["pixel_influence"] = pixel_influence_figure(decoded.clamp(-1, 1).cpu(), pixels.cpu())
+    if kept := {label: samples.keep(rule) for label, rule in masks.items() if rule.keep_fraction < 1}:
         figures["masks"] = mask_frequency_figure(kept)
-    if (distortion := geometry.distortion) is not None:
-        is_member = _membership(distortion.sample_index, audited)
-        figures["distortion"] = distortion_figure(distortion.value, is_member, images(distortion.sample_index))
+    if samples.distortion is not None and (measured := samples.distortion.isfinite()).any():
+        is_member, index = samples.is_member[measured], samples.sample_index[measured]
+        figures["distortion"] = distortion_figure(samples.distortion[measured], is_member, images(index.cpu()))
     return figures
 
 
-def quartile_series(report: AuditReport, geometry: SampleGeometry) -> dict[str, float]:
+def quartile_series(report: AuditReport, distortion: Tensor | None) -> dict[str, float]:
     """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep, with bounds."""
     series: dict[str, float] = {}
-    for key in _unmasked(report, geometry):
-        assert geometry.distortion is not None
+    if distortion is None:
+        return series
+    for key in _unmasked(report):
         row, timesteps = report.row(key), report.data.timesteps[key.attack]
         place = 0 if row.timestep is None else timesteps.index(row.timestep)
-        for quartile, estimate in enumerate(report.quartiles(key, geometry.distortion).auroc[place], start=1):
-            prefix = f"memorization/{key}/quartile{quartile}/auroc"
-            series |= {prefix: estimate.value, f"{prefix}_lower": estimate.lower, f"{prefix}_upper": estimate.upper}
+        for quartile, estimate in enumerate(report.quartiles(key, distortion).auroc[place], start=1):
+            series |= estimate.series(f"memorization/{key}/quartile{quartile}/auroc")
     return series
 
 
-def quartile_figures(report: AuditReport, geometry: SampleGeometry) -> dict[str, Figure]:
+def quartile_figures(report: AuditReport, distortion: Tensor | None) -> dict[str, Figure]:
     """AUROC by timestep for each quartile of local distortion, a figure for each unmasked attack."""
-    figures = {}
-    for key in _unmasked(report, geometry):
-        assert geometry.distortion is not None
-        quartiles = report.quartiles(key, geometry.distortion)
-        title = f"{key} by quartile of local distortion"
-        figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, report.data.timesteps[key.attack], title=title)
+    figures: dict[str, Figure] = {}
+    if distortion is None:
+        return figures
+    for key in _unmasked(report):
+        title, timesteps = f"{key} by quartile of local distortion", report.data.timesteps[key.attack]
+        figures[f"quartiles_{key.attack}"] = quartile_figure(report.quartiles(key, distortion), timesteps, title=title)
     return figures
 
 
-def _unmasked(report: AuditReport, geometry: SampleGeometry) -> list[AuditKey]:
-    if geometry.distortion is None:
-        return []
+def _unmasked(report: AuditReport) -> list[AuditKey]:
     keys = [report.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
     return [key for key in keys if key is not None]
-
-
-def _membership(sample_index: Tensor, audited: AuditBatch) -> Tensor:
-    return torch.isin(sample_index, audited.sample_index[audited.is_member].cpu())

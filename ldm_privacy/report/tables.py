@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ldm_privacy.audit import TUNED, AuditReport, AuditRow
-from ldm_privacy.evidence import PermutedRow, Verdict
-from ldm_privacy.onset import Rise
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.evidence.null import PermutedRow
+from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.types import AuditKey, Estimate
 
 INTERVAL_NOTE = (
@@ -18,6 +21,16 @@ INTERVAL_NOTE = (
     "reported samples and is optimistic. The timestep (of `tuned` also the share of dimensions kept) was chosen on the "
     "calibration half; 'oracle' is the best on the reported half."
 )
+
+
+class Rise(Protocol):
+    """How far a quantity has risen since the untrained denoiser, and the lower bound that decides."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def lower(self) -> float: ...
 
 
 def print_audit(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.controls import image_features
+from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.errors import UserError
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.special import logit
 from scipy.stats import binom
 
-from ldm_privacy.controls import ImageFeatures, image_features, model_free_control
+from ldm_privacy.controls.image_features import ImageFeatures, image_features
+from ldm_privacy.controls.model_free import classify
 from ldm_privacy.errors import UserError
 
 module = importlib.import_module("ldm_privacy.controls.model_free")
@@ -38,6 +39,11 @@ def leaking(samples=300, gap=1.0, seed=0):
     return given, is_member
 
 
+def classified(*args, **options):
+    """Findings by the classifier's name."""
+    return {each.name.split()[0]: each for each in classify(*args, **options)}
+
+
 class MeanDifference:
     """The quickest linear classifier: towards the members' mean."""
 
@@ -57,8 +63,8 @@ def test_without_a_leak_mean_spread_and_false_alarms_are_as_stated(monkeypatch, 
     labels = torch.arange(120) // group if group > 1 else None
     for seed in range(repetitions):
         is_member = random_labels(120, seed, group)
-        control = model_free_control(features(120, 30, seed, group), is_member, group=labels, seed=seed)
-        estimate = control.auroc["mean"]
+        control = classified(features(120, 30, seed, group), is_member, group=labels, seed=seed)["mean"]
+        estimate = control.estimate
         width = logit(estimate.upper) - logit(estimate.lower)
         areas.append(estimate.value)
         variances.append((width / (2 * 1.959963985) * estimate.value * (1 - estimate.value)) ** 2)
@@ -73,10 +79,10 @@ def test_without_a_leak_mean_spread_and_false_alarms_are_as_stated(monkeypatch, 
 def test_without_a_leak_both_classifiers_are_quiet():
     areas = {name: [] for name in module.CLASSIFIERS}
     for seed in range(8):
-        control = model_free_control(features(200, 6, seed), random_labels(200, seed), seed=seed)
-        for name, estimate in control.auroc.items():
-            areas[name].append(estimate.value)
-            assert estimate.lower < estimate.value < estimate.upper
+        control = classified(features(200, 6, seed), random_labels(200, seed), seed=seed)
+        for name, each in control.items():
+            areas[name].append(each.estimate.value)
+            assert each.estimate.lower < each.estimate.value < each.estimate.upper
     # One AUROC of 100 + 100 has variance 201 / (12 * 100^2) without a leak; a cross-fitted one twice that.
     for values in areas.values():
         assert abs(np.mean(values) - 0.5) < 5 * (2 * 201 / (12 * 100**2) / len(values)) ** 0.5
@@ -84,30 +90,33 @@ def test_without_a_leak_both_classifiers_are_quiet():
 
 def test_a_leak_is_found_with_its_cause():
     given, is_member = leaking()
-    control = model_free_control(given, is_member)
+    control = classified(given, is_member)["logistic"]
     assert control.leaks
-    assert control.deciding_features[0] == "feature 2"
+    assert control.is_telling
+    assert control.numbers["deciding_features"][0] == "feature 2"
     assert "The split leaks" in control.sentence
     assert "feature 2" in control.sentence
     # Two normals one standard deviation apart have AUROC Phi(1 / sqrt 2) = 0.760 for the best classifier.
-    assert control.auroc["logistic"].lower < 0.760 < control.auroc["logistic"].upper
+    assert control.estimate.lower < 0.760 < control.estimate.upper
 
 
 def test_boosting_finds_what_no_line_separates():
     given, is_member = leaking(gap=0.0)
     given.value[is_member, 1] *= 3
-    control = model_free_control(given, is_member)
-    assert control.auroc["boosting"].lower > 0.6 > control.auroc["logistic"].value
-    assert control.leaks
-    assert "(boosting)" in control.sentence
+    control = classified(given, is_member)
+    assert control["boosting"].estimate.lower > 0.6 > control["logistic"].estimate.value
+    # One that tells is enough, and both say so.
+    assert [each.leaks for each in control.values()] == [True, True]
+    assert [each.is_telling for each in control.values()] == [False, True]
+    assert all("(boosting)" in each.sentence for each in control.values())
 
 
 def test_no_leak_is_said_in_words():
-    control = model_free_control(features(200), random_labels(200, 1))
-    assert not control.leaks
-    assert control.sentence.startswith("No leak of the split found")
-    for estimate in control.auroc.values():
-        assert str(estimate) in control.sentence
+    control = classified(features(200), random_labels(200, 1))
+    for each in control.values():
+        assert not each.leaks
+        assert each.sentence.startswith("No leak of the split found")
+        assert all(str(other.estimate) in each.sentence for other in control.values())
 
 
 def test_interval_is_twice_delongs_variance_of_the_fold_average():
@@ -164,62 +173,59 @@ def test_no_sample_is_scored_by_a_classifier_that_saw_its_group(monkeypatch, gro
     group = torch.arange(120) // 3
     given = features(120)
     given.value[:, 0] = (group if grouped else torch.arange(120)).float()
-    control = model_free_control(given, random_labels(120, 0, 3), group=group if grouped else None)
+    control = classified(given, random_labels(120, 0, 3), group=group if grouped else None)
     assert len(seen) == 5
     assert all(not trained & tested for trained, tested in seen)
     assert sorted(name for _, tested in seen for name in tested) == sorted(set(given.value[:, 0].tolist()))
-    assert ((control.score["spy"] > 0) & (control.score["spy"] < 1)).all()
+    assert ((control["spy"].score > 0) & (control["spy"].score < 1)).all()
 
 
-def test_many_samples_are_thinned_per_side_and_named_by_row():
+def test_many_samples_are_thinned_per_side():
     given, is_member = leaking(600)
-    control = model_free_control(given, is_member, max_samples=100)
-    assert is_member[control.row].sum() == 100
-    assert (~is_member[control.row]).sum() == 100
-    assert (control.row.diff() > 0).all()
-    assert all(len(score) == 200 for score in control.score.values())
-    assert not torch.equal(control.row, model_free_control(given, is_member, max_samples=100, seed=1).row)
+    drawn = [classified(given, is_member, max_samples=100, seed=seed)["logistic"].score.isfinite() for seed in (0, 1)]
+    for each in drawn:
+        assert (int((each & is_member).sum()), int((each & ~is_member).sum())) == (100, 100)
+    assert not torch.equal(*drawn)
 
 
 def test_the_same_seed_gives_the_same_numbers():
     given, is_member = leaking(200)
-    first, again = (model_free_control(given, is_member, seed=3) for _ in range(2))
-    assert first.auroc == again.auroc
-    assert first.sentence == again.sentence
-    assert all(torch.equal(first.score[name], again.score[name]) for name in first.score)
+    first, again = (classified(given, is_member, seed=3) for _ in range(2))
+    for one, other in zip(first.values(), again.values()):
+        assert (one.estimate, one.sentence) == (other.estimate, other.sentence)
+        assert torch.equal(one.score, other.score)
 
 
 def test_perfectly_separated_and_constant_features():
     given, is_member = leaking(200, gap=50.0)
-    for estimate in model_free_control(given, is_member).auroc.values():
-        assert (estimate.value, estimate.upper) == (1.0, 1.0)
-        assert 0.9 < estimate.lower < 1
+    for each in classified(given, is_member).values():
+        assert (each.estimate.value, each.estimate.upper) == (1.0, 1.0)
+        assert 0.9 < each.estimate.lower < 1
     flat = ImageFeatures(torch.ones(100, 3), ("a", "b", "c"))
-    control = model_free_control(flat, random_labels(100, 0))
-    assert not control.leaks
-    assert control.deciding_features == ()
-    for estimate in control.auroc.values():
-        assert estimate.lower < 0.5 == estimate.value < estimate.upper
+    for each in classified(flat, random_labels(100, 0)).values():
+        assert not each.leaks
+        assert each.numbers["deciding_features"] == []
+        assert each.estimate.lower < 0.5 == each.estimate.value < each.estimate.upper
 
 
 def test_bad_input():
     given, is_member = features(40), torch.arange(40) < 20
     with pytest.raises(UserError, match="no held-out"):
-        model_free_control(given, torch.ones(40, dtype=torch.bool))
+        classified(given, torch.ones(40, dtype=torch.bool))
     with pytest.raises(UserError, match="10 members for num_folds=5, there are 9"):
-        model_free_control(given, torch.arange(40) < 9)
+        classified(given, torch.arange(40) < 9)
     with pytest.raises(UserError, match="10 groups of members for num_folds=5, there are 5"):
-        model_free_control(given, is_member, group=torch.arange(40) // 4)
+        classified(given, is_member, group=torch.arange(40) // 4)
     with pytest.raises(UserError, match="group 0 has members and held-out"):
-        model_free_control(given, is_member, group=torch.arange(40) % 20)
+        classified(given, is_member, group=torch.arange(40) % 20)
     with pytest.raises(UserError, match="40 rows of features for 30"):
-        model_free_control(given, is_member[:30])
+        classified(given, is_member[:30])
     with pytest.raises(UserError, match="20 group labels for 40"):
-        model_free_control(given, is_member, group=torch.arange(20))
+        classified(given, is_member, group=torch.arange(20))
     with pytest.raises(UserError, match="num_folds"):
-        model_free_control(given, is_member, num_folds=1)
+        classified(given, is_member, num_folds=1)
     with pytest.raises(UserError, match="confidence"):
-        model_free_control(given, is_member, confidence=1.0)
+        classified(given, is_member, confidence=1.0)
 
 
 def test_brightened_cifar_members_are_caught_and_untouched_ones_are_not(shared_file):
@@ -229,5 +235,5 @@ def test_brightened_cifar_members_are_caught_and_untouched_ones_are_not(shared_f
     is_member = torch.arange(300) % 2 == 0
     for levels, leaks in ((0, False), (8, True)):
         changed = torch.where(is_member[:, None, None, None], (pixels.int() + levels).clamp(max=255), pixels.int())
-        control = model_free_control(image_features(changed.float() / 127.5 - 1), is_member)
+        control = classified(image_features(changed.float() / 127.5 - 1), is_member)["logistic"]
         assert control.leaks is leaks, control.sentence

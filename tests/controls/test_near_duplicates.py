@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.controls import near_duplicates, nearest, thumbnail_features
+from ldm_privacy.controls.near_duplicates import find_near_duplicates
+from ldm_privacy.controls.thumbnails import nearest, thumbnail_features
 from ldm_privacy.errors import UserError
 
 
@@ -22,7 +23,7 @@ def sides(members, samples):
 
 @pytest.mark.parametrize("exclude_same", [False, True])
 def test_nearest_is_the_full_table(monkeypatch, exclude_same):
-    module = importlib.import_module("ldm_privacy.controls.near_duplicates")
+    module = importlib.import_module("ldm_privacy.controls.thumbnails")
     monkeypatch.setattr(module, "_QUERIES_AT_ONCE", 7)
     monkeypatch.setattr(module, "_BASE_AT_ONCE", 11)
     base = thumbnail_features(images(50))
@@ -55,13 +56,11 @@ def test_planted_near_duplicates_are_found_and_only_they():
     value[50] = value[5].clone()
     value[50, :, 10:12, 10:12] += 0.2
     value[55] = value[6]
-    found = near_duplicates(thumbnail_features(value), sides(40, 60), index, threshold=0.98)
-    assert {tuple(pair) for pair in found.pairs.tolist()} == {
-        tuple(index[list(pair)].tolist()) for pair in ((3, 40), (5, 50), (6, 55))
-    }
-    assert found.pairs[-1].tolist() == index[[5, 50]].tolist()
-    assert (found.similarity.diff() <= 0).all()
-    assert (found.count, found.num_members, found.num_heldout, found.num_within_members) == (3, 40, 20, 0)
+    found = find_near_duplicates(thumbnail_features(value), sides(40, 60), index, threshold=0.98)
+    assert {pair[:2] for pair in found.pairs} == {tuple(index[list(pair)].tolist()) for pair in ((3, 40), (5, 50), (6, 55))}
+    assert found.pairs[-1][:2] == tuple(index[[5, 50]].tolist())
+    assert found.pairs[0].caption == "similarity 1.000" > found.pairs[-1].caption >= "similarity 0.980"
+    assert found.numbers == {"count": 3, "expected": 0}
     assert "3 of 20 held-out images" in found.sentence
     assert "about 0" in found.sentence
 
@@ -69,8 +68,8 @@ def test_planted_near_duplicates_are_found_and_only_they():
 def test_expected_count_comes_from_the_members_and_their_ratio():
     value = images(60)
     value[1], value[2] = value[0], value[0]
-    found = near_duplicates(thumbnail_features(value), sides(40, 60), torch.arange(60))
-    assert (found.count, found.num_within_members, found.num_expected) == (0, 3, 1.5)
+    found = find_near_duplicates(thumbnail_features(value), sides(40, 60), torch.arange(60))
+    assert found.numbers == {"count": 0, "expected": 1.5}  # three members have one among the other 39
 
 
 def test_under_a_random_split_the_count_is_the_expected_one():
@@ -80,8 +79,8 @@ def test_under_a_random_split_the_count_is_the_expected_one():
     differences = []
     for seed in range(30):
         is_member = torch.randperm(1000, generator=torch.Generator().manual_seed(seed)) < 500
-        found = near_duplicates(thumbnail_features(value), is_member, torch.arange(1000))
-        differences.append(found.count - found.num_expected)
+        found = find_near_duplicates(thumbnail_features(value), is_member, torch.arange(1000))
+        differences.append(found.numbers["count"] - found.numbers["expected"])
     error = np.std(differences, ddof=1) / len(differences) ** 0.5
     assert abs(np.mean(differences)) < 5 * error
 
@@ -90,22 +89,22 @@ def test_rows_may_come_in_any_order():
     value, index, is_member = images(60), torch.arange(60), sides(40, 60)
     value[41:45] = value[1:5]
     order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
-    found = near_duplicates(thumbnail_features(value), is_member, index)
-    shuffled = near_duplicates(thumbnail_features(value[order]), is_member[order], index[order])
-    assert sorted(found.pairs.tolist()) == sorted(shuffled.pairs.tolist()) == [[1, 41], [2, 42], [3, 43], [4, 44]]
+    found = find_near_duplicates(thumbnail_features(value), is_member, index)
+    shuffled = find_near_duplicates(thumbnail_features(value[order]), is_member[order], index[order])
+    assert [sorted(pair[:2] for pair in each.pairs) for each in (found, shuffled)] == [[(1, 41), (2, 42), (3, 43), (4, 44)]] * 2
 
 
 def test_bad_input():
     value, index = images(10), torch.arange(10) + 100
     for threshold in (0.0, 1.1, float("nan")):
         with pytest.raises(UserError, match="threshold"):
-            near_duplicates(thumbnail_features(value), sides(5, 10), index, threshold=threshold)
+            find_near_duplicates(thumbnail_features(value), sides(5, 10), index, threshold=threshold)
     with pytest.raises(UserError, match="1 members and 9 held-out"):
-        near_duplicates(thumbnail_features(value), sides(1, 10), index)
+        find_near_duplicates(thumbnail_features(value), sides(1, 10), index)
     with pytest.raises(UserError, match="10 members and 0 held-out"):
-        near_duplicates(thumbnail_features(value), sides(10, 10), index)
+        find_near_duplicates(thumbnail_features(value), sides(10, 10), index)
     value[4, 0, 0, 0] = float("nan")
     with pytest.raises(UserError, match="sample 104"):
-        near_duplicates(thumbnail_features(value), sides(5, 10), index)
+        find_near_duplicates(thumbnail_features(value), sides(5, 10), index)
     with pytest.raises(UserError, match="1 images to search"):
         nearest(torch.ones(1, 3), torch.ones(1, 3), exclude_same=True)

@@ -2,11 +2,12 @@
 
 import torch
 
-from ldm_privacy.audit import AuditedSamples, AuditScores, SampleGeometry, SampleTable
-from ldm_privacy.types import AuditBatch, AuditKey
+from ldm_privacy.audit import AuditedSamples, AuditScores
+from ldm_privacy.types import AuditKey, Intervals
 
 SHAPE = (2, 4, 4)
 IMAGE = (3, 8, 8)
+QUICK = Intervals(num_bootstrap=2)
 
 
 def make_scores(
@@ -77,13 +78,23 @@ def decoder(latent):
     return (latent.flatten(1) @ weight.T).reshape(-1, *IMAGE)
 
 
-def make_samples(data, *, distortion=False, seed=0):
-    """Latents of noise, influence that differs between dimensions and a little between samples."""
+def make_samples(data, *, error=None, distortion=False, seed=0):
+    """Latents of noise, influence that differs between dimensions and a little between samples, errors that mean nothing."""
     generator = torch.Generator().manual_seed(seed)
     count = len(data.sample_index)
     latent = torch.randn(count, *SHAPE, generator=generator)
     dimensions = torch.linspace(0.1, 2, torch.Size(SHAPE).numel()).reshape(SHAPE)
     influence = dimensions * (1 + 0.1 * torch.rand(count, 1, 1, 1, generator=generator))
-    stretch = SampleTable(data.sample_index, torch.randn(count, generator=generator)) if distortion else None
-    geometry = SampleGeometry(SampleTable(data.sample_index, influence), latent.std(0), None, stretch)
-    return AuditedSamples(AuditBatch(latent, data.is_member, data.sample_index), geometry, decoder)
+    stretch = torch.randn(count, generator=generator) if distortion else None
+    if error is None:
+        error = torch.rand(count, generator=torch.Generator().manual_seed(3))
+    return AuditedSamples(
+        latent,
+        data.is_member,
+        data.sample_index,
+        data.group,
+        data.is_calibration,
+        influence=influence,
+        distortion=stretch,
+        reconstruction_error=error,
+    )

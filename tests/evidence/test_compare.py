@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.audit import TUNED, ScoreFile, read_scores, report_of, write_scores
+from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.score_file import ScoreFile, read_scores, write_scores
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence import compare
+from ldm_privacy.evidence.compare import compare
 from ldm_privacy.metrics import auroc_difference
-from ldm_privacy.types import AuditKey
-from tests.evidence.synthetic import make_scores
+from ldm_privacy.types import AuditKey, Intervals
+from tests.evidence.synthetic import QUICK, make_scores
 
 KEY = AuditKey("sima", "all")
 HASH, OTHER = "1" * 64, "2" * 64
@@ -40,13 +41,13 @@ def files(*every, split_hash=HASH):
 def test_the_difference_is_the_paired_one_of_each_audits_own_choice(group_size):
     data = make_scores(80, 120, strength=0.3, group_size=group_size)
     other = another_training(data, strength=0.8, seed=1)
-    comparison = compare(files(data, other), num_bootstrap=2, confidence=0.9)
+    comparison = compare(files(data, other), intervals=Intervals(0.9, num_bootstrap=2))
     assert comparison.keys == list(data.scores)
     assert comparison.num_shared == int((~data.is_calibration).sum())
     reporting = ~data.is_calibration
     group = None if data.group is None else data.group[reporting]
     for key in comparison.keys:
-        reports = [report_of(each, num_bootstrap=2) for each in (data, other)]
+        reports = [report_of(each, intervals=QUICK) for each in (data, other)]
         scores = [report.reported_scores(key) for report in reports]
         expected = auroc_difference(scores[1], scores[0], data.is_member[reporting], confidence=0.9, group=group)
         assert comparison.differences["run-1"][key] == expected
@@ -56,14 +57,14 @@ def test_the_difference_is_the_paired_one_of_each_audits_own_choice(group_size):
 
 
 def test_an_audit_against_itself_differs_by_nothing(data):
-    comparison = compare(files(data, data), num_bootstrap=2)
+    comparison = compare(files(data, data), intervals=QUICK)
     for difference in comparison.differences["run-1"].values():
         assert (difference.value, difference.lower, difference.upper, difference.p_value) == (0, 0, 0, 1)
     assert comparison.spread[KEY].deviation == 0
 
 
 def test_pairing_is_narrower_than_the_audits_are_by_themselves(data):
-    comparison = compare(files(data, another_training(data, strength=0.3, seed=1)), num_bootstrap=2)
+    comparison = compare(files(data, another_training(data, strength=0.3, seed=1)), intervals=QUICK)
     difference = comparison.differences["run-1"][KEY]
     areas = [report.row(KEY).metrics.auroc for report in comparison.reports.values()]
     unpaired = sum((area.upper - area.lower) ** 2 for area in areas) ** 0.5
@@ -72,7 +73,7 @@ def test_pairing_is_narrower_than_the_audits_are_by_themselves(data):
 
 def test_several_seeds_have_a_spread(data):
     every = [data, *(another_training(data, strength=0.1, seed=seed) for seed in range(3))]
-    comparison = compare(files(*every), num_bootstrap=2)
+    comparison = compare(files(*every), intervals=QUICK)
     areas = [report.row(KEY).metrics.auroc.value for report in comparison.reports.values()]
     spread = comparison.spread[KEY]
     assert spread.mean == pytest.approx(np.mean(areas))
@@ -91,7 +92,7 @@ def test_only_samples_that_all_report_are_compared(data):
         is_calibration=data.is_calibration[fewer],
         scores={key: score[:, fewer] for key, score in some.scores.items()},
     )
-    comparison = compare(files(data, some), num_bootstrap=2)
+    comparison = compare(files(data, some), intervals=QUICK)
     assert comparison.num_shared == int((~some.is_calibration).sum())
     first, second = comparison.reports.values()
     reporting = ~some.is_calibration
@@ -101,7 +102,7 @@ def test_only_samples_that_all_report_are_compared(data):
 
 def test_only_attacks_and_masks_that_all_have_are_compared(data):
     some = {key: score for key, score in data.scores.items() if key.mask != "top60"}
-    comparison = compare(files(data, replace(data, scores=some)), num_bootstrap=2)
+    comparison = compare(files(data, replace(data, scores=some)), intervals=QUICK)
     assert comparison.keys == [key for key in data.scores if key.mask != "top60"]
 
 
@@ -110,10 +111,10 @@ def test_tuned_rows_read_from_files_are_compared_too(tmp_path):
     other = replace(data, sweeps={})
     read = {}
     for name, each in (("a", data), ("b", another_training(other, strength=3, seed=0))):
-        report = report_of(replace(each, sweeps=data.sweeps), num_bootstrap=2)
+        report = report_of(replace(each, sweeps=data.sweeps), intervals=QUICK)
         write_scores(report, tmp_path / name, split_hash=HASH)
         read[name] = read_scores(tmp_path / name)
-    comparison = compare(read, num_bootstrap=2)
+    comparison = compare(read, intervals=QUICK)
     assert AuditKey("sima", TUNED) in comparison.keys
     assert comparison.differences["b"][AuditKey("sima", TUNED)].value == 0
     assert comparison.differences["b"][KEY].lower > 0
@@ -135,10 +136,10 @@ def test_less_than_two_are_refused(data):
 def test_nothing_in_common_is_refused(data):
     strangers = make_scores(80, 120, attacks=("pia",))
     with pytest.raises(UserError, match="no attack and mask in common"):
-        compare(files(data, strangers), num_bootstrap=2)
+        compare(files(data, strangers), intervals=QUICK)
     elsewhere = replace(data, sample_index=data.sample_index + 100_000)
     with pytest.raises(UserError, match="share fewer than four"):
-        compare(files(data, elsewhere), num_bootstrap=2)
+        compare(files(data, elsewhere), intervals=QUICK)
 
 
 def test_shared_samples_of_one_side_are_refused(data):
@@ -153,4 +154,4 @@ def test_shared_samples_of_one_side_are_refused(data):
         scores={key: score[:, order] for key, score in data.scores.items()},
     )
     with pytest.raises(UserError, match="held-out"):
-        compare(files(data, second), num_bootstrap=2)
+        compare(files(data, second), intervals=QUICK)

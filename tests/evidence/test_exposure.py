@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from ldm_privacy.audit import report_of
-from ldm_privacy.evidence import attack_agreement, exposure_of
+from ldm_privacy.evidence.exposure import attack_agreement, exposure_of
 from ldm_privacy.types import AuditKey
-from tests.evidence.synthetic import make_scores
+from tests.evidence.synthetic import QUICK, make_scores
 
 KEY = AuditKey("sima", "all")
 
@@ -22,7 +22,7 @@ def tied(data, decimals):
 @pytest.mark.parametrize("decimals", [8, 0])
 def test_ranks_and_rates_equal_a_loop_over_all_held_out_samples(decimals):
     data = tied(make_scores(50, 70, strength=1.0), decimals)
-    report = report_of(data, num_bootstrap=2)
+    report = report_of(data, intervals=QUICK)
     exposure = exposure_of(report, KEY)
     place = data.timesteps["sima"].index(report.row(KEY).timestep)
     score = dict(zip(data.sample_index.tolist(), data.scores[KEY][place].tolist()))
@@ -40,7 +40,7 @@ def test_ranks_and_rates_equal_a_loop_over_all_held_out_samples(decimals):
 
 def test_both_halves_are_ranked():
     data = make_scores(50, 70)
-    exposure = exposure_of(report_of(data, num_bootstrap=2), KEY)
+    exposure = exposure_of(report_of(data, intervals=QUICK), KEY)
     assert set(exposure.sample_index.tolist()) == set(data.sample_index[data.is_member].tolist())
 
 
@@ -50,7 +50,7 @@ def test_a_member_that_ties_with_the_highest_held_out_sample_is_not_above_all():
     place = int((~data.is_member & ~data.is_calibration).nonzero()[0])
     num_reported = int((~data.is_member & ~data.is_calibration).sum())
     score[0, place] = 1.0
-    report = report_of(replace(data, scores={**data.scores, KEY: score}), num_bootstrap=2)
+    report = report_of(replace(data, scores={**data.scores, KEY: score}), intervals=QUICK)
     exposure = exposure_of(report, KEY)
     assert exposure.num_above_all == 0
     assert exposure.fpr.tolist() == pytest.approx([2 / (num_reported + 1)] * 20)
@@ -61,7 +61,7 @@ def test_agreement_is_spearmans_among_members_with_each_other_attack_unmasked():
     scores = data.scores
     # pia ranks as sima does, whatever the scale.
     scores = {**scores, AuditKey("pia", "all"): torch.exp(scores[KEY])}
-    report = report_of(replace(data, scores=scores), num_bootstrap=2)
+    report = report_of(replace(data, scores=scores), intervals=QUICK)
     agreement = attack_agreement(report, KEY)
     assert list(agreement) == [AuditKey("loss", "all"), AuditKey("pia", "all")]
     assert agreement[AuditKey("pia", "all")].correlation.value == 1.0

@@ -6,24 +6,28 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.attacks import get_attack
-from ldm_privacy.audit import TUNED, Audit, AuditedSamples, report_of
-from ldm_privacy.controls import thumbnail_features
+from ldm_privacy.audit import TUNED, Audit, report_of
+from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence import NUM_STEPS, gather_evidence, verdict_of
+from ldm_privacy.evidence.gather import gather_evidence
+from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
-from ldm_privacy.types import AuditKey
-from tests.evidence.synthetic import Pictures, make_samples, make_scores
+from ldm_privacy.metrics import auroc
+from ldm_privacy.registry import ATTACKS
+from ldm_privacy.types import AuditKey, Intervals
+from tests.evidence.synthetic import QUICK, Pictures, make_samples, make_scores
 from tests.reference.predictors import Memoriser
 
 KEY = AuditKey("sima", "all")
 
 
-def gather(data, *, brighten=0.0, error=None, num_bootstrap=20, **options):
-    report = report_of(data, num_bootstrap=num_bootstrap)
-    noise = torch.rand(len(data.sample_index), generator=torch.Generator().manual_seed(3))
-    error = noise if error is None else error
-    return gather_evidence(report, KEY, make_samples(data), error, Pictures(data, brighten=brighten), **options)
+def gather(data, *, brighten=0.0, error=None, **options):
+    report = report_of(data, intervals=Intervals(num_bootstrap=20))
+    return gather_evidence(report, KEY, make_samples(data, error=error), Pictures(data, brighten=brighten), **options)
+
+
+def classifiers(evidence):
+    return [evidence.findings[f"{name} on image features"] for name in ("logistic", "boosting")]
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +47,14 @@ def exposed():
     data = make_scores(60, 60)
     samples = make_samples(data)
     masks = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
-
-    def halves(index):
-        return data.is_calibration[torch.searchsorted(data.sample_index, index)]
-
-    attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    audit = Audit(attacks, masks, samples.geometry, [0, 50], halves, keep_fractions=(0.5, 1.0), num_bootstrap=20)
-    audit.update(Memoriser(samples.batch.latent[data.is_member]), samples.batch)
-    report = audit.compute()
+    attacks = {name: ATTACKS.get(name)() for name in ("sima", "loss")}
+    audit = Audit(samples, attacks, masks, [0, 50], keep_fractions=(0.5, 1.0), intervals=QUICK)
+    report = audit(Memoriser(samples.latent[data.is_member]))
     steps = []
-    evidence = gather_evidence(report, KEY, samples, torch.rand(120), Pictures(data), progress=steps.append)
-    assert steps == list(range(1, NUM_STEPS + 1))
+    evidence = gather_evidence(
+        report, KEY, samples, Pictures(data), progress=lambda done, total=None: steps.append((done, total))
+    )
+    assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
     return evidence
 
 
@@ -78,7 +79,7 @@ def test_a_blind_predictor_is_not_exposed(blind):
     found = blind.report.row(KEY).carried[0].tpr.upper
     assert verdict.tone == ("safe" if area.upper < 0.6 and area.lower > 0.4 and found < 0.1 else "unclear")
     assert blind.permuted[KEY].band.p_value > 0.01
-    assert not blind.model_free.leaks
+    assert not any(each.leaks for each in blind.findings.values())
     assert "Under permuted labels" in verdict.sentences[1]
     assert not any("are exposed" in sentence or "leaks" in sentence for sentence in verdict.sentences)
 
@@ -130,27 +131,27 @@ def test_fewer_samples_leave_it_undecided():
 def test_brighter_members_are_called_a_leak_whatever_the_attack_says(leaking, blind):
     verdict = verdict_of(leaking)
     assert verdict.tone == "leak"
-    assert leaking.model_free.leaks
+    assert all(each.leaks for each in classifiers(leaking))
     assert "a classifier that sees the images and no model reaches 0." in verdict.sentences[1]
     assert "The two image sets differ by themselves" in verdict.sentences[2]
-    best = max(leaking.model_free.auroc.values(), key=lambda estimate: estimate.lower)
-    assert best.lower > 0.5
+    level = max(each.estimate.value for each in classifiers(leaking))
+    assert f"attack numbers up to about {level:.3f} measure the split" in verdict.sentences[2]
     # The same scores without the leak, and a strong attack with it.
-    assert verdict_of(replace(leaking, model_free=blind.model_free)).tone != "leak"
-    strong = replace(leaking, report=report_of(make_scores(200, 200, strength=2.0), num_bootstrap=2))
+    assert verdict_of(replace(leaking, findings=blind.findings)).tone != "leak"
+    strong = replace(leaking, report=report_of(make_scores(200, 200, strength=2.0), intervals=QUICK))
     assert verdict_of(strong).tone == "leak"
 
 
 def test_an_autoencoder_that_gives_members_away_is_named():
     data = make_scores(60, 60)
     evidence = gather(data, error=torch.where(data.is_member, 0.1, 0.2), num_permutations=39)
-    assert evidence.denoiser_free["reconstruction error"].value == 1.0
+    assert evidence.findings["reconstruction error"].estimate.value == 1.0
     assert "without the denoiser reconstruction error already tells" in verdict_of(evidence).sentences[1]
 
 
 def test_with_too_few_samples_for_a_classifier_the_rest_is_there():
     evidence = gather(make_scores(12, 8), num_permutations=39)
-    assert evidence.model_free is None
+    assert evidence.findings["model-free control"].is_missing
     assert "too few samples for a classifier" in verdict_of(evidence).sentences[1]
     assert len(evidence.neighbours[0]) == 12
 
@@ -170,10 +171,27 @@ def test_copies_across_the_sides_are_counted():
     pictures = Pictures(data)
     member, heldout = (int(side.nonzero()[2]) for side in (data.is_member, ~data.is_member))
     pictures.image[heldout] = pictures.image[member]
-    report = report_of(data, num_bootstrap=2)
-    evidence = gather_evidence(report, KEY, make_samples(data), torch.rand(60), pictures, num_permutations=39)
-    pair = [int(data.sample_index[member]), int(data.sample_index[heldout])]
-    assert evidence.duplicates.pairs.tolist() == [pair]
+    report = report_of(data, intervals=QUICK)
+    evidence = gather_evidence(report, KEY, make_samples(data), pictures, num_permutations=39)
+    pair = (int(data.sample_index[member]), int(data.sample_index[heldout]))
+    assert [each[:2] for each in evidence.findings["near-duplicates"].pairs] == [pair]
+
+
+def test_the_attack_is_paired_with_every_score_on_the_reported_samples(blind):
+    report, reporting = blind.report, blind.report.is_reporting
+    assert set(blind.over_controls) == {name for name, each in blind.findings.items() if each.score is not None}
+    for name, difference in blind.over_controls.items():
+        score = blind.findings[name].score
+        calibration = auroc(score[~reporting], report.data.is_member[~reporting])
+        control = auroc(score[reporting], report.reported_membership)
+        turned = control if calibration >= 0.5 else 1 - control
+        expected = report.row(KEY).metrics.auroc.value - float(turned)
+        assert difference.value == pytest.approx(expected, abs=1e-9), name
+
+
+def test_samples_of_another_audit_are_refused(blind):
+    with pytest.raises(ValueError, match="not those of the report"):
+        gather_evidence(blind.report, KEY, make_samples(make_scores(12, 8)), Pictures(blind.report.data))
 
 
 def test_the_data_set_verdict_is_welchs_test_of_the_reporting_half(blind):
@@ -196,13 +214,15 @@ def test_groups_reach_every_control():
     assert band.upper - band.lower > 1.5 * (narrow.upper - narrow.lower)
     assert with_groups.dataset.test.num_suspect == without.dataset.test.num_suspect / 4
     for name in ("reconstruction error", "latent norm"):
-        assert with_groups.denoiser_free[name] != without.denoiser_free[name]
+        assert with_groups.findings[name].estimate != without.findings[name].estimate
 
 
 def test_the_seed_decides_everything(blind):
     again = gather(make_scores(200, 200, fractions=(0.5, 1.0)))
     assert again.permuted == blind.permuted
-    assert again.model_free.auroc == blind.model_free.auroc
+    assert {name: each.estimate for name, each in again.findings.items()} == {
+        name: each.estimate for name, each in blind.findings.items()
+    }
     assert again.dataset == blind.dataset
 
 
@@ -215,7 +235,7 @@ def test_a_score_that_is_not_finite_is_named_by_attack_and_sample(value):
         score = data.scores[key].clone()
         score[1, place] = value
         with pytest.raises(UserError, match=f"loss/top60: .* sample {int(data.sample_index[place])} is not finite"):
-            report_of(replace(data, scores={**data.scores, key: score}), num_bootstrap=2)
+            report_of(replace(data, scores={**data.scores, key: score}), intervals=QUICK)
 
 
 def test_an_attack_that_gives_everyone_the_same_score_ranks_nobody():
@@ -235,11 +255,9 @@ def test_an_attack_that_gives_everyone_the_same_score_ranks_nobody():
 
 def test_an_audit_names_the_sample_whose_score_is_not_finite():
     data = make_scores(30, 30)
-    samples = make_samples(data)
-    place = 7
-    latent = samples.batch.latent.clone()
+    samples, place = make_samples(data), 7
+    latent = samples.latent.clone()
     latent[place, 0, 0, 0] = float("nan")
-    broken = AuditedSamples(samples.batch._replace(latent=latent), samples.geometry, samples.decoder)
 
     class Plain:
         alphas_cumprod = Memoriser.alphas_cumprod
@@ -247,9 +265,6 @@ def test_an_audit_names_the_sample_whose_score_is_not_finite():
         def __call__(self, noisy_latent, timestep, condition):
             return torch.sin(noisy_latent)
 
-    def halves(index):
-        return data.is_calibration[torch.searchsorted(data.sample_index, index)]
-
-    audit = Audit({"sima": get_attack("sima")}, {"all": KeepAll()}, samples.geometry, [50], halves, num_bootstrap=2)
+    audit = Audit(replace(samples, latent=latent), {"sima": ATTACKS.get("sima")()}, {"all": KeepAll()}, [50])
     with pytest.raises(UserError, match=rf"sample {int(data.sample_index[place])} .*not finite"):
-        audit.update(Plain(), broken.batch)
+        audit(Plain())

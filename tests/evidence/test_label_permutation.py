@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from ldm_privacy.audit import TUNED, report_of
-from ldm_privacy.evidence import label_permutation
+from ldm_privacy.evidence.null import label_permutation
 from ldm_privacy.types import AuditKey
-from tests.evidence.synthetic import make_scores
+from tests.evidence.synthetic import QUICK, make_scores
 
 ALL, TUNED_KEY = AuditKey("sima", "all"), AuditKey("sima", TUNED)
 PERMUTATIONS = 2000
@@ -33,7 +33,7 @@ def assert_band_is_normal(band, deviation, confidence=0.95):
 
 
 def one_attack(*args, **options):
-    return report_of(make_scores(*args, attacks=("sima",), masks=("all",), **options), num_bootstrap=2)
+    return report_of(make_scores(*args, attacks=("sima",), masks=("all",), **options), intervals=QUICK)
 
 
 def test_with_one_timestep_the_band_has_the_closed_variance():
@@ -96,7 +96,7 @@ def test_scores_that_know_nothing_are_called_so_as_often_as_stated():
     left_out, gained, small = {ALL: 0, TUNED_KEY: 0}, 0, 0
     for run in range(num_runs):
         is_member = data.is_member[torch.randperm(200, generator=generator)]
-        report = report_of(replace(data, is_member=is_member), target_fprs=(0.05,), num_bootstrap=2)
+        report = report_of(replace(data, is_member=is_member), target_fprs=(0.05,), intervals=QUICK)
         for key in left_out:
             area = report.row(key).metrics.auroc
             left_out[key] += not area.lower <= 0.5 <= area.upper

@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from ldm_privacy.audit import ScoreFile
-from ldm_privacy.evidence import compare
-from ldm_privacy.report import print_comparison, write_comparison
+from ldm_privacy.audit.score_file import ScoreFile
+from ldm_privacy.evidence.compare import compare
+from ldm_privacy.report.comparison import print_comparison, write_comparison
 from ldm_privacy.report.tables import short, signed
-from tests.evidence.synthetic import make_scores
+from tests.evidence.synthetic import QUICK, make_scores
 
 NAMES = ("runs/a/last", "runs/b/last", "runs/<script>/last")
 
@@ -29,7 +29,7 @@ def comparison():
             for key, score in data.scores.items()
         }
         files[name] = ScoreFile(replace(data, scores=scores), "ab" * 32)
-    return compare(files, num_bootstrap=2)
+    return compare(files, intervals=QUICK)
 
 
 def printed(comparison, width):

@@ -2,46 +2,59 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 import torch
 
-from ldm_privacy.audit import SampleTable, read_scores, report_of
-from ldm_privacy.evidence import gather_evidence, verdict_of
+from ldm_privacy.audit import report_of
+from ldm_privacy.audit.score_file import read_scores
+from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
+from ldm_privacy.evidence.exposure import EarlierScores
+from ldm_privacy.evidence.gather import gather_evidence
+from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
-from ldm_privacy.report.evidence_page import CAPTIONS, LIMITS, Protocol, evidence_page
+from ldm_privacy.registry import CONTROLS, SECTIONS
+from ldm_privacy.report.context import Context, Protocol
+from ldm_privacy.report.evidence_page import evidence_page
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
-from ldm_privacy.report.page import render
+from ldm_privacy.report.geometry_report import geometry_figures, geometry_series, quartile_series
+from ldm_privacy.report.page.blocks import Paragraph
+from ldm_privacy.report.page.page import Section, render
+from ldm_privacy.report.sections import curves, geometry, onset, whole_set
+from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
-from ldm_privacy.types import AuditKey
-from tests.evidence.synthetic import Pictures, make_samples, make_scores
+from ldm_privacy.types import AuditKey, Estimate
+from tests.evidence.synthetic import QUICK, Pictures, decoder, make_samples, make_scores
 
 KEY = AuditKey("sima", "all")
 MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
 PROTOCOL = Protocol("a run", 7, {"data": "noise", "split hash": "ab" * 32}, ("python evaluate.py",), "seed: 3\n")
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-SECTIONS = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
+ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
+CAPTIONS = {**onset.CAPTIONS, **curves.CAPTIONS, **whole_set.CAPTIONS, **geometry.CAPTIONS}
 
 
 def gather(data, *, distortion=True, brighten=0.0, **options):
     samples, pictures = make_samples(data, distortion=distortion), Pictures(data, brighten=brighten)
-    error = torch.rand(len(data.sample_index), generator=torch.Generator().manual_seed(3))
-    report = report_of(data, num_bootstrap=20)
-    evidence = gather_evidence(report, KEY, samples, error, pictures, num_permutations=39, **options)
-    return evidence, samples, pictures
+    report = report_of(data, intervals=QUICK)
+    return gather_evidence(report, KEY, samples, pictures, num_permutations=39, **options), samples, pictures
+
+
+def page_of(evidence, figures, pictures, *, protocol=PROTOCOL, onsets=()):
+    return render(evidence_page(evidence, Context(protocol, figures, pictures, onsets)))
 
 
 @pytest.fixture(scope="module")
 def found():
     """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
     data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
-    history = {0: SampleTable(data.sample_index, torch.randn(120, generator=torch.Generator().manual_seed(0)))}
+    history = {0: EarlierScores(data.sample_index, torch.randn(120, generator=torch.Generator().manual_seed(0)))}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
-    figures = evidence_figures(evidence, samples, MASKS, pictures)
+    figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
     figures |= {"onset": figures["p_value"], "memorization": figures["roc"]}
     return evidence, figures, pictures
 
@@ -49,7 +62,16 @@ def found():
 @pytest.fixture(scope="module")
 def html(found):
     evidence, figures, pictures = found
-    return render(evidence_page(evidence, PROTOCOL, figures, pictures, onsets=ONSETS))
+    return page_of(evidence, figures, pictures, onsets=ONSETS)
+
+
+class KeepFirst:
+    """A mask rule that ranks by nothing."""
+
+    keep_fraction, ranks_by = 0.5, "nothing"
+
+    def __call__(self, ranking, sample_index):
+        return torch.arange(ranking.shape[1])[:, None, None].expand(ranking.shape) < 1
 
 
 class Reader(HTMLParser):
@@ -100,16 +122,19 @@ def test_every_row_has_its_numbers(found, html):
 
 
 def test_every_section_is_there_once_in_order(html):
-    assert [name for name in Reader(html).ids if name in SECTIONS] == SECTIONS
+    assert [name for name in Reader(html).ids if name in ORDER] == ORDER
 
 
 def test_everything_that_was_found_is_said(found, html):
     evidence, figures, _ = found
     text = "".join(Reader(html).text)
-    for sentence in (*verdict_of(evidence).sentences, evidence.model_free.sentence, evidence.duplicates.sentence, *ONSETS):
+    for sentence in (*verdict_of(evidence).sentences, *ONSETS):
         assert sentence in text
-    for name, estimate in evidence.denoiser_free.items():
-        assert any(name in row and short(estimate) in row for row in Reader(html).rows), name
+    for each in evidence.findings.values():
+        assert text.count(each.sentence) == 1, "findings that share a sentence say it once"
+        line = next((row for row in Reader(html).rows if row[1:2] == [each.name]), None)
+        if each.estimate is not None:
+            assert line[:3] == [each.looks_at, each.name, short(each.estimate)]
     for member, neighbour in zip(evidence.exposure.sample_index.tolist(), evidence.neighbours[0].tolist()):
         assert f"member {member}" in text
         assert f"held-out {neighbour}" in text
@@ -154,7 +179,7 @@ def test_it_is_smaller_than_5_mb(html):
 def test_names_are_shown_and_never_interpreted(found, html):
     evidence, _, pictures = found
     protocol = replace(PROTOCOL, name=HOSTILE, facts={HOSTILE: HOSTILE}, commands=(HOSTILE,), config=HOSTILE)
-    for page in (html, render(evidence_page(evidence, protocol, {}, pictures, onsets=(HOSTILE,)))):
+    for page in (html, page_of(evidence, {}, pictures, protocol=protocol, onsets=(HOSTILE,))):
         assert "<script" not in page
         assert "<img src=x" not in page
         assert any(HOSTILE in row for row in Reader(page).rows)
@@ -165,26 +190,100 @@ def test_what_there_is_not_leaves_no_hole():
     data = make_scores(12, 8)
     data = replace(data, scores={**data.scores, KEY: torch.zeros_like(data.scores[KEY])})
     evidence, samples, pictures = gather(data, distortion=False)
-    assert evidence.model_free is None
     assert evidence.dataset is None
-    figures = evidence_figures(evidence, samples, {"all": KeepAll()}, pictures)
+    figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
-    page = render(evidence_page(evidence, PROTOCOL, figures, pictures))
-    assert [name for name in Reader(page).ids if name in SECTIONS] == [name for name in SECTIONS if name != "onset"]
-    assert "too few samples" in page.lower()
+    page = page_of(evidence, figures, pictures)
+    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name != "onset"]
+    assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
-    without = render(evidence_page(evidence, PROTOCOL, {}, pictures))
+    without = page_of(evidence, {}, pictures)
     assert "geometry" not in Reader(without).ids
-    assert "<svg" not in without
+    assert 'class="picture"' not in without
 
 
 def test_one_attack_without_a_mask_is_enough():
     data = make_scores(24, 24, attacks=("sima",), masks=("all",), timesteps=(10,))
     evidence, _, pictures = gather(data, distortion=False)
-    reader = Reader(render(evidence_page(evidence, PROTOCOL, {}, pictures)))
+    reader = Reader(page_of(evidence, {}, pictures))
     assert any(row[:2] == ["sima", "all"] for row in reader.rows)
     assert "AUROC gained" not in "".join(reader.text)
+
+
+def test_in_pixel_space_what_needs_a_decoder_is_left_out(found):
+    data, pictures = found[0].report.data, found[2]
+    samples = replace(make_samples(data), influence=None, reconstruction_error=None)
+    evidence = gather_evidence(found[0].report, KEY, samples, pictures, num_permutations=39)
+    assert not {"influence", "reconstruction error"} & set(evidence.findings)
+    assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
+    assert geometry_series(samples) == {}
+    assert "geometry" not in Reader(page_of(evidence, evidence_figures(evidence, samples, {}, None, pictures), pictures)).ids
+
+
+def test_geometry_drawn_elsewhere_is_not_drawn_again(found):
+    evidence, figures, pictures = found
+    drawn = {"influence": figures["influence"]}
+    again = evidence_figures(evidence, make_samples(evidence.report.data), MASKS, None, pictures, drawn=drawn)
+    assert again["influence"] is drawn["influence"]
+    assert not {"masks", "pixel_influence"} & set(again)
+
+
+def test_distortion_is_that_of_the_samples_where_it_was_measured():
+    data = make_scores(60, 60)
+    samples, report = make_samples(data, distortion=True), report_of(data, intervals=QUICK)
+    measured = torch.arange(120) % 3 > 0
+    holes = replace(samples, distortion=samples.distortion.where(measured, torch.nan))
+    series = geometry_series(holes)
+    for name, side in (("members", samples.is_member), ("heldout", ~samples.is_member)):
+        expected = float(samples.distortion[side & measured].mean())
+        assert series[f"geometry/distortion/{name}"] == pytest.approx(expected)
+    curves = quartile_series(report, holes.distortion)
+    prefix = f"memorization/{KEY}/quartile2/auroc"
+    place = data.timesteps["sima"].index(report.row(KEY).timestep)
+    assert curves[prefix] == report.quartiles(KEY, holes.distortion).auroc[place][1].value
+    assert curves[f"{prefix}_lower"] <= curves[prefix] <= curves[f"{prefix}_upper"]
+    assert quartile_series(report, None) == {}
+
+
+@pytest.fixture
+def plug_in(monkeypatch):
+    """What a module of a user's own registers when it is imported."""
+    for registry in (CONTROLS, SECTIONS):
+        monkeypatch.setattr(registry, "_components", dict(registry._components))
+
+    @CONTROLS.register("file_size")
+    def file_size(case):
+        index = case.samples.sample_index
+        pair = Pair(int(index[case.samples.is_member][0]), int(index[~case.samples.is_member][0]), "as large")
+        area = Estimate(0.9, 0.8, 0.95)
+        score = case.samples.is_member.double()
+        sentence = "Files of members are larger."
+        return Finding("file size", WITHOUT_MODEL, sentence, "", score, area, True, True, pairs=(pair,), numbers={"bytes": 7})
+
+    @SECTIONS.register("requirements")
+    def requirements(evidence, context):
+        told = Paragraph(f"{evidence.key} of {context.protocol.name} is audited.")
+        return Section("requirements", "What is required", "", (told,), place=15)
+
+
+def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plug_in, tmp_path):
+    evidence, _, pictures = gather(make_scores(24, 24), distortion=False)
+    write_evaluation(tmp_path, evidence, PROTOCOL, {}, pictures, facts={"split_hash": "cd" * 32})
+    page = (tmp_path / "report.html").read_text()
+    reader = Reader(page)
+    assert [name for name in reader.ids if name in ("attacks", "requirements", "controls")] == [
+        *("attacks", "requirements", "controls")
+    ]
+    assert "sima/all of a run is audited." in page
+    assert any(row[:3] == [WITHOUT_MODEL, "file size", short(Estimate(0.9, 0.8, 0.95))] for row in reader.rows)
+    assert "Files of members are larger." in page
+    assert "as large" in reader.text
+    assert 'class="verdict tone-leak"' in page
+    assert "attack numbers up to about 0.900 measure the split" in page
+    stored = json.loads((tmp_path / "metrics.json").read_text())["controls"]["file size"]
+    assert (stored["auroc"]["value"], stored["leaks"], stored["bytes"]) == (0.9, True, 7)
+    assert stored["attack_above_it"]["value"] == evidence.over_controls["file size"].value < 0
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +313,13 @@ def test_metrics_json_is_strict_and_complete(found, folder):
     content = json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
     assert (content["split_hash"], content["epoch"]) == ("cd" * 32, 7)
     assert content["verdict"]["tone"] == verdict_of(evidence).tone
-    assert content["controls"]["model_free"]["leaks"] is True
+    assert content["controls"]["logistic on image features"]["leaks"] is True
+    assert set(content["controls"]) == set(evidence.findings)
+    for name, each in evidence.findings.items():
+        stored = content["controls"][name]
+        assert stored["auroc"] == (None if each.estimate is None else asdict(each.estimate))
+        over = evidence.over_controls.get(name)
+        assert stored["attack_above_it"] == (None if over is None else asdict(over))
     assert [(row["attack"], row["mask"]) for row in content["rows"]] == [
         (row.key.attack, row.key.mask) for row in evidence.report.rows
     ]

@@ -9,13 +9,8 @@ import torch
 
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.randomness import normal
-from ldm_privacy.report.geometry_figures import (
-    distortion_figure,
-    influence_map_figure,
-    mask_frequency_figure,
-    pixel_influence_figure,
-    quartile_figure,
-)
+from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
+from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
 
 
 def numbers(*shape):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_privacy.report.onset_figure import GENERATIONS, LOSS_GAP, onset_figure
+from ldm_privacy.report.figures.training import GENERATIONS, LOSS_GAP, onset_figure
 
 AUROC = "memorization/sima/all/auroc"
 

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ldm_privacy.report.page import write_page
+from ldm_privacy.report.page.page import write_page
 from tests.report.test_page import HOSTILE, hostile_page, sample_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -144,7 +144,7 @@ COLOURS = """
     const colour = element => getComputedStyle(element).backgroundColor;
     let ground = holder;
     while (ground.parentElement && colour(ground) === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
-    found.add([holder.closest('svg') ? style.fill : style.color, colour(ground)].join('|'));
+    found.add([style.color, colour(ground)].join('|'));
   }
   return [...found].map(pair => pair.split('|'));
 })()
@@ -175,9 +175,6 @@ def test_opens_without_a_complaint_or_a_request(browser, report, width, dark):
     assert browser.of_kind(*TROUBLE) == []
     assert [url for url in requested(browser) if not url.startswith("data:")] == [report.as_uri()]
     assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert browser.evaluate(
-        "[...document.querySelectorAll('svg use')].every(use => use.getBBox().width + use.getBBox().height > 0)"
-    )
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280, 1920])
@@ -218,7 +215,7 @@ def test_texts_are_never_run(browser, hostile):
     assert browser.evaluate("document.title").startswith("Title <script>")
     assert browser.evaluate("document.querySelectorAll('script, [onerror], img[src=x]').length") == 0
     assert browser.of_kind(*TROUBLE) == []
-    assert HOSTILE in browser.evaluate("document.querySelector('svg').textContent")
+    assert HOSTILE in browser.evaluate("document.querySelector('.picture img').alt")
 
 
 def test_the_policy_stops_what_slipped_in(browser, report, tmp_path):

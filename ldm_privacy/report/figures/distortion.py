@@ -1,26 +1,19 @@
-"""Pictures of the decoder's geometry, by matplotlib: distortion, influence, masks and what they do to the attack."""
+"""Pictures of local distortion: who has how much of it, and what it does to the attack."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ldm_privacy.metrics import QuartileAuroc
-from ldm_privacy.report.figures import PALETTE, image_grid
-from ldm_privacy.types import Image, Influence, KeepMask
+from ldm_privacy.report.figures.base import PALETTE, numbers, show_image
+from ldm_privacy.types import Image
 
 MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
 QUARTILES = ("lowest quartile", "second quartile", "third quartile", "highest quartile")
 MAX_EXTREMES = 4
-MAX_SAMPLES = 6
-MIN_DECADES = 0.1
-"""A colour scale spans at least this much, so that rounding noise of a flat map is not drawn as structure."""
 
 
 def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> Figure:
@@ -38,7 +31,7 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
     Raises:
         ValueError: Lengths differ, or there are no samples.
     """
-    value, member = _numbers(distortion), is_member.detach().cpu().numpy()
+    value, member = numbers(distortion), is_member.detach().cpu().numpy()
     if not len(value) == len(member) == len(images) or not len(value):
         raise ValueError(f"{len(value)} distortions, {len(member)} labels and {len(images)} images don't belong together")
     order = np.argsort(value, kind="stable")
@@ -49,7 +42,7 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
     for row, (name, chosen) in enumerate((("highest", order[::-1][:num_shown]), ("lowest", order[:num_shown]))):
         for column, sample in enumerate(chosen):
             axis = figure.add_subplot(grid[row, 1 + column])
-            _show_image(axis, images[int(sample)])
+            show_image(axis, images[int(sample)])
             colour = MEMBER_COLOUR if member[sample] else HELDOUT_COLOUR
             axis.set_xlabel(
                 f"{value[sample]:.2f}".replace("-", "\N{MINUS SIGN}") + f"\n{_set_name(member[sample])}", color=colour
@@ -110,87 +103,6 @@ def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title
     return figure
 
 
-def influence_map_figure(influence: Influence) -> Figure:
-    """The mean influence of each latent position, a panel per channel, one logarithmic colour scale.
-
-    Args:
-        influence: (samples, channels, height, width), >= 0. Positions without any influence are grey.
-    """
-    mean = _numbers(influence).mean(0)
-    columns = min(4, len(mean))
-    rows = math.ceil(len(mean) / columns)
-    figure = Figure(figsize=(max(5.0, 2.1 * columns + 1.3), 2.3 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis in axes[len(mean) :]:
-        axis.remove()
-    logarithm, low, high = _log10(mean)
-    for channel, axis in enumerate(axes[: len(mean)]):
-        picture = axis.imshow(logarithm[channel], vmin=low, vmax=high, cmap=_colours())
-        axis.set_title(f"channel {channel}: mean {mean[channel].mean():.3g}", fontsize="medium")
-        _latent_ticks(axis, ylabel="latent row" if channel % columns == 0 else "", xlabel="latent column")
-    label = r"$\log_{10}$ of mean influence $\|\partial D / \partial z_i\|^2$"
-    figure.colorbar(picture, ax=axes[: len(mean)], label=label)
-    figure.suptitle(f"Influence by latent channel and position ({len(influence)} samples)")
-    return figure
-
-
-def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
-    """The share of samples whose mask keeps each latent dimension: a row per mask, a column per channel.
-
-    Args:
-        masks: Label -> keep mask (samples, channels, height, width), of the same samples.
-
-    Raises:
-        ValueError: No masks, or masks of different shapes.
-    """
-    shapes = {tuple(mask.shape) for mask in masks.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"masks of one shape are needed, got {sorted(shapes)}")
-    num_samples, channels, _, _ = shapes.pop()
-    figure = Figure(figsize=(max(3.8, 1.7 * channels + 1.6), 1.75 * len(masks) + 0.8), layout="constrained")
-    axes = figure.subplots(len(masks), channels, squeeze=False)
-    for row, (label, mask) in enumerate(masks.items()):
-        share = _numbers(mask).mean(0)
-        for channel, axis in enumerate(axes[row]):
-            picture = axis.imshow(share[channel], vmin=0, vmax=1, cmap=_colours())
-            heading = "" if row else f"channel {channel}\n"
-            axis.set_title(f"{heading}{share[channel].mean():.0%} kept", fontsize="medium")
-            _bare(axis)
-            if not channel:
-                axis.set_ylabel(label)
-    figure.colorbar(picture, ax=axes, label="share of samples")
-    figure.suptitle(f"How often masks keep a dimension\n({num_samples} samples)")
-    return figure
-
-
-def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
-    """Decoded images, each above its per-pixel influence, on one logarithmic colour scale; the first six samples.
-
-    Args:
-        images: (samples, image_channels, image_height, image_width) in [-1, 1], decoded.
-        pixel_influence: (samples, image_height, image_width), >= 0. Pixels without any influence are grey.
-
-    Raises:
-        ValueError: Shapes that don't fit, or no samples.
-    """
-    if (len(images), *images.shape[2:]) != tuple(pixel_influence.shape) or not len(images):
-        raise ValueError(f"images {tuple(images.shape)} and pixel influence {tuple(pixel_influence.shape)} don't fit")
-    influence = _numbers(pixel_influence[:MAX_SAMPLES])
-    logarithm, low, high = _log10(influence)
-    figure = Figure(figsize=(max(4.0, 1.5 * len(influence) + 1.2), 3.9), layout="constrained")
-    axes = figure.subplots(2, len(influence), squeeze=False)
-    for sample in range(len(influence)):
-        _show_image(axes[0, sample], images[sample])
-        picture = axes[1, sample].imshow(logarithm[sample], vmin=low, vmax=high, cmap=_colours())
-        axes[1, sample].set_xlabel(f"mean {influence[sample].mean():.3g}")
-        _bare(axes[1, sample])
-    axes[0, 0].set_ylabel("decoded")
-    axes[1, 0].set_ylabel(r"influence $\|\partial D_p / \partial z\|^2$")
-    figure.colorbar(picture, ax=axes, label=r"$\log_{10}$ of influence")
-    figure.suptitle(f"Influence by pixel ({len(influence)} of {len(images)} samples)")
-    return figure
-
-
 def _violins(axis: Axes, value: np.ndarray, member: np.ndarray) -> None:
     ticks = []
     for place, (is_member, colour) in enumerate(((True, MEMBER_COLOUR), (False, HELDOUT_COLOUR))):
@@ -217,37 +129,3 @@ def _chance_line(axis: Axes) -> None:
 
 def _set_name(is_member: bool) -> str:
     return "member" if is_member else "held-out"
-
-
-def _show_image(axis: Axes, image: Tensor) -> None:
-    axis.imshow(image_grid(image[None]), interpolation="nearest")
-    _bare(axis)
-
-
-def _bare(axis: Axes) -> None:
-    axis.set(xticks=[], yticks=[])
-
-
-def _latent_ticks(axis: Axes, *, xlabel: str, ylabel: str) -> None:
-    for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_locator(MaxNLocator(4, integer=True))
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-
-
-def _numbers(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().cpu().numpy()
-
-
-def _log10(value: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """log10 with NaN where the value is 0, and the bounds of its colour scale."""
-    logarithm = np.full(value.shape, np.nan)
-    np.log10(value, out=logarithm, where=value > 0)
-    if np.isnan(logarithm).all():
-        return logarithm, 0.0, 1.0
-    low, high = float(np.nanmin(logarithm)), float(np.nanmax(logarithm))
-    missing = max(0.0, MIN_DECADES - (high - low)) / 2
-    return logarithm, low - missing, high + missing
-
-
-def _colours() -> Colormap:
-    return colormaps["cividis"].with_extremes(bad="0.6")

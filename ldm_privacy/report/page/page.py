@@ -4,7 +4,6 @@ The page needs no network, no script and no file beside it. All text is escaped:
 shown, never interpreted. A content security policy in the page forbids scripts and requests on top of that.
 """
 
-import base64
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from ldm_privacy.report.blocks import (
+from ldm_privacy.report.page.blocks import (
     LONG_TABLE,
     LONG_TEXT,
     SMALL_IMAGE,
@@ -22,6 +21,7 @@ from ldm_privacy.report.blocks import (
     ImageCards,
     Picture,
     Verdict,
+    data_uri,
     png_size,
 )
 
@@ -35,12 +35,14 @@ class Section:
         title: Heading.
         lead: What the section says, in a sentence or two; may be empty.
         blocks: In the order they are read.
+        place: Among the sections of an evaluation: lower comes first. By default after what was found, before the protocol.
     """
 
     id: str
     title: str
     lead: str
     blocks: tuple[Block, ...] = ()
+    place: float = 75
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.id):
@@ -88,14 +90,12 @@ def _numbered(page: Page) -> list[tuple[Section, list[tuple[Block, str]]]]:
 
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ldm_privacy.report", "templates"),
+        loader=jinja2.PackageLoader("ldm_privacy.report.page", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["kind"] = lambda block: type(block).__name__
-    environment.filters["png_size"] = png_size
-    environment.filters["png_uri"] = lambda content: f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    environment.filters.update(kind=lambda block: type(block).__name__, png_size=png_size, data_uri=data_uri)
     environment.globals.update(VERDICTS=VERDICTS, SMALL_IMAGE=SMALL_IMAGE, LONG_TABLE=LONG_TABLE, LONG_TEXT=LONG_TEXT)
     return environment

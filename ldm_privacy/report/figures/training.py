@@ -1,10 +1,11 @@
-"""The quantities with an onset on one time axis."""
+"""Pictures of a training: AUROC over epochs, and the quantities with an onset on one time axis."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures import PALETTE
+from ldm_privacy.report.figures.base import PALETTE, STYLES, panels
+from ldm_privacy.types import AuditKey
 
 LOSS_GAP, GENERATIONS = "denoiser/loss_gap", "generations/memorized"
 TITLES = {
@@ -13,6 +14,35 @@ TITLES = {
 }
 REFERENCES = {LOSS_GAP: 0.0, GENERATIONS: 0.0}
 CONTROLS = {GENERATIONS: ("generations/memorized_heldout", "copies of held-out images")}
+
+
+def memorization_figure(
+    history: Mapping[tuple[int, str], float], keys: Sequence[AuditKey], onset: tuple[AuditKey, int] | None
+) -> Figure:
+    """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked.
+
+    Args:
+        history: (epoch, series) -> value, as metrics.csv holds the denoiser's stage.
+        keys: What to draw.
+        onset: Attack and mask of the onset and its epoch, a vertical line in that attack's panel; None = no onset.
+    """
+    attacks = list(dict.fromkeys(key.attack for key in keys))
+    figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
+    for attack, axis in axes.items():
+        for place, key in enumerate(key for key in keys if key.attack == attack):
+            prefix = f"memorization/{key}/auroc"
+            epochs = sorted(epoch for epoch, series in history if series == prefix)
+            value, lower, upper = ([history[epoch, prefix + bound] for epoch in epochs] for bound in ("", "_lower", "_upper"))
+            colour, style = PALETTE[place % len(PALETTE)], STYLES[place % len(STYLES)]
+            axis.plot(epochs, value, color=colour, linestyle=style, marker=".", label=key.mask)
+            axis.fill_between(epochs, lower, upper, color=colour, alpha=0.12, linewidth=0)
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        if onset is not None and onset[0].attack == attack:
+            axis.axvline(onset[1], color="0.3", linewidth=0.8, linestyle=":")
+            axis.annotate(f"onset {onset[1]}", (onset[1], 0.02), xycoords=("data", "axes fraction"), fontsize="small")
+        axis.set(title=attack, xlabel="epoch", ylabel="AUROC", ylim=(None, 1.01))
+        axis.legend(title="mask", fontsize="small", loc="upper left")
+    return figure
 
 
 def onset_figure(history: Mapping[tuple[int, str], float], onsets: Mapping[str, int | None]) -> Figure:

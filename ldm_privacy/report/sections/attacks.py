@@ -1,13 +1,22 @@
-"""The attacks of an evaluation as tables of its page."""
+"""Section: the attacks as tables."""
 
-from ldm_privacy.audit import TUNED, AuditRow
-from ldm_privacy.evidence import Evidence
-from ldm_privacy.report.blocks import Block, Cell, DataTable
+from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.registry import SECTIONS
+from ldm_privacy.report.context import Context
+from ldm_privacy.report.page.blocks import Block, Cell, DataTable
+from ldm_privacy.report.page.page import Section
 from ldm_privacy.report.tables import INTERVAL_NOTE, short, signed
 
 
-def attacks_lead(evidence: Evidence) -> str:
-    """How to read the tables, and which false-positive rates they can't resolve."""
+@SECTIONS.register("attacks")
+def attacks(evidence: Evidence, context: Context) -> Section:
+    """How to read the tables; AUROC with its null band, rates at fixed false-positive rates, what masks gain."""
+    return Section("attacks", "How well attacks tell members apart", _lead(evidence), _tables(evidence), place=10)
+
+
+def _lead(evidence: Evidence) -> str:
     metrics = evidence.report.rows[0].metrics
     lead = "Members are the positive class; .5 is guessing."
     coarse = [f"{each.target_fpr:g}" for each in metrics.tpr_at_fpr if not each.is_resolvable]
@@ -19,8 +28,7 @@ def attacks_lead(evidence: Evidence) -> str:
     )
 
 
-def attack_tables(evidence: Evidence) -> tuple[Block, ...]:
-    """AUROC with its null band; rates at fixed false-positive rates; what masks gain."""
+def _tables(evidence: Evidence) -> tuple[Block, ...]:
     report = evidence.report
     bold = [place for place, row in enumerate(report.rows) if row.key == evidence.key]
     areas = DataTable(

@@ -1,11 +1,10 @@
 """What a report is made of: texts, tables, pictures, small images. Plain records; `page.py` writes them."""
 
+import base64
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
-
-from markupsafe import Markup
 
 from ldm_privacy.types import Tone
 
@@ -18,6 +17,7 @@ VERDICTS: dict[Tone, str] = {
 """What the label of a verdict says where no other label is given: colour never speaks alone."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SVG_BEGINNINGS = (b"<?xml", b"<svg")
 SMALL_IMAGE = 96
 """Images up to this many pixels wide are enlarged with hard edges, as pixels."""
 LONG_TABLE = 12
@@ -136,23 +136,23 @@ class DataTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """A figure, on white in any theme.
 
     Args:
-        content: From `figure_svg`, or the bytes of a PNG.
+        content: The bytes of a PNG or an SVG; see `ldm_privacy.report.figures.base.picture`.
         alt: What it shows, for who can't see it.
         caption: Stands below the figure after its number.
+        width: In pixels of the page; a PNG's own where it is left out.
     """
 
-    content: Markup | bytes
+    content: bytes
     alt: str
     caption: str
+    width: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.content, bytes):
-            png_size(self.content)
-        elif not isinstance(self.content, Markup):
-            raise ValueError("a picture is PNG bytes or what figure_svg returns: plain text would be put into the page as HTML")
+        if not self.content.startswith(SVG_BEGINNINGS):
+            object.__setattr__(self, "width", self.width or png_size(self.content)[0])
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,12 @@ class Code:
 
 
 Block: TypeAlias = Paragraph | Subheading | Bullets | Note | DataTable | Picture | ImageCards | KeyValues | Code
+
+
+def data_uri(content: bytes) -> str:
+    """A PNG or an SVG as an address that holds it; a browser runs no script in an image and loads nothing for it."""
+    kind = "png" if content.startswith(PNG_SIGNATURE) else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def png_size(content: bytes) -> tuple[int, int]:

@@ -1,15 +1,57 @@
-"""Pictures of the evidence: keep fractions, score histograms, the p-value of a whole set."""
+"""Pictures of the attacks: ROC curves, AUROC over timesteps and keep fractions, score histograms."""
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ldm_privacy.audit import AuditReport
-from ldm_privacy.evidence import DatasetVerdict
-from ldm_privacy.report.figures import PALETTE, STYLES, panels
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.metrics import roc_curve
+from ldm_privacy.report.figures.base import PALETTE, STYLES, panels
 from ldm_privacy.types import AuditKey
 
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
+
+
+def roc_figure(report: AuditReport, *, title: str) -> Figure:
+    """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
+    figure, axes = panels(_attacks(report), title)
+    for attack, axis in axes.items():
+        rows = [row for row in report.rows if row.key.attack == attack]
+        floor = 1 / len(report.reported_membership)
+        for place, row in enumerate(rows):
+            fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
+            axis.plot(
+                fpr.clamp_min(floor),
+                tpr.clamp_min(floor),
+                color=PALETTE[place % len(PALETTE)],
+                linestyle=STYLES[place % len(STYLES)],
+                label=f"{row.key.mask} ({row.metrics.auroc.value:.3f})",
+            )
+        diagonal = np.geomspace(floor, 1, 50)
+        axis.plot(diagonal, diagonal, color="0.7", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
+        axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
+        axis.legend(title="mask (AUROC)", loc="lower right", fontsize="small")
+    return figure
+
+
+def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
+    """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
+    figure, axes = panels(_attacks(report), title)
+    for attack, axis in axes.items():
+        for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
+            timesteps = report.data.timesteps[attack]
+            colour = PALETTE[place % len(PALETTE)]
+            if not timesteps or row.timestep is None:
+                axis.axhline(row.metrics.auroc.value, color=colour, label=row.key.mask)
+                continue
+            style = STYLES[place % len(STYLES)]
+            axis.plot(timesteps, row.auroc_by_timestep, color=colour, linestyle=style, label=row.key.mask)
+            axis.plot(row.timestep, row.metrics.auroc.value, "o", color=colour, markersize=5)
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
+        axis.legend(title="mask", fontsize="small")
+    return figure
 
 
 def keep_fraction_figure(report: AuditReport) -> Figure:
@@ -58,31 +100,5 @@ def histogram_figure(report: AuditReport, keys: list[AuditKey]) -> Figure:
     return figure
 
 
-def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> Figure:
-    """The Welch test over the size of the suspect set: p-values of random subsets, and how often it finds a set.
-
-    Right panel: the share of sets of members, and of sets of held-out samples (false alarms), with p below alpha.
-    """
-    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-    axis, shares = figure.subplots(1, 2)
-    size = [point.size for point in dataset.by_size]
-    floor = 1e-12
-    median, low, high = (
-        np.maximum([getattr(point, name) for point in dataset.by_size], floor)
-        for name in ("median", "quantile_10", "quantile_90")
-    )
-    axis.plot(size, median, color=PALETTE[0], marker=".", label="median")
-    axis.fill_between(size, low, high, color=PALETTE[0], alpha=0.15, linewidth=0, label="10 to 90 % of subsets")
-    axis.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":", label=f"{alpha:.2g}")
-    axis.set(xscale="log", yscale="log", ylim=(max(floor, low.min() / 3), 2.0))
-    axis.set(xlabel="members in the suspect set", ylabel="p-value (one-sided Welch)", title="p-value")
-    axis.legend(fontsize="small")
-    shares.plot(size, [point.power for point in dataset.by_size], color=PALETTE[1], marker=".", label="sets of members")
-    alarms = dataset.false_alarms
-    shares.plot(list(alarms), list(alarms.values()), color=PALETTE[0], linestyle="--", marker=".", label="sets of held-out")
-    shares.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":")
-    shares.set(xscale="log", xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
-    shares.set(title="sets that are told apart")
-    shares.legend(fontsize="small", loc="center right")
-    figure.suptitle(f"Whole sets against held-out samples: {key}")
-    return figure
+def _attacks(report: AuditReport) -> list[str]:
+    return list(dict.fromkeys(row.key.attack for row in report.rows))

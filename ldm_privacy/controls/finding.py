@@ -1,0 +1,149 @@
+"""What a control may look at, and what it finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.controls.image_features import ImageFeatures, image_features
+from ldm_privacy.controls.thumbnails import thumbnail_features
+from ldm_privacy.metrics import auroc_interval
+from ldm_privacy.registry import CONTROLS
+from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
+
+WITHOUT_DENOISER = "without the denoiser"
+WITHOUT_MODEL = "without any model"
+_IMAGES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a control may look at: everything but the denoiser.
+
+    Attributes:
+        samples: All audited samples, on the CPU.
+        images: Of them.
+        intervals: How they are made.
+        seed: Of folds and draws.
+    """
+
+    samples: AuditedSamples
+    images: Images
+    intervals: Intervals = Intervals()
+    seed: int = 0
+
+    @property
+    def features(self) -> ImageFeatures:
+        """Simple features of all images. Raises UserError where an image is not finite."""
+        return self._seen[0]
+
+    @property
+    def thumbnails(self) -> Tensor:
+        """`thumbnail_features` of all images."""
+        return self._seen[1]
+
+    @cached_property
+    def _seen(self) -> tuple[ImageFeatures, Tensor]:
+        """Both from one reading of the images."""
+        parts, thumbnails = [], []
+        for chunk in self.samples.sample_index.split(_IMAGES_AT_ONCE):
+            pixels = self.images(chunk)
+            parts.append(image_features(pixels))
+            thumbnails.append(thumbnail_features(pixels))
+        return ImageFeatures(torch.cat([part.value for part in parts]), parts[0].names), torch.cat(thumbnails)
+
+
+class Pair(NamedTuple):
+    """Sample indices of two images that are shown side by side."""
+
+    member: int
+    heldout: int
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a control found.
+
+    Attributes:
+        name: In words: "latent norm".
+        looks_at: In words: `WITHOUT_DENOISER` or `WITHOUT_MODEL`.
+        sentence: What was found. Findings that share one say it once.
+        meaning: What it means where the score tells the sides apart; of findings that leave `estimate` out.
+        score: (samples,), higher = member, NaN where a sample has none. The primary attack is compared with it.
+        estimate: AUROC of the score. Where it is left out, `run_controls` fills it in, with a sentence.
+        is_telling: Whether it tells the sides apart.
+        leaks: It makes the verdict "the split leaks": attack numbers up to the estimate measure the split.
+        is_missing: It can't be computed here; the sentence says why.
+        pairs: To be shown, the most telling first.
+        numbers: More for metrics.json.
+    """
+
+    name: str
+    looks_at: str
+    sentence: str = ""
+    meaning: str = "this score tells the sides apart"
+    score: MembershipScore | None = None
+    estimate: Estimate | None = None
+    is_telling: bool = False
+    leaks: bool = False
+    is_missing: bool = False
+    pairs: tuple[Pair, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_controls(case: Case, progress: Done = lambda done, total=None: None) -> dict[str, Finding]:
+    """What every registered control finds, by the finding's name. No denoiser passes; the images are read once.
+
+    Raises:
+        UserError: An image or a score is not finite.
+        ValueError: Two findings have the same name.
+    """
+    findings: list[Finding] = []
+    for done, name in enumerate(CONTROLS, start=1):
+        found = CONTROLS.get(name)(case)
+        findings += [found] if isinstance(found, Finding) else found or []
+        progress(done)
+    named = {each.name: each for each in hold_together(findings, case)}
+    if len(named) < len(findings):
+        raise ValueError(f"two controls found something of the same name: {[each.name for each in findings]}")
+    return named
+
+
+def hold_together(findings: Sequence[Finding], case: Case) -> list[Finding]:
+    """The same with an AUROC and a sentence for each score that has none yet; one below 0.5 tells as much as one above.
+
+    Intervals of the scores that look at the same hold together (Bonferroni): each of k has confidence 1 - (1 - confidence) / k.
+    """
+    filled = {}
+    plain = [each for each in findings if each.score is not None and each.estimate is None]
+    for looks_at in dict.fromkeys(each.looks_at for each in plain):
+        family = [each for each in plain if each.looks_at == looks_at]
+        confidence = 1 - (1 - case.intervals.confidence) / len(family)
+        options = replace(case.intervals, confidence=confidence).options(case.samples.group)
+        for number, each in enumerate(family):
+            estimate = auroc_interval(torch.as_tensor(each.score), case.samples.is_member, **options)
+            family[number] = replace(each, estimate=estimate, is_telling=estimate.leaves_out(0.5))
+        sentence = told_sentence(family)
+        filled |= {each.name: replace(each, sentence=sentence) for each in family}
+    return [filled.get(each.name, each) for each in findings]
+
+
+def told_sentence(family: Sequence[Finding]) -> str:
+    """Which scores, all looking at the same, tell members from held-out, and what that means, in plain words."""
+    looks_at = family[0].looks_at
+    estimates = {each.name: each.estimate for each in family if each.estimate is not None}
+    telling = [each for each in family if each.is_telling]
+    if not telling:
+        *most, last = estimates
+        reached = max(max(each.upper, 1 - each.lower) for each in estimates.values())
+        return (
+            f"{looks_at.capitalize()} no difference was found: the intervals of {', '.join(most)}{' and ' * bool(most)}{last} "
+            f"include 0.5; up to {reached:.3f} can't be excluded."
+        )
+    found = "; ".join(f"{each.name} has AUROC {each.estimate}: {each.meaning}" for each in telling)
+    return f"Members can be told from held-out {looks_at}: {found}. Attack numbers are to be read against this."

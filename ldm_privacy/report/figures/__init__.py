@@ -1,0 +1,1 @@
+"""Pictures by matplotlib, one family a file."""

@@ -1,0 +1,65 @@
+"""What all figures share: panels, the way into a page, colours (Okabe-Ito, which the colour-blind can tell apart)."""
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ldm_privacy.report.figures.images import image_grid
+from ldm_privacy.report.page.blocks import Picture
+from ldm_privacy.types import Image
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+MAX_BYTES = 400_000
+"""A drawing above this size goes into the page as pixels: a report of a dozen figures stays under 5 MB."""
+CSS_PIXELS = 96
+"""Of a page, in an inch."""
+
+
+def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Picture:
+    """A figure for the page: SVG, or where that would be larger than `max_bytes` a PNG of two pixels per pixel of the page.
+
+    A figure newly drawn from the same data gives the same bytes: ids come from the content, and there is no date. (A
+    constrained layout settles a little further each time that one figure is saved.)
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "ldm-privacy"}):
+        # Pixels of image panels are drawn at 1.5 times the size of the page: sharp on most screens, small in the file.
+        figure.savefig(buffer, format="svg", facecolor="white", dpi=1.5 * CSS_PIXELS, metadata={"Date": None, "Creator": None})
+    if buffer.tell() > max_bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", facecolor="white", dpi=2 * CSS_PIXELS, metadata={"Software": None})
+    return Picture(buffer.getvalue(), caption, caption, round(figure.get_figwidth() * CSS_PIXELS))
+
+
+def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each name, at most three beside each other."""
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[len(names) :]:
+        axis.remove()
+    figure.suptitle(title)
+    return figure, dict(zip(names, axes))
+
+
+def numbers(tensor: Tensor) -> np.ndarray:
+    """As float64, for matplotlib."""
+    return tensor.detach().double().cpu().numpy()
+
+
+def show_image(axis: Axes, image: Image) -> None:
+    """One image in [-1, 1], pixel by pixel."""
+    axis.imshow(image_grid(image[None]), interpolation="nearest")
+    bare(axis)
+
+
+def bare(axis: Axes) -> None:
+    """No ticks."""
+    axis.set(xticks=[], yticks=[])

@@ -1,0 +1,1 @@
+"""A report as one HTML file: its blocks, and how they become a page."""

@@ -1,0 +1,19 @@
+"""Section: the choices of an audit, and its curves."""
+
+from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.registry import SECTIONS
+from ldm_privacy.report.context import Context
+from ldm_privacy.report.page.page import Section
+
+CAPTIONS = {
+    "roc": "ROC curves on logarithmic axes: the left edge is what an attacker who must not be wrong can do.",
+    "auroc_by_timestep": "AUROC over timesteps; dots mark the timestep that the calibration half chose.",
+    "keep_fraction": "AUROC over the share of latent dimensions kept, by influence and by its controls.",
+    "histogram": "Where members and held-out samples score.",
+}
+
+
+@SECTIONS.register("curves")
+def curves(evidence: Evidence, context: Context) -> Section:
+    """The figures of the attacks."""
+    return Section("curves", "Choices and curves", "", context.pictures(CAPTIONS), place=40)
