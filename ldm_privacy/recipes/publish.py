@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
 from ldm_privacy.config import Composed
-from ldm_privacy.evidence.gather import NUM_STEPS, Evidence, gather_evidence
+from ldm_privacy.evidence.gather import Evidence, gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
-from ldm_privacy.report.sections.context import Protocol
+from ldm_privacy.report.context import Protocol
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -46,7 +46,7 @@ def publish(
         drawn: Figures that were drawn before.
     """
     images, run, report = setup.data.images, RunFolder.around(checkpoint), audited.report
-    with setup.progress("Controls and evidence", NUM_STEPS) as done:
+    with setup.progress("Controls and evidence", 0) as done:
         evidence = gather_evidence(
             report,
             setup.onset_key,
@@ -61,7 +61,7 @@ def publish(
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key),
-        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn or {}),
+        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn),
     }
     name = run.path.absolute().name
     commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")

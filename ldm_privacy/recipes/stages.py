@@ -1,7 +1,7 @@
 """The two stages of a training, in one run folder, each going on where the folder says that it stopped."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class Trained:
     audited: Audited | None
     was_finished: bool
     sentences: list[str]
-    figures: "Mapping[str, Figure]" = field(default_factory=dict)
+    figures: "Mapping[str, Figure] | None" = None
 
 
 class Stages:
@@ -129,7 +129,7 @@ class Stages:
         audit = setup.audit(samples)
         resumed = self._resume_point(run.last, "denoiser")
         whole = samples.gathered()
-        figures = self._log_baselines(measuring, whole) if resumed is None and is_main() else {}
+        figures = self._log_baselines(measuring, whole) if resumed is None and is_main() else None
         bar = ProgressBar("denoiser", console)
         watched = self._watched(audit, bar)
         stop = self._stop(watched, bar)
@@ -296,14 +296,14 @@ class Stages:
         save_picture(self.run.figures, name, picture)
         log_picture(self.loggers, name, picture, epoch=epoch)
 
-    def _log_baselines(self, measuring: Measuring, whole: AuditedSamples) -> "dict[str, Figure]":
+    def _log_baselines(self, measuring: Measuring, whole: AuditedSamples) -> "dict[str, Figure] | None":
         """What is there before the first step: the codec's leak, its reconstructions, the geometry; the main process's part.
 
-        Returns the figures of the geometry.
+        Returns the figures of the geometry, where they are drawn.
         """
         setup, config, codec = self.setup, self.setup.config, measuring.codec
         if codec.network is None or whole.reconstruction_error is None:
-            return {}
+            return None
         from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 
         error, is_member = whole.reconstruction_error, whole.is_member
@@ -318,7 +318,7 @@ class Stages:
             logger.log_metrics({**series, "epoch": 0}, step=0)
         console.print(f"Autoencoder alone (reconstruction error): AUROC {leak}.", highlight=False)
         if not config.trainer.figures:
-            return {}
+            return None
         image = setup.data.images(whole.sample_index[:NUM_RECONSTRUCTIONS])
         both = torch.stack([image, measuring.decoded(whole.latent[:NUM_RECONSTRUCTIONS])], 1).flatten(0, 1)
         self._show("reconstructions", image_grid(both, columns=8))

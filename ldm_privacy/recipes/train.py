@@ -210,7 +210,7 @@ def _conclude(
     audited: Audited,
     sentences: list[str],
     loggers: list[Logger],
-    drawn: "Mapping[str, Figure]",
+    drawn: "Mapping[str, Figure] | None",
 ) -> None:
     """Print the last audit and the onsets; gather and publish its evidence, unless `trainer.figures` is off."""
     print_audit(audited.report, console, title=f"{run.path.name}, epoch {audited.epoch}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ldm_privacy.report.figures.influence import influence_map_figure, mask_freq
 from ldm_privacy.types import AuditKey, Decoder, Images
 
 NUM_PIXEL_MAPS = 6
+NUM_PIXEL_PROBES = 32
 
 
 def geometry_series(samples: AuditedSamples) -> dict[str, float]:
@@ -49,8 +49,7 @@ def geometry_figures(
         figures["influence"] = influence_map_figure(samples.influence)
     if decoder is not None:
         first, index = samples.latent[:NUM_PIXEL_MAPS], samples.sample_index[:NUM_PIXEL_MAPS]
-        with torch.no_grad():
-            pixels, decoded = pixel_influence(decoder, first, index, seed=seed), decoder(first)
+        pixels, decoded = pixel_influence(decoder, first, index, num_probes=NUM_PIXEL_PROBES, seed=seed)
         figures["pixel_influence"] = pixel_influence_figure(decoded.clamp(-1, 1).cpu(), pixels.cpu())
     if kept := {label: samples.keep(rule) for label, rule in masks.items() if rule.keep_fraction < 1}:
         figures["masks"] = mask_frequency_figure(kept)
