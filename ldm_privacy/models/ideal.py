@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.diffusion import per_sample
-from ldm_privacy.types import Latent, Timestep
+from ldm_privacy.types import Condition, Latent, Timestep
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> Tensor:
@@ -31,7 +31,7 @@ class IdealDenoiser:
         self.dataset = dataset.double()
         self.alphas_cumprod = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
 
-    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Tensor | None) -> Latent:
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t), like `noisy_latent`; the condition is not looked at."""
         state = noisy_latent.double()
         abar = self.alphas_cumprod.to(state)[timestep]
@@ -61,7 +61,7 @@ class MembershipBlindPredictor:
         self.variance = dataset.double().var(0, correction=0)
         self.alphas_cumprod = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
 
-    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Tensor | None) -> Latent:
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t), like `noisy_latent`; the condition is not looked at."""
         state = noisy_latent.double()
         abar = per_sample(self.alphas_cumprod.to(state)[timestep], state)
