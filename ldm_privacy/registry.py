@@ -45,10 +45,11 @@ class Registry:
         """Decorator that registers a class under `name`. Raises ValueError where the name is taken."""
 
         def decorate(component: T) -> T:
-            place = f"{component.__module__}.{component.__qualname__}"
-            taken = self._components.get(name)
-            owner = f"{taken.__module__}.{taken.__qualname__}" if taken is not None else self._built_in.get(name, place)
-            if not place.startswith(owner):
+            mine, taken = component.__module__, self._components.get(name)
+            owner = self._built_in.get(name, mine)
+            if taken is not None:
+                mine, owner = (f"{each.__module__}.{each.__qualname__}" for each in (component, taken))
+            if mine != owner:
                 raise ValueError(f"{self.kind} '{name}' is already registered by {owner}")
             self._components[name] = component
             return component

@@ -57,7 +57,8 @@ class Audit:
         target_fprs: Of TPR@FPR.
 
     Raises:
-        UserError: See `check_labels`; a mask by influence where the samples have none.
+        UserError: See `check_labels`; a mask by influence where the samples have none; an attack that has no mask, and none
+            of the masks keeps everything.
     """
 
     def __init__(
@@ -78,6 +79,10 @@ class Audit:
         check_labels(attacks, masks)
         for rule in masks.values():
             samples.ranking(getattr(rule, "ranks_by", "influence"))
+        is_complete = any(rule.keep_fraction == 1.0 for rule in masks.values())
+        for label, attack in attacks.items():
+            if not attack.maskable and not is_complete:
+                raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
         self.samples = samples
         self.attacks = dict(attacks)
         self.masks = dict(masks)

@@ -1,7 +1,8 @@
 """The audited samples: one table by sample index of everything that is known of them before any attack."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.deviation import latent_deviation
 from ldm_privacy.processes import gather_on_main, is_main, total, world_size
 from ldm_privacy.randomness import uniform
-from ldm_privacy.types import Condition, Influence, KeepMask, Latent, rows_of
+from ldm_privacy.types import Condition, Influence, KeepMask, Latent
 
 
 class MaskRule(Protocol):
@@ -82,13 +83,11 @@ class AuditedSamples:
 
     def rows(self, rows: slice | Tensor) -> "AuditedSamples":
         """Some of the samples, in the same order; what belongs to all of them together stays."""
-        columns = {name: value[rows] for name, value in self._columns().items()}
-        return replace(self, **columns, condition=rows_of(self.condition, rows))
+        return self._each(lambda value: value[rows])
 
     def to(self, device: torch.device | str) -> "AuditedSamples":
         """The same on another device."""
-        columns = {name: value.to(device) for name, value in self._columns().items()}
-        return replace(self, **columns, condition={name: value.to(device) for name, value in self.condition.items()})
+        return self._each(lambda value: value.to(device))
 
     def with_columns(self, **columns: object) -> "AuditedSamples":
         """The same with some columns set: `samples.with_columns(influence=...)`."""
@@ -99,9 +98,7 @@ class AuditedSamples:
         mine = self.to("cpu")
         if not self.is_share or world_size() == 1:
             return replace(mine, is_share=False)
-        columns = {name: torch.cat(gather_on_main(value)) for name, value in mine._columns().items()}
-        condition = {name: torch.cat(gather_on_main(value)) for name, value in mine.condition.items()}
-        return replace(mine, **columns, condition=condition, is_share=not is_main())
+        return replace(mine._each(lambda value: torch.cat(gather_on_main(value))), is_share=not is_main())
 
     def keep(self, rule: MaskRule) -> KeepMask:
         """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""
@@ -129,6 +126,11 @@ class AuditedSamples:
     def check_halves(self) -> None:
         """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
         check_halves(self.is_calibration, self.is_member)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "AuditedSamples":
+        """The same with every column changed alike."""
+        columns: dict[str, Any] = {name: change(value) for name, value in self._columns().items()}
+        return replace(self, **columns, condition={name: change(value) for name, value in self.condition.items()})
 
     def _columns(self) -> dict[str, Tensor]:
         """What there is a row of for each sample, but for the condition."""

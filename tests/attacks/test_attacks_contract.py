@@ -15,7 +15,6 @@ from ldm_privacy.attacks import (
     get_attack,
     mask_and_sum,
     membership_scores,
-    register_attack,
 )
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
@@ -171,13 +170,14 @@ class PassesByTheQuery(Attack):
     def contributions(self, query, latent, timesteps, noise):
         rows = latent.repeat(len(timesteps), 1, 1, 1)
         timestep = torch.tensor(timesteps).repeat_interleave(len(latent))
-        epsilon = query.predictor(rows, timestep, query.condition.repeat(len(timesteps)))
+        condition = {name: value.repeat(len(timesteps)) for name, value in query.condition.items()}
+        epsilon = query.predictor(rows, timestep, condition)
         return epsilon.square().reshape(len(timesteps), *latent.shape)
 
 
 class IgnoresCondition(Attack):
     def contributions(self, query, latent, timesteps, noise):
-        query.condition = None
+        query.condition = {}
         return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
 
 
@@ -257,9 +257,10 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
     monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "outside_attack.py").write_text(
-        "from ldm_privacy.attacks import Attack, register_attack\n"
+        "from ldm_privacy.attacks import Attack\n"
+        "from ldm_privacy.registry import ATTACKS\n"
         "\n"
-        "@register_attack('sima_power')\n"
+        "@ATTACKS.register('sima_power')\n"
         "class SimAPower(Attack):\n"
         "    def __init__(self, *, power: float = 2.0):\n"
         "        self.power = power\n"
@@ -277,7 +278,7 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
         sima = attack_statistics(get_attack("sima"), CountingPredictor(), latent, [10], keep_masks)
         torch.testing.assert_close(ours, sima, rtol=1e-5, atol=0)
         with pytest.raises(ValueError, match="attack 'sima' is already registered"):
-            register_attack("sima")(type(attack))
+            ATTACKS.register("sima")(type(attack))
     finally:
         del sys.modules["outside_attack"]
 
@@ -358,7 +359,7 @@ def test_a_prediction_that_is_not_finite_names_sample_and_timestep(value, budget
     class Broken(CountingPredictor):
         def __call__(self, noisy_latent, timestep, condition):
             epsilon = super().__call__(noisy_latent, timestep, condition)
-            epsilon[(timestep == 20) & (condition == 8), 0, 0, 0] = value
+            epsilon[(timestep == 20) & (condition["c"] == 8), 0, 0, 0] = value
             return epsilon
 
     index = torch.tensor([5, 8, 2])
@@ -368,7 +369,7 @@ def test_a_prediction_that_is_not_finite_names_sample_and_timestep(value, budget
             Broken(),
             timesteps=[0, 10, 20],
             sample_index=index,
-            condition=index.float(),
+            condition={"c": index.float()},
             memory_budget=budget,
         )
 
@@ -389,7 +390,7 @@ def test_autocast_on_cpu():
         ({"keep_masks": torch.ones(3, 2, 8, 8, dtype=torch.bool)}, "keep_masks must be a bool tensor"),
         ({"keep_masks": torch.ones(1, 3, 2, 8, 8)}, "keep_masks must be a bool tensor"),
         ({"sample_index": torch.arange(4)}, "4 entries of sample_index for 3 latents"),
-        ({"condition": torch.zeros(2)}, "2 entries of condition for 3 latents"),
+        ({"condition": {"c": torch.zeros(2)}}, "2 entries of c for 3 latents"),
         ({"noise": torch.zeros(3, 2, 8, 8)}, r"noise must be \(1, 3, 2, 8, 8\)"),
     ],
 )

@@ -63,7 +63,7 @@ def setting():
     predictor = ConvolutionPredictor(weight, bias, abar)
 
     def predict(states, timestep):
-        return predictor(states, torch.full((len(states),), timestep), None)
+        return predictor(states, torch.full((len(states),), timestep), {})
 
     return predictor, predict, abar.tolist(), latent, keep
 

@@ -1,83 +1,78 @@
 """The audit on predictors whose answer is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks import get_attack
-from ldm_privacy.audit import TUNED, Audit, SampleGeometry, SampleTable, check_labels
+from ldm_privacy.attacks import UnmaskableAttack, get_attack
+from ldm_privacy.audit import TUNED, Audit, AuditedSamples, check_labels
 from ldm_privacy.audit.collected import join
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
-from ldm_privacy.types import AuditBatch, AuditKey
+from ldm_privacy.types import AuditKey, Intervals
 from tests.reference.predictors import Memoriser
 
 SHAPE = (4, 4, 4)
+FEW = Intervals(num_bootstrap=50)
 
 
-def geometry_of(samples):
-    return SampleGeometry(SampleTable(samples.sample_index, samples.latent.square()), samples.latent.std(0))
-
-
-def parity(sample_index):
-    return sample_index % 2 == 0
+def samples_of(influence=torch.Tensor.square):
+    """120 samples, half of them members, halves by parity of the sample index; `influence` is a function of the latent."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(120, *SHAPE, generator=generator)
+    index = torch.randperm(5000, generator=generator)[:120].sort().values
+    is_member = torch.randperm(120, generator=generator) < 60
+    return AuditedSamples(latent, is_member, index, is_calibration=index % 2 == 0, influence=influence(latent))
 
 
 @pytest.fixture
 def samples():
-    generator = torch.Generator().manual_seed(0)
-    latent = torch.randn(120, *SHAPE, generator=generator)
-    index = torch.randperm(5000, generator=generator)[:120]
-    return AuditBatch(latent, torch.arange(120) < 60, index)
+    return samples_of()
 
 
 @pytest.fixture
 def audit(samples):
-    geometry = geometry_of(samples)
     masks = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
     attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    return Audit(attacks, masks, geometry, [0, 50, 100], parity, num_bootstrap=50)
+    return Audit(samples, attacks, masks, [0, 50, 100], intervals=FEW)
 
 
-def run(audit, predictor, samples, batch_size=50, order=None):
-    audit.reset()
-    order = torch.arange(len(samples.sample_index)) if order is None else order
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        audit.update(predictor, AuditBatch(samples.latent[rows], samples.is_member[rows], samples.sample_index[rows]))
-    return audit.compute()
+def members_of(samples):
+    return samples.latent[samples.is_member]
 
 
 def test_a_memoriser_is_found_by_every_mask(audit, samples):
-    report = run(audit, Memoriser(samples.latent[samples.is_member]), samples)
+    report = audit(Memoriser(members_of(samples)))
     for mask in ("all", "top60", "random60"):
         assert report.row(AuditKey("sima", mask)).metrics.auroc.value > 0.999
 
 
 def test_one_that_knows_the_held_out_ones_scores_below_a_half(audit, samples):
-    report = run(audit, Memoriser(samples.latent[~samples.is_member]), samples)
+    report = audit(Memoriser(samples.latent[~samples.is_member]))
     assert report.row(AuditKey("sima", "all")).metrics.auroc.value < 0.001
 
 
-def test_batches_and_order_change_nothing(audit, samples):
-    predictor = Memoriser(samples.latent[samples.is_member])
-    one = run(audit, predictor, samples, batch_size=120)
-    order = torch.randperm(120, generator=torch.Generator().manual_seed(5))
-    other = run(audit, predictor, samples, batch_size=7, order=order)
+def test_batches_change_nothing(audit, samples):
+    predictor = Memoriser(members_of(samples))
+    one = audit(predictor)
+    audit.batch_size = 7
+    other, seen = audit.compute(audit.collect(predictor, (done := []).append)), done
+    assert seen == [*range(7, 120, 7), 120]
     assert torch.equal(one.data.sample_index, other.data.sample_index)
     for key in one.data.scores:
         torch.testing.assert_close(one.data.scores[key], other.data.scores[key], rtol=1e-5, atol=0)
 
 
 def test_the_timestep_is_chosen_on_the_calibration_half_alone(audit, samples):
-    report = run(audit, Memoriser(samples.latent[samples.is_member], only_at=50), samples)
+    report = audit(Memoriser(members_of(samples), only_at=50))
     assert report.row(AuditKey("sima", "all")).timestep == 50
     # A predictor that gives away only the reporting half, at 100: a peeking choice would take 100.
-    reporting = samples.latent[samples.is_member & ~parity(samples.sample_index)]
-    row = run(audit, Memoriser(reporting, only_at=100), samples).row(AuditKey("sima", "all"))
+    report = audit(Memoriser(samples.latent[samples.is_member & ~samples.is_calibration], only_at=100))
+    row = report.row(AuditKey("sima", "all"))
     assert row.oracle_timestep == 100
     assert row.oracle_auroc > 0.999
-    report = run(audit, Memoriser(reporting, only_at=100), samples)
     scores = report.data.scores[AuditKey("sima", "all")][:, report.data.is_calibration]
     membership = report.data.is_member[report.data.is_calibration]
     best = max(range(3), key=lambda place: roc_auc_score(membership, scores[place]))
@@ -85,18 +80,16 @@ def test_the_timestep_is_chosen_on_the_calibration_half_alone(audit, samples):
 
 
 def test_nothing_of_the_calibration_half_is_reported(audit, samples):
-    predictor = Memoriser(samples.latent[samples.is_member & parity(samples.sample_index)])
-    report = run(audit, predictor, samples)
+    report = audit(Memoriser(samples.latent[samples.is_member & samples.is_calibration]))
     auroc = report.row(AuditKey("sima", "all")).metrics.auroc
     assert auroc.lower < 0.5 < auroc.upper
 
 
 def test_dime_is_fitted_on_the_calibration_half_with_the_audits_own_sums(samples):
-    geometry = geometry_of(samples)
-    audit = Audit({"dime": get_attack("dime", num_draws=2)}, {"all": KeepAll()}, geometry, [50], parity, num_bootstrap=50)
+    audit = Audit(samples, {"dime": get_attack("dime", num_draws=2)}, {"all": KeepAll()}, [50], intervals=FEW)
     # On the wrong way round the fixed settings would score below a half: the orientation must be found.
     for known in (samples.is_member, ~samples.is_member):
-        row = run(audit, ScaledNoise(samples.latent[known]), samples).rows[0]
+        row = audit(ScaledNoise(samples.latent[known])).rows[0]
         assert row.metrics.auroc.value > 0.9
 
 
@@ -109,30 +102,56 @@ class ScaledNoise(Memoriser):
 
 
 def test_the_combined_attack_is_reported_beside_the_others(samples):
-    geometry = geometry_of(samples)
     attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    audit = Audit(attacks, {"all": KeepAll()}, geometry, [0, 50], parity, num_bootstrap=50, combine=True)
-    report = run(audit, Memoriser(samples.latent[samples.is_member]), samples)
+    audit = Audit(samples, attacks, {"all": KeepAll()}, [0, 50], intervals=FEW, combine=True)
+    report = audit(Memoriser(members_of(samples)))
     assert audit.keys[-1] == report.rows[-1].key == AuditKey("combined", "all")
     assert report.rows[-1].metrics.auroc.value > 0.99
     assert len(report.data.coefficients) == 4
 
 
-def test_reset_forgets(audit, samples):
-    predictor = Memoriser(samples.latent[samples.is_member])
-    assert len(run(audit, predictor, samples).data.sample_index) == len(run(audit, predictor, samples).data.sample_index) == 120
-
-
-def test_a_half_without_members_is_named(audit, samples):
-    only = AuditBatch(samples.latent[60:], samples.is_member[60:], samples.sample_index[60:])
+def test_a_half_without_members_is_named(samples):
+    audit = Audit(samples.rows(~samples.is_member), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0])
     with pytest.raises(UserError, match="the calibration half of the audit has fewer than two members"):
-        run(audit, Memoriser(samples.latent[:60]), only)
+        audit(Memoriser(members_of(samples)))
 
 
-def test_a_sample_without_influence_is_named(audit, samples):
-    stranger = AuditBatch(samples.latent, samples.is_member, samples.sample_index + 5000)
-    with pytest.raises(UserError, match=r"sample \d+ is not in the table"):
-        run(audit, Memoriser(samples.latent[:60]), stranger)
+def test_the_condition_of_each_sample_reaches_the_predictor(samples):
+    class Told(Memoriser):
+        def __call__(self, noisy_latent, timestep, condition):
+            return noisy_latent.sin() * condition["class_labels"][:, None, None, None]
+
+    told = replace(samples, condition={"class_labels": torch.where(samples.is_member, 0.1, 1.0)})
+    audit = Audit(told, {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], batch_size=33, intervals=FEW)
+    assert audit(Told(members_of(samples))).rows[0].metrics.auroc.value == 1.0
+
+
+class Unmaskable(UnmaskableAttack):
+    """SimA, as an attack that can't tell its dimensions apart."""
+
+    def statistic(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).pow(4).sum((2, 3, 4))
+
+
+def test_an_attack_without_masks_is_reported_for_the_masks_that_keep_everything(samples):
+    masks = {"all": KeepAll(), "random60": KeepRandom(0.6)}
+    attacks = {"whole": Unmaskable(), "sima": get_attack("sima")}
+    audit = Audit(samples, attacks, masks, [0, 50], intervals=FEW, keep_fractions=[0.5])
+    report = audit(Memoriser(members_of(samples)))
+    assert [str(row.key) for row in report.rows] == ["whole/all", "sima/all", "sima/random60", "sima/tuned"]
+    assert report.row(AuditKey("whole", "all")).metrics.auroc == report.row(AuditKey("sima", "all")).metrics.auroc
+    with pytest.raises(UserError, match="attack 'whole' has no mask"):
+        Audit(samples, attacks, {"random60": KeepRandom(0.6)}, [0, 50])
+
+
+def test_without_influence_there_are_the_other_masks_and_no_sweep(samples):
+    pixels = replace(samples, influence=None)
+    attacks, masks = {"sima": get_attack("sima")}, {"all": KeepAll(), "random": KeepRandom(0.6), "std": KeepTopDeviation(0.6)}
+    audit = Audit(pixels, attacks, masks, [0], keep_fractions=[0.5], intervals=FEW)
+    report = audit(Memoriser(members_of(samples)))
+    assert [row.key for row in report.rows] == audit.keys == [AuditKey("sima", mask) for mask in masks]
+    with pytest.raises(UserError, match="one ranks by influence, but these samples have none"):
+        Audit(pixels, attacks, {"top60": KeepTopInfluence(0.6)}, [0])
 
 
 def test_the_number_of_passes_is_what_is_said(audit, samples):
@@ -143,7 +162,7 @@ def test_the_number_of_passes_is_what_is_said(audit, samples):
             Counting.count += len(noisy_latent)
             return super().__call__(noisy_latent, timestep, condition)
 
-    run(audit, Counting(samples.latent[:60]), samples)
+    audit(Counting(samples.latent[:60]))
     assert Counting.count == audit.num_passes * 120
 
 
@@ -161,23 +180,22 @@ class SomeDimensions(Memoriser):
 
 
 @pytest.fixture
-def told_by_influence(samples):
-    """A geometry whose upper 40 % of influence are the dimensions that give members away, and such a predictor."""
+def told_by_influence():
+    """Samples whose upper 40 % of influence are the dimensions that give members away, and such a predictor."""
     influence = torch.linspace(0, 1, 64).reshape(SHAPE)
-    telling = influence >= influence.flatten().sort().values[-26]
-    geometry = SampleGeometry(SampleTable(samples.sample_index, influence.expand(120, *SHAPE)), samples.latent.std(0))
-    return geometry, SomeDimensions(samples.latent[samples.is_member], telling)
+    samples = samples_of(lambda latent: influence.expand(latent.shape))
+    return samples, SomeDimensions(members_of(samples), influence >= influence.flatten().sort().values[-26])
 
 
-def sweeping(geometry, masks=None, **options):
+def sweeping(samples, masks=None):
     masks = {"all": KeepAll()} if masks is None else masks
     fractions = [0.1, 0.2, 0.4, 0.7, 1.0]
-    return Audit({"sima": get_attack("sima")}, masks, geometry, [0, 50], parity, keep_fractions=fractions, **options)
+    return Audit(samples, {"sima": get_attack("sima")}, masks, [0, 50], keep_fractions=fractions, intervals=FEW)
 
 
-def test_the_calibration_half_finds_the_keep_fraction_that_tells_most(samples, told_by_influence):
-    geometry, predictor = told_by_influence
-    report = run(sweeping(geometry), predictor, samples)
+def test_the_calibration_half_finds_the_keep_fraction_that_tells_most(told_by_influence):
+    samples, predictor = told_by_influence
+    report = sweeping(samples)(predictor)
     tuned = report.row(AuditKey("sima", TUNED))
     assert tuned.keep_fraction <= 0.4
     assert tuned.metrics.auroc.value > 0.99
@@ -187,10 +205,10 @@ def test_the_calibration_half_finds_the_keep_fraction_that_tells_most(samples, t
     assert tuned.gains["deviation"].lower > 0
 
 
-def test_each_point_of_the_sweep_is_the_mask_of_that_size(samples, told_by_influence):
-    geometry, predictor = told_by_influence
+def test_each_point_of_the_sweep_is_the_mask_of_that_size(told_by_influence):
+    samples, predictor = told_by_influence
     masks = {"all": KeepAll(), "top40": KeepTopInfluence(0.4), "random40": KeepRandom(0.4), "std40": KeepTopDeviation(0.4)}
-    report = run(sweeping(geometry, masks), predictor, samples)
+    report = sweeping(samples, masks)(predictor)
     points = {(point.ranking, point.keep_fraction): point for point in report.sweep["sima"]}
     assert len(points) == 3 * 5
     for ranking, label in (("influence", "top40"), ("random", "random40"), ("deviation", "std40")):
@@ -200,8 +218,8 @@ def test_each_point_of_the_sweep_is_the_mask_of_that_size(samples, told_by_influ
         assert points[ranking, 1.0].auroc == report.row(AuditKey("sima", "all")).metrics.auroc
 
 
-def test_the_sweep_costs_no_further_pass(samples, told_by_influence):
-    geometry, predictor = told_by_influence
+def test_the_sweep_costs_no_further_pass(told_by_influence):
+    samples, predictor = told_by_influence
     counted = []
     forward = predictor.__call__
 
@@ -212,12 +230,12 @@ def test_the_sweep_costs_no_further_pass(samples, told_by_influence):
             counted.append(len(noisy_latent))
             return forward(noisy_latent, timestep, condition)
 
-    run(sweeping(geometry), Counting(), samples)
+    sweeping(samples)(Counting())
     assert sum(counted) == 2 * 120
 
 
-def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_its_size(samples, told_by_influence):
-    geometry, predictor = told_by_influence
+def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_its_size(told_by_influence):
+    samples, predictor = told_by_influence
     masks = {
         "all": KeepAll(),
         "top40": KeepTopInfluence(0.4),
@@ -225,7 +243,7 @@ def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_
         "std40": KeepTopDeviation(0.4),
         "random70": KeepRandom(0.7),
     }
-    report = run(sweeping(geometry, masks), predictor, samples)
+    report = sweeping(samples, masks)(predictor)
     assert set(report.row(AuditKey("sima", "top40")).gains) == {"all", "random40", "std40"}
     assert set(report.row(AuditKey("sima", "random40")).gains) == {"all"}
     assert report.row(AuditKey("sima", "all")).gains == {}
@@ -235,7 +253,7 @@ def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_
 
 
 def test_the_carried_threshold_is_the_calibration_halfs(audit, samples):
-    report = run(audit, Memoriser(samples.latent[:20]), samples)
+    report = audit(Memoriser(members_of(samples)[:20]))
     key = AuditKey("sima", "all")
     score, data = report.scores_at(key), report.data
     heldout = score[data.is_calibration & ~data.is_member]
@@ -248,13 +266,11 @@ def test_the_carried_threshold_is_the_calibration_halfs(audit, samples):
 
 
 def test_shards_joined_in_any_order_with_a_sample_twice_give_the_report_of_one_process(audit, samples):
-    predictor = Memoriser(samples.latent[samples.is_member])
-    whole = run(audit, predictor, samples)
-    parts = []
+    predictor = Memoriser(members_of(samples))
+    whole, parts = audit(predictor), []
     for rows in (slice(80, 120), slice(0, 45), slice(40, 80)):
-        audit.reset()
-        audit.update(predictor, samples.rows(rows))
-        parts.append(audit.collected())
+        audit.samples = samples.rows(rows)
+        parts.append(audit.collect(predictor))
     together = audit.compute(join(parts))
     assert torch.equal(together.data.sample_index, whole.data.sample_index)
     for key, score in whole.data.scores.items():
@@ -264,7 +280,7 @@ def test_shards_joined_in_any_order_with_a_sample_twice_give_the_report_of_one_p
 
 def test_a_label_that_is_taken_is_named(samples):
     with pytest.raises(UserError, match="'tuned' is taken"):
-        sweeping(geometry_of(samples), {"tuned": KeepAll()})
+        sweeping(samples, {"tuned": KeepAll()})
 
 
 def test_a_label_that_can_name_no_file_is_named():

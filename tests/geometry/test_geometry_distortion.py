@@ -196,6 +196,11 @@ def test_products_and_decodes_are_what_it_says(products, rank, oversample, appli
     assert rows == 5 + products["times"]
 
 
+def test_the_whole_jacobian_is_taken_up_to_as_many_products_as_blocks_would_take():
+    # (6 + 2) * 3 = 24 products, of which D = 10 leaves 8 + 8 + 2.
+    assert [Distortion(6, 2, 1).products_per_sample(10, num_pixels) for num_pixels in (23, 24, 25)] == [23, 24, 18]
+
+
 def test_products_are_a_lower_bound_where_the_tolerance_asks_for_more(products):
     distortion = Distortion(6, 2, 0)
     distortion(small_decoder, normal(1, 2, 4, 4))

@@ -391,6 +391,10 @@ def test_shrunk_influence_is_the_fit_of_probe_influence():
     plain = ProbeInfluence(4, seed=2)(smooth, latent, index)
     fit = shrink_log_influence(plain.influence, 4)
     assert torch.equal(shrunk.influence, fit.influence)
+    halves = [shrink_log_influence(half, 2).influence for half in plain.halves.unbind(1)]
+    torch.testing.assert_close(shrunk.halves, torch.stack(halves, dim=1))
+    masks = [KeepTopInfluence(0.6)(half, index) for half in halves]
+    torch.testing.assert_close(shrunk.mask_stability, mask_overlap(*masks))
     probes = normal(6, 9, 3, 6, 6, seed=1)
     given = ShrunkInfluence(4)(smooth, latent, index, probes)
     fit = shrink_log_influence(ProbeInfluence()(smooth, latent, index, probes).influence, 9)

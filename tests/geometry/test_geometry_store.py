@@ -131,6 +131,15 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     assert other.exists()
 
 
+def test_a_new_file_takes_the_old_ones_place_in_one_step(tmp_path):
+    store = store_in(tmp_path)
+    before = store.save("a", INDEX, tensors()).read_bytes()
+    with store.path("a").open("rb") as reader:
+        store.save("a", INDEX, tensors(2.0))
+        assert reader.read() == before
+    assert store.path("a").read_bytes() != before
+
+
 def write_for_ever(folder):
     store, index, turn = store_in(folder), torch.arange(2000), 0
     while True:
@@ -142,13 +151,16 @@ def write_for_ever(folder):
 def test_kill_while_writing_leaves_a_whole_file(tmp_path):
     store, index = store_in(tmp_path), torch.arange(2000)
     value = torch.zeros(2000, 4, 8, 8)
+    start = time.perf_counter()
     store.save("a", index, {"influence": value, "standard_error": value})
-    for turn in range(4):
+    duration = time.perf_counter() - start
+    for turn in range(10):
         writer = PROCESSES.Process(target=write_for_ever, args=(tmp_path,))
         writer.start()
-        # Kill while a write is under way, each time a little later in it.
+        # Kill at another moment of a write each time: while it fills the other file, flushes it, or puts it in place.
         wait_for(tmp_path, f".a.{writer.pid}.tmp")
-        for _ in range(turn * 20_000):
+        moment = time.perf_counter() + turn / 5 * duration
+        while time.perf_counter() < moment:
             pass
         kill(writer)
         stored = store.load("a", index)

@@ -1,0 +1,187 @@
+"""The table of audited samples: rows, devices, processes, halves, rankings."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ldm_privacy import processes
+from ldm_privacy.audit import AuditedSamples, is_calibration
+from ldm_privacy.audit import samples as samples_module
+from ldm_privacy.data import draw_split
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepTopDeviation
+
+COLUMNS = ("latent", "is_member", "sample_index", "group", "is_calibration", "influence", "distortion", "reconstruction_error")
+
+
+@pytest.fixture
+def whole():
+    """Ten samples with everything that can be known of them."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(10, 2, 3, 3, generator=generator)
+    index = torch.tensor([3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
+    condition = {"class_labels": torch.arange(10), "encoder_hidden_states": torch.randn(10, 4, 5, generator=generator)}
+    return AuditedSamples(
+        latent,
+        torch.arange(10) % 3 > 0,
+        index,
+        group=torch.arange(10) // 2,
+        condition=condition,
+        influence=latent.square(),
+        distortion=torch.arange(10.0).double().masked_fill(torch.arange(10) == 4, torch.nan),
+        reconstruction_error=torch.rand(10, generator=generator),
+        mask_stability=0.75,
+    )
+
+
+def same(one, other):
+    for name in COLUMNS:
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0, equal_nan=True)
+    assert one.condition.keys() == other.condition.keys()
+    assert all(torch.equal(one.condition[name], value) for name, value in other.condition.items())
+    return True
+
+
+@pytest.mark.parametrize("rows", [slice(2, 7), torch.tensor([0, 4, 9]), torch.arange(10) % 2 == 1])
+def test_rows_take_every_column_and_keep_what_all_share(whole, rows):
+    part = whole.rows(rows)
+    assert len(part) == len(whole.sample_index[rows])
+    for name in COLUMNS:
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rows], rtol=0, atol=0, equal_nan=True)
+    for name, value in whole.condition.items():
+        assert torch.equal(part.condition[name], value[rows])
+    assert part.deviation is whole.deviation
+    assert part.mask_stability == 0.75
+
+
+def test_columns_that_do_not_fit_or_stand_in_another_order_are_refused(whole):
+    with pytest.raises(ValueError, match="3 rows of influence for 10 latents"):
+        replace(whole, influence=whole.influence[:3])
+    with pytest.raises(ValueError, match="9 rows of class_labels for 10 latents"):
+        replace(whole, condition={"class_labels": torch.arange(9)})
+    for index in (whole.sample_index.flip(0), whole.sample_index.clamp_min(5)):
+        with pytest.raises(ValueError, match="sample_index must be ascending, each sample once"):
+            replace(whole, sample_index=index)
+    with pytest.raises(ValueError, match="ascending"):
+        whole.rows(torch.tensor([4, 0]))
+
+
+def test_all_columns_move_to_a_device_together(whole):
+    moved = whole.to("meta")
+    assert {getattr(moved, name).device.type for name in COLUMNS} == {"meta"}
+    assert {value.device.type for value in moved.condition.values()} == {"meta"}
+    assert same(whole.to("cpu"), whole)
+
+
+def test_what_is_left_out_has_a_default():
+    latent = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    is_member = torch.arange(8) < 4
+    plain = AuditedSamples(latent, is_member)
+    assert plain.sample_index.tolist() == list(range(8))
+    assert torch.equal(plain.is_calibration, is_calibration(torch.arange(8)))
+    torch.testing.assert_close(plain.deviation, latent.double().std(0, correction=0))
+    group = torch.arange(8) // 4
+    grouped = AuditedSamples(latent, is_member, group=group)
+    assert torch.equal(grouped.is_calibration, is_calibration(plain.sample_index, group=group))
+    assert (plain.group, plain.influence, plain.condition) == (None, None, {})
+
+
+def test_rankings_and_the_masks_that_use_them(whole):
+    assert whole.ranking("influence") is whole.influence
+    assert torch.equal(whole.ranking("deviation"), whole.deviation.expand(10, 2, 3, 3))
+    assert torch.equal(whole.keep(KeepLowestInfluence(0.5)), KeepLowestInfluence(0.5)(whole.influence, whole.sample_index))
+    blind = replace(whole, influence=None)
+    assert blind.keep(KeepAll()).all()
+    deviation = blind.keep(KeepTopDeviation(0.5))
+    assert (deviation == deviation[:1]).all()
+    assert deviation[0].sum() == 9
+    with pytest.raises(UserError, match="one ranks by influence, but these samples have none") as caught:
+        blind.keep(KeepLowestInfluence(0.5))
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="not 'size'"):
+        whole.ranking("size")
+
+
+def test_halves_need_two_of_each_side(whole):
+    halves = replace(whole, is_member=torch.arange(10) < 5, is_calibration=torch.arange(10) % 2 == 0)
+    halves.check_halves()
+    with pytest.raises(UserError, match="the reporting half of the audit has fewer than two members"):
+        replace(halves, is_calibration=torch.arange(10) != 7).check_halves()
+    with pytest.raises(UserError, match="the calibration half of the audit has fewer than two held-out samples"):
+        replace(halves, is_calibration=torch.arange(10) < 6).check_halves()
+
+
+def in_two_processes(monkeypatch, function):
+    """[function(0), function(1)], run as two processes would: whatever they gather meets at a barrier."""
+    barrier, values, here = threading.Barrier(2), [None, None], threading.local()
+
+    def gather(value):
+        values[here.rank] = value
+        barrier.wait(60)
+        found = list(values)
+        barrier.wait(60)
+        return found
+
+    def run(rank):
+        here.rank = rank
+        return function(rank)
+
+    for module in (processes, samples_module):
+        monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(processes, "gather", gather)
+    monkeypatch.setattr(samples_module, "gather_on_main", lambda value: gather(value) if here.rank == 0 else gather(value)[1:])
+    monkeypatch.setattr(samples_module, "is_main", lambda: here.rank == 0)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
+
+
+def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process(whole, monkeypatch):
+    halves = [whole.rows(slice(0, 6)), whole.rows(slice(6, 10))]
+
+    def share(rank):
+        mine = replace(halves[rank], deviation=None, is_share=True)
+        return mine, mine.gathered()
+
+    (first, gathered), (second, kept) = in_two_processes(monkeypatch, share)
+    for mine in (first, second):
+        torch.testing.assert_close(mine.deviation, whole.deviation, rtol=1e-12, atol=0)
+    assert same(gathered, whole)
+    assert not gathered.is_share
+    assert same(kept, halves[1])
+    assert kept.is_share
+
+
+def test_gathering_alone_is_the_table_itself(whole):
+    alone = replace(whole, is_share=True).gathered()
+    assert same(alone, whole)
+    assert not alone.is_share
+
+
+def test_calibration_half_is_a_fair_coin_of_the_sample_index_alone():
+    index = torch.arange(40_000)
+    half = is_calibration(index)
+    # Five standard deviations of a binomial share.
+    assert abs(half.double().mean() - 0.5) < 5 * 0.5 / 40_000**0.5
+    order = torch.randperm(40_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(is_calibration(index[order]), half[order])
+    assert torch.equal(is_calibration(index[17:19]), half[17:19])
+    assert not torch.equal(is_calibration(index, 1), half)
+    assert is_calibration(torch.arange(16)).int().tolist() == [0, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1]
+
+
+def test_calibration_half_is_independent_of_membership():
+    for seed in range(3):
+        split = draw_split(40_000, num_members=20_000, num_heldout=20_000, seed=seed)
+        shares = [is_calibration(part).double().mean() for part in (split.member_index, split.heldout_index)]
+        # The difference of two shares of 20,000 has standard deviation sqrt(2) * 0.5 / sqrt(20,000).
+        assert abs(shares[0] - shares[1]) < 5 * 2**0.5 * 0.5 / 20_000**0.5
+
+
+def test_a_group_is_on_one_half():
+    index = torch.arange(3000)
+    half = is_calibration(index, group=index // 10)
+    assert (half.reshape(300, 10) == half.reshape(300, 10)[:, :1]).all()
+    assert 0 < half.double().mean() < 1
