@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.deviation import latent_deviation
-from ldm_privacy.processes import gather_on_main, is_main, total, world_size
+from ldm_privacy.processes import gather_on_main, is_main, share_of, total, world_size
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import Condition, Influence, KeepMask, Latent
 
@@ -92,6 +92,10 @@ class AuditedSamples:
     def with_columns(self, **columns: object) -> "AuditedSamples":
         """The same with some columns set: `samples.with_columns(influence=...)`."""
         return replace(self, **columns)  # type: ignore[arg-type]
+
+    def share(self) -> "AuditedSamples":
+        """This process's part of samples that every process has."""
+        return replace(self.rows(share_of(len(self))), is_share=world_size() > 1)
 
     def gathered(self) -> "AuditedSamples":
         """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""

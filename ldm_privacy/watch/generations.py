@@ -95,13 +95,13 @@ class Generations(Watcher):
             generated = self._generated(target)
             copies = self._copies(generated)
         self.memorized = copies.memorized.value
-        self.rise = self.onset.look(moment.epoch, copies.rise)
+        self.rise = self.onset.look(self.time(moment), copies.rise)
         series = copies.series()
         series |= {"generations/rise": self.rise.value, "generations/rise_lower": self.rise.lower}
         if self.rise.onset_epoch is not None:
             series["generations/onset_epoch"] = float(self.rise.onset_epoch)
         line = (
-            f"epoch {moment.epoch}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
+            f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
             f"{100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
         )
         closest = copies.ratio.argsort()[:NUM_SHOWN]
@@ -140,7 +140,7 @@ class Generations(Watcher):
         """From when on generations copied members more than held-out images."""
         if self.memorized is None:
             return ["Onset of memorized generations: there was no look."]
-        when = "none" if self.onset.onset_epoch is None else f"epoch {self.onset.onset_epoch}"
+        when = "none" if self.onset.onset_epoch is None else f"{self.unit} {self.onset.onset_epoch}"
         share = f"{100 * self.memorized:.1f} % of {self.num_images:,}"
         return [f"Onset of memorized generations: {when} ({share} at the last look)."]
 

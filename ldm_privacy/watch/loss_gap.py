@@ -86,7 +86,7 @@ class LossGap(Watcher):
             here, there = torch.isin(index, self._baseline[0]), torch.isin(self._baseline[0], index)
             group = None if group is None else group[order][here]
             paired = partial(loss_gap_rise, loss[here], self._baseline[1][there], is_member[here], group=group)
-            self.rise = self.onset.look(moment.epoch, lambda confidence: paired(confidence=confidence))
+            self.rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
             series |= {"denoiser/loss_gap_rise": self.rise.value, "denoiser/loss_gap_rise_lower": self.rise.lower}
             if self.rise.onset_epoch is not None:
                 series["denoiser/loss_gap_onset_epoch"] = float(self.rise.onset_epoch)
@@ -113,7 +113,7 @@ class LossGap(Watcher):
     def sentences(self) -> list[str]:
         """When the gap opened, in words."""
         if self.onset.onset_epoch is not None:
-            return [f"Onset of the loss gap: epoch {self.onset.onset_epoch}."]
+            return [f"Onset of the loss gap: {self.unit} {self.onset.onset_epoch}."]
         if self.rise is None:
             return ["Onset of the loss gap: there was no look after the untrained denoiser's."]
         return [

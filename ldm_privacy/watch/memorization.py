@@ -111,7 +111,7 @@ class Memorization(Watcher):
         if self._baseline is None:
             self._baseline = (index, scores)
         else:
-            rise = self._rise(moment.epoch, index, scores, report)
+            rise = self._rise(self.time(moment), index, scores, report)
             prefix = f"memorization/{self.key}"
             series |= {f"{prefix}/rise": rise.value, f"{prefix}/rise_lower": rise.lower}
             if rise.onset_epoch is not None:
@@ -119,12 +119,12 @@ class Memorization(Watcher):
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
-                self.best[str(row.key)] = (row.metrics.auroc.value, moment.epoch)
+                self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
         news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rise)
         return Look(series, self._lines(report, moment)), news
 
-    def _rise(self, epoch: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
+    def _rise(self, time: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
         """The paired rise on the samples that both audits have; a resumed run may audit others than it began with."""
         assert self._baseline is not None
         before_index, before = self._baseline
@@ -133,7 +133,7 @@ class Memorization(Watcher):
         paired = partial(
             auroc_difference, scores[here], before[there], report.reported_membership[here], alternative="greater", group=group
         )
-        return self.onset.look(epoch, lambda confidence: paired(confidence=confidence))
+        return self.onset.look(time, lambda confidence: paired(confidence=confidence))
 
     def _quartiles(self, report: AuditReport) -> dict[str, float]:
         """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep."""
@@ -152,7 +152,7 @@ class Memorization(Watcher):
         attacks: dict[str, list[str]] = {}
         for row in claims:
             attacks.setdefault(row.key.attack, []).append(f"{row.metrics.auroc.value:.3f}".removeprefix("0"))
-        line = f"epoch {moment.epoch:>4}  " + "  ".join(f"{attack} {' '.join(each)}" for attack, each in attacks.items())
+        line = f"{self.unit} {self.time(moment):>4}  " + "  ".join(f"{attack} {' '.join(each)}" for attack, each in attacks.items())
         masks = ", ".join(dict.fromkeys(row.key.mask for row in claims))
         legend = f"AUROC with the masks {masks} (controls are in metrics.csv and in the table at the end):"
         return (legend, line) if self.last is None else (line,)
@@ -163,7 +163,7 @@ class Memorization(Watcher):
     def sentences(self) -> list[str]:
         """When memorization set in, in words."""
         if self.onset.onset_epoch is not None:
-            return [f"Memorization onset ({self.key}): epoch {self.onset.onset_epoch}."]
+            return [f"Memorization onset ({self.key}): {self.unit} {self.onset.onset_epoch}."]
         if self.rise is None:
             return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
         return [

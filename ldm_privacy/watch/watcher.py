@@ -96,6 +96,15 @@ class Watcher:
     def __init__(self, every: Every):
         self.every = every
 
+    @property
+    def unit(self) -> str:
+        """What its cadence, its onset and its sentences count: "epoch" or "step"."""
+        return "epoch" if self.every.epochs is not None else "step"
+
+    def time(self, moment: Moment) -> int:
+        """The moment in that unit."""
+        return moment.epoch if self.every.epochs is not None else moment.step
+
     def due(self, moment: Moment) -> bool:
         """Whether to look at that moment. The same step is never looked at twice."""
         return (self.last is None or self.last.step != moment.step) and self.every.due(moment)

@@ -1,0 +1,193 @@
+"""Watching any training loop: an object that is built once and called in the loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy import __version__
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.estimate import InfluenceEstimator
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.identity import IdentityCodec
+from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.processes import alone, is_main
+from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.registry import MASK_RULES
+from ldm_privacy.targets.target import Target, unwrapped
+from ldm_privacy.types import Condition, Image, Intervals
+from ldm_privacy.watch.loss_gap import LossGap
+from ldm_privacy.watch.memorization import Memorization
+from ldm_privacy.watch.undisturbed import undisturbed
+from ldm_privacy.watch.watcher import Every, Moment, Watcher, look_with
+
+
+class MemorizationWatch:
+    """Audits the denoiser of a loop that knows nothing of this program.
+
+        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec(vae), every_n_steps=500)
+        for step in range(num_steps):
+            logger.log(watch(unet, step=step))       # {} where no look is due
+            ...
+        watch(unet, step=num_steps, is_last=True)
+        watch.report("audit")
+
+    Built once: every image is encoded and its influence estimated here (one encoder pass, one decoder pass for the reconstruction,
+    and the estimator's products). A look leaves the training as it was, to the last bit: weights, modes, gradients, random states;
+    autocast is off inside. The weights that are in the network are looked at, so call it while averaged weights are in, if they are
+    what you ship.
+
+    Args:
+        members: (members, image_channels, height, width) in [-1, 1], images that are trained on; not flipped or cropped at random.
+        heldout: The same for images that are never trained on.
+        scheduler: A diffusers scheduler (alphas_cumprod, config.prediction_type), or alphas_cumprod itself.
+        codec: Images <-> what the network sees: `KLCodec(vae, ChannelMap...)`; None for pixel space.
+        prediction_type: What the network outputs; the scheduler's by default.
+        condition: Name -> (members + held-out, ...), keyword arguments of the network, members first.
+        attacks: Registered names, or attacks by label.
+        masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
+        timesteps: That every attack queries.
+        influence: Estimator; 16 probes by default where there is a decoder.
+        every_n_steps: The cadence; the first call is a look too, and so is the one with `is_last`.
+        watchers: Further ones by label: (samples, every) -> watcher.
+        batch_size: Samples at a time.
+        intervals: How intervals are made.
+        seed: Of the attacks' noise and the probes.
+        device: Where it computes; the codec is moved there.
+        main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has its
+            share, and all must call it alike.
+
+    Raises:
+        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space.
+    """
+
+    def __init__(
+        self,
+        members: Image,
+        heldout: Image,
+        scheduler: Any,
+        *,
+        codec: Codec | None = None,
+        prediction_type: str | None = None,
+        condition: Condition | None = None,
+        attacks: Sequence[str] | Mapping[str, Any] = ("sima", "loss"),
+        masks: Sequence[str] | Mapping[str, Any] | None = None,
+        timesteps: Sequence[int] = (30, 60, 100, 150),
+        influence: InfluenceEstimator | None = None,
+        every_n_steps: int = 1000,
+        watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
+        batch_size: int = 512,
+        intervals: Intervals | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        main_process_only: bool = True,
+    ):
+        every = Every(steps=every_n_steps)
+        self.alphas_cumprod: Tensor = scheduler if isinstance(scheduler, Tensor) else scheduler.alphas_cumprod
+        settings = getattr(scheduler, "config", {})
+        self.prediction_type: Any = prediction_type or settings.get("prediction_type", "epsilon")
+        self.codec = (codec or IdentityCodec(image_channels=members.shape[1])).to(device)
+        self.images = torch.cat([members, heldout]).float().cpu()
+        self.main_process_only = main_process_only
+        self.seed = seed
+        self.watchers: dict[str, Watcher] = {}
+        if main_process_only and not is_main():
+            return
+        if masks is None:
+            masks = ("all",) if self.codec.network is None else ("all", "top", "random", "deviation")
+        attacks = attacks if isinstance(attacks, Mapping) else {name: get_attack(name) for name in attacks}
+        masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
+        with alone():
+            self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
+        samples = self.samples if main_process_only else self.samples.share()
+        audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
+        self.memorization = Memorization(audit, every=every)
+        self.watchers = {
+            "memorization": self.memorization,
+            "loss_gap": LossGap(samples, every=every, seed=seed, audit_batch_size=batch_size),
+            **{label: make(samples, every) for label, make in (watchers or {}).items()},
+        }
+
+    def __call__(self, network: nn.Module, *, step: int, is_last: bool = False) -> dict[str, float]:
+        """What the watchers see, as curves: name -> value; {} where none is due.
+
+        Args:
+            network: (z_t, t, **condition) -> output like z_t; wrappers of DDP, accelerate and torch.compile are taken off.
+            step: Finished optimizer steps.
+            is_last: Look whatever the cadence says.
+        """
+        if self.main_process_only and not is_main():
+            return {}
+        moment = Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
+        if not any(watcher.due(moment) for watcher in self.watchers.values()):
+            return {}
+        inner = unwrapped(network)
+        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod.to(self.codec.device), self.prediction_type)
+        target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
+        if self.main_process_only:
+            with alone(), undisturbed(inner):
+                looks = look_with(self.watchers, target, moment)
+        else:
+            with undisturbed(inner):
+                looks = look_with(self.watchers, target, moment)
+        return {name: value for look in looks.values() for name, value in look.series.items()}
+
+    def report(self, folder: Path | str) -> Path | None:
+        """Write the report of the newest look, the files of an evaluation; returns the path of report.html.
+
+        None in processes that write nothing. No network passes.
+
+        Raises:
+            UserError: There was no look yet.
+        """
+        if not is_main():
+            return None
+        if self.memorization.report is None or self.memorization.last is None:
+            raise UserError("report: there was no look yet; call the watch in the loop first, as in watch(unet, step=0).")
+        from ldm_privacy.evidence.gather import gather_evidence
+        from ldm_privacy.report.context import Protocol
+        from ldm_privacy.report.folder import evidence_figures, write_evaluation
+
+        report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
+        evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, seed=self.seed)
+        decoder = None if self.codec.network is None else self.codec.decode
+        figures = evidence_figures(evidence, samples, audit.masks, decoder, self._images_of)
+        facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
+        step = self.memorization.last.step
+        protocol = Protocol(Path(folder).absolute().name, step, facts, (), "")
+        stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
+        sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
+        return write_evaluation(
+            Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences
+        )
+
+    def _images_of(self, sample_index: Tensor) -> Image:
+        return self.images[sample_index.cpu()]
+
+    def _measured(
+        self, num_members: int, condition: Condition | None, influence: InfluenceEstimator, batch_size: int
+    ) -> AuditedSamples:
+        index = torch.arange(len(self.images))
+        measuring = Measuring(self.codec, self._images_of, "", None, batch_size, self.codec.device, progress)
+        means = measuring.means(index)
+        return measuring.samples(index, means, index < num_members, condition=condition, influence=influence)
+
+
+def _in_its_precision(network: nn.Module) -> Callable[..., Tensor]:
+    """The network, fed in the precision of its weights and answering in float32."""
+    dtype = next((each.dtype for each in network.parameters() if each.is_floating_point()), torch.float32)
+    if dtype == torch.float32:
+        return network
+
+    def call(noisy_latent: Tensor, timestep: Tensor, **condition: Tensor) -> Tensor:
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
+        output = network(noisy_latent.to(dtype), timestep, **cast)
+        return (output if isinstance(output, Tensor) else output.sample).float()
+
+    return call
