@@ -115,7 +115,8 @@ class Checkpoint:
             checkpoint = Checkpoint(
                 path, stage, _epoch(parts), record["config"], split, record.get("content_hash"), parts
             )
-            if not isinstance(parts.get("state_dict"), dict):
+            state = parts.get("state_dict")
+            if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
             if stage == "denoiser":
                 Denoiser.from_record(record.get("denoiser"))
