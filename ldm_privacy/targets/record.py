@@ -112,9 +112,7 @@ class Checkpoint:
                 if not isinstance(record.get(name), kind):
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
-            checkpoint = Checkpoint(
-                path, stage, _epoch(parts), record["config"], split, record.get("content_hash"), parts
-            )
+            checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record.get("content_hash"), parts)
             if not isinstance(parts.get("state_dict"), dict):
                 raise UserError("its weights (state_dict) are missing or hold something else")
             if stage == "denoiser":
@@ -140,7 +138,9 @@ class Checkpoint:
     def network(self) -> nn.Module:
         """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit."""
         prefix = "network."
-        state = {name.removeprefix(prefix): value for name, value in self.parts["state_dict"].items() if name.startswith(prefix)}
+        state = {
+            name.removeprefix(prefix): value for name, value in self.parts["state_dict"].items() if name.startswith(prefix)
+        }
         try:
             return self.denoiser.with_weights(state)
         except UserError as error:

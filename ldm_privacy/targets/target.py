@@ -37,7 +37,9 @@ class Target:
             epsilon = self.predictor(latent[:1], timestep, rows)
         except Exception as error:  # whatever a network raises on input that it wasn't made for
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason}).") from error
+            raise UserError(
+                f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason})."
+            ) from error
         if epsilon.shape != latent[:1].shape:
             raise UserError(
                 f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {tuple(latent.shape[1:])}."

@@ -152,7 +152,9 @@ class Memorization(Watcher):
         attacks: dict[str, list[str]] = {}
         for row in claims:
             attacks.setdefault(row.key.attack, []).append(f"{row.metrics.auroc.value:.3f}".removeprefix("0"))
-        line = f"{self.unit} {self.time(moment):>4}  " + "  ".join(f"{attack} {' '.join(each)}" for attack, each in attacks.items())
+        line = f"{self.unit} {self.time(moment):>4}  " + "  ".join(
+            f"{attack} {' '.join(each)}" for attack, each in attacks.items()
+        )
         masks = ", ".join(dict.fromkeys(row.key.mask for row in claims))
         legend = f"AUROC with the masks {masks} (controls are in metrics.csv and in the table at the end):"
         return (legend, line) if self.last is None else (line,)
