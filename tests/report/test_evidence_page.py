@@ -21,8 +21,8 @@ from ldm_privacy.report.context import Context, Protocol
 from ldm_privacy.report.evidence_page import evidence_page
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series, quartile_series
-from ldm_privacy.report.page.blocks import Paragraph
-from ldm_privacy.report.page.page import Section, render
+from ldm_privacy.report.page.blocks import Paragraph, Section
+from ldm_privacy.report.page.page import render
 from ldm_privacy.report.sections import curves, geometry, onset, whole_set
 from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
