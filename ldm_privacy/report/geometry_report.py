@@ -64,7 +64,7 @@ def quartile_series(report: AuditReport, distortion: Tensor | None) -> dict[str,
     series: dict[str, float] = {}
     if distortion is None:
         return series
-    for key in _unmasked(report):
+    for key in unmasked_keys(report):
         row, timesteps = report.row(key), report.data.timesteps[key.attack]
         place = 0 if row.timestep is None else timesteps.index(row.timestep)
         for quartile, estimate in enumerate(report.quartiles(key, distortion).auroc[place], start=1):
@@ -77,12 +77,13 @@ def quartile_figures(report: AuditReport, distortion: Tensor | None) -> dict[str
     figures: dict[str, Figure] = {}
     if distortion is None:
         return figures
-    for key in _unmasked(report):
+    for key in unmasked_keys(report):
         title, timesteps = f"{key} by quartile of local distortion", report.data.timesteps[key.attack]
         figures[f"quartiles_{key.attack}"] = quartile_figure(report.quartiles(key, distortion), timesteps, title=title)
     return figures
 
 
-def _unmasked(report: AuditReport) -> list[AuditKey]:
+def unmasked_keys(report: AuditReport) -> list[AuditKey]:
+    """The unmasked row of each attack that has one."""
     keys = [report.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
     return [key for key in keys if key is not None]

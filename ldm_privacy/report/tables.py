@@ -144,8 +144,8 @@ def short(estimate: Estimate) -> str:
 
 
 def digits(value: float, places: int = 3) -> str:
-    """A number from 0 to 1 without its leading zero."""
-    return f"{value:.{places}f}".removeprefix("0")
+    """A number from -1 to 1 without its leading zero."""
+    return f"{value:.{places}f}".replace("-0.", "-.").removeprefix("0")
 
 
 def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
@@ -168,25 +168,22 @@ def _without_controls(report: AuditReport) -> list[AuditRow]:
 
 def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) -> str:
     """When memorization set in, in words."""
-    if onset_epoch is not None:
-        return f"Memorization onset ({key}): epoch {onset_epoch}."
-    if rise is None:
-        return f"Memorization onset ({key}): there was no audit after the untrained denoiser's."
-    return (
-        f"Memorization onset ({key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at the "
-        f"last audit, its lower bound {rise.lower:+.3f}."
-    )
+    return _onset(f"Memorization onset ({key})", "The AUROC's", onset_epoch, rise, 3)
 
 
 def loss_gap_sentence(onset_epoch: int | None, rise: Rise | None) -> str:
     """When the denoising-loss gap opened, in words."""
-    if onset_epoch is not None:
-        return f"Onset of the loss gap: epoch {onset_epoch}."
+    return _onset("Onset of the loss gap", "Its", onset_epoch, rise, 4)
+
+
+def _onset(what: str, whose: str, epoch: int | None, rise: Rise | None, places: int) -> str:
+    if epoch is not None:
+        return f"{what}: epoch {epoch}."
     if rise is None:
-        return "Onset of the loss gap: there was no audit after the untrained denoiser's."
+        return f"{what}: there was no audit after the untrained denoiser's."
     return (
-        f"Onset of the loss gap: none. Its rise over the untrained denoiser was {rise.value:+.4f} at the last audit, its lower "
-        f"bound {rise.lower:+.4f}."
+        f"{what}: none. {whose} rise over the untrained denoiser was {rise.value:+.{places}f} at the last audit, its lower "
+        f"bound {rise.lower:+.{places}f}."
     )
 
 

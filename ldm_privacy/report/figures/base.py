@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,6 +36,11 @@ def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Pict
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="white", dpi=2 * CSS_PIXELS, metadata={"Software": None})
     return Picture(buffer.getvalue(), caption, caption, round(figure.get_figwidth() * CSS_PIXELS))
+
+
+def style(place: int) -> dict[str, Any]:
+    """Colour and dashes of the line at that place."""
+    return {"color": PALETTE[place % len(PALETTE)], "linestyle": STYLES[place % len(STYLES)]}
 
 
 def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
