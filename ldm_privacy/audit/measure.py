@@ -83,7 +83,7 @@ class Measuring:
         """This process's share of the audited samples, on the device, with all that is measured of them.
 
         Where the codec has a network, one decoder pass a sample for the reconstruction, and the passes of the estimators. Masks
-        don't depend on the number of processes: deviation and what a `SetInfluenceEstimator` shrinks toward are over all samples.
+        don't depend on the number of processes: deviation and what `SetInfluenceEstimator`s shrink toward are over all samples.
 
         Args:
             index: All audited samples, ascending.

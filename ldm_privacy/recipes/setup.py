@@ -117,9 +117,7 @@ class Setup:
         network = component.build(**given)
         arguments = {"class": component.name, **component.arguments, **component.taken(given)}
         if missing := [name for name in self.condition.network_arguments() if name not in arguments]:
-            raise UserError(
-                f"denoiser.network: '{component.name}' can't take the condition: it has no argument '{missing[0]}'."
-            )
+            raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
         return network, Denoiser(arguments, self.alphas_cumprod, config.prediction_type, self.condition.record())
 
     @cached_property

@@ -21,7 +21,7 @@ from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.recipes.terminal import console, progress, quiet_libraries
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
@@ -48,6 +48,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     Raises:
         UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
     """
+    quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
     if checkpoint is not None:
@@ -127,8 +128,8 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
         if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
             raise UserError(
-                f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run keeps its config, but "
-                "for trainer.*, audit.*, geometry.*, watch.* and data.source.*."
+                f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
+                "trainer.*, audit.*, geometry.*, watch.* and data.source.* alone."
             )
 
 

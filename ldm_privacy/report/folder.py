@@ -19,7 +19,7 @@ from ldm_privacy.report.figures.attacks import (
 )
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.files import write_metrics
-from ldm_privacy.report.geometry_report import geometry_figures, quartile_figures, unmasked_keys
+from ldm_privacy.report.geometry_report import geometry_figures, quartile_figures
 from ldm_privacy.report.page.page import write_page
 from ldm_privacy.types import Decoder, Images
 
@@ -46,7 +46,7 @@ def evidence_figures(
     figures = {
         "roc": roc_figure(report, title="ROC"),
         "auroc_by_timestep": auroc_by_timestep_figure(report, title="AUROC over timesteps"),
-        "histogram": histogram_figure(report, unmasked_keys(report) or [evidence.key]),
+        "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
         **quartile_figures(report, samples.distortion),
         **(geometry_figures(samples, masks, decoder, images) if drawn is None else drawn),
     }

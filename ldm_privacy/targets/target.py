@@ -20,7 +20,7 @@ class Target:
         codec: Images <-> latents.
         predictor: Epsilon at (z_t, t, condition).
         facts: What it is, in words: name -> value.
-        reference: Another predictor that attacks can be calibrated against: the base without its adapter, an earlier checkpoint.
+        reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
     """
 
     codec: Codec
@@ -51,7 +51,8 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
     target = make(module)
     if not isinstance(target, Target):
         raise UserError(
-            f"target=: it must return a Target(codec, predictor), not {type(target).__name__}; see examples/own_lightning_module.py."
+            f"target=: it must return a Target(codec, predictor), not {type(target).__name__}, as in "
+            "examples/own_lightning_module.py."
         )
     return target
 

@@ -101,8 +101,8 @@ class Generations(Watcher):
         if self.rise.onset_epoch is not None:
             series["generations/onset_epoch"] = float(self.rise.onset_epoch)
         line = (
-            f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
-            f"{100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
+            f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a "
+            f"member, {100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
         )
         closest = copies.ratio.argsort()[:NUM_SHOWN]
         nearest = self.images(copies.nearest_member[closest])

@@ -25,8 +25,8 @@ from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
 class LossGap(Watcher):
     """Mean denoising loss on members and on held-out samples; the gap's onset is counted from the untrained denoiser.
 
-    The loss of a sample is the mean of (n - epsilon(z_t, t))^2 at `num_timesteps` stratified timesteps, with the same timesteps and
-    noise at every look. A run whose untrained denoiser it has not seen gets no onset.
+    The loss of a sample is the mean of (n - epsilon(z_t, t))^2 at `num_timesteps` stratified timesteps, with the same timesteps
+    and noise at every look. A run whose untrained denoiser it has not seen gets no onset.
 
     Args:
         samples: Of this process.
@@ -117,8 +117,8 @@ class LossGap(Watcher):
         if self.rise is None:
             return ["Onset of the loss gap: there was no look after the untrained denoiser's."]
         return [
-            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {self.rise.value:+.4f} at the last audit, its "
-            f"lower bound {self.rise.lower:+.4f}."
+            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {self.rise.value:+.4f} at the last audit, "
+            f"its lower bound {self.rise.lower:+.4f}."
         ]
 
     def summary(self) -> dict[str, Any]:

@@ -169,8 +169,8 @@ class Memorization(Watcher):
         if self.rise is None:
             return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
         return [
-            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} at the "
-            f"last audit, its lower bound {self.rise.lower:+.3f}."
+            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} "
+            f"at the last audit, its lower bound {self.rise.lower:+.3f}."
         ]
 
     def summary(self) -> dict[str, Any]:

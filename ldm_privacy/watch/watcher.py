@@ -80,8 +80,8 @@ class Every:
 class Watcher:
     """A quantity that is watched. A subclass writes `look`, and `state_dict` and `load_state_dict` where it remembers anything.
 
-    It is called in every process alike, with the weights that are to be looked at in the target's network, in evaluation mode and
-    without gradients; whoever calls it sees to that, and logs what comes back in the main process.
+    It is called in every process alike, with the weights that are to be looked at in the target's network, in evaluation mode
+    and without gradients; whoever calls it sees to that, and logs what comes back in the main process.
 
     Args:
         every: When to look.

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.report.figures.images import image_grid
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Image
+from ldm_privacy.watch.pictures import image_grid
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
