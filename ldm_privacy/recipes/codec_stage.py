@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec, PretrainedCodec
+from ldm_privacy.models.kl import KLCodec, pretrained_codec
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.setup import Setup
@@ -25,9 +25,8 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     """
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
-        return PretrainedCodec.build(
-            path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
-        )
+        fits = {"image_channels": config.data.channels, "resolution": config.data.resolution}
+        return pretrained_codec(path=str(run.autoencoder), **fits)
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
         module, last = _module(setup, codec.network), run.autoencoder_last

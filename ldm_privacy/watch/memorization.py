@@ -44,7 +44,7 @@ class Memorization(Watcher):
 
     Args:
         audit: Of this process's share of the samples.
-        every: When; after each epoch by default.
+        every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit.
         on_report: Called with (report, moment) in the main process after each audit.
@@ -61,7 +61,7 @@ class Memorization(Watcher):
         on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
         progress: Progress | None = None,
     ):
-        super().__init__(every or Every(epochs=1))
+        super().__init__(every)
         self.audit = audit
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
