@@ -42,7 +42,7 @@ def main() -> None:
             [
                 content["config"]["autoencoder"]["train_on"],
                 str(content["config"]["seed"]),
-                number(content["controls"]["denoiser_free"]["reconstruction error"]),
+                number(content["controls"]["reconstruction error"]["auroc"]),
                 f"{untrained:.3f}",
                 number(rows["sima", "all"]["auroc"]),
                 number(rows["pia", "all"]["auroc"]),

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ldm_privacy.controls import image_features, model_free_control
+from ldm_privacy.controls.image_features import image_features
+from ldm_privacy.controls.model_free import classify
 
 
 def read_images(pattern: str, count: int, seed: int) -> Tensor:
@@ -50,19 +51,18 @@ def main() -> None:
     is_member = torch.arange(len(pixels)) < options.num_per_side
     title = f"{options.num_per_side} + {options.num_per_side} images"
     table = Table("grey levels", "logistic", "boosting", "leaks", "deciding features", "seconds", title=title)
-    control = None
+    sentence = ""
     for levels in options.levels:
         start = time.perf_counter()
         images = torch.where(is_member[:, None, None, None], brighten(pixels, levels), pixels).float() / 127.5 - 1
-        control = model_free_control(image_features(images), is_member, seed=options.seed)
-        cells = [str(control.auroc[name]) for name in ("logistic", "boosting")]
-        verdict = "yes" if control.leaks else "no"
+        findings = classify(image_features(images), is_member, seed=options.seed)
+        leaks, causes, sentence = findings[0].leaks, findings[0].numbers["deciding_features"], findings[0].sentence
+        cells = [str(each.estimate) for each in findings]
         seconds = f"{time.perf_counter() - start:.1f}"
-        table.add_row(str(levels), *cells, verdict, ", ".join(control.deciding_features) if control.leaks else "", seconds)
+        table.add_row(str(levels), *cells, "yes" if leaks else "no", ", ".join(causes) if leaks else "", seconds)
     console = Console(width=200)
     console.print(table)
-    if control is not None:
-        console.print(control.sentence)
+    console.print(sentence)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ldm_privacy.audit import read_scores
+from ldm_privacy.audit.score_file import read_scores
 from ldm_privacy.audit.sweep import choose
 from ldm_privacy.metrics import auroc, auroc_interval, clopper_pearson, permuted_labels
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Watch(Callback):
     """Lets watchers look at the model before the first step, at their cadences, and at the end.
 
-    A look happens in a loop of its own, with averaged weights where the trainer averages them (`WeightAveraging`), in evaluation
-    mode; afterwards weights, modes, gradients and random states are what they were, so a training ends with the same weights to
-    the last bit with and without it. Of several processes each looks at its share. What the watchers remember is stored in
-    checkpoints, so a resumed training goes on with the same curves.
+    A look happens in a loop of its own, with averaged weights where the trainer averages them (`WeightAveraging`), in
+    evaluation mode; afterwards weights, modes, gradients and random states are what they were, so a training ends with the same
+    weights to the last bit with and without it. Of several processes each looks at its share. What the watchers remember is
+    stored in checkpoints, so a resumed training goes on with the same curves.
 
     Args:
         watchers: By label, or in a list (labels are then their places).

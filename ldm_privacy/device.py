@@ -7,6 +7,7 @@ import torch
 
 from ldm_privacy.errors import UserError
 
+
 class OutOfMemory(UserError):
     """Memory ran out; the message says where and what to lower."""
 

@@ -22,8 +22,8 @@ class Step(NamedTuple):
 def ddim_steps(predictor: NoisePredictor, start: Latent, num_steps: int, condition: Condition | None = None) -> Iterator[Step]:
     """The DDIM trajectory from noise to a clean latent, eta = 0 (Song et al. 2021, 2010.02502, eq. 12).
 
-    Timesteps (num_steps - 1) r, ..., r, 0 with r = num_train_timesteps // num_steps; the last step goes to abar = 1. The predicted
-    clean latent is never clipped: latents are not bounded. One denoiser pass a step for the whole batch.
+    Timesteps (num_steps - 1) r, ..., r, 0 with r = num_train_timesteps // num_steps; the last step goes to abar = 1. The
+    predicted clean latent is never clipped: latents are not bounded. One denoiser pass a step for the whole batch.
 
     Args:
         predictor: Returns epsilon.
@@ -59,8 +59,8 @@ def generate_images(
     """Images in [-1, 1], (num_images, image_channels, height, width), on the device.
 
     Image k starts from noise of (seed, k), so it is the same picture growing up over the epochs, whatever `batch_size` is; its
-    condition is row k of `condition`, from the beginning again where there are fewer rows. Cost: `num_steps` denoiser passes and
-    one decoder pass per image. `progress` is called with the number of images done.
+    condition is row k of `condition`, from the beginning again where there are fewer rows. Cost: `num_steps` denoiser passes
+    and one decoder pass per image. `progress` is called with the number of images done.
     """
     images: list[Tensor] = []
     for index in torch.arange(num_images).split(batch_size):

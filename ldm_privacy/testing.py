@@ -90,7 +90,8 @@ class _Contract:
     def statistics(self, samples: Tensor | slice = slice(None), **options: object) -> Tensor:
         keep_masks: Tensor = options.pop("keep_masks", self.masks)  # type: ignore[assignment]
         timesteps: list[int] = options.pop("timesteps", self.timesteps)  # type: ignore[assignment]
-        options = {"condition": rows_of(self.condition, samples), "sample_index": self.sample_index[samples], "seed": 3} | options
+        condition, sample_index = rows_of(self.condition, samples), self.sample_index[samples]
+        options = {"condition": condition, "sample_index": sample_index, "seed": 3} | options
         return attack_statistics(
             self.attack,
             self.predictor,

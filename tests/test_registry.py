@@ -48,8 +48,10 @@ from ldm_privacy.registry import ATTACKS, IMAGE_SOURCES, MASK_RULES
 assert {"sima", "loss", "secmi"} <= set(ATTACKS) and "digits" in IMAGE_SOURCES and "top" in MASK_RULES
 loaded = [name for name in sys.modules if name.startswith("ldm_privacy.") or name in ("torch", "numpy", "datasets")]
 assert loaded == ["ldm_privacy.errors", "ldm_privacy.registry"], loaded
+import ldm_privacy.audit.score_file, ldm_privacy.watch.onset
 assert ATTACKS.get("sima").__module__ == "ldm_privacy.attacks.sima"
-assert not {"datasets", "sklearn", "pandas", "pyarrow", "lightning"} & set(sys.modules)
+heavy = {"datasets", "sklearn", "pandas", "pyarrow", "matplotlib", "lightning", "diffusers"} & set(sys.modules)
+assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
 

@@ -11,6 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS, nearest_name
 from ldm_privacy.types import Contribution, Latent, MembershipScore, Statistic
 
+
 class Attack:
     """A membership-inference attack whose statistic is a sum over latent dimensions, or a function of a few such sums.
 

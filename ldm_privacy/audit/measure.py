@@ -1,4 +1,4 @@
-"""Measuring the audited samples: latents, influence, distortion, reconstruction, each computed once and found again in a store."""
+"""Measuring the audited samples: latents, influence, distortion, reconstruction; each computed once, then found in a store."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,9 +82,8 @@ class Measuring:
     ) -> AuditedSamples:
         """This process's share of the audited samples, on the device, with all that is measured of them.
 
-        Where the codec has a network, one decoder pass a sample for the reconstruction, and the products of the estimators. Masks
-        don't depend on the number of processes: the deviation is over all samples, and so is what a `SetInfluenceEstimator` shrinks
-        toward.
+        Where the codec has a network, one decoder pass a sample for the reconstruction, and the passes of the estimators. Masks
+        don't depend on the number of processes: deviation and what `SetInfluenceEstimator`s shrink toward are over all samples.
 
         Args:
             index: All audited samples, ascending.

@@ -214,7 +214,6 @@ class Config:
             "member_index",
             "heldout_index",
             "groups",
-            "every",
             "onset",
             "seed",
             "intervals",

@@ -56,13 +56,15 @@ def find_near_duplicates(
     _, within = nearest(member, member, exclude_same=True)
     order = similarity.argsort(descending=True, stable=True)
     order = order[similarity[order] >= threshold]
-    sides = sample_index[is_member][row[order]].tolist(), sample_index[~is_member][order].tolist()
+    columns = sample_index[is_member][row[order]], sample_index[~is_member][order], similarity[order]
     expected = int((within >= threshold).sum()) * len(heldout) / len(member)
     return Finding(
         "near-duplicates",
         WITHOUT_MODEL,
         f"{len(order)} of {len(heldout)} held-out images are near-duplicates of an audited member (similarity at least "
         f"{threshold:g}); a random split of images like the members would have about {expected:.0f}.",
-        pairs=tuple(Pair(*pair, f"similarity {each:.3f}") for *pair, each in zip(*sides, similarity[order].tolist())),
+        pairs=tuple(
+            Pair(one, other, f"similarity {each:.3f}") for one, other, each in zip(*(column.tolist() for column in columns))
+        ),
         numbers={"count": len(order), "expected": expected},
     )

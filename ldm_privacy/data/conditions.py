@@ -69,9 +69,7 @@ class ClassLabels(ConditionSource):
         UserError: The data have no labels, or one class alone.
     """
 
-    def __init__(
-        self, *, labels: Callable[[Tensor], Tensor | None], num_classes: int | None, dropout: Dropout = 0.1
-    ):
+    def __init__(self, *, labels: Callable[[Tensor], Tensor | None], num_classes: int | None, dropout: Dropout = 0.1):
         if num_classes is None:
             raise UserError("denoiser.condition: 'labels' needs class labels; name their column with data.source.label_column.")
         if num_classes < 2:

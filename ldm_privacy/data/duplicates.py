@@ -20,7 +20,7 @@ class Duplicates:
         num_member_repeats: Members that are a copy of another member of lower index: seen more often in training.
         num_public_member: Public images that are a copy of a member.
         num_public_heldout: Public images that are a copy of a held-out image.
-        content_hash: SHA-256 in hexadecimal over all pixels of the split with their sample indices.
+        content_hash: SHA-256 in hexadecimal over the pixels with their sample indices, without the held-out copies.
     """
 
     pairs: Tensor
@@ -65,7 +65,8 @@ def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split) -> Dupli
     heldout_digests = {digest[index] for index in heldout}
     pairs = [(first_member[digest[index]], index) for index in heldout if digest[index] in first_member]
     content = hashlib.sha256(str(tuple(pixels.shape[1:])).encode())
-    for index in sorted([*members, *heldout, *public]):
+    copies = {heldout_copy for _, heldout_copy in pairs}  # taken out of a drawn split: a stored one has the same hash
+    for index in sorted({*members, *heldout, *public} - copies):
         content.update(index.to_bytes(8, "little") + digest[index])
     return Duplicates(
         pairs=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),

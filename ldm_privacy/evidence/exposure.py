@@ -66,10 +66,9 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Agree
     member = data.is_member
     if report.is_constant(key):
         return {}
-    others = [data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
     own, found = report.scores_at(key)[member], {}
-    for other in others:
-        if other is not None and other.attack != key.attack and not report.is_constant(other):
+    for other in report.unmasked:
+        if other.attack != key.attack and not report.is_constant(other):
             score = report.scores_at(other)[member]
             found[other] = Agreement(rank_agreement(own, score), top_overlap(own, score, TOP_SHARE))
     return found

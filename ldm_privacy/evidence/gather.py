@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import Case, Finding, run_controls
-from ldm_privacy.controls.thumbnails import nearest, thumbnail_features
+from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
 from ldm_privacy.evidence.exposure import (
     Agreement,
@@ -92,8 +92,8 @@ def gather_evidence(
     case = Case(samples, images, report.intervals, seed)
     findings = run_controls(case, lambda done, total=None: progress(1 + done))
     exposure = exposure_of(report, key)
-    shown = thumbnail_features(images(exposure.sample_index[:NUM_SHOWN]))
-    row, similarity = nearest(shown, case.thumbnails[~data.is_member])
+    shown = torch.searchsorted(data.sample_index, exposure.sample_index[:NUM_SHOWN])
+    row, similarity = nearest(case.thumbnails[shown], case.thumbnails[~data.is_member])
     evidence = Evidence(
         report=report,
         key=key,

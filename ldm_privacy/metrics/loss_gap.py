@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.metrics.checks import check_finite, check_same_samples, check_scores, check_share
@@ -51,4 +52,4 @@ def loss_gap_rise(
     if sum(variances) == 0.0:
         return Estimate(value, value, math.inf)
     law = welch_law(value, variances[0], member_side.num_units, variances[1], heldout_side.num_units)
-    return Estimate(value, float(law.ppf(1.0 - confidence)), math.inf)
+    return Estimate(value, float(stats.t.ppf(1.0 - confidence, *law)), math.inf)

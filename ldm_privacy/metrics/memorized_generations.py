@@ -12,7 +12,7 @@ from ldm_privacy.metrics.checks import check_share
 from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
 from ldm_privacy.metrics.resampling import bootstrap_generator, clopper_pearson
 from ldm_privacy.randomness import uniform
-from ldm_privacy.types import Estimate, Image
+from ldm_privacy.types import Done, Estimate, Image, Images
 
 COPY_RATIO = 1 / 3
 """A generation whose nearest image is less than this many times as far away as its second nearest is called a copy."""
@@ -57,7 +57,7 @@ class GenerationCopies:
 
 def memorized_generations(
     generated: Image,
-    images: Callable[[Tensor], Image],
+    images: Images,
     member_index: Tensor,
     heldout_index: Tensor,
     *,
@@ -66,7 +66,7 @@ def memorized_generations(
     num_bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 1024,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Done = lambda done, total=None: None,
 ) -> GenerationCopies:
     """The share of generations that are copies: `||g - NN1|| / ||g - NN2|| < 1/3` in pixel space among the members.
 
@@ -111,16 +111,14 @@ def memorized_generations(
     num_control = min(len(member_index), len(heldout_index))
     members, other_members = _cut(member_index, num_control, seed)
     heldout, _ = _cut(heldout_index, num_control, seed)
-    total = len(member_index) + num_control
-    num_done = 0
+    total, num_before = len(member_index) + num_control, 0
 
     def search(index: Tensor) -> Neighbours:
-        nonlocal num_done
-        before = num_done
+        nonlocal num_before
         found = nearest_two(
-            generated, images, index, batch_size=batch_size, progress=lambda done: progress(before + done, total)
+            generated, images, index, batch_size=batch_size, progress=lambda done: progress(num_before + done, total)
         )
-        num_done += len(index)
+        num_before += len(index)
         return found
 
     among_members, among_heldout = search(members), search(heldout)

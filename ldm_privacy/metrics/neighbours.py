@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm_privacy.types import Image
+from ldm_privacy.types import Image, Images
 
 _NUM_CANDIDATES = 8
 """Images per query whose distance is computed again without cancellation."""
@@ -36,7 +36,7 @@ class Neighbours:
 
 def nearest_two(
     query: Image,
-    images: Callable[[Tensor], Image],
+    images: Images,
     sample_index: Tensor,
     *,
     batch_size: int = 1024,

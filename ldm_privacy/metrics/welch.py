@@ -74,9 +74,9 @@ def welch_verdict(
     variances = suspect.var(ddof=1), heldout.var(ddof=1)
     law = welch_law(difference, variances[0] / len(suspect), len(suspect), variances[1] / len(heldout), len(heldout))
     return WelchVerdict(
-        p_value=float(law.cdf(0.0)),
+        p_value=float(stats.t.cdf(0.0, *law)),
         difference=difference,
-        lower=float(law.ppf(1.0 - confidence)),
+        lower=float(stats.t.ppf(1.0 - confidence, *law)),
         effect_size=float(difference / np.sqrt(np.mean(variances))),
         num_suspect=len(suspect),
         num_heldout=len(heldout),
@@ -130,7 +130,8 @@ def p_value_by_set_size(
         total[index], squares[index] = ordered.cumsum()[size - 1], (ordered**2).cumsum()[size - 1]
     variance = np.maximum(squares - total**2 / size, 0.0) / (size - 1)
     difference = total / size + (suspect.mean() - heldout.mean())
-    p_value = welch_law(difference, variance / size, size, heldout.var(ddof=1) / len(heldout), len(heldout)).cdf(0.0)
+    law = welch_law(difference, variance / size, size, heldout.var(ddof=1) / len(heldout), len(heldout))
+    p_value = stats.t.cdf(0.0, *law)
     low, median, high = np.quantile(p_value, [0.1, 0.5, 0.9], axis=0)
     power = (p_value < alpha).mean(axis=0)
     columns = zip(size.tolist(), median.tolist(), low.tolist(), high.tolist(), power.tolist())
@@ -158,16 +159,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def welch_law(difference: Any, variance_a: Any, num_a: Any, variance_b: Any, num_b: Any) -> Any:
-    """The law that Welch's test (Biometrika 1947) gives the true difference of two means: numbers or arrays, a frozen scipy t.
+def welch_law(difference: Any, variance_a: Any, num_a: Any, variance_b: Any, num_b: Any) -> tuple[Any, Any, Any]:
+    """The law that Welch's test (Biometrika 1947) gives the true difference of two means, as the arguments of `scipy.stats.t`.
 
-    `cdf(0)` is the p-value of "not above 0", `ppf(1 - confidence)` the one-sided lower bound. Student's t around the
-    difference with scale sqrt(v_a + v_b), v the variances of the two *means* over n units each, and the degrees of freedom of
-    Welch & Satterthwaite, `(v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1))`.
+    `stats.t.cdf(0, *law)` is the p-value of "not above 0", `stats.t.ppf(1 - confidence, *law)` the one-sided lower bound.
+
+    Args:
+        difference: Of the means; a number or an array, like the others.
+        variance_a, variance_b: v, of the two *means*.
+        num_a, num_b: n, units on each side, two at least.
+
+    Returns:
+        Degrees of freedom of Welch & Satterthwaite, `(v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1))`, the
+        difference, and its standard deviation `sqrt(v_a + v_b)`.
     """
     variance = variance_a + variance_b
     freedom = variance**2 / (variance_a**2 / (num_a - 1) + variance_b**2 / (num_b - 1))
-    return stats.t(freedom, difference, np.sqrt(variance))
+    return freedom, difference, np.sqrt(variance)
 
 
 def _both_units(

@@ -1,7 +1,7 @@
 """Channel maps: from an encoder's posterior means to the coordinates that the denoiser sees, latent = M (mean - shift).
 
 Which latents the denoiser sees is part of the protocol (a mere change of channel scale moves every attack), so the map is
-explicit, fitted to the members only, stored and printed. A fit is a function `(means, codec) -> ChannelMap`, registered by name.
+explicit, fitted to the members only, stored and printed. A fit is a registered function of `means`, and of `codec` if it likes.
 """
 
 from collections.abc import Mapping

@@ -8,6 +8,7 @@ from ldm_privacy.audit.collected import join
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.recipes.check import check_masks
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
@@ -41,7 +42,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     """
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device)
-    setup.check_pixels(target.codec)
+    check_masks(setup, target.codec)
     measuring = setup.measuring(target.codec, store_folder)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)
@@ -55,8 +56,8 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
 def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
     """Raise UserError where the images are not those of the checkpoint."""
     here = setup.data.duplicates.content_hash
-    if checkpoint.content_hash not in (None, here):
+    if checkpoint.content_hash != here:
         raise UserError(
             f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
-            f"{str(checkpoint.content_hash)[:12]} (their pixels differ, though there are as many). Name the same data."
+            f"{checkpoint.content_hash[:12]} (their pixels differ, though there are as many). Name the same data."
         )

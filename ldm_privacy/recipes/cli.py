@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
-from ldm_privacy.config.compose import check_sections, compose, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.config.compose import check_sections, finish, merge, parse_overrides, read_entry, read_yaml
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.terminal import console, run_program
 from ldm_privacy.registry import nearest_name

@@ -9,6 +9,7 @@ from ldm_privacy.config import compose_stored
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
+from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.publish import publish
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, progress
@@ -28,7 +29,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     checkpoint = Checkpoint.read(path)
     composed = compose_stored(checkpoint.config, overrides)
     setup = Setup(composed.config, progress, split=checkpoint.split)
-    setup.check_audit()
+    check_audit(setup)
     run = RunFolder.around(path)
     audited = audit_checkpoint(setup, checkpoint, run.store)
     assert audited is not None  # there is one process

@@ -38,13 +38,13 @@ class MemorizationWatch:
         watch(unet, step=num_steps, is_last=True)
         watch.report("audit")
 
-    Built once: every image is encoded and its influence estimated here (one encoder pass, one decoder pass for the reconstruction,
-    and the estimator's products). A look leaves the training as it was, to the last bit: weights, modes, gradients, random states;
-    autocast is off inside. The weights that are in the network are looked at, so call it while averaged weights are in, if they are
-    what you ship.
+    Built once: every image is encoded and its influence estimated here (one encoder pass, one decoder pass for the
+    reconstruction, and the estimator's products). A look leaves the training as it was, to the last bit: weights, modes,
+    gradients, random states; autocast is off inside. The weights that are in the network are looked at, so call it while
+    averaged weights are in, if they are what you ship.
 
     Args:
-        members: (members, image_channels, height, width) in [-1, 1], images that are trained on; not flipped or cropped at random.
+        members: (members, image_channels, height, width) in [-1, 1], images that are trained on, as they are: not flipped.
         heldout: The same for images that are never trained on.
         scheduler: A diffusers scheduler (alphas_cumprod, config.prediction_type), or alphas_cumprod itself.
         codec: Images <-> what the network sees: `KLCodec(vae, ChannelMap...)`; None for pixel space.
@@ -60,8 +60,8 @@ class MemorizationWatch:
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
         device: Where it computes; the codec is moved there.
-        main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has its
-            share, and all must call it alike.
+        main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has
+            its share, and all must call it alike.
 
     Raises:
         UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space.
@@ -163,9 +163,7 @@ class MemorizationWatch:
         protocol = Protocol(Path(folder).absolute().name, step, facts, (), "")
         stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
-        return write_evaluation(
-            Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences
-        )
+        return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
 
     def _images_of(self, sample_index: Tensor) -> Image:
         return self.images[sample_index.cpu()]

@@ -82,7 +82,7 @@ def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
 
 
 def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str, console: Console) -> int:
-    """Print the resolved config, the split's sizes, parameter counts and the cost in network passes. Returns 0, the exit code."""
+    """Print the config, the split's sizes, parameter counts and the cost in network passes; returns 0, the exit code."""
     console.print(config_yaml, markup=False, highlight=False)
     console.print(setup.describe(), highlight=False)
     table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")

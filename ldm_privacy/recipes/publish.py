@@ -11,9 +11,9 @@ from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import Evidence, gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.report.context import Protocol
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
-from ldm_privacy.report.context import Protocol
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory

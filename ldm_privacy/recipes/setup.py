@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule, check_halves, check_labels, is_calibration
+from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.config import Config
 from ldm_privacy.data import ImageData, Split
@@ -80,9 +80,7 @@ class Setup:
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
         data = self.data
-        return self.config.denoiser.condition.build(
-            labels=data.labels, num_classes=data.num_classes, captions=data.captions
-        )
+        return self.config.denoiser.condition.build(labels=data.labels, num_classes=data.num_classes, captions=data.captions)
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -119,7 +117,7 @@ class Setup:
         network = component.build(**given)
         arguments = {"class": component.name, **component.arguments, **component.taken(given)}
         if missing := [name for name in self.condition.network_arguments() if name not in arguments]:
-            raise UserError(f"denoiser.network: '{component.name}' can't take the condition: it has no argument '{missing[0]}'.")
+            raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
         return network, Denoiser(arguments, self.alphas_cumprod, config.prediction_type, self.condition.record())
 
     @cached_property
@@ -267,35 +265,6 @@ class Setup:
         if (found := str(self.data.duplicates)) != "no identical images":
             lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
         return "\n".join(lines)
-
-    def check_audit(self) -> None:
-        """Raise UserError for whatever the audit's sections get wrong that their types don't show."""
-        config = self.config
-        check_labels(config.audit.attacks, config.audit.masks)
-        _ = self.device, self.onset_key, self.data
-        if config.audit.precision == "bfloat16" and self.device.type == "cpu":
-            raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
-        if not config.audit.timesteps:
-            raise UserError("audit.timesteps: empty; name at least one timestep.")
-        if not config.audit.target_fprs:
-            raise UserError("audit.target_fprs: empty; name at least one false positive rate, such as 0.01.")
-        count = config.denoiser.num_train_timesteps
-        if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
-            raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
-        for attack in self.attacks.values():
-            attack.grid(config.audit.timesteps, count)
-        _ = self.masks, self.influence
-        groups = self.data.groups(self.audited_index)
-        check_halves(is_calibration(self.audited_index, group=groups), self.audited_members)
-
-    def check_pixels(self, codec: Codec) -> None:
-        """Raise UserError for masks and geometry that ask a codec without a decoder for one."""
-        by_influence = [label for label, rule in self.masks.items() if getattr(rule, "ranks_by", "influence") == "influence"]
-        if codec.network is None and by_influence:
-            raise UserError(
-                f"audit.masks.{by_influence[0]}: ranks by influence, but the codec '{codec.name}' has no decoder. Take it out, as in "
-                f"audit.masks.{by_influence[0]}=null; the masks all, random and deviation work."
-            )
 
     def _first_by_hash(self, limit: int | None) -> Tensor:
         """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""

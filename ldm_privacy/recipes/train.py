@@ -12,18 +12,19 @@ from ldm_privacy.config import Composed
 from ldm_privacy.data import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
-from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
-from ldm_privacy.recipes.launch import check_processes, together
+from ldm_privacy.recipes.check import check_audit, check_training
+from ldm_privacy.recipes.codec_stage import train_codec
+from ldm_privacy.recipes.denoiser_stage import train_denoiser
+from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.stages import Stages
-from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.recipes.terminal import console, progress, quiet_libraries
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
-from ldm_privacy.runs.folder import RunFolder, check_name
+from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.record import FORMAT, Checkpoint
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     Raises:
         UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
     """
+    quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
     if checkpoint is not None:
@@ -68,9 +70,12 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         run: RunFolder = gather(folder)[0]  # type: ignore[assignment]
         console.print(setup.describe(), highlight=False)
         loggers = _loggers(setup, composed, run, resume=resumed is not None) if is_main() else []
-        stages = Stages(setup, record(setup, composed), run, loggers, of_denoiser)
+        fitting = Fitting(trainer, run, loggers)
+        stored = record(setup, composed)
         try:
-            trained = stages.train_denoiser(stages.train_codec(codec), network, denoiser)
+            if of_denoiser is None:
+                codec = train_codec(setup, fitting, codec, stored)
+            trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
             console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
             return 130 if is_main() else 0
@@ -82,43 +87,6 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
             console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
     return 0
-
-
-def check_audit(setup: Setup) -> None:
-    """Raise UserError for whatever can be found wrong before the networks are built."""
-    check_name(setup.config.name)
-    setup.check_audit()
-    for name in setup.config.loggers:
-        LOGGERS.get(name)
-
-
-def check_training(setup: Setup, codec: Codec) -> None:
-    """Raise UserError for whatever can be found wrong without training."""
-    config = setup.config
-    setup.check_pixels(codec)
-    shape = setup.latent_shape(codec)
-    if codec.network is not None and config.geometry.distortion_rank > shape.numel():
-        raise UserError(
-            f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
-            "dimensions. Use at most so many, or 0 for no distortion."
-        )
-    if codec.network is None and config.denoiser.channel_map.name != "none":
-        raise UserError(f"denoiser.channel_map: the codec '{codec.name}' has none; use denoiser.channel_map=none.")
-    if config.autoencoder.max_epochs:
-        if not isinstance(codec, KLCodec):
-            raise UserError(f"autoencoder.max_epochs: the codec '{codec.name}' is not trained; use autoencoder.max_epochs=0.")
-        if not config.autoencoder.losses:
-            raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
-        if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
-            raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
-    if config.audit.stop.limit is not None and "loss_gap" not in config.watch:
-        raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
-    setup.watchers(setup.blank_samples(codec), progress)
-    # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
-    if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
-        raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
-    most = min(len(setup.audited_index), len(setup.data.split.member_index))
-    check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
 
 
 def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -160,8 +128,8 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
         if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
             raise UserError(
-                f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run keeps its config, but "
-                "for trainer.*, audit.*, geometry.*, watch.* and data.source.*."
+                f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
+                "trainer.*, audit.*, geometry.*, watch.* and data.source.* alone."
             )
 
 
@@ -218,9 +186,7 @@ def _conclude(
         console.print(sentence, highlight=False)
     if not composed.config.trainer.figures:
         return
-    evidence, figures = publish(
-        setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn
-    )
+    evidence, figures = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
     for name in ("memorization", "onset"):
         if name in figures:
             figures[name].savefig(run.figures / f"{name}.png", dpi=110)

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ldm_privacy.evidence.compare import Comparison
 from ldm_privacy.metrics import holm
-from ldm_privacy.report.page.blocks import DataTable, Verdict
-from ldm_privacy.report.page.page import Page, Section, write_page
+from ldm_privacy.report.page.blocks import DataTable, Section, Verdict
+from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.report.tables import digits, short, signed
 
 NOTE = (

@@ -43,11 +43,10 @@ def evidence_figures(
         drawn: The figures of the geometry, where they are drawn already.
     """
     report = evidence.report
-    unmasked = [report.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
     figures = {
         "roc": roc_figure(report, title="ROC"),
         "auroc_by_timestep": auroc_by_timestep_figure(report, title="AUROC over timesteps"),
-        "histogram": histogram_figure(report, [key for key in unmasked if key is not None] or [evidence.key]),
+        "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
         **quartile_figures(report, samples.distortion),
         **(geometry_figures(samples, masks, decoder, images) if drawn is None else drawn),
     }

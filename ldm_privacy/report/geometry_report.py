@@ -10,7 +10,7 @@ from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.geometry import pixel_influence
 from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
-from ldm_privacy.types import AuditKey, Decoder, Images
+from ldm_privacy.types import Decoder, Images
 
 NUM_PIXEL_MAPS = 6
 NUM_PIXEL_PROBES = 32
@@ -59,30 +59,12 @@ def geometry_figures(
     return figures
 
 
-def quartile_series(report: AuditReport, distortion: Tensor | None) -> dict[str, float]:
-    """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep, with bounds."""
-    series: dict[str, float] = {}
-    if distortion is None:
-        return series
-    for key in _unmasked(report):
-        row, timesteps = report.row(key), report.data.timesteps[key.attack]
-        place = 0 if row.timestep is None else timesteps.index(row.timestep)
-        for quartile, estimate in enumerate(report.quartiles(key, distortion).auroc[place], start=1):
-            series |= estimate.series(f"memorization/{key}/quartile{quartile}/auroc")
-    return series
-
-
 def quartile_figures(report: AuditReport, distortion: Tensor | None) -> dict[str, Figure]:
     """AUROC by timestep for each quartile of local distortion, a figure for each unmasked attack."""
     figures: dict[str, Figure] = {}
     if distortion is None:
         return figures
-    for key in _unmasked(report):
+    for key in report.unmasked:
         title, timesteps = f"{key} by quartile of local distortion", report.data.timesteps[key.attack]
         figures[f"quartiles_{key.attack}"] = quartile_figure(report.quartiles(key, distortion), timesteps, title=title)
     return figures
-
-
-def _unmasked(report: AuditReport) -> list[AuditKey]:
-    keys = [report.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in report.rows)]
-    return [key for key in keys if key is not None]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,16 +20,6 @@ INTERVAL_NOTE = (
     "reported samples and is optimistic. The timestep (of `tuned` also the share of dimensions kept) was chosen on the "
     "calibration half; 'oracle' is the best on the reported half."
 )
-
-
-class Rise(Protocol):
-    """How far a quantity has risen since the untrained denoiser, and the lower bound that decides."""
-
-    @property
-    def value(self) -> float: ...
-
-    @property
-    def lower(self) -> float: ...
 
 
 def print_audit(
@@ -144,55 +133,5 @@ def short(estimate: Estimate) -> str:
 
 
 def digits(value: float, places: int = 3) -> str:
-    """A number from 0 to 1 without its leading zero."""
-    return f"{value:.{places}f}".removeprefix("0")
-
-
-def audit_line(report: AuditReport, epoch: int, *, width: int = 4) -> str:
-    """One audit in one line: the AUROC of each attack, a number per mask in the order of `audit_legend`."""
-    attacks: dict[str, list[str]] = {}
-    for row in _without_controls(report):
-        attacks.setdefault(row.key.attack, []).append(digits(row.metrics.auroc.value))
-    return f"epoch {epoch:>{width}}  " + "  ".join(f"{attack} {' '.join(values)}" for attack, values in attacks.items())
-
-
-def audit_legend(report: AuditReport) -> str:
-    """What the numbers of `audit_line` are."""
-    masks = dict.fromkeys(row.key.mask for row in _without_controls(report))
-    return f"AUROC with the masks {', '.join(masks)} (controls are in metrics.csv and in the table at the end):"
-
-
-def _without_controls(report: AuditReport) -> list[AuditRow]:
-    return [row for row in report.rows if row.key.mask not in report.data.controls]
-
-
-def onset_sentence(key: AuditKey, onset_epoch: int | None, rise: Rise | None) -> str:
-    """When memorization set in, in words."""
-    if onset_epoch is not None:
-        return f"Memorization onset ({key}): epoch {onset_epoch}."
-    if rise is None:
-        return f"Memorization onset ({key}): there was no audit after the untrained denoiser's."
-    return (
-        f"Memorization onset ({key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at the "
-        f"last audit, its lower bound {rise.lower:+.3f}."
-    )
-
-
-def loss_gap_sentence(onset_epoch: int | None, rise: Rise | None) -> str:
-    """When the denoising-loss gap opened, in words."""
-    if onset_epoch is not None:
-        return f"Onset of the loss gap: epoch {onset_epoch}."
-    if rise is None:
-        return "Onset of the loss gap: there was no audit after the untrained denoiser's."
-    return (
-        f"Onset of the loss gap: none. Its rise over the untrained denoiser was {rise.value:+.4f} at the last audit, its lower "
-        f"bound {rise.lower:+.4f}."
-    )
-
-
-def generations_sentence(onset_epoch: int | None, memorized: tuple[float, int] | None) -> str:
-    """From when on generations copied members more than held-out images; `memorized` is the last share, of how many."""
-    if memorized is None:
-        return "Onset of memorized generations: there was no look."
-    when = "none" if onset_epoch is None else f"epoch {onset_epoch}"
-    return f"Onset of memorized generations: {when} ({100 * memorized[0]:.1f} % of {memorized[1]:,} at the last look)."
+    """A number from -1 to 1 without its leading zero."""
+    return f"{value:.{places}f}".replace("-0.", "-.").removeprefix("0")

@@ -38,6 +38,6 @@ def facts_of(codec: Codec, denoiser: Denoiser, network: nn.Module, epoch: int) -
     return {
         "target": f"checkpoint, epoch {epoch}",
         "latents": str(codec),
-        "denoiser": f"{denoiser.network['class']}, {num_parameters(network):,} parameters, {denoiser.prediction_type} prediction",
+        "denoiser": f"{denoiser.network['class']}, {num_parameters(network):,} parameters, predicts {denoiser.prediction_type}",
         "condition": denoiser.condition.get("class", "none"),
     }

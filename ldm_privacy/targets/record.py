@@ -73,7 +73,7 @@ class Checkpoint:
         epoch: Finished epochs of that stage.
         config: The resolved config as YAML text; not trusted.
         split: Who is a member.
-        content_hash: Of the images; None where held-out copies of members were taken out.
+        content_hash: Of the images.
         parts: Everything as it lies in the file.
     """
 
@@ -82,7 +82,7 @@ class Checkpoint:
     epoch: int
     config: str
     split: Split
-    content_hash: str | None
+    content_hash: str
     parts: Mapping[str, Any]
 
     @staticmethod
@@ -106,15 +106,13 @@ class Checkpoint:
             for name, kind, what in (
                 ("stage", str, "its stage"),
                 ("config", str, "its config"),
-                ("content_hash", str | None, "the hash of its images"),
+                ("content_hash", str, "the hash of its images"),
                 ("split", dict, "its split"),
             ):
                 if not isinstance(record.get(name), kind):
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
-            checkpoint = Checkpoint(
-                path, stage, _epoch(parts), record["config"], split, record.get("content_hash"), parts
-            )
+            checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts)
             state = parts.get("state_dict")
             if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
@@ -141,7 +139,9 @@ class Checkpoint:
     def network(self) -> nn.Module:
         """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit."""
         prefix = "network."
-        state = {name.removeprefix(prefix): value for name, value in self.parts["state_dict"].items() if name.startswith(prefix)}
+        state = {
+            name.removeprefix(prefix): value for name, value in self.parts["state_dict"].items() if name.startswith(prefix)
+        }
         try:
             return self.denoiser.with_weights(state)
         except UserError as error:

@@ -20,7 +20,7 @@ class Target:
         codec: Images <-> latents.
         predictor: Epsilon at (z_t, t, condition).
         facts: What it is, in words: name -> value.
-        reference: Another predictor that attacks can be calibrated against: the base without its adapter, an earlier checkpoint.
+        reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
     """
 
     codec: Codec
@@ -37,7 +37,9 @@ class Target:
             epsilon = self.predictor(latent[:1], timestep, rows)
         except Exception as error:  # whatever a network raises on input that it wasn't made for
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason}).") from error
+            raise UserError(
+                f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason})."
+            ) from error
         if epsilon.shape != latent[:1].shape:
             raise UserError(
                 f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {tuple(latent.shape[1:])}."
@@ -49,7 +51,8 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
     target = make(module)
     if not isinstance(target, Target):
         raise UserError(
-            f"target=: it must return a Target(codec, predictor), not {type(target).__name__}; see examples/own_lightning_module.py."
+            f"target=: it must return a Target(codec, predictor), not {type(target).__name__}, as in "
+            "examples/own_lightning_module.py."
         )
     return target
 

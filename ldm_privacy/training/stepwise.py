@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from ldm_privacy.errors import UserError
-from ldm_privacy.randomness import derive_seed
 from ldm_privacy.device import is_out_of_memory
+from ldm_privacy.errors import UserError
 from ldm_privacy.processes import is_main, rank, share_of, total, world_size
+from ldm_privacy.randomness import derive_seed
 
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""

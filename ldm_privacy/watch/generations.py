@@ -18,7 +18,7 @@ from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Image, Images, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector, Rise
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 NUM_SHOWN = 18
 
@@ -36,8 +36,7 @@ class Generations(Watcher):
         num_images: 1,000 or more.
         num_steps: DDIM steps of each.
         batch_size: Images per denoiser and decoder pass, and training images per search (memory).
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         onset: The detector.
         groups: Sample indices -> group numbers, or None.
         seed, intervals: Of the starting noise, and of the shares.
@@ -54,8 +53,6 @@ class Generations(Watcher):
         num_images: Annotated[int, Field(ge=1000)] = 1000,
         num_steps: PositiveInt = 20,
         batch_size: PositiveInt = 500,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
         every: Every | None = None,
         onset: OnsetDetector | None = None,
         groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
@@ -63,7 +60,7 @@ class Generations(Watcher):
         intervals: Intervals | None = None,
         progress: Progress | None = None,
     ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
+        super().__init__(every)
         self.samples = samples
         self.images = images
         self.member_index = member_index
@@ -101,8 +98,8 @@ class Generations(Watcher):
         if self.rise.onset_epoch is not None:
             series["generations/onset_epoch"] = float(self.rise.onset_epoch)
         line = (
-            f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a member, "
-            f"{100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
+            f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a "
+            f"member, {100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
         )
         closest = copies.ratio.argsort()[:NUM_SHOWN]
         nearest = self.images(copies.nearest_member[closest])

@@ -18,21 +18,20 @@ from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import NoisePredictor
 from ldm_privacy.watch.onset import OnsetDetector, Rise
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("loss_gap")
 class LossGap(Watcher):
     """Mean denoising loss on members and on held-out samples; the gap's onset is counted from the untrained denoiser.
 
-    The loss of a sample is the mean of (n - epsilon(z_t, t))^2 at `num_timesteps` stratified timesteps, with the same timesteps and
-    noise at every look. A run whose untrained denoiser it has not seen gets no onset.
+    The loss of a sample is the mean of (n - epsilon(z_t, t))^2 at `num_timesteps` stratified timesteps, with the same timesteps
+    and noise at every look. A run whose untrained denoiser it has not seen gets no onset.
 
     Args:
         samples: Of this process.
         num_timesteps: Denoiser passes a sample and look.
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         onset: The detector.
         seed: Of timesteps and noise.
         audit_batch_size: Samples at a time.
@@ -43,14 +42,12 @@ class LossGap(Watcher):
         samples: AuditedSamples,
         *,
         num_timesteps: PositiveInt = 4,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
         every: Every | None = None,
         onset: OnsetDetector | None = None,
         seed: int = 0,
         audit_batch_size: int = 512,
     ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
+        super().__init__(every)
         self.samples = samples
         self.num_timesteps = num_timesteps
         self.onset = onset or OnsetDetector()
@@ -117,8 +114,8 @@ class LossGap(Watcher):
         if self.rise is None:
             return ["Onset of the loss gap: there was no look after the untrained denoiser's."]
         return [
-            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {self.rise.value:+.4f} at the last audit, its "
-            f"lower bound {self.rise.lower:+.4f}."
+            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {self.rise.value:+.4f} at the last audit, "
+            f"its lower bound {self.rise.lower:+.4f}."
         ]
 
     def summary(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Memorization(Watcher):
 
     Args:
         audit: Of this process's share of the samples.
-        every: When; after each epoch by default.
+        every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit.
         on_report: Called with (report, moment) in the main process after each audit.
@@ -61,7 +61,7 @@ class Memorization(Watcher):
         on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
         progress: Progress | None = None,
     ):
-        super().__init__(every or Every(epochs=1))
+        super().__init__(every)
         self.audit = audit
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
@@ -152,7 +152,9 @@ class Memorization(Watcher):
         attacks: dict[str, list[str]] = {}
         for row in claims:
             attacks.setdefault(row.key.attack, []).append(f"{row.metrics.auroc.value:.3f}".removeprefix("0"))
-        line = f"{self.unit} {self.time(moment):>4}  " + "  ".join(f"{attack} {' '.join(each)}" for attack, each in attacks.items())
+        line = f"{self.unit} {self.time(moment):>4}  " + "  ".join(
+            f"{attack} {' '.join(each)}" for attack, each in attacks.items()
+        )
         masks = ", ".join(dict.fromkeys(row.key.mask for row in claims))
         legend = f"AUROC with the masks {masks} (controls are in metrics.csv and in the table at the end):"
         return (legend, line) if self.last is None else (line,)
@@ -167,8 +169,8 @@ class Memorization(Watcher):
         if self.rise is None:
             return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
         return [
-            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} at the "
-            f"last audit, its lower bound {self.rise.lower:+.3f}."
+            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} "
+            f"at the last audit, its lower bound {self.rise.lower:+.3f}."
         ]
 
     def summary(self) -> dict[str, Any]:

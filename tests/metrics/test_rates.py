@@ -245,7 +245,7 @@ def test_carried_over_threshold_has_exact_rates():
 @pytest.mark.parametrize(("num_samples", "shift"), [(100, 1.0), (417, 0.0), (417, 1.0), (417, 3.0)])
 def test_interval_of_tpr_covers_where_clopper_pearson_does_not(num_samples, shift):
     generator = np.random.default_rng(8)
-    num_runs, truth = 400, reference.normal_truth(shift)["tpr"]
+    num_runs, truth = 250, reference.normal_truth(shift)["tpr"]
     misses = fixed_misses = 0
     for seed in range(num_runs):
         score, is_member = make(generator, num_samples, num_samples, shift)
@@ -261,7 +261,7 @@ def test_interval_of_tpr_covers_where_clopper_pearson_does_not(num_samples, shif
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_interval_of_asr_covers_where_plain_percentiles_do_not(shift):
     generator = np.random.default_rng(9)
-    num_runs, truth = 300, reference.normal_truth(shift)["asr"]
+    num_runs, truth = 200, reference.normal_truth(shift)["asr"]
     misses = value_above = 0
     for seed in range(num_runs):
         result = attack_success_rate_interval(*make(generator, 100, 100, shift), seed=seed, num_bootstrap=100)

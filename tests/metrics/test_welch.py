@@ -65,7 +65,7 @@ def test_groups_are_tested_by_their_means():
 
 def test_verdict_keeps_its_level_with_unequal_sizes_and_variances():
     generator = np.random.default_rng(3)
-    num_runs = 1500
+    num_runs = 1000
     results = [welch_verdict(*scores(generator, 12, 80, spread=3.0)) for _ in range(num_runs)]
     rejections = sum(result.p_value < 0.05 for result in results)
     # Exact to a fraction of a percent; the pooled test would reject 13 % here.

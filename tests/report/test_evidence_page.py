@@ -21,8 +21,8 @@ from ldm_privacy.report.context import Context, Protocol
 from ldm_privacy.report.evidence_page import evidence_page
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series, quartile_series
-from ldm_privacy.report.page.blocks import Paragraph
-from ldm_privacy.report.page.page import Section, render
+from ldm_privacy.report.page.blocks import Paragraph, Section
+from ldm_privacy.report.page.page import render
 from ldm_privacy.report.sections import curves, geometry, onset, whole_set
 from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
@@ -211,10 +211,10 @@ def test_one_attack_without_a_mask_is_enough():
     assert "AUROC gained" not in "".join(reader.text)
 
 
-def test_in_pixel_space_what_needs_a_decoder_is_left_out(found):
-    data, pictures = found[0].report.data, found[2]
-    samples = replace(make_samples(data), influence=None, reconstruction_error=None)
-    evidence = gather_evidence(found[0].report, KEY, samples, pictures, num_permutations=39)
+def test_in_pixel_space_what_needs_a_decoder_is_left_out():
+    data = make_scores(24, 24, attacks=("sima",), masks=("all",))
+    samples, pictures = replace(make_samples(data), influence=None, reconstruction_error=None), Pictures(data)
+    evidence = gather_evidence(report_of(data, intervals=QUICK), KEY, samples, pictures, num_permutations=39)
     assert not {"influence", "reconstruction error"} & set(evidence.findings)
     assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
     assert geometry_series(samples) == {}

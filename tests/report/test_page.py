@@ -32,11 +32,12 @@ from ldm_privacy.report.page.blocks import (
     Note,
     Paragraph,
     Picture,
+    Section,
     Subheading,
     Thumbnail,
     Verdict,
 )
-from ldm_privacy.report.page.page import Page, Section, render, write_page
+from ldm_privacy.report.page.page import Page, render, write_page
 from ldm_privacy.types import AuditKey
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">'\"}}</style>{{ 7 * 7 }}&amp;"

@@ -67,7 +67,7 @@ def test_rise_is_the_paired_difference_at_the_spent_level():
 
 def test_false_alarms_under_a_membership_blind_denoiser_stay_below_alpha():
     generator = np.random.default_rng(1)
-    alpha, num_runs, alarms = 0.1, 150, {1: 0, 2: 0}
+    alpha, num_runs, alarms = 0.1, 100, {1: 0, 2: 0}
     for _ in range(num_runs):
         detectors = {num: OnsetDetector(num_consecutive=num, confidence=1 - alpha) for num in alarms}
         (baseline, is_member), *later = audits(generator, 20, 100)
@@ -134,7 +134,7 @@ def test_bad_input():
 def test_false_alarms_of_the_loss_gap_stay_below_alpha():
     # Skewed difficulties, which the paired change forgets; the detector's own levels, taken from it.
     generator = np.random.default_rng(9)
-    alpha, num_runs, alarms = 0.1, 200, 0
+    alpha, num_runs, alarms = 0.1, 120, 0
     is_member = torch.arange(200) < 100
     for _ in range(num_runs):
         detector = OnsetDetector(num_consecutive=1, confidence=1 - alpha)

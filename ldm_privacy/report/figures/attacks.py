@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.report.figures.base import PALETTE, STYLES, panels
+from ldm_privacy.report.figures.base import PALETTE, panels, style
 from ldm_privacy.types import AuditKey
 
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
@@ -20,13 +20,8 @@ def roc_figure(report: AuditReport, *, title: str) -> Figure:
         floor = 1 / len(report.reported_membership)
         for place, row in enumerate(rows):
             fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
-            axis.plot(
-                fpr.clamp_min(floor),
-                tpr.clamp_min(floor),
-                color=PALETTE[place % len(PALETTE)],
-                linestyle=STYLES[place % len(STYLES)],
-                label=f"{row.key.mask} ({row.metrics.auroc.value:.3f})",
-            )
+            label = f"{row.key.mask} ({row.metrics.auroc.value:.3f})"
+            axis.plot(fpr.clamp_min(floor), tpr.clamp_min(floor), label=label, **style(place))
         diagonal = np.geomspace(floor, 1, 50)
         axis.plot(diagonal, diagonal, color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
@@ -40,14 +35,12 @@ def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
     figure, axes = panels(_attacks(report), title)
     for attack, axis in axes.items():
         for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
-            timesteps = report.data.timesteps[attack]
-            colour = PALETTE[place % len(PALETTE)]
+            timesteps, line = report.data.timesteps[attack], style(place)
             if not timesteps or row.timestep is None:
-                axis.axhline(row.metrics.auroc.value, color=colour, label=row.key.mask)
+                axis.axhline(row.metrics.auroc.value, color=line["color"], label=row.key.mask)
                 continue
-            style = STYLES[place % len(STYLES)]
-            axis.plot(timesteps, row.auroc_by_timestep, color=colour, linestyle=style, label=row.key.mask)
-            axis.plot(row.timestep, row.metrics.auroc.value, "o", color=colour, markersize=5)
+            axis.plot(timesteps, row.auroc_by_timestep, label=row.key.mask, **line)
+            axis.plot(row.timestep, row.metrics.auroc.value, "o", color=line["color"], markersize=5)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
         axis.legend(title="mask", fontsize="small")
@@ -65,12 +58,10 @@ def keep_fraction_figure(report: AuditReport) -> Figure:
         for place, ranking in enumerate(dict.fromkeys(point.ranking for point in points)):
             line = sorted((point for point in points if point.ranking == ranking), key=lambda point: point.keep_fraction)
             kept = [point.keep_fraction for point in line]
-            colour = PALETTE[place % len(PALETTE)]
-            style = STYLES[place % len(STYLES)]
             name = RANKING_NAMES.get(ranking, ranking)
-            axis.plot(kept, [point.auroc.value for point in line], color=colour, linestyle=style, marker=".", label=name)
+            axis.plot(kept, [point.auroc.value for point in line], marker=".", label=name, **style(place))
             bounds = ([point.auroc.lower for point in line], [point.auroc.upper for point in line])
-            axis.fill_between(kept, *bounds, color=colour, alpha=0.12, linewidth=0)
+            axis.fill_between(kept, *bounds, color=style(place)["color"], alpha=0.12, linewidth=0)
         tuned = next((row for row in report.rows if row.key.attack == attack and row.key.mask == "tuned"), None)
         if tuned is not None:
             axis.plot(tuned.keep_fraction, tuned.metrics.auroc.value, "o", color=PALETTE[0], markersize=7, fillstyle="none")
@@ -88,13 +79,13 @@ def histogram_figure(report: AuditReport, keys: list[AuditKey]) -> Figure:
         edges = torch.quantile(score[:: max(1, len(score) // 100_000)], torch.tensor([0.005, 0.995], dtype=torch.float64))
         lower, upper = edges.tolist()
         bins = np.linspace(lower, upper if upper > lower else lower + 1.0, 41)
-        for name, chosen, colour, style in (
+        for name, chosen, colour, dashes in (
             ("members", report.reported_membership, PALETTE[1], "-"),
             ("held-out", ~report.reported_membership, PALETTE[0], "--"),
         ):
             weights = np.full(int(chosen.sum()), 1 / int(chosen.sum()))
             share, _ = np.histogram(score[chosen].numpy(), bins, weights=weights)
-            axis.stairs(share, bins, linewidth=1.6, linestyle=style, color=colour, label=name)
+            axis.stairs(share, bins, linewidth=1.6, linestyle=dashes, color=colour, label=name)
         axis.set(title=str(key), xlabel="membership score", ylabel="share of samples")
         axis.legend(fontsize="small")
     return figure

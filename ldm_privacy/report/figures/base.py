@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.report.figures.images import image_grid
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Image
+from ldm_privacy.watch.pictures import image_grid
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
@@ -35,6 +36,11 @@ def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Pict
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="white", dpi=2 * CSS_PIXELS, metadata={"Software": None})
     return Picture(buffer.getvalue(), caption, caption, round(figure.get_figwidth() * CSS_PIXELS))
+
+
+def style(place: int) -> dict[str, Any]:
+    """Colour and dashes of the line at that place."""
+    return {"color": PALETTE[place % len(PALETTE)], "linestyle": STYLES[place % len(STYLES)]}
 
 
 def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures.base import PALETTE, STYLES, panels
+from ldm_privacy.report.figures.base import PALETTE, panels, style
 from ldm_privacy.types import AuditKey
 
 LOSS_GAP, GENERATIONS = "denoiser/loss_gap", "generations/memorized"
@@ -33,9 +33,8 @@ def memorization_figure(
             prefix = f"memorization/{key}/auroc"
             epochs = sorted(epoch for epoch, series in history if series == prefix)
             value, lower, upper = ([history[epoch, prefix + bound] for epoch in epochs] for bound in ("", "_lower", "_upper"))
-            colour, style = PALETTE[place % len(PALETTE)], STYLES[place % len(STYLES)]
-            axis.plot(epochs, value, color=colour, linestyle=style, marker=".", label=key.mask)
-            axis.fill_between(epochs, lower, upper, color=colour, alpha=0.12, linewidth=0)
+            axis.plot(epochs, value, marker=".", label=key.mask, **style(place))
+            axis.fill_between(epochs, lower, upper, color=style(place)["color"], alpha=0.12, linewidth=0)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         if onset is not None and onset[0].attack == attack:
             axis.axvline(onset[1], color="0.3", linewidth=0.8, linestyle=":")

@@ -24,15 +24,18 @@ def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> F
     axis.plot(size, median, color=PALETTE[0], marker=".", label="median")
     axis.fill_between(size, low, high, color=PALETTE[0], alpha=0.15, linewidth=0, label="10 to 90 % of subsets")
     axis.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":", label=f"{alpha:.2g}")
-    axis.set(xscale="log", yscale="log", ylim=(max(floor, low.min() / 3), 2.0))
+    axis.set(yscale="log", ylim=(max(floor, low.min() / 3), 2.0))
     axis.set(xlabel="members in the suspect set", ylabel="p-value (one-sided Welch)", title="p-value")
     axis.legend(fontsize="small")
     shares.plot(size, [point.power for point in dataset.by_size], color=PALETTE[1], marker=".", label="sets of members")
     alarms = dataset.false_alarms
     shares.plot(list(alarms), list(alarms.values()), color=PALETTE[0], linestyle="--", marker=".", label="sets of held-out")
     shares.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":")
-    shares.set(xscale="log", xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
+    shares.set(xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
     shares.set(title="sets that are told apart")
     shares.legend(fontsize="small", loc="center right")
+    for each in (axis, shares):
+        each.set_xscale("log", base=2)  # sizes are powers of two and halfway between
+        each.xaxis.set_major_formatter("{x:.0f}")
     figure.suptitle(f"Whole sets against held-out samples: {key}")
     return figure

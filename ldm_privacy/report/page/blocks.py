@@ -1,6 +1,7 @@
 """What a report is made of: texts, tables, pictures, small images. Plain records; `page.py` writes them."""
 
 import base64
+import re
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -205,6 +206,29 @@ class Code:
 
 
 Block: TypeAlias = Paragraph | Subheading | Bullets | Note | DataTable | Picture | ImageCards | KeyValues | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report with its own entry in the contents.
+
+    Args:
+        id: Its anchor: lower-case letters, digits and hyphens.
+        title: Heading.
+        lead: What the section says, in a sentence or two; may be empty.
+        blocks: In the order they are read.
+        place: Among the sections of an evaluation: lower comes first. By default after what was found, before the protocol.
+    """
+
+    id: str
+    title: str
+    lead: str
+    blocks: tuple[Block, ...] = ()
+    place: float = 75
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.id):
+            raise ValueError(f"section id '{self.id}': use lower-case letters, digits and hyphens")
 
 
 def data_uri(content: bytes) -> str:

@@ -4,7 +4,6 @@ The page needs no network, no script and no file beside it. All text is escaped:
 shown, never interpreted. A content security policy in the page forbids scripts and requests on top of that.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +19,11 @@ from ldm_privacy.report.page.blocks import (
     DataTable,
     ImageCards,
     Picture,
+    Section,
     Verdict,
     data_uri,
     png_size,
 )
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report with its own entry in the contents.
-
-    Args:
-        id: Its anchor: lower-case letters, digits and hyphens.
-        title: Heading.
-        lead: What the section says, in a sentence or two; may be empty.
-        blocks: In the order they are read.
-        place: Among the sections of an evaluation: lower comes first. By default after what was found, before the protocol.
-    """
-
-    id: str
-    title: str
-    lead: str
-    blocks: tuple[Block, ...] = ()
-    place: float = 75
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.id):
-            raise ValueError(f"section id '{self.id}': use lower-case letters, digits and hyphens")
 
 
 @dataclass(frozen=True)

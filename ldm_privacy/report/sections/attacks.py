@@ -5,8 +5,7 @@ from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.blocks import Block, Cell, DataTable
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Block, Cell, DataTable, Section
 from ldm_privacy.report.tables import INTERVAL_NOTE, short, signed
 
 

@@ -4,8 +4,7 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
 from ldm_privacy.report.figures.images import image_pair
-from ldm_privacy.report.page.blocks import Block, Cell, DataTable, ImageCards, Note, Paragraph
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Block, Cell, DataTable, ImageCards, Note, Paragraph, Section
 from ldm_privacy.report.tables import short, signed
 
 NUM_PAIRS = 6
@@ -25,7 +24,7 @@ def controls(evidence: Evidence, context: Context) -> Section:
             rows.append((each.looks_at, each.name, area, "" if gain is None else signed(gain)))
     blocks: list[Block] = [
         DataTable(
-            ("control", "what it looks at", "AUROC", f"{evidence.key} above it"),
+            ("kind", "control", "AUROC", f"{evidence.key} above it"),
             tuple(rows),
             "What tells members from held-out without the denoiser, and without any model.",
             numeric=(2, 3),

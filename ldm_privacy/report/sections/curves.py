@@ -3,7 +3,7 @@
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Section
 
 CAPTIONS = {
     "roc": "ROC curves on logarithmic axes: the left edge is what an attacker who must not be wrong can do.",

@@ -3,7 +3,7 @@
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Section
 
 QUARTILES = "quartiles_"
 CAPTIONS = {

@@ -5,8 +5,7 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
 from ldm_privacy.report.figures.images import image_pair
-from ldm_privacy.report.page.blocks import Block, DataTable, ImageCards, Paragraph
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Block, DataTable, ImageCards, Paragraph, Section
 from ldm_privacy.report.tables import short
 
 
@@ -40,7 +39,7 @@ def images(evidence: Evidence, context: Context) -> Section:
     if evidence.by_epoch:
         rows = tuple((str(epoch), short(estimate)) for epoch, estimate in evidence.by_epoch.items())
         caption = "How early they could be seen: rank correlation of each audit's member scores with those of this one."
-        blocks.append(DataTable(("epoch", "rank correlation"), rows, caption, numeric=(0, 1)))
+        blocks.append(DataTable(("epoch", "rank correlation"), rows, caption, numeric=(1,)))
     listed = (
         "exposed.csv beside this report lists every audited member: rank, score, the FPR at which it is found, and "
         "whether it was of the calibration half."

@@ -3,8 +3,7 @@
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.blocks import Bullets
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Bullets, Section
 
 LIMITS = (
     "Intervals are over the audited samples. They leave out the randomness of training: another seed gives another model.",

@@ -3,8 +3,7 @@
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.blocks import Block, Note, Paragraph
-from ldm_privacy.report.page.page import Section
+from ldm_privacy.report.page.blocks import Block, Note, Paragraph, Section
 
 CAPTIONS = {"p_value": "How fast a suspect set is told from held-out images as it grows."}
 

@@ -1,0 +1,74 @@
+"""Every mistake that can be found without training, found before a run folder is made."""
+
+from ldm_privacy.audit import check_halves, check_labels, is_calibration
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.recipes.launch import check_processes
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.registry import LOGGERS
+from ldm_privacy.runs.folder import check_name
+
+
+def check_audit(setup: Setup) -> None:
+    """Raise UserError for whatever the audit's sections get wrong that their types don't show."""
+    config = setup.config
+    check_labels(config.audit.attacks, config.audit.masks)
+    _ = setup.device, setup.onset_key, setup.data
+    if config.audit.precision == "bfloat16" and setup.device.type == "cpu":
+        raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
+    if not config.audit.timesteps:
+        raise UserError("audit.timesteps: empty; name at least one timestep.")
+    if not config.audit.target_fprs:
+        raise UserError("audit.target_fprs: empty; name at least one false positive rate, such as 0.01.")
+    count = config.denoiser.num_train_timesteps
+    if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
+        raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
+    for attack in setup.attacks.values():
+        attack.grid(config.audit.timesteps, count)
+    _ = setup.masks, setup.influence
+    groups = setup.data.groups(setup.audited_index)
+    check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
+
+
+def check_masks(setup: Setup, codec: Codec) -> None:
+    """Raise UserError for masks and geometry that ask a codec without a decoder for one."""
+    by_influence = [label for label, rule in setup.masks.items() if getattr(rule, "ranks_by", "influence") == "influence"]
+    if codec.network is None and by_influence:
+        raise UserError(
+            f"audit.masks.{by_influence[0]}: ranks by influence, but the codec '{codec.name}' has no decoder. Take it out: "
+            f"audit.masks.{by_influence[0]}=null; the masks all, random and deviation work."
+        )
+
+
+def check_training(setup: Setup, codec: Codec) -> None:
+    """Raise UserError for whatever can be found wrong without training."""
+    config = setup.config
+    check_name(config.name)
+    for name in config.loggers:
+        LOGGERS.get(name)
+    check_masks(setup, codec)
+    shape = setup.latent_shape(codec)
+    if codec.network is not None and config.geometry.distortion_rank > shape.numel():
+        raise UserError(
+            f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
+            "dimensions. Use at most so many, or 0 for no distortion."
+        )
+    if codec.network is None and config.denoiser.channel_map.name != "none":
+        raise UserError(f"denoiser.channel_map: the codec '{codec.name}' has none; use denoiser.channel_map=none.")
+    if config.autoencoder.max_epochs:
+        if not isinstance(codec, KLCodec):
+            raise UserError(f"autoencoder.max_epochs: the codec '{codec.name}' is not trained; use autoencoder.max_epochs=0.")
+        if not config.autoencoder.losses:
+            raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
+        if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
+            raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
+    if config.audit.stop.limit is not None and "loss_gap" not in config.watch:
+        raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
+    setup.watchers(setup.blank_samples(codec), progress)
+    # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
+    if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
+        raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
+    most = min(len(setup.audited_index), len(setup.data.split.member_index))
+    check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)

@@ -1,0 +1,74 @@
+"""Stage 1: the codec."""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+
+from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import KLCodec, pretrained_codec
+from ldm_privacy.processes import is_main
+from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import console
+from ldm_privacy.training.autoencoder import AutoencoderModule
+
+
+def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, Any]) -> Codec:
+    """The configured codec, trained unless that is done; its autoencoder lies in the run folder from then on.
+
+    Args:
+        setup, fitting: Of the run.
+        codec: As configured.
+        record: Stored in every checkpoint.
+    """
+    run, config = fitting.run, setup.config
+    if run.autoencoder.is_dir():
+        fits = {"image_channels": config.data.channels, "resolution": config.data.resolution}
+        return pretrained_codec(path=str(run.autoencoder), **fits)
+    if config.autoencoder.max_epochs:
+        assert isinstance(codec, KLCodec)
+        module, last = _module(setup, codec.network), run.autoencoder_last
+        bar = ProgressBar("autoencoder", console)
+        checkpoints = RunCheckpoint(
+            last,
+            {**record, "stage": "autoencoder"},
+            every_n_minutes=config.trainer.checkpoint_every_n_minutes,
+            is_due=lambda epoch: epoch == config.autoencoder.max_epochs,
+            say=bar.say,
+        )
+        callbacks = [bar, StopOnNonFiniteLoss(last, "autoencoder.learning_rate"), checkpoints]
+        resumed = fitting.resume_point(last, "autoencoder")
+        fitting.fit(module, callbacks, max_epochs=config.autoencoder.max_epochs, resumed=resumed, last=last)
+        loss = module.epoch_means.get("autoencoder/train_reconstruction")
+        if loss is not None:
+            console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
+        codec = KLCodec(module.autoencoder.cpu())
+    if is_main() and isinstance(codec, KLCodec):
+        temporary = run.autoencoder.with_name("autoencoder.tmp")
+        codec.save(temporary)
+        temporary.rename(run.autoencoder)
+    return codec
+
+
+def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
+    """Stage 1, ready to fit."""
+    config, split = setup.config, setup.data.split
+    parts = {
+        "members": [split.member_index],
+        "public": [split.public_index],
+        "all": [split.member_index, split.public_index],
+    }
+    return AutoencoderModule(
+        autoencoder,
+        setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
+        {label: loss.build() for label, loss in config.autoencoder.losses.items()},
+        flip=config.data.flip,
+        batch_size=config.autoencoder.batch_size,
+        learning_rate=config.autoencoder.learning_rate,
+        weight_decay=config.autoencoder.weight_decay,
+        seed=config.seed,
+        compile_mode=config.trainer.compile,
+        channels_last=config.trainer.channels_last,
+    )

@@ -1,0 +1,181 @@
+"""Stage 2: the denoiser, watched while it trains."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.processes import is_main
+from ldm_privacy.recipes.audit import Audited
+from ldm_privacy.recipes.baselines import log_baselines
+from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import console
+from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.targets.checkpoint import facts_of
+from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.targets.target import Target
+from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.watch.loss_gap import LossGap
+from ldm_privacy.watch.memorization import Memorization
+from ldm_privacy.watch.watcher import Every, Moment, Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What stage 2 leaves.
+
+    Attributes:
+        audited: The last audit; None in other processes than the main one, and where nothing was left to train.
+        was_finished: Nothing was left to train.
+        sentences: Why the training was stopped, if it was, and the onsets.
+        figures: Of the geometry, where they were drawn.
+    """
+
+    audited: Audited | None
+    was_finished: bool
+    sentences: list[str]
+    figures: "Mapping[str, Figure] | None" = None
+
+
+def train_denoiser(
+    setup: Setup,
+    fitting: Fitting,
+    codec: Codec,
+    network: nn.Module,
+    denoiser: Denoiser,
+    record: dict[str, Any],
+    *,
+    is_mapped: bool,
+) -> Trained:
+    """Train the denoiser on the members' latents, watched before its first step, at every cadence and after its last.
+
+    Args:
+        setup, fitting: Of the run.
+        codec: Trained.
+        network, denoiser: With random weights, and what a checkpoint says of it.
+        record: Stored in every checkpoint.
+        is_mapped: The codec has its channel map already (a checkpoint's); otherwise it is fitted to the members.
+    """
+    run, config = fitting.run, setup.config
+    measuring = setup.measuring(codec, run.store)
+    members, audited = setup.data.split.member_index, setup.audited_index
+    index = torch.cat([members, audited]).unique()
+    means = measuring.means(index)
+    of_members, of_audited = (means[torch.searchsorted(index, each)] for each in (members, audited))
+    if not is_mapped and codec.network is not None:
+        codec.channel_map = config.denoiser.channel_map.build(means=of_members, codec=codec)
+    console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)
+    samples = setup.samples(measuring, of_audited)
+    audit = setup.audit(samples)
+    whole = samples.gathered()
+    resumed = fitting.resume_point(run.last, "denoiser")
+    figures = log_baselines(setup, fitting, measuring, whole) if resumed is None and is_main() else None
+    bar = ProgressBar("denoiser", console)
+    watched = _watched(setup, fitting, audit, bar)
+    stop = _stop(setup, watched, bar)
+    audits = watched["memorization"]
+    assert isinstance(audits, Memorization)
+    copies = {run.before_onset: audits.is_before_onset}
+    if stop is not None:
+        copies[run.under_limit] = stop.is_best_under_limit
+    module = _module(setup, network, denoiser, measuring, of_members)
+    record = {**record, "stage": "denoiser", "codec": codec.record(), "denoiser": denoiser.record()}
+    callbacks = [
+        bar,
+        StopOnNonFiniteLoss(run.last, "denoiser.learning_rate"),
+        None if config.denoiser.ema_decay is None else AveragedWeights(config.denoiser.ema_decay),
+        Watch(watched, lambda module: Target(codec, module.predictor), say=bar.say, show=fitting.show),
+        stop,
+        RunCheckpoint(
+            run.last,
+            record,
+            every_n_minutes=config.trainer.checkpoint_every_n_minutes,
+            is_due=lambda epoch: audits.last is not None and audits.last.epoch == epoch,
+            copies=copies,
+            say=bar.say,
+        ),
+    ]
+    present = [each for each in callbacks if each is not None]
+    fitting.fit(module, present, max_epochs=config.trainer.max_epochs, resumed=resumed, last=run.last)
+    fitting.summarise({name: value for watcher in watched.values() for name, value in watcher.summary().items()})
+    sentences = [sentence for watcher in watched.values() for sentence in watcher.sentences()]
+    if stop is not None and (reason := stop.sentence()):
+        sentences.insert(0, reason)
+    if audits.news is None:
+        return Trained(None, True, sentences)
+    if audits.report is None or audits.last is None:
+        return Trained(None, False, sentences)
+    epoch = audits.last.epoch
+    target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch))
+    return Trained(Audited(target, audits.report, whole, epoch), False, sentences, figures)
+
+
+def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:
+    """Stage 2, ready to fit; `means` are the members'."""
+    config = setup.config
+    members, channel_map = setup.data.split.member_index, measuring.codec.channel_map
+    variants = [channel_map(means)]
+    if config.data.flip:
+        variants.append(channel_map(measuring.means(members, mirrored=True)))
+    return DenoiserModule(
+        network,
+        denoiser.alphas_cumprod,
+        torch.stack(variants),
+        prediction_type=config.denoiser.prediction_type,
+        condition=setup.condition(members),
+        null=setup.condition.null(),
+        condition_dropout=setup.condition.dropout,
+        batch_size=config.denoiser.batch_size,
+        learning_rate=config.denoiser.learning_rate,
+        weight_decay=config.denoiser.weight_decay,
+        seed=config.seed,
+        warmup_steps=config.denoiser.warmup_steps,
+        compile_mode=config.trainer.compile,
+        channels_last=config.trainer.channels_last,
+    )
+
+
+def _watched(setup: Setup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> dict[str, Watcher]:
+    """The audits, and the configured watchers beside them."""
+    history = ScoreHistory(fitting.run.scores)
+
+    def keep_scores(report: AuditReport, moment: Moment) -> None:
+        history.write(moment.epoch, setup.onset_key, report.data.sample_index, report.scores_at(setup.onset_key))
+
+    audits = Memorization(
+        audit,
+        every=Every(epochs=setup.config.audit.every_n_epochs),
+        key=setup.onset_key,
+        onset=setup.detector(),
+        on_report=keep_scores,
+        progress=bar.during_look,
+    )
+    return {"memorization": audits, **setup.watchers(audit.samples, bar.during_look)}
+
+
+def _stop(setup: Setup, watched: Mapping[str, Watcher], bar: ProgressBar) -> StopOnMemorization | None:
+    settings = setup.config.audit.stop
+    if settings.limit is None:
+        return None
+    audits, losses = watched["memorization"], watched["loss_gap"]
+    assert isinstance(audits, Memorization)
+    assert isinstance(losses, LossGap)
+    return StopOnMemorization(
+        settings.limit,
+        bound=settings.bound,
+        action=settings.action,
+        factor=settings.factor,
+        audits=audits,
+        heldout_loss=lambda: losses.heldout_loss,
+        say=bar.say,
+    )

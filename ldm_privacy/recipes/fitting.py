@@ -1,0 +1,99 @@
+"""What both stages need to run in a run's folder: a trainer, the point to go on from, curves and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from ldm_privacy.callbacks.progress import ProgressBar
+from ldm_privacy.config.schema import TrainerConfig
+from ldm_privacy.device import OutOfMemory, explain_out_of_memory
+from ldm_privacy.processes import is_main, world_size
+from ldm_privacy.recipes.launch import cluster_plugins
+from ldm_privacy.recipes.terminal import console
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.pictures import log_picture, save_picture
+from ldm_privacy.runs.series import SeriesFile
+from ldm_privacy.targets.record import Checkpoint
+from ldm_privacy.training.stepwise import StepwiseModule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits a stage in a run's folder.
+
+    Args:
+        config: The trainer's section.
+        run: The folder.
+        loggers: In the main process; none in the others.
+    """
+
+    config: TrainerConfig
+    run: RunFolder
+    loggers: list[Logger]
+
+    def resume_point(self, path: Path, stage: str) -> Path | None:
+        """The checkpoint to go on from, or None; metrics.csv is cut back to it."""
+        epoch = Checkpoint.read(path, stage=stage).epoch if path.exists() else -1
+        if is_main():
+            SeriesFile(self.run.metrics).cut_back(stage, epoch)
+        if epoch < 0:
+            return None
+        console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)
+        return path
+
+    def fit(
+        self, module: StepwiseModule, callbacks: Sequence[Callback], *, max_epochs: int, resumed: Path | None, last: Path
+    ) -> None:
+        """Train to `max_epochs`, from the checkpoint `resumed` where there is one; `last` is named where memory runs out."""
+        config = self.config
+        trainer = Trainer(
+            max_epochs=max_epochs,
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy="auto" if world_size() == 1 else "ddp",
+            plugins=cluster_plugins(),
+            use_distributed_sampler=False,
+            precision=config.precision,
+            gradient_clip_val=config.gradient_clip,
+            callbacks=[each for each in callbacks if console.is_terminal or not isinstance(each, ProgressBar)],
+            logger=self.loggers,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=console.is_terminal,
+            enable_checkpointing=True,
+            default_root_dir=self.run.path,
+        )
+
+        def kept() -> str:
+            return f" The last checkpoint is {last}." if last.exists() else " There is no checkpoint yet."
+
+        try:
+            with explain_out_of_memory(module.memory_advice):
+                trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        except OutOfMemory as error:
+            raise OutOfMemory(f"{error}{kept()}") from error
+
+    def show(self, name: str, picture: "np.ndarray | Figure", epoch: int = 0) -> None:
+        """Store a picture in the run's figures, and log it."""
+        save_picture(self.run.figures, name, picture)
+        log_picture(self.loggers, name, picture, epoch=epoch)
+
+    def log(self, series: dict[str, float], epoch: int = 0) -> None:
+        """Write series of the denoiser's stage to every logger."""
+        for logger in self.loggers:
+            logger.log_metrics({**series, "epoch": epoch}, step=0)
+
+    def summarise(self, values: dict[str, Any]) -> None:
+        """Put them into the run's summary in Weights & Biases."""
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(values)
