@@ -5,6 +5,7 @@ import pytest
 from ldm_privacy.config import compose, finish
 from ldm_privacy.config.compose import entry_files, merge, parse_overrides
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
 
 
 def test_the_command_line_wins_over_the_entry_and_the_entry_over_its_groups(tmp_path):
@@ -138,5 +139,6 @@ def test_a_plugin_beside_the_user_is_imported(tmp_path, monkeypatch):
         "class Mine(SimA):\n    pass\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     config = compose("digits.yaml", ["plugins=[my_attacks_for_compose]", "audit.attacks.x.class=mine_for_compose"]).config
     assert type(config.audit.attacks["x"].build()).__name__ == "Mine"

@@ -42,7 +42,7 @@ def contents(network):
                 "stage": "denoiser",
                 "config": "seed: 0",
                 "split": Split(torch.arange(2), torch.arange(2, 4), torch.arange(4, 6), 9).state_dict(),
-                "content_hash": None,
+                "content_hash": "ab" * 32,
                 "codec": IdentityCodec(image_channels=1).record(),
                 "denoiser": denoiser.record(),
                 **record,
@@ -74,7 +74,7 @@ def refused(path, message, *, stage="denoiser"):
 
 def test_a_whole_one_is_a_target(whole, network):
     checkpoint = Checkpoint.read(whole())
-    assert (checkpoint.epoch, checkpoint.config, checkpoint.content_hash) == (3, "seed: 0", None)
+    assert (checkpoint.epoch, checkpoint.config, checkpoint.content_hash) == (3, "seed: 0", "ab" * 32)
     assert checkpoint.split.member_index.tolist() == [0, 1]
     target = open_target(whole())
     latent, timestep = torch.randn(2, 1, 4, 4), torch.tensor([10, 500])
@@ -163,6 +163,7 @@ def test_one_of_another_format_is_refused(whole):
 NEEDED = {
     (RECORD, "stage"): "its stage",
     (RECORD, "config"): "its config",
+    (RECORD, "content_hash"): "the hash of its images",
     (RECORD, "split"): "split",
     (RECORD, "split", "member_index"): "split",
     (RECORD, "split", "num_rows"): "split",
