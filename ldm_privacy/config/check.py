@@ -21,7 +21,7 @@ class Component:
     arguments: dict[str, Any]
 
     def build(self, **provided: Any) -> Any:
-        """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes and the config doesn't give."""
+        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
         return maker(self.registry, self.name)(**{**self.taken(provided), **self.arguments})
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
