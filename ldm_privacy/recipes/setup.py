@@ -61,20 +61,20 @@ class Setup:
     def data(self) -> ImageData:
         """The images of the split, loaded."""
         config = self.config.data
-        data = ImageData(
-            config.source.build(),
-            resolution=config.resolution,
-            channels=config.channels,
-            num_members=config.num_members,
-            num_heldout=config.num_heldout,
-            num_public=config.num_public,
-            index_file=config.index_file,
-            group_column=config.group_column,
-            seed=self.split_seed,
-        )
         with self.progress("Reading images", 0) as done:
-            data.prepare(progress=done, split=self._split)
-        return data
+            return ImageData(
+                config.source.build(),
+                resolution=config.resolution,
+                channels=config.channels,
+                num_members=config.num_members,
+                num_heldout=config.num_heldout,
+                num_public=config.num_public,
+                index_file=config.index_file,
+                group_column=config.group_column,
+                seed=self.split_seed,
+                split=self._split,
+                progress=done,
+            )
 
     @cached_property
     def condition(self) -> ConditionSource:
