@@ -42,7 +42,7 @@ class Registry:
         self._components: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers a class under `name`. Raises ValueError where the name is taken."""
+        """Decorator that registers a class under `name`. Raises UserError where the name is taken."""
 
         def decorate(component: T) -> T:
             mine, taken = component.__module__, self._components.get(name)
@@ -50,7 +50,7 @@ class Registry:
             if taken is not None:
                 mine, owner = (f"{each.__module__}.{each.__qualname__}" for each in (component, taken))
             if mine != owner:
-                raise ValueError(f"{self.kind} '{name}' is already registered by {owner}")
+                raise UserError(f"{self.kind} '{name}' is already registered by {owner}")
             self._components[name] = component
             return component
 
