@@ -64,6 +64,11 @@ class Registry:
             raise UserError(f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {', '.join(self)}.")
         return self._components[name]
 
+    def maker(self, name: str) -> Callable[..., Any]:
+        """What is called to build the component of that name: its `build` where it has one, else itself."""
+        component = self.get(name)
+        return getattr(component, "build", component)
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._built_in, *self._components}))
 
