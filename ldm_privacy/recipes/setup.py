@@ -80,7 +80,9 @@ class Setup:
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
         data = self.data
-        return self.config.denoiser.condition.build(labels=data.labels, num_classes=data.num_classes, captions=data.captions)
+        return self.config.denoiser.condition.build(
+            images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
+        )
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -113,6 +115,8 @@ class Setup:
         """The denoiser with random weights, and what a checkpoint says of it."""
         config, component = self.config.denoiser, self.config.denoiser.network
         given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **self.condition.network_arguments()}
+        if twice := sorted(given.keys() & component.arguments.keys()):
+            raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
         torch.manual_seed(self.config.seed)
         network = component.build(**given)
         arguments = {"class": component.name, **component.arguments, **component.taken(given)}

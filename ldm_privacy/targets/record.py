@@ -59,7 +59,7 @@ class Denoiser:
     def with_weights(self, state: Mapping[str, Any]) -> nn.Module:
         """The network with those weights, in evaluation mode. Raises UserError where they don't fit."""
         arguments = {name: value for name, value in self.network.items() if name != "class"}
-        build = DENOISERS.get(self.network["class"])
+        build = DENOISERS.maker(self.network["class"])
         return built_with(lambda: build(**arguments), dict(state), "its denoiser").eval()
 
 
