@@ -113,7 +113,8 @@ class Checkpoint:
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
             checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts)
-            if not isinstance(parts.get("state_dict"), dict):
+            state = parts.get("state_dict")
+            if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
             if stage == "denoiser":
                 Denoiser.from_record(record.get("denoiser"))
