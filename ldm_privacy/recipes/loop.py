@@ -163,9 +163,7 @@ class MemorizationWatch:
         protocol = Protocol(Path(folder).absolute().name, step, facts, (), "")
         stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
-        return write_evaluation(
-            Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences
-        )
+        return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
 
     def _images_of(self, sample_index: Tensor) -> Image:
         return self.images[sample_index.cpu()]

@@ -11,6 +11,7 @@ from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import Evidence, gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import called
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.context import Protocol
@@ -64,7 +65,7 @@ def publish(
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn),
     }
     name = run.path.absolute().name
-    commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")
+    commands = (f"{called('train')} --config config.yaml  # the config below", f"{called('evaluate')} ckpt={checkpoint}")
     protocol = Protocol(name, audited.epoch, _facts(setup, audited, checkpoint), commands, composed.to_yaml())
     stored = {
         "checkpoint": str(checkpoint),

@@ -20,7 +20,7 @@ from ldm_privacy.recipes.launch import check_processes, together
 from ldm_privacy.recipes.publish import publish
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.stages import Stages
-from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.recipes.terminal import called, console, progress
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder, check_name
@@ -35,7 +35,7 @@ NEXT = """
 {run}/figures/             memorization curves, samples, geometry
 {run}/checkpoints/         last.ckpt, before-onset.ckpt
 wandb leet {run}/wandb     the curves in the terminal
-python evaluate.py ckpt={run}/checkpoints/last.ckpt
+{evaluate} ckpt={run}/checkpoints/last.ckpt
 """
 MAY_CHANGE = ("trainer", "audit", "geometry", "watch", "wandb", "loggers", "plugins", "name", "output_dir")
 """Sections that a resumed run may change."""
@@ -72,7 +72,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         try:
             trained = stages.train_denoiser(stages.train_codec(codec), network, denoiser)
         except Interrupted:
-            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train')} resume={run.path}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
@@ -80,7 +80,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
+            console.print(NEXT.format(run=run.path, evaluate=called("evaluate")), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -218,9 +218,7 @@ def _conclude(
         console.print(sentence, highlight=False)
     if not composed.config.trainer.figures:
         return
-    evidence, figures = publish(
-        setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn
-    )
+    evidence, figures = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
     for name in ("memorization", "onset"):
         if name in figures:
             figures[name].savefig(run.figures / f"{name}.png", dpi=110)
