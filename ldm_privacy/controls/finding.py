@@ -119,7 +119,7 @@ def hold_together(findings: Sequence[Finding], case: Case) -> list[Finding]:
 
     Intervals of the scores that look at the same hold together (Bonferroni): each of k has confidence 1 - (1 - confidence) / k.
     """
-    filled = {}
+    filled: dict[str, Finding] = {}
     plain = [each for each in findings if each.score is not None and each.estimate is None]
     for looks_at in dict.fromkeys(each.looks_at for each in plain):
         family = [each for each in plain if each.looks_at == looks_at]

@@ -63,6 +63,6 @@ def find_near_duplicates(
         WITHOUT_MODEL,
         f"{len(order)} of {len(heldout)} held-out images are near-duplicates of an audited member (similarity at least "
         f"{threshold:g}); a random split of images like the members would have about {expected:.0f}.",
-        pairs=tuple(Pair(*pair, f"similarity {each:.3f}") for *pair, each in zip(*sides, similarity[order].tolist())),
+        pairs=tuple(Pair(one, other, f"similarity {each:.3f}") for one, other, each in zip(*sides, similarity[order].tolist())),
         numbers={"count": len(order), "expected": expected},
     )

@@ -140,7 +140,7 @@ class Stages:
             copies[run.under_limit] = stop.is_best_under_limit
         module = self._denoiser(network, denoiser, measuring, of_members)
         record = {**self.record, "stage": "denoiser", "codec": codec.record(), "denoiser": denoiser.record()}
-        callbacks = [
+        callbacks: list[Callback | None] = [
             bar,
             StopOnNonFiniteLoss(run.last, "denoiser.learning_rate"),
             None if config.denoiser.ema_decay is None else AveragedWeights(config.denoiser.ema_decay),

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.types import AuditKey
 
 
@@ -29,8 +30,8 @@ class ScoreHistory:
         frame.to_parquet(temporary, index=False)
         os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
 
-    def read(self, key: AuditKey, *, until: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Epoch -> (sample_index, score), ascending, under that attack and mask, up to and with that epoch.
+    def read(self, key: AuditKey, *, until: int) -> dict[int, EarlierScores]:
+        """Epoch -> scores, ascending, under that attack and mask, up to and with that epoch.
 
         Raises:
             UserError: A file is damaged.
@@ -49,5 +50,5 @@ class ScoreHistory:
                 raise UserError(f"{path}: can't be read ({str(error).splitlines()[0]}); delete it.") from None
             if (frame["key"] == str(key)).all():
                 frame = frame.sort_values("sample_index")
-                found[int(number)] = (torch.tensor(frame["sample_index"].to_numpy()), torch.tensor(frame["score"].to_numpy()))
+                found[int(number)] = EarlierScores(*(torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score")))
         return dict(sorted(found.items()))

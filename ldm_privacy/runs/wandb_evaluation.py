@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.evidence import Evidence
+from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import roc_curve
 from ldm_privacy.types import Image
 

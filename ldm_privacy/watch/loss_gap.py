@@ -66,13 +66,11 @@ class LossGap(Watcher):
         starts = range(0, len(self.samples), self.batch_size)
         batches = [self.samples.rows(slice(start, start + self.batch_size)) for start in starts]
         loss = torch.cat([self.losses(target.predictor, batch) for batch in batches]).cpu()
-        columns = self.samples.sample_index, self.samples.is_member, self.samples.group
-        mine = [None if value is None else value.cpu() for value in columns]
-        shards = gather((*mine, loss))
-        index, is_member, loss = (torch.cat([shard[place] for shard in shards]) for place in (0, 1, 3))
-        group = None if self.samples.group is None else torch.cat([shard[2] for shard in shards])
+        columns = self.samples.sample_index, self.samples.is_member, loss.double(), self.samples.group
+        shards = gather([each.cpu() for each in columns if each is not None])
+        index, is_member, loss, *groups = (torch.cat(each) for each in zip(*shards))
         order = index.argsort()
-        index, is_member, loss = index[order], is_member[order], loss[order].double()
+        index, is_member, loss, *groups = (each[order] for each in (index, is_member, loss, *groups))
         members, self.heldout_loss = float(loss[is_member].mean()), float(loss[~is_member].mean())
         series = {
             "denoiser/loss_members": members,
@@ -84,7 +82,7 @@ class LossGap(Watcher):
         elif self._baseline is not None:
             # Over the samples that both looks have; a resumed run may look at others than it began with.
             here, there = torch.isin(index, self._baseline[0]), torch.isin(self._baseline[0], index)
-            group = None if group is None else group[order][here]
+            group = groups[0][here] if groups else None
             paired = partial(loss_gap_rise, loss[here], self._baseline[1][there], is_member[here], group=group)
             self.rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
             series |= {"denoiser/loss_gap_rise": self.rise.value, "denoiser/loss_gap_rise_lower": self.rise.lower}

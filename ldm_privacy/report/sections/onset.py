@@ -3,7 +3,7 @@
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.context import Context
-from ldm_privacy.report.page.blocks import Paragraph
+from ldm_privacy.report.page.blocks import Block, Paragraph
 from ldm_privacy.report.page.page import Section
 
 CAPTIONS = {
@@ -15,6 +15,6 @@ CAPTIONS = {
 @SECTIONS.register("onset")
 def onset(evidence: Evidence, context: Context) -> Section | None:
     """Each onset in words, the curves of the training; None where the training is not known."""
-    blocks = (*map(Paragraph, context.onsets), *context.pictures(CAPTIONS))
+    blocks: tuple[Block, ...] = (*map(Paragraph, context.onsets), *context.pictures(CAPTIONS))
     lead = "When it set in. A rise counts from the audit of the untrained denoiser; looking again and again is paid for."
     return Section("onset", "Memorization over the training", lead, blocks, place=30) if blocks else None
