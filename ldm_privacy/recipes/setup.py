@@ -1,6 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -244,20 +244,19 @@ class Setup:
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
-        make = partial(
-            dict,
-            samples=samples,
-            images=self.data.images,
-            member_index=split.member_index,
-            heldout_index=split.heldout_index,
-            groups=self.data.groups,
-            every=Every(epochs=config.audit.every_n_epochs),
-            seed=config.seed,
-            intervals=self.intervals,
-            progress=progress,
-            audit_batch_size=config.audit.batch_size,
-        )
-        return {label: component.build(**make(onset=self.detector())) for label, component in config.watch.items()}
+        provided = {
+            "samples": samples,
+            "images": self.data.images,
+            "member_index": split.member_index,
+            "heldout_index": split.heldout_index,
+            "groups": self.data.groups,
+            "every": Every(epochs=config.audit.every_n_epochs),
+            "seed": config.seed,
+            "intervals": self.intervals,
+            "progress": progress,
+            "audit_batch_size": config.audit.batch_size,
+        }
+        return {label: component.build(**provided, onset=self.detector()) for label, component in config.watch.items()}
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

@@ -46,7 +46,8 @@ class Denoiser:
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
         if not isinstance(record, dict):
             raise UserError("the settings of its denoiser are missing or hold something else")
-        network, abar, kind, condition = (record.get(name) for name in Denoiser.__annotations__)
+        parts: list[Any] = [record.get(name) for name in Denoiser.__annotations__]
+        network, abar, kind, condition = parts
         if not all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition)):
             raise UserError("the settings of its denoiser are missing or hold something else")
         if not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
