@@ -79,7 +79,10 @@ class ImageData:
                 f"{num_rows}; name the data that the run was trained on."
             )
         columns = source.columns(dataset)
-        self._label, self.class_names = (None, None) if columns.label is None else class_codes(dataset, columns.label)
+        self._label: Tensor | None = None
+        self.class_names: list[str] | None = None
+        if columns.label is not None:
+            self._label, self.class_names = class_codes(dataset, columns.label)
         self.num_classes = None if self._label is None else len(self.class_names or range(int(self._label.max()) + 1))
         self._group = None if group_column is None else group_codes(dataset, group_column)
         draw = draw_split if index_file is None else partial(split_from_index_file, index_file)

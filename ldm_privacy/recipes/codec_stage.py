@@ -26,8 +26,9 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
         assert isinstance(codec, KLCodec)
-        fits = {"image_channels": config.data.channels, "resolution": config.data.resolution}
-        stored = pretrained_codec(path=str(run.autoencoder), **fits)
+        stored = pretrained_codec(
+            path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
+        )
         codec.network.load_state_dict(stored.network.state_dict())
         return codec
     if config.autoencoder.max_epochs:

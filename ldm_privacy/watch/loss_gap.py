@@ -60,14 +60,12 @@ class LossGap(Watcher):
         """`num_timesteps` denoiser passes a sample."""
         starts = range(0, len(self.samples), self.batch_size)
         batches = [self.samples.rows(slice(start, start + self.batch_size)) for start in starts]
-        loss = torch.cat([self.losses(target.predictor, batch) for batch in batches]).cpu()
-        columns = self.samples.sample_index, self.samples.is_member, self.samples.group
-        mine = [None if value is None else value.cpu() for value in columns]
-        shards = gather((*mine, loss))
-        index, is_member, loss = (torch.cat([shard[place] for shard in shards]) for place in (0, 1, 3))
-        group = None if self.samples.group is None else torch.cat([shard[2] for shard in shards])
-        order = index.argsort()
-        index, is_member, loss = index[order], is_member[order], loss[order].double()
+        mine = [self.samples.sample_index, self.samples.is_member]
+        mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
+        if self.samples.group is not None:
+            mine.append(self.samples.group)
+        columns = [torch.cat(shards) for shards in zip(*gather([column.cpu() for column in mine]))]
+        index, is_member, loss, *groups = (column[columns[0].argsort()] for column in columns)
         members, self.heldout_loss = float(loss[is_member].mean()), float(loss[~is_member].mean())
         series = {
             "denoiser/loss_members": members,
@@ -78,7 +76,7 @@ class LossGap(Watcher):
             self._baseline = Baseline(index, loss)
         elif self._baseline is not None:
             here, before = self._baseline.paired(index)
-            group = None if group is None else group[order][here]
+            group = groups[0][here] if groups else None
             paired = partial(loss_gap_rise, loss[here], before, is_member[here], group=group)
             rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
             series |= rise.series("denoiser/loss_gap_")

@@ -106,8 +106,8 @@ class Memorization(Watcher):
             self._baseline = Baseline(index, scores)
         else:
             here, before = self._baseline.paired(index)
-            options = {"group": None if report.reported_group is None else report.reported_group[here]}
-            paired = partial(auroc_difference, scores[here], before, report.reported_membership[here], **options)
+            group = None if report.reported_group is None else report.reported_group[here]
+            paired = partial(auroc_difference, scores[here], before, report.reported_membership[here], group=group)
             rise = self.onset.look(self.time(moment), lambda level: paired(confidence=level, alternative="greater"))
             series |= rise.series(f"memorization/{self.key}/")
         for row in report.rows:
