@@ -21,19 +21,13 @@ class Component:
     arguments: dict[str, Any]
 
     def build(self, **provided: Any) -> Any:
-        """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes and the config doesn't give."""
-        return maker(self.registry, self.name)(**{**self.taken(provided), **self.arguments})
+        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
+        return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `provided` that it takes."""
-        accepted = inspect.signature(maker(self.registry, self.name)).parameters
+        accepted = inspect.signature(self.registry.maker(self.name)).parameters
         return {name: value for name, value in provided.items() if name in accepted}
-
-
-def maker(registry: Registry, name: str) -> Callable[..., Any]:
-    """What is called to build the component of that name: its `build` where it has one, else itself."""
-    target = registry.get(name)
-    return getattr(target, "build", target)
 
 
 def check_component(
@@ -56,7 +50,7 @@ def check_component(
         raise UserError(f"{key}.class: missing. Name one of: {', '.join(registry)}.")
     name = node["class"]
     try:
-        target = maker(registry, name)
+        target = registry.maker(name)
     except UserError as error:
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}

@@ -85,16 +85,18 @@ def stored_tree(text: str) -> dict[str, Any]:
 def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
     """The config that a checkpoint carries, with overrides on top.
 
-    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well.
+    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well (and
+    others, if they like).
 
     Raises:
-        UserError: As `compose` and `stored_tree`; the config names plug-ins that the overrides don't.
+        UserError: As `compose` and `stored_tree`; the config names a plug-in that the overrides don't.
     """
     stored = stored_tree(text)
     over = parse_overrides(overrides)
     plugins = stored.get("plugins") or []
-    if plugins and over.get("plugins") != plugins:
-        names = ",".join(map(str, plugins))
+    wanted = [str(each) for each in (plugins if isinstance(plugins, list) else [plugins])]
+    if any(plugin not in (over.get("plugins") or []) for plugin in wanted):
+        names = ",".join(wanted)
         raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
     return finish(merge(stored, over))
 

@@ -92,7 +92,10 @@ class DenoiserConfig:
         "latent coordinates, fitted to the members", CHANNEL_MAPS, provided=("means", "codec"), default="scaling_factor"
     )
     condition: Component = _component(
-        "what the denoiser is told of each image", CONDITIONS, provided=("labels", "num_classes", "captions"), default="none"
+        "what the denoiser is told of each image",
+        CONDITIONS,
+        provided=("images", "labels", "num_classes", "captions"),
+        default="none",
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
     num_train_timesteps: PositiveInt = _option("length of the noise schedule", 1000)

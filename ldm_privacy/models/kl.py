@@ -106,7 +106,7 @@ class KLCodec(Codec):
     def record(self) -> dict[str, Any]:
         settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
         return {
-            "class": KLCodec.name,
+            "class": self.name,
             "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
             "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
             "channel_map": self.channel_map.record(),

@@ -25,8 +25,12 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     """
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
-        fits = {"image_channels": config.data.channels, "resolution": config.data.resolution}
-        return pretrained_codec(path=str(run.autoencoder), **fits)
+        assert isinstance(codec, KLCodec)
+        stored = pretrained_codec(
+            path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
+        )
+        codec.network.load_state_dict(stored.network.state_dict())
+        return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
         module, last = _module(setup, codec.network), run.autoencoder_last
@@ -44,7 +48,7 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
         loss = module.epoch_means.get("autoencoder/train_reconstruction")
         if loss is not None:
             console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
-        codec = KLCodec(module.autoencoder.cpu())
+        module.autoencoder.cpu().eval().requires_grad_(False)
     if is_main() and isinstance(codec, KLCodec):
         temporary = run.autoencoder.with_name("autoencoder.tmp")
         codec.save(temporary)

@@ -1,6 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +61,28 @@ class Setup:
     def data(self) -> ImageData:
         """The images of the split, loaded."""
         config = self.config.data
-        data = ImageData(
-            config.source.build(),
-            resolution=config.resolution,
-            channels=config.channels,
-            num_members=config.num_members,
-            num_heldout=config.num_heldout,
-            num_public=config.num_public,
-            index_file=config.index_file,
-            group_column=config.group_column,
-            seed=self.split_seed,
-        )
         with self.progress("Reading images", 0) as done:
-            data.prepare(progress=done, split=self._split)
-        return data
+            return ImageData(
+                config.source.build(),
+                resolution=config.resolution,
+                channels=config.channels,
+                num_members=config.num_members,
+                num_heldout=config.num_heldout,
+                num_public=config.num_public,
+                index_file=config.index_file,
+                group_column=config.group_column,
+                seed=self.split_seed,
+                split=self._split,
+                progress=done,
+            )
 
     @cached_property
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
         data = self.data
-        return self.config.denoiser.condition.build(labels=data.labels, num_classes=data.num_classes, captions=data.captions)
+        return self.config.denoiser.condition.build(
+            images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
+        )
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -113,6 +115,8 @@ class Setup:
         """The denoiser with random weights, and what a checkpoint says of it."""
         config, component = self.config.denoiser, self.config.denoiser.network
         given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **self.condition.network_arguments()}
+        if twice := sorted(given.keys() & component.arguments.keys()):
+            raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
         torch.manual_seed(self.config.seed)
         network = component.build(**given)
         arguments = {"class": component.name, **component.arguments, **component.taken(given)}
@@ -240,20 +244,19 @@ class Setup:
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
-        make = partial(
-            dict,
-            samples=samples,
-            images=self.data.images,
-            member_index=split.member_index,
-            heldout_index=split.heldout_index,
-            groups=self.data.groups,
-            every=Every(epochs=config.audit.every_n_epochs),
-            seed=config.seed,
-            intervals=self.intervals,
-            progress=progress,
-            audit_batch_size=config.audit.batch_size,
-        )
-        return {label: component.build(**make(onset=self.detector())) for label, component in config.watch.items()}
+        provided = {
+            "samples": samples,
+            "images": self.data.images,
+            "member_index": split.member_index,
+            "heldout_index": split.heldout_index,
+            "groups": self.data.groups,
+            "every": Every(epochs=config.audit.every_n_epochs),
+            "seed": config.seed,
+            "intervals": self.intervals,
+            "progress": progress,
+            "audit_batch_size": config.audit.batch_size,
+        }
+        return {label: component.build(**provided, onset=self.detector()) for label, component in config.watch.items()}
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

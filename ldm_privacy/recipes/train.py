@@ -19,9 +19,9 @@ from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
-from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import console, progress, quiet_libraries
+from ldm_privacy.recipes.terminal import called, console, progress, quiet_libraries
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
@@ -36,7 +36,7 @@ NEXT = """
 {run}/figures/             memorization curves, samples, geometry
 {run}/checkpoints/         last.ckpt, before-onset.ckpt
 wandb leet {run}/wandb     the curves in the terminal
-python evaluate.py ckpt={run}/checkpoints/last.ckpt
+{evaluation}
 """
 MAY_CHANGE = ("trainer", "audit", "geometry", "watch", "wandb", "loggers", "plugins", "name", "output_dir")
 """Sections that a resumed run may change."""
@@ -77,7 +77,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 codec = train_codec(setup, fitting, codec, stored)
             trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
-            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train')} resume={run.path}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
@@ -85,7 +85,8 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
+            evaluation = evaluation_command(run.last, composed.config.plugins)
+            console.print(NEXT.format(run=run.path, evaluation=evaluation), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -46,7 +46,8 @@ class Denoiser:
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
         if not isinstance(record, dict):
             raise UserError("the settings of its denoiser are missing or hold something else")
-        network, abar, kind, condition = (record.get(name) for name in Denoiser.__annotations__)
+        parts: list[Any] = [record.get(name) for name in Denoiser.__annotations__]
+        network, abar, kind, condition = parts
         if not all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition)):
             raise UserError("the settings of its denoiser are missing or hold something else")
         if not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
@@ -59,7 +60,7 @@ class Denoiser:
     def with_weights(self, state: Mapping[str, Any]) -> nn.Module:
         """The network with those weights, in evaluation mode. Raises UserError where they don't fit."""
         arguments = {name: value for name, value in self.network.items() if name != "class"}
-        build = DENOISERS.get(self.network["class"])
+        build = DENOISERS.maker(self.network["class"])
         return built_with(lambda: build(**arguments), dict(state), "its denoiser").eval()
 
 

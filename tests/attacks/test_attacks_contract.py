@@ -277,7 +277,7 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
         ours = attack_statistics(attack, CountingPredictor(), latent, [10], keep_masks)
         sima = attack_statistics(get_attack("sima"), CountingPredictor(), latent, [10], keep_masks)
         torch.testing.assert_close(ours, sima, rtol=1e-5, atol=0)
-        with pytest.raises(ValueError, match="attack 'sima' is already registered"):
+        with pytest.raises(UserError, match="attack 'sima' is already registered"):
             ATTACKS.register("sima")(type(attack))
     finally:
         del sys.modules["outside_attack"]

@@ -91,6 +91,7 @@ def test_what_is_left_out_has_a_default():
 
 def test_rankings_and_the_masks_that_use_them(whole):
     assert whole.ranking("influence") is whole.influence
+    assert whole.ranking("latent") is whole.latent
     assert torch.equal(whole.ranking("deviation"), whole.deviation.expand(10, 2, 3, 3))
     assert torch.equal(whole.keep(KeepLowestInfluence(0.5)), KeepLowestInfluence(0.5)(whole.influence, whole.sample_index))
     blind = replace(whole, influence=None)
