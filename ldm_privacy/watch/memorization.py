@@ -63,6 +63,7 @@ class Memorization(Watcher):
     ):
         super().__init__(every)
         self.audit = audit
+        self.samples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.on_report = on_report
