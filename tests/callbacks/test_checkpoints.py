@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ldm_privacy.training.checkpoint import epochs_in, keep_copy, load_checkpoint, save_checkpoint
 from lightning.pytorch import Callback, Trainer
 
 from ldm_privacy.callbacks.checkpoints import Interrupted, RunCheckpoint

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 
 from ldm_privacy.callbacks.stop import SMALLEST_RATE, StopOnMemorization
 from ldm_privacy.errors import UserError
