@@ -13,8 +13,8 @@ from ldm_privacy.types import KeepMask
 
 CountRule = Literal["count", "percentile"]
 RanksBy = Literal["influence", "deviation", "latent", "nothing"]
-"""What a rule wants as its first argument: the influence of each sample, `latent_deviation` for all alike, the latent itself, or
-anything of its shape."""
+"""What a rule wants as its first argument: the influence of each sample, `latent_deviation` for all alike, the latent itself,
+or anything of its shape."""
 
 
 @MASK_RULES.register("all")
