@@ -23,11 +23,10 @@ TINY = [
     "geometry.distortion_power_iterations=0",
     "geometry.distortion_max_samples=20",
     "audit.num_bootstrap=50",
-    "audit.generations.every_n_epochs=null",
+    "watch={samples: null, generations: null}",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=4",
     "trainer.figures=false",
-    "trainer.num_sample_images=0",
     "wandb.mode=disabled",
 ]
 
