@@ -1,11 +1,7 @@
 """Several processes that compute one thing: who this one is, what its share is, what they tell each other.
 
 The main process prints, writes and draws; the others compute their share. With one process every function here is a plain call:
-<<<<<<< HEAD
 nothing is sent or waited for. Where torch.distributed is initialised, by whomever, all processes must call them alike.
-=======
-nothing is sent or waited for. Where torch.distributed is initialised, by whomever, all processes call these functions alike.
->>>>>>> metrics
 """
 
 import os

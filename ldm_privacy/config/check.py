@@ -21,8 +21,8 @@ class Component:
     arguments: dict[str, Any]
 
     def build(self, **provided: Any) -> Any:
-        """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes."""
-        return self.registry.maker(self.name)(**self.arguments, **self.taken(provided))
+        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
+        return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `provided` that it takes."""

@@ -217,7 +217,6 @@ class Config:
             "member_index",
             "heldout_index",
             "groups",
-            "every",
             "onset",
             "seed",
             "intervals",

@@ -108,7 +108,7 @@ class Split:
         """The inverse of `state_dict`."""
         try:
             return Split(state["member_index"], state["heldout_index"], state["public_index"], int(state["num_rows"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the stored split is not one of this program (no usable {error}).") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -135,38 +135,34 @@ class KLCodec(Codec):
 
 
 @CODECS.register("pretrained")
-class PretrainedCodec(KLCodec):
-    """An AutoencoderKL from a diffusers folder or a Hub id; safetensors only."""
+def pretrained_codec(
+    *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
+) -> KLCodec:
+    """The AutoencoderKL of a diffusers folder or a Hub id; safetensors only.
 
-    @classmethod
-    def build(  # type: ignore[override]
-        cls, *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
-    ) -> "KLCodec":
-        """The autoencoder that lies there.
+    Args:
+        path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id.
+        subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
+        revision: Branch, tag or commit on the Hub.
+        image_channels, resolution: Of the data; they must fit the autoencoder.
 
-        Args:
-            path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id.
-            subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
-            revision: Branch, tag or commit on the Hub.
-            image_channels, resolution: Of the data; they must fit the autoencoder.
-
-        Raises:
-            UserError: Nothing loadable there, or it doesn't fit the data.
-        """
-        try:
-            autoencoder = AutoencoderKL.from_pretrained(
-                path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
-            )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
-                "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
-            ) from None
-        codec = KLCodec(autoencoder)
-        if autoencoder.config["in_channels"] != image_channels or resolution % codec._factor:
-            raise UserError(
-                f"autoencoder.network.path: '{path}' takes {autoencoder.config['in_channels']} channels and resolutions "
-                f"divisible by {codec._factor}, but data.channels is {image_channels} and data.resolution {resolution}."
-            )
-        return codec
+    Raises:
+        UserError: Nothing loadable there, or it doesn't fit the data.
+    """
+    try:
+        autoencoder = AutoencoderKL.from_pretrained(
+            path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
+            "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
+        ) from None
+    in_channels, factor = autoencoder.config["in_channels"], 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+    if in_channels != image_channels or resolution % factor:
+        raise UserError(
+            f"autoencoder.network.path: '{path}' takes {in_channels} channels and resolutions divisible by {factor}, but "
+            f"data.channels is {image_channels} and data.resolution {resolution}."
+        )
+    return KLCodec(autoencoder)

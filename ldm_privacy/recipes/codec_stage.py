@@ -7,9 +7,9 @@ from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec, PretrainedCodec
+from ldm_privacy.models.kl import KLCodec, pretrained_codec
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.training.autoencoder import AutoencoderModule
@@ -26,10 +26,10 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
         assert isinstance(codec, KLCodec)
-        trained = PretrainedCodec.build(
+        stored = pretrained_codec(
             path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
         )
-        codec.network.load_state_dict(trained.network.state_dict())
+        codec.network.load_state_dict(stored.network.state_dict())
         return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
@@ -69,10 +69,5 @@ def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
         setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
         {label: loss.build() for label, loss in config.autoencoder.losses.items()},
         flip=config.data.flip,
-        batch_size=config.autoencoder.batch_size,
-        learning_rate=config.autoencoder.learning_rate,
-        weight_decay=config.autoencoder.weight_decay,
-        seed=config.seed,
-        compile_mode=config.trainer.compile,
-        channels_last=config.trainer.channels_last,
+        **steps_of(config, config.autoencoder),
     )

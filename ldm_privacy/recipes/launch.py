@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment, TorchEla
 
 from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.processes import gather, is_main, is_torchrun, rank
+from ldm_privacy.recipes.terminal import called
 
 GRACE_SECONDS = 10.0
 """An error that all processes share is told by the main one, which ends the others in this time."""
@@ -52,7 +53,7 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
     elif num_nodes > 1:
         raise UserError(
             f"trainer.num_nodes: {num_nodes} nodes need torchrun, started on each of them: torchrun --nnodes {num_nodes} "
-            f"--nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py ..."
+            f"--nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT --no-python {called('train')} ..."
         )
 
 

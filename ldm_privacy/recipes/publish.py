@@ -11,6 +11,7 @@ from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import Evidence, gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import called
 from ldm_privacy.report.context import Protocol
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
@@ -65,7 +66,7 @@ def publish(
     }
     name = run.path.absolute().name
     evaluation = evaluation_command(checkpoint, composed.config.plugins)
-    commands = ("python train.py --config config.yaml  # the config below", evaluation)
+    commands = (f"{called('train')} --config config.yaml  # the config below", evaluation)
     protocol = Protocol(name, audited.epoch, _facts(setup, audited, checkpoint), commands, composed.to_yaml())
     stored = {
         "checkpoint": str(checkpoint),
@@ -82,7 +83,7 @@ def publish(
 
 def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:
     """What evaluates that checkpoint: plug-ins are imported only where they are named."""
-    return f"python evaluate.py ckpt={checkpoint}" + (f" plugins=[{','.join(plugins)}]" if plugins else "")
+    return f"{called('evaluate')} ckpt={checkpoint}" + (f" plugins=[{','.join(plugins)}]" if plugins else "")
 
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.config import Config
-from ldm_privacy.data import ImageData, Split
 from ldm_privacy.data.conditions import ConditionSource
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.split import Split
 from ldm_privacy.device import allow_tf32
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
@@ -61,20 +62,20 @@ class Setup:
     def data(self) -> ImageData:
         """The images of the split, loaded."""
         config = self.config.data
-        data = ImageData(
-            config.source.build(),
-            resolution=config.resolution,
-            channels=config.channels,
-            num_members=config.num_members,
-            num_heldout=config.num_heldout,
-            num_public=config.num_public,
-            index_file=config.index_file,
-            group_column=config.group_column,
-            seed=self.split_seed,
-        )
         with self.progress("Reading images", 0) as done:
-            data.prepare(progress=done, split=self._split)
-        return data
+            return ImageData(
+                config.source.build(),
+                resolution=config.resolution,
+                channels=config.channels,
+                num_members=config.num_members,
+                num_heldout=config.num_heldout,
+                num_public=config.num_public,
+                index_file=config.index_file,
+                group_column=config.group_column,
+                seed=self.split_seed,
+                split=self._split,
+                progress=done,
+            )
 
     @cached_property
     def condition(self) -> ConditionSource:
@@ -244,20 +245,19 @@ class Setup:
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
-        make = partial(
-            dict,
-            samples=samples,
-            images=self.data.images,
-            member_index=split.member_index,
-            heldout_index=split.heldout_index,
-            groups=self.data.groups,
-            every=Every(epochs=config.audit.every_n_epochs),
-            seed=config.seed,
-            intervals=self.intervals,
-            progress=progress,
-            audit_batch_size=config.audit.batch_size,
-        )
-        return {label: component.build(**make(onset=self.detector())) for label, component in config.watch.items()}
+        provided = {
+            "samples": samples,
+            "images": self.data.images,
+            "member_index": split.member_index,
+            "heldout_index": split.heldout_index,
+            "groups": self.data.groups,
+            "every": Every(epochs=config.audit.every_n_epochs),
+            "seed": config.seed,
+            "intervals": self.intervals,
+            "progress": progress,
+            "audit_batch_size": config.audit.batch_size,
+        }
+        return {label: component.build(**provided, onset=self.detector()) for label, component in config.watch.items()}
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

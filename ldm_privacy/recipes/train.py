@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.config import Component, Composed, stored_tree
-from ldm_privacy.data import Split
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.processes import gather, is_main
@@ -21,7 +21,7 @@ from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import console, progress, quiet_libraries
+from ldm_privacy.recipes.terminal import called, console, progress, quiet_libraries
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
@@ -77,7 +77,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 codec = train_codec(setup, fitting, codec, stored)
             trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
-            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train')} resume={run.path}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:

@@ -46,7 +46,8 @@ class Denoiser:
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
         if not isinstance(record, dict):
             raise UserError("the settings of its denoiser are missing or hold something else")
-        network, abar, kind, condition = (record.get(name) for name in Denoiser.__annotations__)
+        parts: list[Any] = [record.get(name) for name in Denoiser.__annotations__]
+        network, abar, kind, condition = parts
         if not all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition)):
             raise UserError("the settings of its denoiser are missing or hold something else")
         if not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
@@ -113,7 +114,8 @@ class Checkpoint:
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
             checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts)
-            if not isinstance(parts.get("state_dict"), dict):
+            state = parts.get("state_dict")
+            if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
             if stage == "denoiser":
                 Denoiser.from_record(record.get("denoiser"))

@@ -60,9 +60,8 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrappers of DistributedDataParallel, accelerate and torch.compile."""
     while True:
-        inner = getattr(network, "_orig_mod", None) or (
-            network.module if isinstance(getattr(network, "module", None), nn.Module) else None
-        )
+        inside = (getattr(network, name, None) for name in ("_orig_mod", "module"))
+        inner = next((each for each in inside if isinstance(each, nn.Module)), None)
         if inner is None:
             return network
         network = inner

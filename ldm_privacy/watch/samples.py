@@ -8,7 +8,7 @@ from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("samples")
@@ -19,8 +19,7 @@ class Samples(Watcher):
         samples: Say what a latent looks like, and which conditions there are.
         num_images: At least 1.
         num_steps: DDIM steps of each.
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         seed: Of the starting noise.
     """
 
@@ -30,12 +29,10 @@ class Samples(Watcher):
         *,
         num_images: PositiveInt = 16,
         num_steps: PositiveInt = 50,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
         every: Every | None = None,
         seed: int = 0,
     ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
+        super().__init__(every)
         self.samples = samples
         self.num_images = num_images
         self.num_steps = num_steps

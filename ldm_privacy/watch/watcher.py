@@ -58,9 +58,9 @@ class Every:
     def __post_init__(self) -> None:
         given = [each for each in (self.epochs, self.steps) if each is not None]
         if len(given) != 1:
-            raise UserError("cadence: give either epochs or steps, as in every_n_epochs=5.")
+            raise UserError("every: give either epochs or steps, as in every.epochs=5.")
         if given[0] < 1:
-            raise UserError(f"cadence: every {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
+            raise UserError(f"every: {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
 
     def due(self, moment: Moment) -> bool:
         """Whether that moment is one of the cadence."""
@@ -84,17 +84,17 @@ class Watcher:
     and without gradients; whoever calls it sees to that, and logs what comes back in the main process.
 
     Args:
-        every: When to look.
+        every: When to look; after each epoch by default. In a config `every: {epochs: 5}` or `every: {steps: 1000}`, and the
+            audits' cadence by default.
 
     Attributes:
         last: The newest moment that was looked at; None before any.
     """
 
-    every: Every
     last: Moment | None = None
 
-    def __init__(self, every: Every):
-        self.every = every
+    def __init__(self, every: Every | None = None):
+        self.every = every or Every(epochs=1)
 
     @property
     def unit(self) -> str:
@@ -154,14 +154,3 @@ def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -
             looks[label] = watcher.look(target, moment)
             watcher.last = moment
     return looks
-
-
-def cadence(every_n_epochs: int | None, every_n_steps: int | None, default: Every | None) -> Every:
-    """The cadence that a config asks for; the default where it asks for none.
-
-    Raises:
-        UserError: As `Every`.
-    """
-    if every_n_epochs is None and every_n_steps is None and default is not None:
-        return default
-    return Every(every_n_epochs, every_n_steps)

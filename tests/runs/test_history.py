@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.score_history import ScoreHistory
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.types import AuditKey
 
 KEY = AuditKey("sima", "all")
@@ -18,7 +18,7 @@ def test_a_history_gives_back_what_was_stored_up_to_an_epoch(tmp_path):
     history.write(2, KEY, torch.tensor([5, 3]), torch.tensor([0.25, 2.0]))
     found = history.read(KEY, until=10)
     assert list(found) == [2, 10]
-    assert dict(zip(found[2].sample_index.tolist(), found[2].score.tolist())) == {3: 2.0, 5: 0.25}
+    assert dict(zip(found[2][0].tolist(), found[2][1].tolist())) == {3: 2.0, 5: 0.25}
     assert history.read(AuditKey("loss", "all"), until=10) == {}, "scores of another attack are not compared"
 
 

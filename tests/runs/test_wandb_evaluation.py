@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ldm_privacy.training.wandb_evaluation import MAX_ROC_POINTS, roc_places
+from ldm_privacy.runs.wandb_evaluation import MAX_ROC_POINTS, roc_places
 
 
 @pytest.mark.parametrize("count", [2, 3, 199, 200, 201, 1000, 100_000])
