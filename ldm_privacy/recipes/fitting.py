@@ -95,12 +95,8 @@ class Fitting:
     def summarise(self, values: dict[str, Any]) -> None:
         """Give them to every logger that has a method `log_summary`."""
         for logger in self.loggers:
-<<<<<<< HEAD
             if hasattr(logger, "log_summary"):
                 logger.log_summary(values)
-=======
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(values)
 
 
 def steps_of(config: Config, stage: AutoencoderConfig | DenoiserConfig, *, warmup_steps: int = 0) -> Steps:
@@ -114,4 +110,3 @@ def steps_of(config: Config, stage: AutoencoderConfig | DenoiserConfig, *, warmu
         "compile_mode": config.trainer.compile,
         "channels_last": config.trainer.channels_last,
     }
->>>>>>> main

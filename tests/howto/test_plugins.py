@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import evaluate
 import train
-from ldm_privacy.data import Digits, ImageData, to_uint8
+from ldm_privacy.data.images import to_uint8
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import ExactInfluence
 from ldm_privacy.metrics import auroc
@@ -69,9 +71,7 @@ def evaluated(run, *items):
 @pytest.fixture(scope="module")
 def digits():
     """The images of every run here."""
-    data = ImageData(Digits(), resolution=8, channels=1, num_members=40, num_heldout=40, num_public=64, seed=0)
-    data.prepare()
-    return data
+    return ImageData(Digits(), resolution=8, channels=1, num_members=40, num_heldout=40, num_public=64, seed=0)
 
 
 @pytest.fixture(scope="module")
