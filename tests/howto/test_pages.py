@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.howto.conftest import DOCS, PAGES, REGISTRIES, commands, examples
+from tests.test_imports import ROOMS
 
 
 def test_every_registry_has_its_page_and_every_page_its_line_in_the_index():
@@ -37,3 +38,15 @@ def test_an_example_is_one_file_with_its_test(page, desk, tmp_path):
     assert found
     for test in found:
         test(**({"tmp_path": tmp_path} if "tmp_path" in inspect.signature(test).parameters else {}))
+
+
+def test_contributing_tells_the_floors_and_where_each_kind_goes():
+    text = (DOCS.parents[1] / "CONTRIBUTING.md").read_text()
+    (floors,) = re.findall(r"^`(errors, .*?)`$", text, re.MULTILINE | re.DOTALL)
+    assert re.split(r",\s+", floors) == ROOMS
+    rows = [[cell.strip(" `") for cell in row.split("|")] for row in text.splitlines() if "](docs/howto/" in row]
+    assert {row[3]: row[2] for row in rows} == {each.variable: each.room for each in REGISTRIES}
+    for row in rows:
+        page = DOCS / re.search(r"\(docs/howto/(.*)\)", row[4])[1]
+        assert f"@{row[3]}.register(" in page.read_text()
+        assert f"`ldm_privacy/{row[2]}/" in page.read_text(), f"{page.name} names another folder"

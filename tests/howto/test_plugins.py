@@ -18,7 +18,7 @@ from ldm_privacy.data.images import to_uint8
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import ExactInfluence
+from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.targets.door import open_target
