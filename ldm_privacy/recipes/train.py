@@ -57,7 +57,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
     network, denoiser = setup.denoiser(setup.latent_shape(codec))
-    check_training(setup, codec)
+    check_training(setup, codec, denoiser)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 

@@ -32,6 +32,34 @@ SMALL_UNET = [item for item in TINY if item.startswith("denoiser.network.")]
 SMALL_KL = [item for item in TINY if item.startswith("autoencoder.network.")]
 
 
+CARELESS = """
+from pathlib import Path
+
+from my_codec import DCT
+from my_denoiser import ConvNet
+import my_watcher
+
+from ldm_privacy.attacks.base import UnmaskableAttack
+from ldm_privacy.registry import ATTACKS, CODECS, DENOISERS
+
+
+@DENOISERS.register("with_a_path")
+class WithPath(ConvNet):
+    def __init__(self, *, latent_channels: int, folder: Path):
+        super().__init__(latent_channels=latent_channels)
+
+
+@CODECS.register("misnamed")
+class Misnamed(DCT):
+    name = "dct_2"
+
+
+@ATTACKS.register("norm")
+class Norm(UnmaskableAttack):
+    pass
+"""
+
+
 def exactly(values):
     """The same as text: what is not a number is equal to itself, and what is one to the last digit."""
     return {name: repr(float(value)) for name, value in values.items()}
@@ -221,6 +249,23 @@ def test_a_condition_and_a_denoiser_that_do_not_fit_are_refused_before_training(
         train.main([*start, *told, *SMALL_UNET])
     with pytest.raises(UserError, match=r"denoiser\.network\.num_features: it comes from the condition"):
         train.main([*start, *told, "denoiser.network={class: convnet, num_features: 3}"])
+    assert not (desk / "runs" / "refused").exists()
+
+
+def test_what_could_not_be_read_again_or_audited_is_refused_before_training(desk):
+    (desk / "careless.py").write_text(CARELESS)
+    start = ["--config", "digits.yaml", *FEW, "name=refused", "plugins=[careless]"]
+    for item, words in (
+        ("denoiser.network={class: with_a_path, folder: here}", r"denoiser\.network\.folder: a PosixPath can't be stored"),
+        ("autoencoder.network={class: misnamed}", "the codec calls itself 'dct_2'"),
+        (
+            "audit={attacks: [norm], masks: [top], onset: {mask: top}}",
+            "the attack 'norm' has no mask: add one that keeps everything",
+        ),
+        ("watch.memorization.class=drift", "the label 'memorization' is taken"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train.main([*start, item])
     assert not (desk / "runs" / "refused").exists()
 
 
