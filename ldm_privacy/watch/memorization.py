@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
 from ldm_privacy.audit import Audit, AuditReport
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.processes import gather_on_main, on_main
@@ -63,6 +61,7 @@ class Memorization(Watcher):
     ):
         super().__init__(every)
         self.audit = audit
+        self.samples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.on_report = on_report
@@ -82,13 +81,7 @@ class Memorization(Watcher):
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
-        device = self.audit.samples.latent.device.type
-        budget = DEFAULT_MEMORY_BUDGET.get(device, DEFAULT_MEMORY_BUDGET["cpu"])
-        advice = (
-            f"in an audit: lower audit.batch_size (now {self.audit.batch_size}); the memory budget of an attack is "
-            f"{budget / 2**30:g} GiB beside it."
-        )
-        with explain_out_of_memory(lambda: advice), self.progress("Audit", len(self.audit.samples)) as done:
+        with self.progress("Audit", len(self.audit.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
         shards = gather_on_main(mine)
         if self._distortion is None and self.audit.samples.distortion is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.targets.target import Target
 
@@ -89,9 +90,11 @@ class Watcher:
 
     Attributes:
         last: The newest moment that was looked at; None before any.
+        samples: Whom it looks at; None where it looks at no samples.
     """
 
     last: Moment | None = None
+    samples: AuditedSamples | None = None
 
     def __init__(self, every: Every | None = None):
         self.every = every or Every(epochs=1)
@@ -147,10 +150,21 @@ class Watcher:
 
 
 def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -> dict[str, Look]:
-    """One after the other, those that are due."""
+    """One after the other, those that are due.
+
+    Raises:
+        UserError: The target can't take the watched samples; it is asked for that only where a look fails.
+    """
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
-            looks[label] = watcher.look(target, moment)
+            try:
+                looks[label] = watcher.look(target, moment)
+            except UserError:
+                raise
+            except Exception:
+                if watcher.samples is not None:
+                    target.check(watcher.samples.latent, watcher.samples.condition)
+                raise
             watcher.last = moment
     return looks
