@@ -1,6 +1,7 @@
 """Watching any training loop: an object that is built once and called in the loop."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ldm_privacy.watch.watcher import Every, Moment, Watcher, look_with
 class MemorizationWatch:
     """Audits the denoiser of a loop that knows nothing of this program.
 
-        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec(vae), every_n_steps=500)
+        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec.scaled(vae), every_n_steps=500)
         for step in range(num_steps):
             logger.log(watch(unet, step=step))       # {} where no look is due
             ...
@@ -47,7 +48,7 @@ class MemorizationWatch:
         members: (members, image_channels, height, width) in [-1, 1], images that are trained on, as they are: not flipped.
         heldout: The same for images that are never trained on.
         scheduler: A diffusers scheduler (alphas_cumprod, config.prediction_type), or alphas_cumprod itself.
-        codec: Images <-> what the network sees: `KLCodec(vae, ChannelMap...)`; None for pixel space.
+        codec: Images <-> what the network sees: `KLCodec.scaled(vae)`; None for pixel space. It encodes where it lies.
         prediction_type: What the network outputs; the scheduler's by default.
         condition: Name -> (members + held-out, ...), keyword arguments of the network, members first.
         attacks: Registered names, or attacks by label.
@@ -59,7 +60,6 @@ class MemorizationWatch:
         batch_size: Samples at a time.
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
-        device: Where it computes; the codec is moved there.
         main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has
             its share, and all must call it alike.
 
@@ -85,14 +85,13 @@ class MemorizationWatch:
         batch_size: int = 512,
         intervals: Intervals | None = None,
         seed: int = 0,
-        device: torch.device | str = "cpu",
         main_process_only: bool = True,
     ):
         every = Every(steps=every_n_steps)
         self.alphas_cumprod: Tensor = scheduler if isinstance(scheduler, Tensor) else scheduler.alphas_cumprod
         settings = getattr(scheduler, "config", {})
         self.prediction_type: Any = prediction_type or settings.get("prediction_type", "epsilon")
-        self.codec = (codec or IdentityCodec(image_channels=members.shape[1])).to(device)
+        self.codec = codec or IdentityCodec(image_channels=members.shape[1])
         self.images = torch.cat([members, heldout]).float().cpu()
         self.main_process_only = main_process_only
         self.seed = seed
@@ -105,7 +104,7 @@ class MemorizationWatch:
         masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
         with alone():
             self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
-        samples = self.samples if main_process_only else self.samples.share()
+        samples = self.samples
         audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
@@ -128,14 +127,11 @@ class MemorizationWatch:
         if not any(watcher.due(moment) for watcher in self.watchers.values()):
             return {}
         inner = unwrapped(network)
-        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod.to(self.codec.device), self.prediction_type)
+        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod, self.prediction_type)
         target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
-        if self.main_process_only:
-            with alone(), undisturbed(inner):
-                looks = look_with(self.watchers, target, moment)
-        else:
-            with undisturbed(inner):
-                looks = look_with(self.watchers, target, moment)
+        device = next((each.device for each in inner.parameters()), None)
+        with alone() if self.main_process_only else nullcontext(), undisturbed(inner):
+            looks = look_with(self.watchers, target, moment, device)
         return {name: value for look in looks.values() for name, value in look.series.items()}
 
     def report(self, folder: Path | str) -> Path | None:
@@ -164,6 +160,15 @@ class MemorizationWatch:
         stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
         return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the watchers remember (onsets, what they count from), for a checkpoint of the training."""
+        return {label: watcher.full_state() for label, watcher in self.watchers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for label, watcher in self.watchers.items():
+            watcher.load_full_state(state[label])
 
     def _images_of(self, sample_index: Tensor) -> Image:
         return self.images[sample_index.cpu()]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit import Audit, AuditedSamples, AuditReport
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
@@ -43,7 +43,7 @@ class Memorization(Watcher):
     local distortion where it was measured; the rise and the onset of the primary attack.
 
     Args:
-        audit: Of this process's share of the samples.
+        audit: Of all samples, or of this process's share.
         every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit.
@@ -74,6 +74,15 @@ class Memorization(Watcher):
         self.best: dict[str, tuple[float, int]] = {}
         self._baseline: Baseline | None = None
         self._distortion: Tensor | None = None
+
+    @property
+    def samples(self) -> AuditedSamples:
+        """The audit's."""
+        return self.audit.samples
+
+    @samples.setter
+    def samples(self, samples: AuditedSamples) -> None:
+        self.audit.samples = samples
 
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise of the AUROC that is certain."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ldm_privacy.audit import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.targets.target import Target
 
@@ -81,7 +84,8 @@ class Watcher:
     """A quantity that is watched. A subclass writes `look`, and `state_dict` and `load_state_dict` where it remembers anything.
 
     It is called in every process alike, with the weights that are to be looked at in the target's network, in evaluation mode
-    and without gradients; whoever calls it sees to that, and logs what comes back in the main process.
+    and without gradients; whoever calls it sees to that, and logs what comes back in the main process. Where it has audited
+    `samples`, these are this process's share, on the network's device.
 
     Args:
         every: When to look; after each epoch by default. In a config `every: {epochs: 5}` or `every: {steps: 1000}`, and the
@@ -146,11 +150,21 @@ class Watcher:
         self.load_state_dict(state)
 
 
-def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -> dict[str, Look]:
-    """One after the other, those that are due."""
+def look_with(
+    watchers: Mapping[str, Watcher], target: Target, moment: Moment, device: torch.device | None = None
+) -> dict[str, Look]:
+    """One after the other, those that are due; their samples are brought to `device`, where it is given.
+
+    Raises:
+        UserError: At a first look: the target does not take the samples; see `Target.check`.
+    """
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
+            if isinstance(samples := getattr(watcher, "samples", None), AuditedSamples):
+                watcher.samples = samples = samples.here(device)  # type: ignore[attr-defined]
+                if watcher.last is None:
+                    target.check(samples.latent, samples.condition)
             looks[label] = watcher.look(target, moment)
             watcher.last = moment
     return looks
