@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-
-from ldm_privacy.audit import SampleTable
-from ldm_privacy.data import Split, is_calibration
-from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.training.loggers import TidyLogger
 from ldm_privacy.training.run_folder import RunFolder
 from ldm_privacy.training.score_history import ScoreHistory
+from safetensors.torch import load_file
+
+from ldm_privacy.audit import SampleTable
+from ldm_privacy.data import is_calibration
+from ldm_privacy.data.split import Split
+from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.types import AuditKey, Estimate
 
 KEY = AuditKey("sima", "all")

@@ -14,10 +14,11 @@ from rich.table import Table
 
 start = time.perf_counter()  # the imports below are part of what a user waits for
 
-import train  # noqa: E402
 from callbacks.audit import MemorizationAudit  # noqa: E402
 from ldm_privacy.report.terminal import quiet_libraries  # noqa: E402
 from ldm_privacy.training.loggers import TidyLogger  # noqa: E402
+
+import train  # noqa: E402
 
 HOOKS = ("on_validation_batch_end", "on_validation_epoch_end")
 spent = {"audit": 0.0}

@@ -24,6 +24,11 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
+from ldm_privacy.models.autoencoder import kl_autoencoder
+from ldm_privacy.models.denoiser import num_parameters, unet
+from ldm_privacy.models.latent_space import posterior_mean
+from ldm_privacy.report.terminal import quiet_libraries
+from ldm_privacy.training.device import allow_tf32
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -34,12 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from callbacks import AveragedWeights, StopOnNonFiniteLoss
 from ldm_privacy.diffusion import add_noise
-from ldm_privacy.models.autoencoder import kl_autoencoder
-from ldm_privacy.models.denoiser import num_parameters, unet
-from ldm_privacy.models.latent_space import posterior_mean
-from ldm_privacy.report.terminal import quiet_libraries
 from ldm_privacy.training.denoiser import DenoiserModule
-from ldm_privacy.training.device import allow_tf32
 from ldm_privacy.types import AuditBatch
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from ldm_privacy.callbacks.progress import ProgressBar
-from ldm_privacy.config.schema import TrainerConfig
+from ldm_privacy.config.schema import AutoencoderConfig, Config, DenoiserConfig, TrainerConfig
 from ldm_privacy.device import OutOfMemory, explain_out_of_memory
 from ldm_privacy.processes import is_main, world_size
 from ldm_privacy.recipes.launch import cluster_plugins
@@ -18,7 +18,7 @@ from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.pictures import log_picture, save_picture
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import Checkpoint
-from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.training.stepwise import Steps, StepwiseModule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,3 +97,16 @@ class Fitting:
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(values)
+
+
+def steps_of(config: Config, stage: AutoencoderConfig | DenoiserConfig, *, warmup_steps: int = 0) -> Steps:
+    """How the steps of a stage are made."""
+    return {
+        "batch_size": stage.batch_size,
+        "learning_rate": stage.learning_rate,
+        "weight_decay": stage.weight_decay,
+        "seed": config.seed,
+        "warmup_steps": warmup_steps,
+        "compile_mode": config.trainer.compile,
+        "channels_last": config.trainer.channels_last,
+    }

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.config import Composed
-from ldm_privacy.data import Split
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.processes import gather, is_main

@@ -5,7 +5,7 @@ device: no data loader, no copies, no waiting in the step.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +18,19 @@ from ldm_privacy.randomness import derive_seed
 
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
+
+
+class Steps(TypedDict, total=False):
+    """How steps are made: the arguments of `StepwiseModule` that a module passes on."""
+
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    warmup_steps: int
+    compile_mode: CompileMode
+    channels_last: bool
+
 
 LOOK_EVERY_N_STEPS = 20
 """Steps between looks at the loss for the progress bar: a look waits for the device."""
@@ -76,10 +89,10 @@ class StepwiseModule(LightningModule):
         *,
         stage: str,
         num_samples: int,
-        batch_size: int,
-        learning_rate: float,
-        weight_decay: float,
-        seed: int,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-4,
+        seed: int = 0,
         warmup_steps: int = 0,
         compile_mode: CompileMode = "none",
         channels_last: bool = False,

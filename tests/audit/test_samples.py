@@ -10,7 +10,7 @@ import torch
 from ldm_privacy import processes
 from ldm_privacy.audit import AuditedSamples, is_calibration
 from ldm_privacy.audit import samples as samples_module
-from ldm_privacy.data import draw_split
+from ldm_privacy.data.draw import draw_split
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepTopDeviation
 

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from callbacks.images import AuditFigures
+from ldm_privacy.training.checkpoint import save_checkpoint
 from matplotlib.figure import Figure
 
 from callbacks.checkpoints import RunCheckpoint
-from callbacks.images import AuditFigures
-from ldm_privacy.training.checkpoint import save_checkpoint
 
 
 @pytest.mark.parametrize(("epoch", "should_stop", "is_last"), [(2, False, False), (4, False, True), (2, True, True)])

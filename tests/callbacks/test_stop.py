@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 
 import train
 from callbacks.stop import SMALLEST_RATE, StopOnMemorization
 from ldm_privacy.audit import AuditNews
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 from ldm_privacy.types import AuditKey, Estimate
 from tests.tiny import arguments, series
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import wandb
 import yaml
+from ldm_privacy.report.evidence_figures import histogram_figure
+from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 
 import evaluate
 import train
 from ldm_privacy.audit import AuditReport, read_scores, write_scores
 from ldm_privacy.errors import UserError
-from ldm_privacy.report.evidence_figures import histogram_figure
-from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 from ldm_privacy.types import AuditKey
 from tests.reference.wandb_log import read_records
 from tests.tiny import arguments

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 
 import evaluate
 import train
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
 from tests.tiny import arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ldm_privacy.training.checkpoint import epochs_in, keep_copy, load_checkpoint, save_checkpoint
 from lightning.pytorch import Callback, Trainer
 
 import train
 from callbacks.checkpoints import Interrupted, RunCheckpoint
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import epochs_in, keep_copy, load_checkpoint, save_checkpoint
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS, StepwiseModule
 from tests.tiny import arguments, series
 
