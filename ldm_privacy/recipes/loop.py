@@ -1,5 +1,6 @@
 """Watching any training loop: an object that is built once and called in the loop."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -96,6 +97,8 @@ class MemorizationWatch:
         self.main_process_only = main_process_only
         self.seed = seed
         self.watchers: dict[str, Watcher] = {}
+        self.curves: dict[tuple[int, str], float] = {}
+        """(step, name) -> value, of all looks."""
         if main_process_only and not is_main():
             return
         if masks is None:
@@ -113,6 +116,10 @@ class MemorizationWatch:
             **{label: make(samples, every) for label, make in (watchers or {}).items()},
         }
 
+    def due(self, step: int, *, is_last: bool = False) -> bool:
+        """Whether a call would look: averaged weights need to be swapped in only then. False in processes that have no part."""
+        return any(watcher.due(self._moment(step, is_last)) for watcher in self.watchers.values())
+
     def __call__(self, network: nn.Module, *, step: int, is_last: bool = False) -> dict[str, float]:
         """What the watchers see, as curves: name -> value; {} where none is due.
 
@@ -121,18 +128,17 @@ class MemorizationWatch:
             step: Finished optimizer steps.
             is_last: Look whatever the cadence says.
         """
-        if self.main_process_only and not is_main():
-            return {}
-        moment = Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
-        if not any(watcher.due(moment) for watcher in self.watchers.values()):
+        if not self.due(step, is_last=is_last):
             return {}
         inner = unwrapped(network)
         predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod, self.prediction_type)
         target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
         device = next((each.device for each in inner.parameters()), None)
         with alone() if self.main_process_only else nullcontext(), undisturbed(inner):
-            looks = look_with(self.watchers, target, moment, device)
-        return {name: value for look in looks.values() for name, value in look.series.items()}
+            looks = look_with(self.watchers, target, self._moment(step, is_last), device)
+        series = {name: value for look in looks.values() for name, value in look.series.items()}
+        self.curves |= {(step, name): value for name, value in series.items()}
+        return series
 
     def report(self, folder: Path | str) -> Path | None:
         """Write the report of the newest look, the files of an evaluation; returns the path of report.html.
@@ -148,30 +154,46 @@ class MemorizationWatch:
             raise UserError("report: there was no look yet; call the watch in the loop first, as in watch(unet, step=0).")
         from ldm_privacy.evidence.gather import gather_evidence
         from ldm_privacy.report.context import Protocol
+        from ldm_privacy.report.curves import training_figures
         from ldm_privacy.report.folder import evidence_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
         evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, seed=self.seed)
         decoder = None if self.codec.network is None else self.codec.decode
-        figures = evidence_figures(evidence, samples, audit.masks, decoder, self._images_of)
+        figures = {
+            **training_figures(self.curves, audit.keys, evidence.key, "step"),
+            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of),
+        }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         step = self.memorization.last.step
-        protocol = Protocol(Path(folder).absolute().name, step, facts, (), "")
-        stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
+        protocol = Protocol(Path(folder).absolute().name, step, facts, (), "", "step")
+        stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
         return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the watchers remember (onsets, what they count from), for a checkpoint of the training."""
-        return {label: watcher.full_state() for label, watcher in self.watchers.items()}
+        """What is remembered (onsets, what they count from, the curves), for a checkpoint of the training."""
+        curves = [(step, name, value) for (step, name), value in self.curves.items()]
+        return {"curves": curves, **{label: watcher.full_state() for label, watcher in self.watchers.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
+        self.curves = {(step, name): value for step, name, value in state["curves"]}
         for label, watcher in self.watchers.items():
             watcher.load_full_state(state[label])
 
+    @staticmethod
+    def _moment(step: int, is_last: bool) -> Moment:
+        return Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
+
     def _images_of(self, sample_index: Tensor) -> Image:
         return self.images[sample_index.cpu()]
+
+    def _split_hash(self) -> str:
+        """Of the images and of who is a member."""
+        content = hashlib.sha256(self.images.numpy().tobytes())
+        content.update(self.samples.is_member.cpu().numpy().tobytes())
+        return content.hexdigest()
 
     def _measured(
         self, num_members: int, condition: Condition | None, influence: InfluenceEstimator, batch_size: int

@@ -16,10 +16,11 @@ class Protocol:
 
     Attributes:
         name: Of the run or checkpoint.
-        epoch: Finished epochs of the denoiser.
+        epoch: Finished epochs of the denoiser, or whatever else `unit` counts.
         facts: Name -> value: data, split, seeds, versions.
         commands: To train and to evaluate.
         config: The resolved config as YAML.
+        unit: "epoch" or "step".
     """
 
     name: str
@@ -27,6 +28,7 @@ class Protocol:
     facts: Mapping[str, str]
     commands: Sequence[str]
     config: str
+    unit: str = "epoch"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from ldm_privacy.report.figures.training import GENERATIONS, LOSS_GAP, memorizat
 from ldm_privacy.types import AuditKey
 
 History = Mapping[tuple[int, str], float]
-"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage."""
+"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
 
 
-def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey) -> dict[str, Figure]:
+def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> dict[str, Figure]:
     """AUROC of every attack and mask over epochs, and the quantities with an onset on one time axis; none without audits."""
     areas = [key for key in keys if any(series == f"memorization/{key}/auroc" for _, series in history)]
     if not areas:
@@ -23,8 +23,8 @@ def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditK
         GENERATIONS: onset_of(history, "generations/onset_epoch"),
     }
     return {
-        "memorization": memorization_figure(history, areas, None if onset is None else (primary, onset)),
-        "onset": onset_figure(history, onsets),
+        "memorization": memorization_figure(history, areas, None if onset is None else (primary, onset), unit),
+        "onset": onset_figure(history, onsets, unit),
     }
 
 

@@ -15,7 +15,7 @@ def evidence_page(evidence: Evidence, context: Context) -> Page:
     num_members = int(data.is_member.sum())
     return Page(
         f"Membership audit of {protocol.name}",
-        f"Epoch {protocol.epoch}; {num_members} members and {len(data.is_member) - num_members} held-out images audited, half "
+        f"{protocol.unit.capitalize()} {protocol.epoch}; {num_members} members and {len(data.is_member) - num_members} held-out images audited, half "
         f"of them to choose, half to report; {evidence.report.confidence:.0%} intervals",
         Verdict(verdict.sentences, verdict.tone),
         tuple(sorted((section for section in found if section is not None), key=lambda section: section.place)),

@@ -17,7 +17,10 @@ CONTROLS = {GENERATIONS: ("generations/memorized_heldout", "copies of held-out i
 
 
 def memorization_figure(
-    history: Mapping[tuple[int, str], float], keys: Sequence[AuditKey], onset: tuple[AuditKey, int] | None
+    history: Mapping[tuple[int, str], float],
+    keys: Sequence[AuditKey],
+    onset: tuple[AuditKey, int] | None,
+    unit: str = "epoch",
 ) -> Figure:
     """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked.
 
@@ -25,6 +28,7 @@ def memorization_figure(
         history: (epoch, series) -> value, as metrics.csv holds the denoiser's stage.
         keys: What to draw.
         onset: Attack and mask of the onset and its epoch, a vertical line in that attack's panel; None = no onset.
+        unit: What `history` counts: "epoch" or "step".
     """
     attacks = list(dict.fromkeys(key.attack for key in keys))
     figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
@@ -39,18 +43,19 @@ def memorization_figure(
         if onset is not None and onset[0].attack == attack:
             axis.axvline(onset[1], color="0.3", linewidth=0.8, linestyle=":")
             axis.annotate(f"onset {onset[1]}", (onset[1], 0.02), xycoords=("data", "axes fraction"), fontsize="small")
-        axis.set(title=attack, xlabel="epoch", ylabel="AUROC", ylim=(None, 1.01))
+        axis.set(title=attack, xlabel=unit, ylabel="AUROC", ylim=(None, 1.01))
         axis.legend(title="mask", fontsize="small", loc="upper left")
     return figure
 
 
-def onset_figure(history: Mapping[tuple[int, str], float], onsets: Mapping[str, int | None]) -> Figure:
+def onset_figure(history: Mapping[tuple[int, str], float], onsets: Mapping[str, int | None], unit: str = "epoch") -> Figure:
     """A panel per quantity, stacked on one epoch axis: its curve, its interval where it has one, its own onset.
 
     Args:
         history: (epoch, series) -> value, as metrics.csv holds the denoiser's stage.
         onsets: Series -> its onset, None as long as none is known, in the order of the panels: `denoiser/loss_gap`,
             `memorization/<attack>/<mask>/auroc`, `generations/memorized`. A series without any value gets no panel.
+        unit: As in `memorization_figure`.
     """
     epochs_of = {name: sorted(epoch for epoch, series in history if series == name) for name in onsets}
     shown = [name for name, epochs in epochs_of.items() if epochs]
@@ -73,9 +78,9 @@ def onset_figure(history: Mapping[tuple[int, str], float], onsets: Mapping[str, 
         onset = onsets[name]
         if onset is not None:
             axis.axvline(onset, color="0.2", linewidth=1.0, linestyle=":")
-        found = "no onset" if onset is None else f"onset: epoch {onset}"
+        found = "no onset" if onset is None else f"onset: {unit} {onset}"
         axis.set_title(f"{TITLES.get(name, f'AUROC, {_key(name)}')} ({found})", fontsize="medium", loc="left")
-    axes[-1].set_xlabel("epoch")
+    axes[-1].set_xlabel(unit)
     return figure
 
 
