@@ -2,7 +2,8 @@
 
     python examples/own_lightning_module.py [--folder FOLDER] [--max-epochs 300]
 
-Trains on 64 real scans of digits, 64 others are held out; 600 steps take 25 s on one thread. Without --folder nothing is kept.
+Trains on 64 real scans of digits, 64 others are held out. What to expect, in half a minute on one thread: SimA's AUROC starts
+near .5 and ends above .9, Loss follows, the loss gap doubles. Without --folder nothing is kept.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
@@ -66,8 +67,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--max-epochs", type=int, default=300)
     options = parser.parse_args()
-    seed_everything(0)
-    images = torch.tensor(load_digits().images[:128], dtype=torch.float32)[:, None] / 8 - 1
+    torch.manual_seed(0)
+    scans = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1
+    # A split at random: sides that differ by themselves would look like a leak.
+    images = scans[torch.randperm(len(scans))[:128]]
     members, heldout = images.split(64)
 
     # All that is asked of the user: who is a member, which attacks, and how the module becomes a target.
