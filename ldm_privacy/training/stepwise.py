@@ -4,7 +4,7 @@ Nothing random has a state, so a run that stops anywhere goes on exactly as if i
 device: no data loader, no copies, no waiting in the step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -34,29 +34,6 @@ class Steps(TypedDict, total=False):
 
 LOOK_EVERY_N_STEPS = 20
 """Steps between looks at the loss for the progress bar: a look waits for the device."""
-
-
-class StepCounter:
-    """What Lightning iterates over: step numbers 0 .. num_steps - 1 of an epoch.
-
-    Stateless on purpose: Lightning asks a resumable loader for its state, and here there is none to lose.
-    """
-
-    def __init__(self, num_steps: int):
-        self.num_steps = num_steps
-
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.num_steps))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the global step says it all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class StepwiseModule(LightningModule):
@@ -123,8 +100,8 @@ class StepwiseModule(LightningModule):
         """
         raise TypeError(f"{type(self).__name__} must implement loss()")
 
-    def train_dataloader(self) -> StepCounter:
-        return StepCounter(-(-self.num_samples // self.batch_size))
+    def train_dataloader(self) -> range:
+        return range(-(-self.num_samples // self.batch_size))  # no state: the global step says it all
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
