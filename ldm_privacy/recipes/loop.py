@@ -65,7 +65,7 @@ class MemorizationWatch:
             its share, and all must call it alike.
 
     Raises:
-        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space.
+        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class MemorizationWatch:
         with alone():
             self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
         samples = self.samples
+        samples.check_halves()
         audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
