@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.controls.image_features import ImageFeatures, image_features
+from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
+from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
 
 WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
-_IMAGES_AT_ONCE = 1024
+_IMAGES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Case:
     seed: int = 0
 
     @property
-    def features(self) -> ImageFeatures:
-        """Simple features of all images. Raises UserError where an image is not finite."""
+    def features(self) -> dict[str, Tensor]:
+        """`image_features` of all images. Raises UserError where one is not finite."""
         return self._seen[0]
 
     @property
@@ -47,14 +48,19 @@ class Case:
         return self._seen[1]
 
     @cached_property
-    def _seen(self) -> tuple[ImageFeatures, Tensor]:
+    def _seen(self) -> tuple[dict[str, Tensor], Tensor]:
         """Both from one reading of the images."""
         parts, thumbnails = [], []
         for chunk in self.samples.sample_index.split(_IMAGES_AT_ONCE):
             pixels = self.images(chunk)
+            finite = pixels.isfinite().flatten(1).all(dim=1)
+            if not finite.all():
+                raise UserError(
+                    f"the image of sample {int(chunk[~finite][0])} is not finite; mend it or take it out of the data."
+                )
             parts.append(image_features(pixels))
             thumbnails.append(thumbnail_features(pixels))
-        return ImageFeatures(torch.cat([part.value for part in parts]), parts[0].names), torch.cat(thumbnails)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(thumbnails)
 
 
 class Pair(NamedTuple):

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Case, Finding, Pair
 from ldm_privacy.controls.thumbnails import nearest
-from ldm_privacy.errors import UserError
 from ldm_privacy.registry import CONTROLS
 
 THRESHOLD = 0.95
@@ -39,32 +38,19 @@ def find_near_duplicates(
         Pairs, most similar first, each held-out image at most once; numbers: `count` of them, and how many are `expected` if
         the split were drawn at random, (members with such a neighbour) * held-out / members. No randomness, no network
         passes; the search is quadratic: 9 s for 12,500 + 12,500 images of 768 features on one core.
-
-    Raises:
-        UserError: The threshold is outside (0, 1]; no held-out image or fewer than two members; a non-finite image.
     """
-    if not 0 < threshold <= 1:
-        raise UserError(f"threshold is {threshold}: choose a cosine similarity in (0, 1], such as {THRESHOLD}.")
-    finite = thumbnails.isfinite().all(dim=1)
-    if not finite.all():
-        sample = int(sample_index[~finite][0])
-        raise UserError(f"the image of sample {sample} is not finite; mend it or take it out of the data.")
     member, heldout = thumbnails[is_member], thumbnails[~is_member]
-    if len(member) < 2 or len(heldout) < 1:
-        raise UserError(f"{len(member)} members and {len(heldout)} held-out images: near-duplicates need 2 and 1.")
     row, similarity = nearest(heldout, member)
     _, within = nearest(member, member, exclude_same=True)
     order = similarity.argsort(descending=True, stable=True)
     order = order[similarity[order] >= threshold]
-    columns = sample_index[is_member][row[order]], sample_index[~is_member][order], similarity[order]
+    found = zip(sample_index[is_member][row[order]].tolist(), sample_index[~is_member][order].tolist(), similarity[order])
     expected = int((within >= threshold).sum()) * len(heldout) / len(member)
     return Finding(
         "near-duplicates",
         WITHOUT_MODEL,
         f"{len(order)} of {len(heldout)} held-out images are near-duplicates of an audited member (similarity at least "
         f"{threshold:g}); a random split of images like the members would have about {expected:.0f}.",
-        pairs=tuple(
-            Pair(one, other, f"similarity {each:.3f}") for one, other, each in zip(*(column.tolist() for column in columns))
-        ),
+        pairs=tuple(Pair(one, other, f"similarity {each:.3f}") for one, other, each in found),
         numbers={"count": len(order), "expected": expected},
     )
