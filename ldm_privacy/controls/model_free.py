@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Case, Finding
 from ldm_privacy.metrics import placements
+from ldm_privacy.metrics.resampling import mean_variance, side_resamplers
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Estimate
 
-CLASSIFIERS = ("logistic", "boosting")
 NUM_FOLDS = 5
 _NUM_NAMED = 3
 
@@ -77,11 +77,12 @@ def classify(
     member = is_member[row].numpy()
     unit = np.arange(len(member)) if group is None else np.unique(group[row].numpy(), return_inverse=True)[1]
     folds = _folds(member, unit, group is not None, seed)
-    ranks = {name: np.empty(len(row)) for name in CLASSIFIERS}
+    classifiers = _classifiers()
+    ranks = {name: np.empty(len(row)) for name in classifiers}
     gap = np.zeros(value.shape[1])
     for test in folds:
-        for name in CLASSIFIERS:
-            model = _classifier(name).fit(value[~test], member[~test])
+        for name, model in classifiers.items():
+            model.fit(value[~test], member[~test])
             ranks[name][test] = (stats.rankdata(model.decision_function(value[test])) - 0.5) / test.sum()
             if name == "logistic":
                 scaled, side = model[0].transform(value[test]), member[test]
@@ -89,7 +90,7 @@ def classify(
                     gap += model[1].coef_[0] * (scaled[side].mean(axis=0) - scaled[~side].mean(axis=0))
     largest = [place for place in np.argsort(-gap, kind="stable")[:_NUM_NAMED] if gap[place] > 0]
     causes = [names[place] for place in largest]
-    areas = {name: _cross_fitted_auroc(ranks[name], member, unit, folds, confidence) for name in CLASSIFIERS}
+    areas = {name: _cross_fitted_auroc(ranks[name], member, unit, folds, confidence) for name in classifiers}
     leaks = any(area.lower > 0.5 for area in areas.values())
     sentence = _sentence(areas, causes, leaks=leaks)
     findings = []
@@ -143,15 +144,16 @@ def _folds(member: np.ndarray, unit: np.ndarray, grouped: bool, seed: int) -> li
     return [np.isin(np.arange(len(member)), test) for test in tests]
 
 
-def _classifier(name: str) -> Any:
+def _classifiers() -> dict[str, Any]:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if name == "logistic":
-        return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, early_stopping=False)
+    return {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
+        "boosting": HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, early_stopping=False),
+    }
 
 
 def _cross_fitted_auroc(
@@ -166,12 +168,7 @@ def _cross_fitted_auroc(
         placed = [part.numpy() for part in placements(torch.from_numpy(score[test]), torch.from_numpy(side))]
         areas.append(placed[0].mean())
         weights.append(side.sum() * (~side).sum() / len(side))
-        variances.append(
-            sum(
-                count / (count - 1) * (np.bincount(unit[test][which], (part - areas[-1]) / len(part)) ** 2).sum()
-                for part, which, count in zip(placed, (side, ~side), num_units)
-            )
-        )
+        variances.append(sum(map(mean_variance, placed, side_resamplers(torch.from_numpy(side), torch.from_numpy(unit[test])))))
         num_pairs += min(num_units)
         tied = tied and np.ptp(score[test]) == 0
     if not areas:  # groups so uneven that no fold has two of them on both sides

@@ -66,7 +66,10 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
         ("audit.attacks.loss.power=x", "audit.attacks.loss.power: 'x' should be 2 or 4"),
         ("autoencoder.losses.kl.weigt=2", "autoencoder.losses.kl: unknown key 'weigt'. Did you mean 'weight'?"),
         ("autoencoder.losses.more=l3", "autoencoder.losses.more.class: unknown loss 'l3'. Did you mean 'l2'?"),
-        ("denoiser.channel_map=per_chanel", "denoiser.channel_map.class: unknown channel map 'per_chanel'. Did you mean 'per_channel'?"),
+        (
+            "denoiser.channel_map=per_chanel",
+            "denoiser.channel_map.class: unknown channel map 'per_chanel'. Did you mean 'per_channel'?",
+        ),
         ("denoiser.condition=label", "denoiser.condition.class: unknown condition 'label'. Did you mean 'labels'?"),
         ("watch.more=sample", "watch.more.class: unknown watcher 'sample'. Did you mean 'samples'?"),
         ("watch.generations.num_images=10", "watch.generations.num_images: 10 should be greater than or equal to 1000"),

@@ -26,7 +26,9 @@ def test_codecs_without_a_network_share_stored_latents_only_where_they_are_the_s
     index, zeros, ones = torch.arange(4), torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
 
     def means(codec):
-        measuring = Measuring(codec, lambda index: torch.ones(len(index), 1, 2, 2), "", tmp_path, 8, torch.device("cpu"), progress)
+        measuring = Measuring(
+            codec, lambda index: torch.ones(len(index), 1, 2, 2), "", tmp_path, 8, torch.device("cpu"), progress
+        )
         return measuring.means(index)
 
     assert (means(Brighter(2.0, zeros)) == 2).all()

@@ -90,7 +90,12 @@ def test_a_part_that_is_missing_or_something_else_is_refused(stored, part, value
     record = {**stored, part: value}
     if value == "missing":
         del record[part]
-    message = {"class": "its codec", "config": "its autoencoder", "weights": "its autoencoder", "channel_map": "its channel map"}
+    message = {
+        "class": "its codec",
+        "config": "its autoencoder",
+        "weights": "its autoencoder",
+        "channel_map": "its channel map",
+    }
     refused(record, message[part])
 
 

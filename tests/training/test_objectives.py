@@ -77,4 +77,6 @@ def test_a_network_with_classes_trains():
     module = denoiser(num_classes=4, condition=classes, null={"class_labels": torch.tensor([3])}, condition_dropout=0.3)
     before = module.network.class_embedding.weight.detach().clone()
     fit(module, max_epochs=1)
-    assert bool((module.network.class_embedding.weight != before).any(1).all()), "an embedding, the null class's too, is untouched"
+    assert bool((module.network.class_embedding.weight != before).any(1).all()), (
+        "an embedding, the null class's too, is untouched"
+    )

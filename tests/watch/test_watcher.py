@@ -67,7 +67,12 @@ def test_only_those_that_are_due_look():
 
 @pytest.mark.parametrize(
     ("numbers", "message"),
-    [({}, "either epochs or steps"), ({"epochs": 1, "steps": 1}, "either"), ({"steps": 0}, "0 steps"), ({"epochs": -1}, "-1 epochs")],
+    [
+        ({}, "either epochs or steps"),
+        ({"epochs": 1, "steps": 1}, "either"),
+        ({"steps": 0}, "0 steps"),
+        ({"epochs": -1}, "-1 epochs"),
+    ],
 )
 def test_a_cadence_that_is_none_is_named(numbers, message):
     with pytest.raises(UserError, match=message) as caught:
