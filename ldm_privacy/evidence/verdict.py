@@ -1,6 +1,6 @@
 """The verdict in three sentences: who is exposed, how sure that is, what it means."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL
 from ldm_privacy.evidence.gather import Evidence
@@ -22,8 +22,7 @@ LABELS: dict[Tone, str] = {
 ADVICE = "Treat the checkpoint like the data it was trained on, or take an earlier one."
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An answer in a few sentences, its tone, and the same in two or three words: colour never speaks alone."""
 
     sentences: tuple[str, ...]

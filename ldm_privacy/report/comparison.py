@@ -10,7 +10,7 @@ from ldm_privacy.metrics import holm
 from ldm_privacy.report.metrics_file import write_json
 from ldm_privacy.report.page.blocks import DataTable, Section
 from ldm_privacy.report.page.page import Page, write_page
-from ldm_privacy.report.tables import digits, plain_table, short, signed
+from ldm_privacy.report.tables import digits, plain_table, short
 
 NOTE = (
     "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timestep "
@@ -41,8 +41,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         "num_shared": comparison.num_shared,
         "rows": [
             {
-                "attack": key.attack,
-                "mask": key.mask,
+                **vars(key),
                 "auroc": {name: report.row(key).metrics.auroc for name, report in comparison.reports.items()},
                 "difference": {name: each[key] for name, each in comparison.differences.items()},
                 "spread": comparison.spread[key],
@@ -79,7 +78,7 @@ def _table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         [
             str(key),
             *(short(report.row(key).metrics.auroc) for report in comparison.reports.values()),
-            *(signed(each[key]) for each in comparison.differences.values()),
+            *(short(each[key], "+") for each in comparison.differences.values()),
             f"{digits(comparison.spread[key].mean)}, {digits(comparison.spread[key].deviation)}",
         ]
         for key in comparison.keys

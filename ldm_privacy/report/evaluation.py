@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.report.figures.base import picture
-from ldm_privacy.report.page.blocks import Picture
+from ldm_privacy.report.page.blocks import ImagePair, Picture
 from ldm_privacy.types import Images
 
 
@@ -42,3 +43,8 @@ class Evaluation:
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
         """Those of the named figures that are there, under their captions, in that order."""
         return tuple(picture(self.figures[name], caption) for name, caption in captions.items() if name in self.figures)
+
+    def pair(self, member: int, heldout: int, caption: str) -> ImagePair:
+        """The images of a member and of a held-out sample side by side, by their sample indices."""
+        images = self.images(torch.tensor([member, heldout]))
+        return ImagePair(images[0], images[1], (f"member {member}", f"held-out {heldout}"), caption)

@@ -71,8 +71,7 @@ def _control(finding: Finding, evidence: Evidence) -> dict[str, Any]:
 def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
     timesteps: list[Any] = evidence.report.data.timesteps[row.key.attack] or ["all"]
     return {
-        "attack": row.key.attack,
-        "mask": row.key.mask,
+        **vars(row.key),
         "keep_fraction": row.keep_fraction,
         "timestep": row.timestep,
         **vars(row.metrics),

@@ -127,13 +127,8 @@ def _gain(estimate: Estimate) -> str:
 
 
 def short(estimate: Estimate, sign: str = "") -> str:
-    """An estimate with its bounds in few characters: .812 [.74,.87]."""
+    """An estimate with its bounds in few characters: .812 [.74,.87]; with `sign` "+" as a difference: +.012 [-.01,+.03]."""
     return f"{digits(estimate.value, 3, sign)} [{digits(estimate.lower, 2, sign)},{digits(estimate.upper, 2, sign)}]"
-
-
-def signed(estimate: Estimate) -> str:
-    """A difference with its bounds: +.012 [-.01,+.03]."""
-    return short(estimate, "+")
 
 
 def digits(value: float, places: int = 3, sign: str = "") -> str:

@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -27,17 +26,17 @@ from ldm_privacy.report.page.blocks import (
     Cell,
     Code,
     DataTable,
-    ImageCard,
-    ImageCards,
+    ImagePair,
+    ImagePairs,
     KeyValues,
     Note,
     Paragraph,
     Picture,
     Section,
-    Thumbnail,
 )
 from ldm_privacy.report.page.page import Page, render, write_page
 from ldm_privacy.types import AuditKey
+from ldm_privacy.watch.pictures import image_grid
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">'\"}}</style>{{ 7 * 7 }}&amp;"
 ATTACKS = ("sima", "loss", "pia", "pian", "secmi")
@@ -48,19 +47,22 @@ def numbers(*shape, draw=0):
     return normal("test page", (draw,), shape)
 
 
-def png(draw, side=32):
-    """A smooth random image, as bytes."""
-    coarse = numbers(1, 3, 5, 5, draw=draw)
-    image = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[0].mul(0.6).sigmoid()
+def image(draw, side=32):
+    """A smooth random image."""
+    return torch.nn.functional.interpolate(numbers(1, 3, 5, 5, draw=draw), size=(side, side), mode="bicubic")[0].tanh() / 2
+
+
+def png(draw):
+    """The bytes of one."""
     buffer = io.BytesIO()
-    PIL.Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(buffer, format="png")
+    PIL.Image.fromarray(image_grid(image(draw)[None])).save(buffer, format="png")
     return buffer.getvalue()
 
 
 def roc():
     """ROC curves in log-log, three panels wide, in the manner of the report's own."""
     figure = Figure(figsize=(12.6, 3.8), layout="constrained")
-    fpr = np.geomspace(1e-3, 1, 400)
+    fpr = np.geomspace(1e-3, 1, 200)
     for panel, axis in enumerate(figure.subplots(1, 3)):
         for place, mask in enumerate(MASKS):
             power = 0.35 + 0.1 * place + 0.05 * panel
@@ -119,16 +121,15 @@ def sample_page():
         note="Intervals are over the audited samples; they leave out the randomness of training. 'oracle' picks the timestep "
         "on the reported half and is optimistic.",
     )
-    cards = tuple(
-        ImageCard(
-            (
-                Thumbnail(png(2 * rank), "member", is_member=True),
-                Thumbnail(png(2 * rank + 1), "nearest held-out", is_member=False),
-            ),
+    pairs = [
+        ImagePair(
+            image(2 * rank),
+            image(2 * rank + 1),
+            ("member", "nearest held-out"),
             f"Rank {rank + 1} · score {4.2 - 0.3 * rank:.2f} · image {1009 * (rank + 3)}",
         )
         for rank in range(8)
-    )
+    ]
     return Page(
         "Membership audit of cifar10-ldm, epoch 400",
         "CIFAR-10, 2,500 members and 2,500 held-out images · 19 March 2026",
@@ -172,7 +173,7 @@ def sample_page():
             "exposed": Section(
                 "Exposed images",
                 "The members with the highest score, each beside the held-out image that is nearest in feature space.",
-                (ImageCards(cards, "The eight most exposed members."),),
+                (ImagePairs(pairs, "The eight most exposed members."),),
             ),
             "protocol": Section(
                 "Protocol",
@@ -214,7 +215,7 @@ def sample_page():
 def hostile_page():
     """A page whose every text tries to be markup."""
     cell = Cell(HOSTILE, tone="leak")
-    image = Thumbnail(png(0), HOSTILE)
+    pair = ImagePair(image(0), image(0), (HOSTILE, HOSTILE), HOSTILE)
     figure = Figure()
     figure.subplots().set(title=HOSTILE.replace("$", ""), xlabel="<b>")
     return Page(
@@ -232,7 +233,7 @@ def hostile_page():
                     DataTable((HOSTILE, "x" * 80), ((HOSTILE, cell),), HOSTILE, note=HOSTILE),
                     picture(figure, HOSTILE),
                     Picture(png(1), HOSTILE, 32),
-                    ImageCards((ImageCard((image, image), HOSTILE),), HOSTILE),
+                    ImagePairs((pair,), HOSTILE),
                     KeyValues(((HOSTILE, HOSTILE + "x" * 200),)),
                     Code(HOSTILE + "x" * 200, label=HOSTILE),
                 ),
@@ -334,14 +335,14 @@ def test_the_sample_is_small(html):
 
 def test_a_broken_file_name_can_be_written(tmp_path):
     path = tmp_path / "report.html"
-    write_page(replace(sample_page(), footer="name \udcff\N{GREEK SMALL LETTER MU}"), path)
+    write_page(sample_page()._replace(footer="name \udcff\N{GREEK SMALL LETTER MU}"), path)
     assert "name ?\N{GREEK SMALL LETTER MU}" in path.read_text(encoding="utf-8")
 
 
 def test_tables_and_figures_are_numbered_in_reading_order():
     table, picture = DataTable(("a",), (("1",),), "t"), Picture(png(0), "p", 32)
-    cards = ImageCards((ImageCard((Thumbnail(png(0), "x"),), "y"),), "c")
-    sections = {"a": Section("A", "", (picture, table, table)), "b": Section("B", "", (cards, table, picture))}
+    pairs = ImagePairs((ImagePair(image(0), image(1), ("x", "x"), "y"),), "c")
+    sections = {"a": Section("A", "", (picture, table, table)), "b": Section("B", "", (pairs, table, picture))}
     html = render(Page("t", "", Verdict(("v.",), "safe", "Safe"), sections))
     found = re.findall(r"<b>(\w+ \d)\.</b> (\w)", html)
     assert found == [
@@ -359,16 +360,27 @@ def test_a_verdict_says_in_words_what_its_colour_says():
 def test_a_table_marks_what_it_is_told():
     rows = (("a", "1", Cell("2", tone="muted")), ("a", "3", "x" * 50), ("b", "4", "5"))
     read = Reader(render_blocks(DataTable(("k", "n", "m"), rows, "c", num_texts=2, emphasised=[1])))
-    assert [attributes.get("class") for attributes in read.of("tr")] == [None, None, "emphasised", "group"]
+    assert [attributes.get("class") for attributes in read.of("tr")] == [None, "group", "emphasised", "group"]
     classes = [attributes.get("class") for attributes in read.of("td")]
     assert classes == [None, "numeric tone-muted", None, "numeric wraps", None, "numeric"]
     assert [attributes.get("class") for attributes in read.of("th")[:3]] == [None, None, "numeric"]
 
 
-def test_rows_with_names_of_their_own_are_no_groups():
-    assert DataTable(("k",), (("a",), ("b",), ("c",)), "").group_starts == set()
-    assert DataTable(("k",), (), "").group_starts == set()
-    assert DataTable(("k",), (("a",), ("a",), ("c",)), "").group_starts == {2}
+@pytest.mark.parametrize(("names", "lines"), [("abc", []), ("", []), ("aac", [2]), ("aabb", [2]), ("aba", [1, 2])])
+def test_rows_of_one_name_that_follow_each_other_are_a_group(names, lines):
+    rows = Reader(render_blocks(DataTable(("k",), [(name,) for name in names], ""))).of("tr")[1:]
+    # A line is drawn above each row that begins a group; above the first there is none to be drawn.
+    assert [place for place, row in enumerate(rows) if row.get("class") == "group" and place] == lines
+
+
+def test_an_image_is_drawn_pixel_by_pixel_under_its_label():
+    pair = ImagePair(image(0), image(1, side=128), ("member 3", "held-out 5"), "alike")
+    drawn = Reader(render_blocks(ImagePairs((pair,), ""))).of("img")
+    assert [(each["alt"], each["width"], each.get("class")) for each in drawn] == [
+        *(("member 3: alike", "32", "pixels"), ("held-out 5: alike", "128", None)),
+    ]
+    content = base64.b64decode(drawn[0]["src"].removeprefix("data:image/png;base64,"))
+    np.testing.assert_array_equal(PIL.Image.open(io.BytesIO(content)), image_grid(pair.member[None]))
 
 
 def render_blocks(*blocks):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ldm_privacy.audit.report import AuditReport
@@ -18,11 +19,9 @@ RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviatio
 
 def roc_figure(report: AuditReport) -> Figure:
     """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
-    by_attack = _by_attack(report)
-    figure, axes = panels(list(by_attack), "ROC")
+    figure, attacks = _panels(report, "ROC")
     floor = 1 / len(report.reported_membership)
-    for attack, rows in by_attack.items():
-        axis = axes[attack]
+    for attack, axis, rows in attacks:
         for place, row in enumerate(rows):
             fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
             label = f"{row.key.mask} ({row.metrics.auroc.value:.3f})"
@@ -36,10 +35,8 @@ def roc_figure(report: AuditReport) -> Figure:
 
 def auroc_by_timestep_figure(report: AuditReport) -> Figure:
     """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
-    by_attack = _by_attack(report)
-    figure, axes = panels(list(by_attack), "AUROC over timesteps")
-    for attack, rows in by_attack.items():
-        axis = axes[attack]
+    figure, attacks = _panels(report, "AUROC over timesteps")
+    for attack, axis, rows in attacks:
         for place, row in enumerate(rows):
             line = style(place)
             if row.timestep is None:
@@ -93,8 +90,7 @@ def histogram_figure(report: AuditReport, keys: Sequence[AuditKey]) -> Figure:
     return figure
 
 
-def _by_attack(report: AuditReport) -> dict[str, list[AuditRow]]:
-    found: dict[str, list[AuditRow]] = {}
-    for row in report.rows:
-        found.setdefault(row.key.attack, []).append(row)
-    return found
+def _panels(report: AuditReport, title: str) -> tuple[Figure, list[tuple[str, Axes, list[AuditRow]]]]:
+    """A panel per attack: its name, its axis and the attack's rows."""
+    figure, axes = panels(list(dict.fromkeys(row.key.attack for row in report.rows)), title)
+    return figure, [(attack, axis, [row for row in report.rows if row.key.attack == attack]) for attack, axis in axes.items()]

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Estimate, Image
@@ -60,23 +58,16 @@ def panels(
 
 
 def banded(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], **line: Any) -> None:
-    """A line with its interval as a band behind it."""
+    """A line with its interval as a band behind it; of a single point, as a bar."""
     value, lower, upper = zip(*((each.value, each.lower, each.upper) for each in estimates))
     axis.plot(x, value, marker=".", **line)
-    axis.fill_between(x, lower, upper, color=line["color"], alpha=0.15, linewidth=0)
-
-
-def numbers(tensor: Tensor) -> np.ndarray:
-    """As float64, for matplotlib."""
-    return tensor.detach().double().cpu().numpy()
+    if len(x) > 1:
+        axis.fill_between(x, lower, upper, color=line["color"], alpha=0.15, linewidth=0)
+    else:
+        axis.vlines(x, lower, upper, color=line["color"], linewidth=0.8)
 
 
 def show_image(axis: Axes, image: Image) -> None:
-    """One image in [-1, 1], pixel by pixel."""
+    """One image in [-1, 1], pixel by pixel, without ticks."""
     axis.imshow(image_grid(image[None]), interpolation="nearest")
-    bare(axis)
-
-
-def bare(axis: Axes) -> None:
-    """No ticks."""
     axis.set(xticks=[], yticks=[])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.metrics import QuartileAuroc
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, numbers, show_image
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, banded, show_image
 from ldm_privacy.types import Image
 
 SIDES = {True: ("member", MEMBER_COLOUR), False: ("held-out", HELDOUT_COLOUR)}
@@ -28,7 +28,7 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
         One axis with the violins, then up to four images of the highest and as many of the lowest distortion among all
         samples, each with its distortion and its set.
     """
-    value, member = numbers(distortion), is_member.cpu().numpy()
+    value, member = distortion.double().numpy(), is_member.numpy()
     order = np.argsort(value, kind="stable")
     num_shown = max(1, min(MAX_EXTREMES, len(value) // 2))
     figure = Figure(figsize=(3.4 + 1.35 * num_shown, 4.2), layout="constrained")
@@ -46,7 +46,7 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
 
 
 def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title: str) -> Figure:
-    """AUROC by timestep in each quartile, lowest to highest: a panel per quartile, its interval as bars.
+    """AUROC by timestep in each quartile, lowest to highest: a panel per quartile with its interval as a band.
 
     The other quartiles are repeated in grey. Quartiles with no estimate are left out.
 
@@ -55,28 +55,23 @@ def quartile_figure(quartiles: QuartileAuroc, timesteps: Sequence[int], *, title
         timesteps: Of its rows; empty where the attack has one number for all timesteps.
         title: Of the figure.
     """
-    value, lower, upper = (
-        np.array([[getattr(estimate, bound) for estimate in row] for row in quartiles.auroc]).T
-        for bound in ("value", "lower", "upper")
-    )
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     for place, axis in enumerate(figure.subplots(1, 4, sharex=True, sharey=True)):
-        at, marker = timesteps or [0], "." if len(timesteps) > 1 else "o"
-        axis.plot(at, np.delete(value, place, axis=0).T, color="0.65", linewidth=0.8, marker=marker, markersize=2)
-        axis.vlines(at, lower[place], upper[place], color=PALETTE[place], linewidth=0.8)
-        axis.plot(at, value[place], color=PALETTE[place], marker=marker)
+        for quartile, areas in enumerate(zip(*quartiles.auroc)):
+            if quartile == place:
+                banded(axis, timesteps or [0], areas, color=PALETTE[place])
+            else:
+                axis.plot(
+                    timesteps or [0], [area.value for area in areas], color="0.65", linewidth=0.8, marker=".", markersize=2
+                )
+        axis.axhline(0.5, color="0.4", linewidth=0.8, linestyle=":")
         counts = f"{quartiles.num_members[place]} members, {quartiles.num_heldout[place]} held-out"
         axis.set_title(f"{QUARTILES[place]}\n{counts}", fontsize="medium")
         axis.set_ylabel("" if place else "AUROC")
         if len(timesteps) < 2:
             axis.set_xticks(timesteps)
-    for axis in figure.axes:
-        # AUROC 0.5, where the curves come near it: they keep their scale.
-        bounds = axis.get_ylim()
-        axis.axhline(0.5, color="0.4", linewidth=0.8, linestyle=":")
-        axis.set_ylim(bounds)
     over = "timestep" if timesteps else "one number for all timesteps"
-    figure.supxlabel(f"{over} (bars: {quartiles.confidence:.0%} intervals, grey: the other quartiles)", fontsize="medium")
+    figure.supxlabel(f"{over} (colour: {quartiles.confidence:.0%} interval, grey: the other quartiles)", fontsize="medium")
     figure.suptitle(f"{title} by quartile of local distortion")
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.report.figures.base import bare, numbers, panels, show_image
+from ldm_privacy.report.figures.base import panels, show_image
 from ldm_privacy.types import Image, Influence, KeepMask
 
 MIN_DECADES = 0.1
@@ -21,13 +21,14 @@ def influence_map_figure(influence: Influence) -> Figure:
     Args:
         influence: (samples, channels, height, width), >= 0. Positions without any influence are grey.
     """
-    mean = numbers(influence).mean(0)
+    mean = influence.double().mean(0).numpy()
     names = [f"channel {channel}: mean {each.mean():.3g}" for channel, each in enumerate(mean)]
     title = f"Influence by latent channel and position ({len(influence)} samples)"
     figure, axes = panels(names, title, columns=4, size=(2.5, 2.8))
     for name, axis in axes.items():
         axis.set_title(name, fontsize="medium")
         axis.locator_params(nbins=4, integer=True)
+        axis.set(xlabel="latent column", ylabel="latent row")
     _draw(list(axes.values()), *_log10(mean), label=r"$\log_{10}$ of mean influence $\|\partial D / \partial z_i\|^2$")
     return figure
 
@@ -38,14 +39,14 @@ def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
     Args:
         masks: Label -> keep mask (samples, channels, height, width), of the same samples.
     """
-    share = np.stack([numbers(mask).mean(0) for mask in masks.values()])
+    share = np.stack([mask.double().mean(0).numpy() for mask in masks.values()])
     channels = share.shape[1]
     figure = Figure(figsize=(max(3.8, 1.7 * channels + 1.6), 1.75 * len(masks) + 0.8), layout="constrained")
     axes = figure.subplots(len(masks), channels, squeeze=False)
     for (row, channel), axis in np.ndenumerate(axes):
         heading = "" if row else f"channel {channel}\n"
         axis.set_title(f"{heading}{share[row, channel].mean():.0%} kept", fontsize="medium")
-        bare(axis)
+        axis.set(xticks=[], yticks=[])
     for axis, label in zip(axes[:, 0], masks):
         axis.set_ylabel(label)
     _draw(list(axes.flatten()), share.reshape(-1, *share.shape[2:]), 0, 1, label="share of samples")
@@ -61,13 +62,12 @@ def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
         images: (samples, image_channels, image_height, image_width) in [-1, 1], decoded.
         pixel_influence: (samples, image_height, image_width), >= 0. Pixels without any influence are grey.
     """
-    influence, count = numbers(pixel_influence), len(images)
+    influence, count = pixel_influence.double().numpy(), len(images)
     figure = Figure(figsize=(max(4.0, 1.5 * count + 1.2), 3.9), layout="constrained")
     above, below = figure.subplots(2, count, squeeze=False)
     for sample in range(count):
         show_image(above[sample], images[sample])
-        below[sample].set_xlabel(f"mean {influence[sample].mean():.3g}")
-        bare(below[sample])
+        below[sample].set(xlabel=f"mean {influence[sample].mean():.3g}", xticks=[], yticks=[])
     above[0].set_ylabel("decoded")
     below[0].set_ylabel(r"influence $\|\partial D_p / \partial z\|^2$")
     _draw(below, *_log10(influence), label=r"$\log_{10}$ of influence", beside=[*above, *below])

@@ -1,28 +1,24 @@
 """What a report is made of: texts, tables, pictures, small images. Plain records; the templates write and escape them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-from ldm_privacy.types import Tone
+from ldm_privacy.types import Image, Tone
 
 
-@dataclass(frozen=True)
-class Paragraph:
+class Paragraph(NamedTuple):
     """A paragraph of plain text."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Bullets:
+class Bullets(NamedTuple):
     """A list of short texts."""
 
     items: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """A box for what must not be overlooked; the title says what it is."""
 
     title: str
@@ -30,16 +26,14 @@ class Note:
     tone: Tone = "unclear"
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell of a table with a colour behind its text; "muted" is grey letters."""
 
     text: str
     tone: Tone | Literal["muted", ""] = ""
 
 
-@dataclass(frozen=True)
-class DataTable:
+class DataTable(NamedTuple):
     """A table; its first column names the row and stays in view where the others scroll.
 
     Rows with the same text in the first column that follow each other are drawn as a group.
@@ -60,21 +54,8 @@ class DataTable:
     emphasised: Collection[int] = ()
     note: str = ""
 
-    @property
-    def cells(self) -> list[list[Cell]]:
-        """Every cell as a `Cell`."""
-        return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
 
-    @property
-    def group_starts(self) -> set[int]:
-        """Places of the rows that begin a group; none where every row has its own name."""
-        names = [row[0].text for row in self.cells]
-        starts = {place for place in range(1, len(names)) if names[place] != names[place - 1]}
-        return starts if len(starts) + 1 < len(names) else set()
-
-
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure, on white in any theme.
 
     Args:
@@ -88,51 +69,39 @@ class Picture:
     width: int
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small image, as a PNG, and its label; a line under it has the colour of members, of held-out images, or none."""
+class ImagePair(NamedTuple):
+    """A member beside a held-out image, each with its label below it; images in [-1, 1], (channels, height, width)."""
 
-    png: bytes
-    label: str
-    is_member: bool | None = None
-
-
-@dataclass(frozen=True)
-class ImageCard:
-    """Images that belong together, side by side: a member and its nearest held-out neighbour."""
-
-    images: Sequence[Thumbnail]
+    member: Image
+    heldout: Image
+    labels: tuple[str, str]
     caption: str
 
 
-@dataclass(frozen=True)
-class ImageCards:
-    """A grid of cards, numbered among the figures."""
+class ImagePairs(NamedTuple):
+    """A grid of pairs, numbered among the figures."""
 
-    cards: Sequence[ImageCard]
+    pairs: Sequence[ImagePair]
     caption: str
 
 
-@dataclass(frozen=True)
-class KeyValues:
+class KeyValues(NamedTuple):
     """Names and what they are, in two columns."""
 
     items: Collection[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """A command or a file, set as it is, under its label."""
 
     text: str
     label: str
 
 
-Block: TypeAlias = Paragraph | Bullets | Note | DataTable | Picture | ImageCards | KeyValues | Code
+Block: TypeAlias = Paragraph | Bullets | Note | DataTable | Picture | ImagePairs | KeyValues | Code
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the report with its own entry in the contents.
 
     Args:

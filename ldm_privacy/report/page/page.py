@@ -5,22 +5,24 @@ shown, never interpreted. A content security policy in the page forbids scripts 
 """
 
 import base64
-import struct
+import io
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
+import PIL.Image
 
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.report.page.blocks import Block, Section
+from ldm_privacy.types import Image
+from ldm_privacy.watch.pictures import image_grid
 
-NUMBERED = {"DataTable": "Table", "Picture": "Figure", "ImageCards": "Figure"}
+NUMBERED = {"DataTable": "Table", "Picture": "Figure", "ImagePairs": "Figure"}
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A whole report; its sections by what a link to them says after the #."""
 
     title: str
@@ -46,7 +48,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(kind=_kind, png_size=_png_size, data_uri=_data_uri, number=number)
+    environment.filters.update(kind=_kind, png=_png, data_uri=_data_uri, number=number)
     return environment.get_template("page.html").render(page=page)
 
 
@@ -59,9 +61,10 @@ def _kind(block: Block) -> str:
     return type(block).__name__
 
 
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Width and height."""
-    return struct.unpack(">II", content[16:24])
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image_grid(image[None])).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _data_uri(content: bytes) -> str:

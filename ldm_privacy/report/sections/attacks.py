@@ -5,7 +5,7 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Cell, DataTable, Section
-from ldm_privacy.report.tables import INTERVAL_NOTE, claims, mask_of, short, signed, unresolved
+from ldm_privacy.report.tables import INTERVAL_NOTE, claims, mask_of, short, unresolved
 
 
 @SECTIONS.register("attacks")
@@ -36,7 +36,7 @@ def attacks(evaluation: Evaluation) -> Section:
         "to. TNR@FNR is what published tables of these attacks call TPR@FPR, with the sides exchanged.",
     )
     gains = [
-        (row.key.attack, mask_of(row), other, signed(gain), Cell(f"{gain.p_value:.2g}", "" if gain.lower > 0 else "muted"))
+        (row.key.attack, mask_of(row), other, short(gain, "+"), Cell(f"{gain.p_value:.2g}", "" if gain.lower > 0 else "muted"))
         for row in claims(report)
         for other, gain in row.gains.items()
     ]

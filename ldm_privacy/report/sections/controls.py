@@ -2,9 +2,8 @@
 
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.figures.images import image_pair
-from ldm_privacy.report.page.blocks import Block, Cell, DataTable, ImageCards, Note, Paragraph, Section
-from ldm_privacy.report.tables import short, signed
+from ldm_privacy.report.page.blocks import Block, Cell, DataTable, ImagePairs, Note, Paragraph, Section
+from ldm_privacy.report.tables import short
 
 NUM_PAIRS = 6
 """Of a finding that are shown."""
@@ -21,7 +20,7 @@ def controls(evaluation: Evaluation) -> Section:
         if each.estimate is not None:
             area = Cell(short(each.estimate), tone="leak" if each.is_telling else "")
             gain = evidence.over_controls.get(each.name)
-            rows.append((each.looks_at, each.name, area, "" if gain is None else signed(gain)))
+            rows.append((each.looks_at, each.name, area, "" if gain is None else short(gain, "+")))
     blocks: list[Block] = [
         DataTable(
             ("kind", "control", "AUROC", f"{evidence.key} above it"),
@@ -42,8 +41,8 @@ def controls(evaluation: Evaluation) -> Section:
             blocks.append(Note(f"No {said[0].name}", sentence) if said[0].is_missing else Paragraph(sentence))
     for each in findings:
         if each.pairs:
-            cards = [image_pair(evaluation.images, *pair) for pair in each.pairs[:NUM_PAIRS]]
-            blocks.append(ImageCards(cards, f"The most telling pairs across the sides: {each.name}."))
+            pairs = [evaluation.pair(*pair) for pair in each.pairs[:NUM_PAIRS]]
+            blocks.append(ImagePairs(pairs, f"The most telling pairs across the sides: {each.name}."))
     lead = (
         "An attack's number counts only above what is there without the model. Each control is run on the same samples, "
         "whatever the attacks show."

@@ -3,8 +3,7 @@
 from ldm_privacy.evidence.exposure import TOP_SHARE
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.figures.images import image_pair
-from ldm_privacy.report.page.blocks import Block, DataTable, ImageCards, Paragraph, Section
+from ldm_privacy.report.page.blocks import Block, DataTable, ImagePairs, Paragraph, Section
 from ldm_privacy.report.tables import short
 
 
@@ -17,11 +16,11 @@ def images(evaluation: Evaluation) -> Section:
         "every reported held-out sample. Beside each the held-out image that looks most like it: what draws a score may be "
         "the kind of image."
     )
-    cards = []
+    pairs = []
     for place, (heldout, similarity) in enumerate(zip(*(each.tolist() for each in evidence.neighbours))):
         caption = f"rank {place + 1}, found at FPR ≤ {float(exposure.fpr[place]):.2g}; similarity {similarity:.2f}"
-        cards.append(image_pair(evaluation.images, int(exposure.sample_index[place]), heldout, caption))
-    blocks: list[Block] = [ImageCards(cards, "The most exposed members, each beside its nearest held-out image.")]
+        pairs.append(evaluation.pair(int(exposure.sample_index[place]), heldout, caption))
+    blocks: list[Block] = [ImagePairs(pairs, "The most exposed members, each beside its nearest held-out image.")]
     if evidence.agreement:
         rows = [
             (str(key), short(each.correlation), f"{each.top.value:.0%} (chance {each.top.chance:.0%})")
