@@ -1,4 +1,5 @@
 """Membership-inference attacks on a denoiser: one file per published method, one function that runs, masks and sums them."""
+# ruff: noqa: F401
 
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
@@ -12,27 +13,3 @@ from ldm_privacy.attacks.runner import attack_statistics, draw_noise, mask_and_s
 from ldm_privacy.attacks.secmi import SecMI
 from ldm_privacy.attacks.sima import SimA
 from ldm_privacy.attacks.sima_mc import SimAMC, SimAMCOfMean
-
-__all__ = [
-    "PFAMI",
-    "PIA",
-    "PIAN",
-    "Attack",
-    "CombinedAttack",
-    "DenoiserQuery",
-    "Dime",
-    "DimeFit",
-    "Loss",
-    "SecMI",
-    "SimA",
-    "SimAMC",
-    "SimAMCOfMean",
-    "UnmaskableAttack",
-    "attack_statistics",
-    "draw_noise",
-    "fit_dime",
-    "get_attack",
-    "mask_and_sum",
-    "masked_sums",
-    "membership_scores",
-]

@@ -1,4 +1,5 @@
 """The audit of a denoiser: attacks with masks on members and held-out samples, and the numbers that come of it."""
+# ruff: noqa: F401
 
 from ldm_privacy.audit.audit import COMBINED, Audit, check_labels
 from ldm_privacy.audit.report import AuditReport, report_of
@@ -6,20 +7,3 @@ from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves, is_calibration
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import RANKINGS, SweepPoint
-
-__all__ = [
-    "COMBINED",
-    "RANKINGS",
-    "TUNED",
-    "Audit",
-    "AuditReport",
-    "AuditRow",
-    "AuditScores",
-    "AuditedSamples",
-    "MaskRule",
-    "SweepPoint",
-    "check_halves",
-    "check_labels",
-    "is_calibration",
-    "report_of",
-]
