@@ -180,11 +180,11 @@ def _conclude(
         console.print(sentence, highlight=False)
     if not composed.config.trainer.figures:
         return
-    evidence, figures = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
+    evaluation = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
     for name in ("memorization", "onset"):
-        if name in figures:
-            figures[name].savefig(run.figures / f"{name}.png", dpi=110)
-    print_verdict(verdict_of(evidence), console)
+        if name in evaluation.figures:
+            evaluation.figures[name].savefig(run.figures / f"{name}.png", dpi=110)
+    print_verdict(verdict_of(evaluation.evidence), console)
     for logger in loggers:
         if hasattr(logger, "log_evaluation"):
-            logger.log_evaluation(evidence, figures, run.evaluation, setup.data.images, audited.epoch)
+            logger.log_evaluation(evaluation, run.evaluation)

@@ -26,11 +26,11 @@ class RunLogger(WandbLogger):
         """Put them into the run's summary."""
         self.experiment.summary.update(values)
 
-    def log_evaluation(self, *evaluation: Any) -> None:
+    def log_evaluation(self, evaluation: Any, folder: Path) -> None:
         """Tables, ROC, report and artifact; see `log_evaluation` of `wandb_evaluation.py`."""
         from ldm_privacy.runs.wandb_evaluation import log_evaluation
 
-        log_evaluation(self.experiment, *evaluation)
+        log_evaluation(self.experiment, evaluation, folder)
 
 
 @LOGGERS.register("wandb")
