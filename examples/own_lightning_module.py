@@ -25,7 +25,9 @@ from ldm_privacy.geometry import KeepAll
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.targets.target import Target
-from ldm_privacy.watch import Every, LossGap, Memorization
+from ldm_privacy.watch.loss_gap import LossGap
+from ldm_privacy.watch.memorization import Memorization
+from ldm_privacy.watch.watcher import Every
 
 
 class DigitsModule(LightningModule):

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
-from ldm_privacy.attacks.runner import attack_statistics, masked_sums
+from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, attack_statistics, masked_sums
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
 
@@ -119,11 +120,17 @@ class Audit:
 
         The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
         """
+        budget = DEFAULT_MEMORY_BUDGET.get(self.samples.latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        advice = (
+            f"in an audit: lower audit.batch_size (now {self.batch_size}); the memory budget of an attack is "
+            f"{budget / 2**30:g} GiB beside it."
+        )
         parts = []
-        for start in range(0, len(self.samples), self.batch_size):
-            batch = self.samples.rows(slice(start, start + self.batch_size))
-            parts.append(self._attack(predictor, batch))
-            progress(start + len(batch))
+        with explain_out_of_memory(lambda: advice):
+            for start in range(0, len(self.samples), self.batch_size):
+                batch = self.samples.rows(slice(start, start + self.batch_size))
+                parts.append(self._attack(predictor, batch))
+                progress(start + len(batch))
         return join(parts)
 
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:

@@ -11,6 +11,7 @@ from ldm_privacy.controls.finding import WITHOUT_MODEL, Case, Finding
 from ldm_privacy.controls.image_features import ImageFeatures
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import check_scores, placements
+from ldm_privacy.metrics.auroc import interval_without_spread
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Estimate
@@ -216,15 +217,10 @@ def _cross_fitted_auroc(
         )
     weight = np.array(weights) / np.sum(weights)
     value, variance = float(weight @ areas), 2 * float(weight**2 @ variances)
-    tail = (1 - confidence) / 2
-    if value in (0.0, 1.0):
-        bound = tail ** (2 / num_pairs)
-        return Estimate(value, bound, 1.0) if value == 1.0 else Estimate(value, 0.0, 1.0 - bound)
-    if tied:
-        share_tied = (2 * tail) ** (2 / num_pairs)
-        return Estimate(value, share_tied / 2, 1.0 - share_tied / 2)
-    if variance == 0:
-        return Estimate(value, 0.0, 1.0)
-    centre, half_width = special.logit(value), stats.norm.isf(tail) * np.sqrt(variance) / (value * (1 - value))
+    exact = interval_without_spread(value, num_pairs / 2, is_tied=tied, confidence=confidence)
+    if exact is not None or variance == 0:
+        return exact or Estimate(value, 0.0, 1.0)
+    half_width = stats.norm.isf((1 - confidence) / 2) * np.sqrt(variance) / (value * (1 - value))
+    centre = special.logit(value)
     lower, upper = special.expit([centre - half_width, centre + half_width])
     return Estimate(value, float(lower), float(upper))

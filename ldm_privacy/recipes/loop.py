@@ -154,8 +154,8 @@ class MemorizationWatch:
         if self.memorization.report is None or self.memorization.last is None:
             raise UserError("report: there was no look yet; call the watch in the loop first, as in watch(unet, step=0).")
         from ldm_privacy.evidence.gather import gather_evidence
-        from ldm_privacy.report.context import Protocol
         from ldm_privacy.report.curves import training_figures
+        from ldm_privacy.report.evaluation import Evaluation
         from ldm_privacy.report.folder import evidence_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
@@ -167,10 +167,11 @@ class MemorizationWatch:
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         step = self.memorization.last.step
-        protocol = Protocol(Path(folder).absolute().name, step, facts, (), "", "step")
         stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
-        return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
+        name = Path(folder).absolute().name
+        evaluation = Evaluation(evidence, figures, self._images_of, name, step, facts, onsets=sentences, unit="step")
+        return write_evaluation(Path(folder), evaluation, facts=stored)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered (onsets, what they count from, the curves), for a checkpoint of the training."""

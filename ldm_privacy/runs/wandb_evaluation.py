@@ -1,45 +1,42 @@
 """An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.types import Image
+from ldm_privacy.types import Images
 
 MAX_ROC_POINTS = 200
 NUM_EXPOSED = 32
 
 
 def log_evaluation(
-    logger: WandbLogger | None,
+    run: Any,
     evidence: Evidence,
     figures: Mapping[str, Figure],
     folder: Path,
-    images: Callable[[Tensor], Image],
-    *,
+    images: Images,
     epoch: int,
 ) -> None:
     """Log the audit's table, the most exposed members with their images, the ROC of the primary key, figures and files.
 
     Args:
-        logger: None does nothing.
+        run: Of W&B.
         evidence: Of the audit.
         figures: By name; logged as the PNG files that lie in `folder`/figures.
         folder: What `write_evaluation` wrote; scores.parquet, exposed.csv, metrics.json and report.html become an artifact.
         images: Sample indices -> images.
         epoch: Finished epochs.
     """
-    if logger is None:
-        return
-    run, report = logger.experiment, evidence.report
+    report = evidence.report
     rows = [
         [
             row.key.attack,

@@ -60,7 +60,7 @@ class Generations(Watcher):
         progress: Progress = no_progress,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.images = images
         self.member_index = member_index
         self.heldout_index = heldout_index

@@ -47,7 +47,7 @@ class LossGap(Watcher):
         audit_batch_size: int = 512,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.num_timesteps = num_timesteps
         self.onset = onset or OnsetDetector()
         self.seed = seed

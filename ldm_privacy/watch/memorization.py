@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
 from ldm_privacy.audit import Audit, AuditedSamples, AuditReport
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.processes import gather_on_main, on_main
@@ -63,6 +61,7 @@ class Memorization(Watcher):
     ):
         super().__init__(every)
         self.audit = audit
+        self.samples: AuditedSamples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.on_report = on_report
@@ -75,15 +74,6 @@ class Memorization(Watcher):
         self._baseline: Baseline | None = None
         self._distortion: Tensor | None = None
 
-    @property
-    def samples(self) -> AuditedSamples:
-        """The audit's."""
-        return self.audit.samples
-
-    @samples.setter
-    def samples(self, samples: AuditedSamples) -> None:
-        self.audit.samples = samples
-
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise of the AUROC that is certain."""
         rise = None if self.news is None else self.news.rise
@@ -91,17 +81,12 @@ class Memorization(Watcher):
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
-        device = self.audit.samples.latent.device.type
-        budget = DEFAULT_MEMORY_BUDGET.get(device, DEFAULT_MEMORY_BUDGET["cpu"])
-        advice = (
-            f"in an audit: lower audit.batch_size (now {self.audit.batch_size}); the memory budget of an attack is "
-            f"{budget / 2**30:g} GiB beside it."
-        )
-        with explain_out_of_memory(lambda: advice), self.progress("Audit", len(self.audit.samples)) as done:
+        self.audit.samples = self.samples
+        with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
         shards = gather_on_main(mine)
-        if self._distortion is None and self.audit.samples.distortion is not None:
-            self._distortion = torch.cat(gather_on_main(self.audit.samples.distortion.cpu()))
+        if self._distortion is None and self.samples.distortion is not None:
+            self._distortion = torch.cat(gather_on_main(self.samples.distortion.cpu()))
         look, self.news = on_main(partial(self._conclude, shards, moment))
         return look
 

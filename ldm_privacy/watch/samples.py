@@ -33,7 +33,7 @@ class Samples(Watcher):
         seed: int = 0,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.num_images = num_images
         self.num_steps = num_steps
         self.seed = seed

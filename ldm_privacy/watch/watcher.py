@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.targets.target import Target
 
@@ -84,8 +84,7 @@ class Watcher:
     """A quantity that is watched. A subclass writes `look`, and `state_dict` and `load_state_dict` where it remembers anything.
 
     It is called in every process alike, with the weights that are to be looked at in the target's network, in evaluation mode
-    and without gradients; whoever calls it sees to that, and logs what comes back in the main process. Where it has audited
-    `samples`, these are this process's share, on the network's device.
+    and without gradients; whoever calls it sees to that, and logs what comes back in the main process.
 
     Args:
         every: When to look; after each epoch by default. In a config `every: {epochs: 5}` or `every: {steps: 1000}`, and the
@@ -93,9 +92,11 @@ class Watcher:
 
     Attributes:
         last: The newest moment that was looked at; None before any.
+        samples: Whom it looks at, in a look this process's share on the network's device; None where it looks at no samples.
     """
 
     last: Moment | None = None
+    samples: AuditedSamples | None = None
 
     def __init__(self, every: Every | None = None):
         self.every = every or Every(epochs=1)
@@ -161,10 +162,10 @@ def look_with(
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
-            if isinstance(samples := getattr(watcher, "samples", None), AuditedSamples):
-                watcher.samples = samples = samples.here(device)  # type: ignore[attr-defined]
-                if watcher.last is None:
-                    target.check(samples.latent, samples.condition)
+            if watcher.samples is not None:
+                watcher.samples = watcher.samples.here(device)
+                if watcher.last is None and len(watcher.samples):
+                    target.check(watcher.samples.latent, watcher.samples.condition)
             looks[label] = watcher.look(target, moment)
             watcher.last = moment
     return looks

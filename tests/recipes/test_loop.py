@@ -16,7 +16,7 @@ from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.recipes.loop import MemorizationWatch
 from ldm_privacy.targets.target import unwrapped
 from ldm_privacy.types import Intervals
-from ldm_privacy.watch import Samples
+from ldm_privacy.watch.samples import Samples
 
 QUICK = {"every_n_steps": 4, "timesteps": [30], "intervals": Intervals(num_bootstrap=20)}
 SCHEDULER = DDPMScheduler()

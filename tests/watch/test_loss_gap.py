@@ -108,7 +108,7 @@ def test_groups_stay_together():
 def test_without_the_untrained_denoiser_there_is_no_onset():
     late = Given()
     assert set(late.at(4)) == {f"denoiser/loss_{name}" for name in ("members", "heldout", "gap")}
-    assert late.rise is None
+    assert late.onset.num_looks == 0
     assert late.sentences() == ["Onset of the loss gap: there was no look after the untrained denoiser's."]
 
 

@@ -1,51 +1,43 @@
-"""What the sections of an evaluation's page draw from, beside the evidence."""
+"""What the files of an evaluation are made of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Images
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What a reader needs to repeat the evaluation.
+class Evaluation:
+    """An audit with its evidence, its figures, and what a reader needs to repeat it; every section draws from it.
 
     Attributes:
+        evidence: Of the audit.
+        figures: By name.
+        images: Sample indices -> images.
         name: Of the run or checkpoint.
         epoch: Finished epochs of the denoiser, or whatever else `unit` counts.
         facts: Name -> value: data, split, seeds, versions.
         commands: To train and to evaluate.
         config: The resolved config as YAML.
         unit: "epoch" or "step".
-    """
-
-    name: str
-    epoch: int
-    facts: Mapping[str, str]
-    commands: Sequence[str]
-    config: str
-    unit: str = "epoch"
-
-
-@dataclass(frozen=True)
-class Context:
-    """What an evaluation has beside its evidence.
-
-    Attributes:
-        protocol: How it came about.
-        figures: By name.
-        images: Sample indices -> images.
         onsets: A sentence for each onset; empty where the training is not known.
     """
 
-    protocol: Protocol
+    evidence: Evidence
     figures: Mapping[str, Figure]
     images: Images
+    name: str
+    epoch: int
+    facts: Mapping[str, str]
+    commands: Sequence[str] = ()
+    config: str = ""
     onsets: Sequence[str] = ()
+    unit: str = "epoch"
 
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
         """Those of the named figures that are there, under their captions, in that order."""
