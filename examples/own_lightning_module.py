@@ -103,10 +103,10 @@ def main() -> None:
             DataLoader(TensorDataset(members), batch_size=32, shuffle=True),
             DataLoader(TensorDataset(heldout), batch_size=32),
         )
-        curves = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
-
-    shown = ["epoch", "memorization/sima/all/auroc", "memorization/loss/all/auroc", "denoiser/loss_gap"]
-    print(curves[shown].dropna().round(3).to_string(index=False))
+        if trainer.is_global_zero:
+            curves = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
+            shown = ["epoch", "memorization/sima/all/auroc", "memorization/loss/all/auroc", "denoiser/loss_gap"]
+            print(curves[shown].dropna().round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

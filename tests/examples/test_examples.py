@@ -1,9 +1,13 @@
 """The examples run as they stand, shortened, and show what they promise: a curve that rises."""
 
+import os
 import runpy
+import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -27,7 +31,7 @@ def run(monkeypatch, name, *arguments):
 def rises(auroc):
     assert 0.35 < auroc[0] < 0.65
     assert auroc[-1] > 0.75
-    assert sum(late > early for early, late in zip(auroc, auroc[1:])) >= len(auroc) - 2, auroc
+    assert sum(late > early for early, late in pairwise(auroc)) >= len(auroc) - 2, auroc
 
 
 def test_a_lightning_module_of_ones_own(empty, tmp_path, monkeypatch, capsys):
@@ -36,6 +40,22 @@ def test_a_lightning_module_of_ones_own(empty, tmp_path, monkeypatch, capsys):
     assert [row[0] for row in table] == ["0", "50", "100", "150"]
     rises([float(row[1]) for row in table])
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["metrics.csv"]
+
+
+def test_two_processes_share_the_samples_of_a_look(empty, tmp_path, monkeypatch):
+    """Whoever builds an audit before the processes are there has all samples in each: intervals must not count them twice."""
+    run(monkeypatch, "own_lightning_module.py", "--max-epochs", "1", "--folder", str(tmp_path / "one"))
+    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "two_processes.py"), "--max-epochs", "1", "--folder", tmp_path / "two"],
+        check=True,
+        capture_output=True,
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)},
+    )
+    one, two = (pd.read_csv(tmp_path / name / "metrics.csv").query("step == 0").iloc[0] for name in ("one", "two"))
+    assert one["memorization/sima/all/auroc_upper"] - one["memorization/sima/all/auroc_lower"] > 0.2
+    for name in one.index[one.notna()]:
+        assert two[name] == pytest.approx(one[name], abs=1e-6), name
 
 
 def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
