@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ldm_privacy.audit import is_calibration
+from ldm_privacy.audit.samples import is_calibration
 from ldm_privacy.data.split import Split
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.runs.folder import RunFolder

@@ -11,9 +11,11 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 from sklearn.datasets import load_digits
 
-from ldm_privacy.attacks import SimA
-from ldm_privacy.audit import Audit, AuditedSamples
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence, ProbeInfluence
+from ldm_privacy.attacks.sima import SimA
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.models.predictor import NetworkPredictor
 
 torch.manual_seed(0)

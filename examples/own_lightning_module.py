@@ -18,10 +18,12 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
-from ldm_privacy.attacks import Loss, SimA
-from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.attacks.loss import Loss
+from ldm_privacy.attacks.sima import SimA
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.callbacks import Watch
-from ldm_privacy.geometry import KeepAll
+from ldm_privacy.geometry.masks import KeepAll
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.targets.target import Target

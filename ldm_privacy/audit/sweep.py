@@ -46,7 +46,7 @@ class Choice:
 
 
 def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
-    """(keep fraction, timestep) of the highest AUROC on the calibration half; ties go to the larger fraction, then to the first.
+    """(keep fraction, timestep) of the highest AUROC on the calibration half; ties: the larger fraction, then the first.
 
     `candidates`: keep fraction -> (timesteps, samples), higher = member.
     """

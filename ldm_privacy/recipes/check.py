@@ -1,6 +1,7 @@
 """Every mistake that can be found without training, found before a run folder is made."""
 
-from ldm_privacy.audit import check_halves, check_labels, is_calibration
+from ldm_privacy.audit.audit import check_labels
+from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec

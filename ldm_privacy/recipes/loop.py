@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks.base import get_attack
-from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence

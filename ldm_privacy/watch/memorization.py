@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit import Audit, AuditedSamples, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.processes import gather_on_main, on_main

@@ -2,7 +2,7 @@
 
 from pydantic import PositiveInt
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images

@@ -6,11 +6,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks import UnmaskableAttack, get_attack
-from ldm_privacy.audit import TUNED, Audit, AuditedSamples, check_labels
+from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
+from ldm_privacy.audit.audit import Audit, check_labels
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
 from ldm_privacy.types import AuditKey, Intervals
 from tests.reference.predictors import Memoriser
 

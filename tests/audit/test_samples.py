@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ldm_privacy import processes
-from ldm_privacy.audit import AuditedSamples, is_calibration
 from ldm_privacy.audit import samples as samples_module
+from ldm_privacy.audit.samples import AuditedSamples, is_calibration
 from ldm_privacy.data.draw import draw_split
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepTopDeviation
+from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepTopDeviation
 
 COLUMNS = ("latent", "is_member", "sample_index", "group", "is_calibration", "influence", "distortion", "reconstruction_error")
 
