@@ -250,7 +250,7 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
     monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "outside_attack.py").write_text(
-        "from ldm_privacy.attacks import Attack\n"
+        "from ldm_privacy.attacks.base import Attack\n"
         "from ldm_privacy.registry import ATTACKS\n"
         "\n"
         "@ATTACKS.register('sima_power')\n"
