@@ -54,7 +54,7 @@ class MeanDifference:
         return value @ self.direction
 
 
-@pytest.mark.parametrize(("group", "repetitions"), [(1, 300), (4, 150)])
+@pytest.mark.parametrize(("group", "repetitions"), [(1, 200), (4, 100)])
 def test_without_a_leak_mean_spread_and_false_alarms_are_as_stated(monkeypatch, group, repetitions):
     monkeypatch.setattr(module, "_classifiers", lambda: {"mean": MeanDifference()})
     areas, variances, alarms = [], [], 0
@@ -76,7 +76,7 @@ def test_without_a_leak_mean_spread_and_false_alarms_are_as_stated(monkeypatch, 
 
 def test_without_a_leak_both_classifiers_are_quiet():
     areas = {name: [] for name in ("logistic", "boosting")}
-    for seed in range(8):
+    for seed in range(5):
         control = classified(features(200, 6, seed), random_labels(200, seed), seed=seed)
         for name, each in control.items():
             areas[name].append(each.estimate.value)

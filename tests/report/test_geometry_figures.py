@@ -36,9 +36,8 @@ def shown(axis):
     return np.ma.filled(axis.images[0].get_array().astype(float), np.nan)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("num_samples", "num_images"), [(1, 2), (2, 2), (5, 4), (40, 8)])
-def test_distortion_draws_violins_and_extremes(channels, num_samples, num_images):
+@pytest.mark.parametrize(("num_samples", "num_images", "channels"), [(1, 2, 1), (2, 2, 3), (5, 4, 1), (40, 8, 3)])
+def test_distortion_draws_violins_and_extremes(num_samples, num_images, channels):
     distortion = numbers(num_samples)
     figure = distortion_figure(distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh())
     assert len(figure.axes) == 1 + num_images
@@ -98,7 +97,7 @@ def test_quartiles_without_an_estimate_draw(num_timesteps):
     picture(quartile_figure(quartiles(num_timesteps, 6), list(range(num_timesteps)), title="a handful"))
 
 
-@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (3, 4), (3, 6)])
+@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (3, 6)])
 def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels):
     influence = numbers(num_samples, channels, 4, 4).exp()
     figure = influence_map_figure(influence)
@@ -115,7 +114,7 @@ def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels)
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 2.5e-7])
 def test_constant_influence_draws(value):
-    figure = influence_map_figure(torch.full((2, 4, 4, 4), value))
+    figure = influence_map_figure(torch.full((2, 1, 4, 4), value))
     low, high = panels(figure)[0].images[0].get_clim()
     assert low < high
     picture(figure)
@@ -144,8 +143,7 @@ def test_mask_frequency_has_a_row_a_mask_and_a_column_a_channel(channels):
     picture(figure)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("num_samples", [1, 6])
+@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (6, 3)])
 def test_pixel_influence_stands_under_its_image(channels, num_samples):
     images, influence = numbers(num_samples, channels, 8, 8).tanh(), numbers(num_samples, 8, 8).exp()
     figure = pixel_influence_figure(images, influence)
