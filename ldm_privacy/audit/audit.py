@@ -119,7 +119,7 @@ class Audit:
         The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
         """
         parts = []
-        for start in range(0, len(self.samples), self.batch_size):
+        for start in range(0, max(1, len(self.samples)), self.batch_size):
             batch = self.samples.rows(slice(start, start + self.batch_size))
             parts.append(self._attack(predictor, batch))
             progress(start + len(batch))
@@ -135,7 +135,8 @@ class Audit:
             "autocast": self.autocast,
         }
         sums, sweeps = {}, {}
-        for name, attack in self.attacks.items():
+        # Of several processes one may have no sample.
+        for name, attack in self.attacks.items() if len(batch) else ():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
             every = torch.cat([masks, *ladder]) if attack.maskable else masks
             terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]
