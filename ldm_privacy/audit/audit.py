@@ -126,7 +126,7 @@ class Audit:
         )
         parts = []
         with explain_out_of_memory(lambda: advice):
-            for start in range(0, len(self.samples), self.batch_size):
+            for start in range(0, max(1, len(self.samples)), self.batch_size):
                 batch = self.samples.rows(slice(start, start + self.batch_size))
                 parts.append(self._attack(predictor, batch))
                 progress(start + len(batch))
@@ -142,7 +142,8 @@ class Audit:
             "autocast": self.autocast,
         }
         sums, sweeps = {}, {}
-        for name, attack in self.attacks.items():
+        # Of several processes one may have no sample.
+        for name, attack in self.attacks.items() if len(batch) else ():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
             every = torch.cat([masks, *ladder]) if attack.maskable else masks
             terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]

@@ -31,9 +31,9 @@ def join(parts: Sequence[Collected]) -> Collected:
     """One record in ascending order of sample index; a sample that came more than once is kept once.
 
     Raises:
-        ValueError: There are no samples.
+        ValueError: There are no parts.
     """
-    parts = [part for part in parts if len(part.sample_index)]
+    parts = [part for part in parts if len(part.sample_index)] or parts[:1]
     if not parts:
         raise ValueError("no samples were audited")
     together = torch.cat([part.sample_index for part in parts])

@@ -46,9 +46,9 @@ class Choice:
 
 
 def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
-    """(keep fraction, timestep) of the highest AUROC on the calibration half; ties: the larger fraction, then the first.
+    """(keep fraction, timestep) of the highest AUROC on the calibration half.
 
-    `candidates`: keep fraction -> (timesteps, samples), higher = member.
+    Ties go to the larger fraction and the first timestep. `candidates`: keep fraction -> (timesteps, samples), higher = member.
     """
     fractions = sorted(candidates, reverse=True)
     stacked = torch.stack([candidates[fraction] for fraction in fractions])

@@ -157,15 +157,20 @@ def look_with(
     """One after the other, those that are due; their samples are brought to `device`, where it is given.
 
     Raises:
-        UserError: At a first look: the target does not take the samples; see `Target.check`.
+        UserError: The target can't take the samples; it is asked for that only where a look fails.
     """
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
             if watcher.samples is not None:
                 watcher.samples = watcher.samples.here(device)
-                if watcher.last is None and len(watcher.samples):
+            try:
+                looks[label] = watcher.look(target, moment)
+            except UserError:
+                raise
+            except Exception:
+                if watcher.samples is not None and len(watcher.samples):
                     target.check(watcher.samples.latent, watcher.samples.condition)
-            looks[label] = watcher.look(target, moment)
+                raise
             watcher.last = moment
     return looks

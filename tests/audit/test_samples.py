@@ -139,8 +139,9 @@ def in_two_processes(monkeypatch, function):
         return list(pool.map(run, range(2)))
 
 
-def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process(whole, monkeypatch):
-    halves = [whole.rows(slice(0, 6)), whole.rows(slice(6, 10))]
+@pytest.mark.parametrize("cut", [6, 10])
+def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process(whole, monkeypatch, cut):
+    halves = [whole.rows(slice(0, cut)), whole.rows(slice(cut, 10))]  # the second of them may be empty
 
     def share(rank):
         mine = replace(halves[rank], deviation=None, is_share=True)
