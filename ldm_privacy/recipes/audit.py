@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm_privacy.audit import AuditedSamples, AuditReport
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
 from ldm_privacy.recipes.check import check_masks

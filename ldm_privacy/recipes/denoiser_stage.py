@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main

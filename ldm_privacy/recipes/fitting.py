@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from ldm_privacy.callbacks.progress import ProgressBar
 from ldm_privacy.config.schema import AutoencoderConfig, Config, DenoiserConfig, TrainerConfig
@@ -93,10 +93,10 @@ class Fitting:
             logger.log_metrics({**series, "epoch": epoch}, step=0)
 
     def summarise(self, values: dict[str, Any]) -> None:
-        """Put them into the run's summary in Weights & Biases."""
+        """Give them to every logger that has a method `log_summary`."""
         for logger in self.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(values)
+            if hasattr(logger, "log_summary"):
+                logger.log_summary(values)
 
 
 def steps_of(config: Config, stage: AutoencoderConfig | DenoiserConfig, *, warmup_steps: int = 0) -> Steps:

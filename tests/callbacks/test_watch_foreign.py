@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ldm_privacy.attacks.base import get_attack
-from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.callbacks import Watch
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.identity import IdentityCodec

@@ -6,6 +6,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from tests.tiny import PIXELS, arguments
 
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

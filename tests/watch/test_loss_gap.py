@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import loss_gap_rise
 from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
