@@ -77,8 +77,12 @@ class Audit:
         target_fprs: Sequence[float] = (0.01, 0.001),
     ):
         check_labels(attacks, masks)
-        for rule in masks.values():
-            samples.ranking(getattr(rule, "ranks_by", "influence"))
+        for label, rule in masks.items():
+            if samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
+                raise UserError(
+                    f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
+                    f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
+                )
         is_complete = any(rule.keep_fraction == 1.0 for rule in masks.values())
         for label, attack in attacks.items():
             if not attack.maskable and not is_complete:
