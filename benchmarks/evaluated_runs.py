@@ -8,7 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from ldm_privacy.training.loggers import TidyLogger
+from ldm_privacy.runs.series import SeriesFile
 
 ATTACKS = ("sima", "loss", "pia", "secmi", "dime", "combined")
 RIVALS = ("all", "random60", "std60")
@@ -37,7 +37,7 @@ def main() -> None:
 
     leaks = []
     for (folder, content), rows in zip(runs, rows_of):
-        untrained = TidyLogger(folder / "metrics.csv").read("denoiser")[0, "memorization/sima/all/auroc"]
+        untrained = SeriesFile(folder / "metrics.csv").read("denoiser")[0, "memorization/sima/all/auroc"]
         leaks.append(
             [
                 content["config"]["autoencoder"]["train_on"],

@@ -35,7 +35,7 @@ def main() -> None:
             is_member[half] = label[number]
         permuted = replace(data, is_member=is_member)
         for key, score in permuted.scores.items():
-            chosen = score[choose(score, is_member, data.is_calibration), reporting]
+            chosen = score[choose({1.0: score}, permuted).place, reporting]
             interval = auroc_interval(chosen, is_member[reporting])
             outside[key] += not interval.lower <= 0.5 <= interval.upper
             claimed[key].append(interval.value)

@@ -77,7 +77,7 @@ class Watch(Callback):
         if not any(watcher.due(moment) for watcher in self.watchers.values()):
             return
         with _averaged(trainer, module), undisturbed(module):
-            looks = look_with(self.watchers, target_of(self.target, module), moment)
+            looks = look_with(self.watchers, target_of(self.target, module), moment, module.device)
         if not is_main():
             return
         series = {name: value for look in looks.values() for name, value in look.series.items()}

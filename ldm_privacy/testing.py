@@ -1,20 +1,15 @@
 """What every attack must keep to, as one function: for the built-in ones and for those of a plug-in's test suite."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ldm_privacy import randomness
-from ldm_privacy.attacks import (
-    Attack,
-    DenoiserQuery,
-    UnmaskableAttack,
-    attack_statistics,
-    draw_noise,
-    masked_sums,
-    membership_scores,
-)
+from ldm_privacy.attacks.base import Attack, UnmaskableAttack, membership_scores
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.attacks.runner import RunOptions, draw_noise, masked_sums
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep, rows_of
 
@@ -42,8 +37,8 @@ class CountingPredictor:
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon, like `noisy_latent`; `timestep` (batch,) integers, `condition` {"c": (batch,) numbers} or {}."""
-        assert timestep.shape == (len(noisy_latent),), "the timestep must be an integer tensor (batch,)"
-        assert not timestep.is_floating_point(), "the timestep must be an integer tensor (batch,)"
+        is_integer_row = timestep.shape == (len(noisy_latent),) and not timestep.is_floating_point()
+        assert is_integer_row, "the timestep must be an integer tensor (batch,)"
         self.num_rows += len(noisy_latent)
         self.largest_call = max(self.largest_call, len(noisy_latent))
         shift = timestep / 1000 + 0.1 * condition.get("c", 0)
@@ -87,19 +82,25 @@ class _Contract:
         self.all = torch.ones_like(keep)[None]
         self.masks = torch.stack([torch.ones_like(keep), keep, ~keep]) if attack.maskable else self.all
 
-    def statistics(self, samples: Tensor | slice = slice(None), **options: object) -> Tensor:
-        keep_masks: Tensor = options.pop("keep_masks", self.masks)  # type: ignore[assignment]
-        timesteps: list[int] = options.pop("timesteps", self.timesteps)  # type: ignore[assignment]
-        condition, sample_index = rows_of(self.condition, samples), self.sample_index[samples]
-        options = {"condition": condition, "sample_index": sample_index, "seed": 3} | options
-        return attack_statistics(
-            self.attack,
-            self.predictor,
-            self.latent[samples],
-            timesteps,
-            keep_masks[:, samples],
-            **options,  # type: ignore[arg-type]
-        )
+    def sums(
+        self,
+        samples: Tensor | slice = slice(None),
+        *,
+        keep_masks: Tensor | None = None,
+        timesteps: list[int] | None = None,
+        **changed: Unpack[RunOptions],
+    ) -> tuple[Tensor, ...]:
+        options: RunOptions = {
+            "condition": rows_of(self.condition, samples),
+            "sample_index": self.sample_index[samples],
+            "seed": 3,
+            **changed,
+        }
+        masks = (self.masks if keep_masks is None else keep_masks)[:, samples]
+        return masked_sums(self.attack, self.predictor, self.latent[samples], timesteps or self.timesteps, masks, **options)
+
+    def statistics(self, samples: Tensor | slice = slice(None), **options: Any) -> Tensor:
+        return self.attack.combine(*self.sums(samples, **options))
 
     def check(self) -> None:
         self.attributes()
@@ -121,10 +122,10 @@ class _Contract:
         scores = membership_scores(self.attack, total)
         assert torch.equal(scores, total if self.attack.higher_means_member else -total), "the orientation is not applied"
         self.batching(total)
-        self.noise(total)
+        noise = self.noise(total)
         self.refusals()
         if self.attack.maskable:
-            self.masking(total)
+            self.masking(total, noise)
 
     def attributes(self) -> None:
         attack = self.attack
@@ -150,15 +151,17 @@ class _Contract:
             subset = self.statistics(timesteps=self.timesteps[1::-1])
             _same(subset, total[:, [1, 0]], "a timestep's statistic depends on which other timesteps are asked for")
 
-    def noise(self, total: Tensor) -> None:
+    def noise(self, total: Tensor) -> Tensor:
+        """The attack's noise, where it has any."""
+        timesteps = self.attack.grid(self.timesteps, len(self.predictor.alphas_cumprod))
+        noise = draw_noise(self.attack, self.latent, timesteps, sample_index=self.sample_index, seed=3)
         other_seed = self.statistics(seed=4)
         if not self.attack.num_draws:
             _same(other_seed, total, "num_draws is 0, but the seed changes the statistics")
-            return
+            return noise
         assert not torch.allclose(other_seed, total), "num_draws is not 0, but the seed does not change the statistics"
-        timesteps = self.attack.grid(self.timesteps, len(self.predictor.alphas_cumprod))
-        noise = draw_noise(self.attack, self.latent, timesteps, sample_index=self.sample_index, seed=3)
         _same(self.statistics(noise=noise, seed=4), total, "noise handed in gives another statistic than the same noise drawn")
+        return noise
 
     def refusals(self) -> None:
         if not self.attack.maskable:
@@ -171,24 +174,13 @@ class _Contract:
                     f"timestep {timestep} is outside the schedule, but the attack accepts it"
                 )
 
-    def masking(self, total: Tensor) -> None:
+    def masking(self, total: Tensor, noise: Tensor) -> None:
         for place in range(len(self.masks)):
             alone = self.statistics(keep_masks=self.masks[place : place + 1])
             _same(alone, total[place : place + 1], "a mask's statistic depends on the other masks")
-        sums = masked_sums(
-            self.attack,
-            self.predictor,
-            self.latent,
-            self.timesteps,
-            self.masks,
-            condition=self.condition,
-            sample_index=self.sample_index,
-            seed=3,
-        )
-        for term in sums:
+        for term in self.sums():
             _same(term[1] + term[2], term[0], "the sums over kept and over dropped dimensions don't add up to the total")
         timesteps = self.attack.grid(self.timesteps, len(self.predictor.alphas_cumprod))
-        noise = draw_noise(self.attack, self.latent, timesteps, sample_index=self.sample_index, seed=3)
         query = DenoiserQuery(self.predictor, self.sample_index, condition=self.condition, rows_per_call=1024)
         terms = self.attack.contributions(query, self.latent, timesteps, noise)
         terms = (terms,) if isinstance(terms, Tensor) else terms

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, check_num_draws
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.attacks.runner import masked_sums
+from ldm_privacy.attacks.runner import RunOptions, masked_sums
 from ldm_privacy.diffusion import per_sample
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import ATTACKS
-from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic
+from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
 
 NUM_ANGLES = 64
 
@@ -72,9 +72,25 @@ class Dime(Attack):
 
     def calibrated(self, sums: tuple[Tensor, ...], is_member: Tensor) -> "Dime":
         """phi and the orientation, chosen by AUROC at the best timestep; gamma, which needs other passes, stays."""
+        return self.fitted(sums, is_member, range(len(sums[0]))).attack
+
+    def fitted(
+        self, sums: tuple[Tensor, ...], is_member: Tensor, timesteps: Sequence[int], *, num_angles: int = NUM_ANGLES
+    ) -> "DimeFit":
+        """The angle and timestep whose AUROC is farthest from a half.
+
+        Angles are evenly spaced over half a turn in units of the standard deviations of B2 and V at that timestep; the
+        orientation covers the other half. Arguments as in `Attack.calibrated`.
+        """
         energy, divergence = sums
-        area, _, phi = _best_angle(energy, divergence, is_member, NUM_ANGLES)
-        return Dime(gamma=self.gamma, phi=phi, num_draws=self.num_draws, higher_means_member=area > 0.5)
+        angle = torch.arange(num_angles, dtype=torch.float64, device=energy.device) / num_angles * math.pi - math.pi / 2
+        # (timesteps, angles): evenly spaced angles between the standardised sums, as angles between the sums themselves.
+        phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
+        areas = auroc(phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None], is_member)
+        row, column = divmod(int((areas - 0.5).abs().argmax()), num_angles)
+        area, best = float(areas[row, column]), float(phi[row, column])
+        attack = Dime(gamma=self.gamma, phi=best, num_draws=self.num_draws, higher_means_member=area > 0.5)
+        return DimeFit(attack, timesteps[row], max(area, 1 - area))
 
     def num_queries(self, timesteps: Sequence[int]) -> int:
         """(1 + num_draws) * timesteps."""
@@ -82,7 +98,7 @@ class Dime(Attack):
 
 
 class DimeFit(NamedTuple):
-    """What `fit_dime` chose: the attack with its settings, its timestep, and the AUROC there on the calibration samples."""
+    """What was chosen: the attack with its settings, its timestep, and the AUROC there on the calibration samples."""
 
     attack: Dime
     timestep: int
@@ -99,62 +115,29 @@ def fit_dime(
     gammas: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     num_angles: int = NUM_ANGLES,
     num_draws: int = 10,
-    condition: Condition | None = None,
-    sample_index: Tensor | None = None,
-    seed: int = 0,
-    memory_budget: int | None = None,
+    **options: Unpack[RunOptions],
 ) -> DimeFit:
     """DIME's gamma, phi, timestep and orientation, chosen by AUROC on calibration samples.
 
-    Report it on other samples: the AUROC returned is the best of many. Angles are evenly spaced over half a turn in units of
-    the standard deviations of B2 and V at that timestep; the orientation covers the other half.
+    Report it on other samples: the AUROC returned is the best of many. Angles as in `Dime.fitted`.
 
     Args:
-        predictor, latent, timesteps, condition, sample_index, seed, memory_budget: As in `attack_statistics`.
-        is_member: (batch,) bool.
+        predictor, latent, timesteps, options: As in `attack_statistics`; so are errors.
+        is_member: (batch,) bool; both members and held-out samples.
         keep_mask: Like `latent`, bool; all dimensions by default.
         gammas, num_angles: The candidates.
         num_draws: Of the attack.
 
     Returns:
         DimeFit. Cost: `len(gammas) * (1 + num_draws) * len(timesteps)` network passes per sample.
-
-    Raises:
-        UserError: As in `attack_statistics`; members or held-out samples are missing.
     """
-    keep_masks = (torch.ones_like(latent, dtype=torch.bool) if keep_mask is None else keep_mask)[None]
-    is_member = is_member.to(latent.device)
-    best: DimeFit | None = None
-    for gamma in gammas:
-        energy, divergence = (
-            sums[0]
-            for sums in masked_sums(
-                Dime(gamma=gamma, num_draws=num_draws),
-                predictor,
-                latent,
-                timesteps,
-                keep_masks,
-                condition=condition,
-                sample_index=sample_index,
-                seed=seed,
-                memory_budget=memory_budget,
-            )
-        )
-        value, row, phi = _best_angle(energy, divergence, is_member, num_angles)
-        if best is None or max(value, 1 - value) > best.auroc:
-            attack = Dime(gamma=gamma, phi=phi, num_draws=num_draws, higher_means_member=value > 0.5)
-            best = DimeFit(attack, timesteps[row], max(value, 1 - value))
-    if best is None:
+    if not gammas:
         raise UserError("fit_dime: no gammas given; name at least one.")
-    return best
-
-
-def _best_angle(energy: Tensor, divergence: Tensor, is_member: Tensor, num_angles: int) -> tuple[float, int, float]:
-    """(AUROC, place of the timestep, phi) whose AUROC is farthest from a half; sums are (timesteps, samples)."""
-    angle = torch.arange(num_angles, dtype=torch.float64, device=energy.device) / num_angles * math.pi - math.pi / 2
-    # (timesteps, angles): evenly spaced angles between the standardised sums, as angles between the sums themselves.
-    phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
-    statistic = phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None]
-    area = auroc(statistic, is_member)
-    row, column = divmod(int((area - 0.5).abs().argmax()), num_angles)
-    return float(area[row, column]), row, float(phi[row, column])
+    keep_masks = (torch.ones_like(latent, dtype=torch.bool) if keep_mask is None else keep_mask)[None]
+    fits = []
+    for gamma in gammas:
+        attack = Dime(gamma=gamma, num_draws=num_draws)
+        energy, divergence = masked_sums(attack, predictor, latent, timesteps, keep_masks, **options)
+        sums = energy[0], divergence[0]
+        fits.append(attack.fitted(sums, is_member.to(latent.device), timesteps, num_angles=num_angles))
+    return max(fits, key=lambda fit: fit.auroc)

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
@@ -37,6 +36,5 @@ class Loss(Attack):
 
     def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
         """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
-        timestep = latent.new_tensor(timesteps).long()
-        error = noise - query(add_noise(latent[None], noise, query.alphas_cumprod, timestep), timesteps)
+        error = noise - query.at_noise(latent, noise, timesteps)
         return error.square() if self.power == 2 else error.square().square()

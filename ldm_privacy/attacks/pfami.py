@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent, Statistic
@@ -29,11 +28,11 @@ class PFAMI(Attack):
 
     Args:
         timesteps: Its own; those given to `attack_statistics` are not used.
-        num_crops: Shares of the side from `largest_crop` down to `smallest_crop`, evenly spaced.
+        num_crops: Shares of the side from `largest_crop` down to `smallest_crop`, evenly spaced; at least 1.
         largest_crop, smallest_crop: In (0, 1].
 
     Raises:
-        UserError: A hyperparameter outside its range, a crop without a pixel, a mask that keeps no dimension of a sample.
+        UserError: A crop without a pixel, a mask that keeps no dimension of a sample.
     """
 
     higher_means_member = True
@@ -63,11 +62,9 @@ class PFAMI(Attack):
         self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor
     ) -> tuple[Contribution, Contribution]:
         """Squared errors of the crops (mean over crops) and of the sample, means over timesteps: each (1, *latent.shape)."""
-        timestep = latent.new_tensor(timesteps).long()
 
         def error(clean: Latent) -> Tensor:
-            noisy = add_noise(clean[None], noise, query.alphas_cumprod, timestep)
-            return (noise - query(noisy, timesteps)).square().mean(0, keepdim=True)
+            return (noise - query.at_noise(clean, noise, timesteps)).square().mean(0, keepdim=True)
 
         crops = torch.zeros_like(latent)[None]
         for share in torch.linspace(self.largest_crop, self.smallest_crop, self.num_crops, dtype=torch.float64).tolist():

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.diffusion import add_noise
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import Contribution, Latent
 
@@ -24,9 +23,7 @@ class PIA(Attack):
     def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
         """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
         initial = self.initial_noise(query(latent, 0))
-        timestep = latent.new_tensor(timesteps).long()
-        noisy = add_noise(latent[None], initial[None], query.alphas_cumprod, timestep)
-        return (initial - query(noisy, timesteps)).square().square()
+        return (initial - query.at_noise(latent, initial[None], timesteps)).square().square()
 
     def initial_noise(self, epsilon: Latent) -> Latent:
         """The noise to put in, from epsilon(z0, 0): itself."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
@@ -64,6 +65,11 @@ class DenoiserQuery:
             for part in zip(rows.tensor_split(num_calls), timestep.tensor_split(num_calls), sample.tensor_split(num_calls))
         ]
         return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
+
+    def at_noise(self, latent: Latent, noise: Tensor, timesteps: Sequence[int]) -> Latent:
+        """epsilon(z_t, t) at z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) n, like `noise`: (..., timesteps, *latent.shape)."""
+        timestep = torch.tensor(timesteps, device=latent.device)
+        return self(add_noise(latent[None], noise, self.alphas_cumprod, timestep), timesteps)
 
     def _call(self, rows: Latent, timestep: Tensor, sample: Tensor) -> Latent:
         precision = torch.autocast(rows.device.type, self.autocast) if self.autocast else contextlib.nullcontext()

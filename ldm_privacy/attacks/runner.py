@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -17,10 +17,37 @@ DEFAULT_MEMORY_BUDGET = {"cpu": 2**28, "cuda": 2**32}
 """Bytes, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
 
 _ACTIVATION_BYTES = 2048
-"""Bytes that a denoiser is taken to hold per number of its input, without gradients: see `attack_statistics`."""
+"""Bytes that a denoiser is taken to hold per number of its input, without gradients: see `RunOptions`."""
 
 _WORKING_BYTES = 64
 """Bytes per number of noise, state, prediction and contribution, with the temporaries of drawing the noise."""
+
+
+class RunOptions(TypedDict, total=False):
+    """How an attack is run.
+
+    Attributes:
+        condition: Name -> (batch, ...), passed on to the predictor; none by default.
+        sample_index: (batch,) int, the samples' numbers in the data source; 0, 1, ... by default. Noise belongs to it.
+        seed: Of the noise; 0 by default.
+        noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
+            (draws, timesteps, *latent.shape) for attacks with more. Attacks without draws don't look at it.
+        memory_budget: Bytes; by default 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the attack, half for the
+            activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
+            `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
+        autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
+            arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet, measured with CPU autocast,
+            bfloat16 moved predictions by 1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI
+            1-3 %, PIA 4 % at timesteps 10 and 100; PIA at timestep 0, a difference of nearly equal predictions, was rounding
+            error alone.
+    """
+
+    condition: Condition | None
+    sample_index: Tensor | None
+    seed: int
+    noise: Tensor | None
+    memory_budget: int | None
+    autocast: torch.dtype | None
 
 
 def attack_statistics(
@@ -29,13 +56,7 @@ def attack_statistics(
     latent: Latent,
     timesteps: Sequence[int],
     keep_masks: KeepMask,
-    *,
-    condition: Condition | None = None,
-    sample_index: Tensor | None = None,
-    seed: int = 0,
-    noise: Tensor | None = None,
-    memory_budget: int | None = None,
-    autocast: torch.dtype | None = None,
+    **options: Unpack[RunOptions],
 ) -> Statistic:
     """The raw statistics of an attack, before orientation: masked sums of its contributions.
 
@@ -49,19 +70,7 @@ def attack_statistics(
         timesteps: Of the schedule of `predictor.alphas_cumprod`. Attacks that give one number for all timesteps use their
             own instead.
         keep_masks: (masks, *latent.shape) bool, True = kept.
-        condition: Name -> (batch, ...), passed on to the predictor; none by default.
-        sample_index: (batch,) int, the samples' numbers in the data source; 0, 1, ... by default. Noise belongs to it.
-        seed: Of the noise.
-        noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
-            (draws, timesteps, *latent.shape) for attacks with more. Attacks without draws don't look at it.
-        memory_budget: Bytes; by default 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the attack, half for the
-            activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
-            `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
-        autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
-            arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet, measured with CPU autocast,
-            bfloat16 moved predictions by 1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI
-            1-3 %, PIA 4 % at timesteps 10 and 100; PIA at timestep 0, a difference of nearly equal predictions, was rounding
-            error alone.
+        options: See `RunOptions`.
 
     Returns:
         Tensor float64 (masks, timesteps, batch); the timestep axis has length 1 where the attack gives one number for all.
@@ -73,29 +82,7 @@ def attack_statistics(
             prediction that is not finite (sample and timestep are named), autocast on CPU.
         ValueError: Shapes or dtypes that don't fit together.
     """
-    run = _Run(
-        attack,
-        predictor,
-        latent,
-        timesteps,
-        keep_masks,
-        condition=condition,
-        sample_index=sample_index,
-        seed=seed,
-        noise=noise,
-        memory_budget=memory_budget,
-        autocast=autocast,
-    )
-    if not isinstance(attack, UnmaskableAttack):
-        return attack.combine(*run.masked_sums())
-    if not keep_masks.all():
-        raise UserError(
-            f"{type(attack).__name__} is no sum over latent dimensions, so it has no mask: "
-            "give it keep-all masks only, or leave it out of the masked attacks."
-        )
-    with torch.no_grad():
-        parts = [attack.statistic(*part.arguments).double() for part in run.parts()]
-    return torch.cat(parts, dim=-1).expand(len(keep_masks), -1, -1)
+    return attack.combine(*masked_sums(attack, predictor, latent, timesteps, keep_masks, **options))
 
 
 def masked_sums(
@@ -104,13 +91,15 @@ def masked_sums(
     latent: Latent,
     timesteps: Sequence[int],
     keep_masks: KeepMask,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> tuple[Tensor, ...]:
     """The masked sum of each term of an attack, each float64 (masks, timesteps, batch): what `Attack.combine` gets.
 
-    Arguments, options and errors as in `attack_statistics`.
+    Arguments and errors as in `attack_statistics`. An attack that is no sum has one, its statistic.
     """
-    return _Run(attack, predictor, latent, timesteps, keep_masks, **options).masked_sums()
+    with torch.no_grad():
+        parts = [_sums(attack, *part) for part in _parts(attack, predictor, latent, timesteps, keep_masks, **options)]
+        return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
 
 
 def mask_and_sum(contribution: Contribution, keep_masks: KeepMask) -> Statistic:
@@ -150,101 +139,88 @@ def draw_noise(
     return randomness.normal("noise", key, latent.shape[1:], device).to(latent.dtype)
 
 
-class _Part(NamedTuple):
-    """Some of the samples, with what the attack gets of them."""
-
-    arguments: tuple[DenoiserQuery, Latent, list[int], Tensor]
-    keep_masks: KeepMask
+_Arguments = tuple[DenoiserQuery, Latent, list[int], Tensor]
+"""What an attack gets of some samples: the denoiser, latents, timesteps and noise."""
 
 
-class _Run:
-    """One attack on one batch: checked arguments, worked through in parts of bounded memory."""
+def _parts(
+    attack: Attack,
+    predictor: NoisePredictor,
+    latent: Latent,
+    timesteps: Sequence[int],
+    keep_masks: KeepMask,
+    *,
+    condition: Condition | None = None,
+    sample_index: Tensor | None = None,
+    seed: int = 0,
+    noise: Tensor | None = None,
+    memory_budget: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> Iterator[tuple[_Arguments, KeepMask]]:
+    """The batch, checked, in parts of about equal size and bounded memory, each with its masks."""
+    if keep_masks.dtype != torch.bool or keep_masks.shape[1:] != latent.shape or keep_masks.ndim != 5:
+        raise ValueError(
+            f"keep_masks must be a bool tensor (masks, {', '.join(map(str, latent.shape))}), "
+            f"not {keep_masks.dtype} {tuple(keep_masks.shape)}"
+        )
+    if not len(latent):
+        raise ValueError("no latents to attack")
+    condition = condition or {}
+    sample_index = torch.arange(len(latent)) if sample_index is None else sample_index
+    for name, value in {"sample_index": sample_index, **condition}.items():
+        if len(value) != len(latent):
+            raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
+    if autocast is not None and latent.device.type == "cpu":
+        raise UserError(f"autocast to {autocast} is for a GPU: on CPU it is slower than float32. Leave it out.")
+    grid = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
+    if not attack.num_draws:
+        noise = None
+    elif noise is not None:
+        noise = _checked_noise(attack, noise, (len(grid), *latent.shape))
+    if isinstance(attack, UnmaskableAttack) and not keep_masks.all():
+        raise UserError(
+            f"{type(attack).__name__} is no sum over latent dimensions, so it has no mask: "
+            "give it keep-all masks only, or leave it out of the masked attacks."
+        )
+    if memory_budget is None:
+        memory_budget = DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+    numbers = latent[0].numel()
+    per_sample = _WORKING_BYTES * len(grid) * max(1, attack.num_draws) + 16 * len(keep_masks)
+    samples_per_part = max(1, memory_budget // 2 // (numbers * per_sample))
+    rows_per_call = max(1, memory_budget // 2 // (numbers * _ACTIVATION_BYTES))
+    keep_masks, sample_index = keep_masks.to(latent.device), sample_index.to(latent.device)
+    for place in torch.arange(len(latent)).tensor_split(-(-len(latent) // samples_per_part)):
+        rows = slice(int(place[0]), int(place[-1]) + 1)
+        index = sample_index[rows]
+        query = DenoiserQuery(
+            predictor, index, condition=rows_of(condition, rows), rows_per_call=rows_per_call, autocast=autocast
+        )
+        if noise is None:
+            drawn = draw_noise(attack, latent[rows], grid, sample_index=index, seed=seed)
+        else:
+            drawn = noise[..., rows, :, :, :].to(latent)
+        yield (query, latent[rows], grid, drawn), keep_masks[:, rows]
 
-    def __init__(
-        self,
-        attack: Attack,
-        predictor: NoisePredictor,
-        latent: Latent,
-        timesteps: Sequence[int],
-        keep_masks: KeepMask,
-        *,
-        condition: Condition | None = None,
-        sample_index: Tensor | None = None,
-        seed: int = 0,
-        noise: Tensor | None = None,
-        memory_budget: int | None = None,
-        autocast: torch.dtype | None = None,
-    ):
-        if keep_masks.dtype != torch.bool or keep_masks.shape[1:] != latent.shape or keep_masks.ndim != 5:
-            raise ValueError(
-                f"keep_masks must be a bool tensor (masks, {', '.join(map(str, latent.shape))}), "
-                f"not {keep_masks.dtype} {tuple(keep_masks.shape)}"
-            )
-        if not len(latent):
-            raise ValueError("no latents to attack")
-        if sample_index is None:
-            sample_index = torch.arange(len(latent))
-        for name, value in {"sample_index": sample_index, **(condition or {})}.items():
-            if len(value) != len(latent):
-                raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
-        if autocast is not None and latent.device.type == "cpu":
-            raise UserError(f"autocast to {autocast} is for a GPU: on CPU it is slower than float32. Leave it out.")
-        self.attack, self.predictor = attack, predictor
-        self.latent, self.keep_masks = latent, keep_masks.to(latent.device)
-        self.condition, self.sample_index, self.seed = condition or {}, sample_index.to(latent.device), seed
-        self.autocast = autocast
-        self.timesteps = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
-        self.noise = None if noise is None or not attack.num_draws else self._checked_noise(noise)
-        if memory_budget is None:
-            memory_budget = DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
-        numbers = latent[0].numel()
-        per_sample = _WORKING_BYTES * len(self.timesteps) * max(1, attack.num_draws) + 16 * len(keep_masks)
-        self.samples_per_part = max(1, memory_budget // 2 // (numbers * per_sample))
-        self.rows_per_call = max(1, memory_budget // 2 // (numbers * _ACTIVATION_BYTES))
 
-    def masked_sums(self) -> tuple[Tensor, ...]:
-        """The masked sum of each term, (masks, timesteps, batch)."""
-        with torch.no_grad():
-            parts = []
-            for part in self.parts():
-                terms = self.attack.contributions(*part.arguments)
-                terms = (terms,) if isinstance(terms, Tensor) else terms
-                for term in terms:
-                    self._check_term(term, part)
-                parts.append([mask_and_sum(term, part.keep_masks) for term in terms])
-            return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
+def _checked_noise(attack: Attack, noise: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Noise that was handed in, with an axis for draws where there are several; `shape` is that of one draw."""
+    if attack.num_draws == 1 and noise.shape == (1, *shape):
+        return noise[0]
+    wanted = shape if attack.num_draws == 1 else (attack.num_draws, *shape)
+    if noise.shape != wanted:
+        raise ValueError(f"noise must be {wanted} for {attack!r}, not {tuple(noise.shape)}")
+    return noise
 
-    def _check_term(self, term: Contribution, part: _Part) -> None:
-        _, latent, timesteps, _ = part.arguments
-        shape = (len(timesteps) if self.attack.per_timestep else 1, *latent.shape)
+
+def _sums(attack: Attack, arguments: _Arguments, keep_masks: KeepMask) -> list[Tensor]:
+    """The masked sum of each term over some samples, (masks, timesteps, samples)."""
+    if isinstance(attack, UnmaskableAttack):
+        return [attack.statistic(*arguments).double().expand(len(keep_masks), -1, -1)]
+    terms = attack.contributions(*arguments)
+    terms = (terms,) if isinstance(terms, Tensor) else terms
+    _, latent, timesteps, _ = arguments
+    shape = (len(timesteps) if attack.per_timestep else 1, *latent.shape)
+    for term in terms:
         if term.shape != shape:
-            raise ValueError(f"{type(self.attack).__name__}: contributions of shape {tuple(term.shape)}, not {shape}")
-
-    def parts(self) -> Iterator[_Part]:
-        """The batch in parts of about equal size."""
-        num_parts = -(-len(self.latent) // self.samples_per_part)
-        for place in torch.arange(len(self.latent)).tensor_split(num_parts):
-            samples = slice(int(place[0]), int(place[-1]) + 1)
-            latent, sample_index = self.latent[samples], self.sample_index[samples]
-            query = DenoiserQuery(
-                self.predictor,
-                sample_index,
-                condition=rows_of(self.condition, samples),
-                rows_per_call=self.rows_per_call,
-                autocast=self.autocast,
-            )
-            if self.noise is None:
-                noise = draw_noise(self.attack, latent, self.timesteps, sample_index=sample_index, seed=self.seed)
-            else:
-                noise = self.noise[..., samples, :, :, :].to(latent)
-            yield _Part((query, latent, self.timesteps, noise), self.keep_masks[:, samples])
-
-    def _checked_noise(self, noise: Tensor) -> Tensor:
-        shape = (len(self.timesteps), *self.latent.shape)
-        many = (self.attack.num_draws, *shape)
-        if noise.shape == many:
-            return noise if self.attack.num_draws > 1 else noise[0]
-        if noise.shape == shape and self.attack.num_draws == 1:
-            return noise
-        wanted = many if self.attack.num_draws > 1 else shape
-        raise ValueError(f"noise must be {wanted} for {self.attack!r}, not {tuple(noise.shape)}")
+            raise ValueError(f"{type(attack).__name__}: contributions of shape {tuple(term.shape)}, not {shape}")
+    return [mask_and_sum(term, keep_masks) for term in terms]

@@ -2,19 +2,19 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
-from ldm_privacy.attacks.runner import attack_statistics, masked_sums
+from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
 
@@ -119,35 +119,37 @@ class Audit:
 
         The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
         """
+        budget = DEFAULT_MEMORY_BUDGET.get(self.samples.latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        advice = (
+            f"in an audit: lower audit.batch_size (now {self.batch_size}); the memory budget of an attack is "
+            f"{budget / 2**30:g} GiB beside it."
+        )
         parts = []
-        for start in range(0, len(self.samples), self.batch_size):
-            batch = self.samples.rows(slice(start, start + self.batch_size))
-            parts.append(self._attack(predictor, batch))
-            progress(start + len(batch))
+        with explain_out_of_memory(lambda: advice):
+            for start in range(0, max(1, len(self.samples)), self.batch_size):
+                batch = self.samples.rows(slice(start, start + self.batch_size))
+                parts.append(self._attack(predictor, batch))
+                progress(start + len(batch))
         return join(parts)
 
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:
         keep = {label: batch.keep(rule) for label, rule in self.masks.items()}
-        ladder = ladder_masks(batch, self.keep_fractions, seed=self.seed) if self.keep_fractions else None
+        ladder = [ladder_masks(batch, self.keep_fractions, seed=self.seed)] if self.keep_fractions else []
+        options: RunOptions = {
+            "condition": batch.condition,
+            "sample_index": batch.sample_index,
+            "seed": self.seed,
+            "autocast": self.autocast,
+        }
         sums, sweeps = {}, {}
-        for name, attack in self.attacks.items():
+        # Of several processes one may have no sample.
+        for name, attack in self.attacks.items() if len(batch) else ():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
-            num_masks = len(masks)
-            if ladder is not None and attack.maskable:
-                masks = torch.cat([masks, ladder])
-            options: dict[str, Any] = {
-                "condition": batch.condition,
-                "sample_index": batch.sample_index,
-                "seed": self.seed,
-                "autocast": self.autocast,
-            }
-            # What is no sum over dimensions comes finished, for the one mask that keeps everything.
-            run = masked_sums if attack.maskable else attack_statistics
-            result = run(attack, predictor, batch.latent, self.timesteps, masks, **options)
-            terms = [each.cpu() for each in (result if isinstance(result, tuple) else (result,))]
-            sums[name] = [term[:num_masks] for term in terms]
+            every = torch.cat([masks, *ladder]) if attack.maskable else masks
+            terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]
+            sums[name] = [term[: len(masks)] for term in terms]
             # Half the memory: a sweep has many masks, and its scores are only ranked.
-            sweeps[name] = [term[num_masks:].float() for term in terms]
+            sweeps[name] = [term[len(masks) :].float() for term in terms]
         group = None if batch.group is None else batch.group.cpu()
         return Collected(batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps)
 
@@ -161,11 +163,13 @@ class Audit:
 
     def scores(self, collected: Collected) -> AuditScores:
         """Membership scores from the masked sums; free settings of attacks are fitted on the calibration half."""
-        sample_index, is_member, is_calibration = collected.sample_index, collected.is_member, collected.is_calibration
-        check_halves(is_calibration, is_member)
+        is_member, half = collected.is_member, collected.is_calibration
+        check_halves(half, is_member)
 
-        def oriented(attack: Attack, sums: list[Tensor]) -> Tensor:
-            return self._oriented(attack, sums, is_member, is_calibration)
+        def oriented(attack: Attack, sums: Sequence[Tensor]) -> Tensor:
+            """(timesteps, samples) from the masked sums, each like that."""
+            attack = attack.calibrated(tuple(each[:, half] for each in sums), is_member[half])
+            return membership_scores(attack, attack.combine(*(each[None] for each in sums))[0])
 
         scores, sweeps = {}, {}
         for name, attack in self.attacks.items():
@@ -175,11 +179,11 @@ class Audit:
                 rungs = [[term.double() for term in terms] for terms in zip(*collected.sweeps[name])]
                 sweeps[name] = split_ladder([oriented(attack, rung).float() for rung in rungs], self.keep_fractions)
         timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
-        coefficients = self._combine(scores, timesteps, is_member, is_calibration) if self.combine else {}
+        coefficients = self._combine(scores, timesteps, is_member, half) if self.combine else {}
         return AuditScores(
-            sample_index,
+            collected.sample_index,
             is_member,
-            is_calibration,
+            half,
             collected.group,
             timesteps,
             scores,
@@ -188,13 +192,6 @@ class Audit:
             sweeps,
             coefficients,
         )
-
-    def _oriented(self, attack: Attack, sums: list[Tensor], is_member: Tensor, is_calibration: Tensor) -> Tensor:
-        """Membership scores (timesteps, samples) from the masked sums; free settings are fitted on the calibration half."""
-        if not attack.maskable:
-            return membership_scores(attack, sums[0])
-        attack = attack.calibrated(tuple(each[:, is_calibration] for each in sums), is_member[is_calibration])
-        return membership_scores(attack, attack.combine(*(each[None] for each in sums))[0])
 
     def _combine(
         self, scores: dict[AuditKey, Tensor], timesteps: dict[str, list[int]], is_member: Tensor, is_calibration: Tensor

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,23 +33,17 @@ def join(parts: Sequence[Collected]) -> Collected:
     Raises:
         ValueError: There are no parts.
     """
+    parts = [part for part in parts if len(part.sample_index)] or parts[:1]
     if not parts:
         raise ValueError("no samples were audited")
     together = torch.cat([part.sample_index for part in parts])
-    order = together.argsort(stable=True)
-    ordered = together[order]
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    order = order[is_first]
-
-    def one(entries: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-        return {
-            name: [torch.cat(terms, dim=-1)[..., order] for terms in zip(*(entry[name] for entry in entries))]
-            for name in entries[0]
-        }
+    order = torch.from_numpy(np.unique(together.numpy(), return_index=True)[1])
 
     def column(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(values))[order]
+        return torch.cat(list(values), dim=-1)[..., order]
+
+    def by_attack(entries: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+        return {name: [column(terms) for terms in zip(*(entry[name] for entry in entries))] for name in entries[0]}
 
     groups = [part.group for part in parts if part.group is not None]
     return Collected(
@@ -56,6 +51,6 @@ def join(parts: Sequence[Collected]) -> Collected:
         column([part.is_member for part in parts]),
         column([part.is_calibration for part in parts]),
         column(groups) if groups else None,
-        one([part.sums for part in parts]),
-        one([part.sweeps for part in parts]),
+        by_attack([part.sums for part in parts]),
+        by_attack([part.sweeps for part in parts]),
     )

@@ -59,13 +59,16 @@ class Measuring:
         One encoder pass a sample, for the images or for their mirror images.
         """
 
-        def compute(mine: Tensor) -> dict[str, Tensor]:
-            words = "Encoding mirrored images" if mirrored else "Encoding images"
-            return {"mean": self._batched(words, mine, lambda image: self.codec.mean(image.flip(-1) if mirrored else image))}
+        def mean(index: Tensor) -> Tensor:
+            image = self.images(index)
+            return self.codec.mean(image.flip(-1) if mirrored else image)
 
-        noun = "mirrored latents" if mirrored else "latents"
-        mine = self._stored(noun, index, {}, compute)["mean"]
-        return torch.cat(gather(mine)) if world_size() > 1 else mine
+        def compute(mine: Tensor) -> dict[str, Tensor]:
+            return {"mean": self._batched(f"Encoding {which}images", "encoding images", mean, mine)}
+
+        which = "mirrored " if mirrored else ""
+        found = self._stored(f"{which}latents", index, {}, compute)["mean"]
+        return torch.cat(gather(found)) if world_size() > 1 else found
 
     def samples(
         self,
@@ -107,7 +110,7 @@ class Measuring:
         if self.codec.network is None:
             return samples
         columns: dict[str, Any] = {}
-        found = self._stored("reconstruction", index, self._map, lambda _: {"error": self._reconstruction_error(samples)})
+        found = self._stored("reconstruction", index, self._map, lambda mine: self._reconstruction(mine, samples.latent))
         columns["reconstruction_error"] = found["error"]
         if influence is not None:
             settings = {**self._map, **(influence_settings or {})}
@@ -153,30 +156,27 @@ class Measuring:
         return {"shift": channel_map.shift.tolist(), "matrix": channel_map.matrix.tolist()}
 
     @torch.no_grad()
-    def _batched(self, words: str, index: Tensor, function: Callable[[Image], Tensor]) -> Tensor:
-        advice = f"while encoding images: lower audit.batch_size (now {self.batch_size})."
+    def _batched(self, words: str, step: str, function: Callable[..., Tensor], *columns: Tensor) -> Tensor:
+        """`function` of the columns, batch by batch, on the CPU."""
+        advice = f"while {step}: lower audit.batch_size (now {self.batch_size})."
         results, num_done = [], 0
-        with explain_out_of_memory(lambda: advice), self.progress(words, len(index)) as done:
-            for part in index.split(self.batch_size):
-                results.append(function(self.images(part)).cpu())
-                done(num_done := num_done + len(part))
+        with explain_out_of_memory(lambda: advice), self.progress(words, len(columns[0])) as done:
+            for parts in zip(*(column.split(self.batch_size) for column in columns)):
+                results.append(function(*parts).cpu())
+                done(num_done := num_done + len(parts[0]))
         return torch.cat(results)
 
-    @torch.no_grad()
-    def _reconstruction_error(self, samples: AuditedSamples) -> Tensor:
-        """Mean absolute error of each image, on the CPU."""
-        errors, num_done = [], 0
-        batches = zip(samples.sample_index.cpu().split(self.batch_size), samples.latent.split(self.batch_size))
-        advice = f"while images are decoded: lower audit.batch_size (now {self.batch_size})."
-        with explain_out_of_memory(lambda: advice), self.progress("Reconstruction error", len(samples)) as done:
-            for index, latent in batches:
-                image = self.codec.decode(latent)
-                if not num_done:
-                    self._first_decoded = image[:NUM_KEPT].cpu()
-                difference = image - self.images(index).to(self.device)
-                errors.append(difference.abs().flatten(1).mean(1).cpu())
-                done(num_done := num_done + len(index))
-        return torch.cat(errors)
+    def _reconstruction(self, index: Tensor, latent: Latent) -> dict[str, Tensor]:
+        """Mean absolute error of each image."""
+        self._first_decoded = None
+
+        def error(index: Tensor, latent: Latent) -> Tensor:
+            image = self.codec.decode(latent)
+            if self._first_decoded is None:
+                self._first_decoded = image[:NUM_KEPT].cpu()
+            return (image - self.images(index).to(self.device)).abs().flatten(1).mean(1)
+
+        return {"error": self._batched("Reconstruction error", "images are decoded", error, index, latent)}
 
     def _influence(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> dict[str, Tensor]:
         """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
@@ -192,10 +192,8 @@ class Measuring:
         if over_set is not None:
             mine = share_of(sum(gather(len(samples))))
             estimate = over_set.over_set(concatenate(gather(estimate.to("cpu")))).rows(mine)
-        columns = {"influence": estimate.influence.cpu()}
-        if estimate.mask_stability is not None:
-            columns["mask_stability"] = estimate.mask_stability.cpu()
-        return columns
+        columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
+        return {name: value.cpu() for name, value in columns.items() if value is not None}
 
     def _distortion(self, distortion: Distortion, samples: AuditedSamples, chosen: Tensor) -> dict[str, Tensor]:
         value = torch.full((len(samples),), torch.nan, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm_privacy.audit.row import AuditRow, rivals_of, row_of
 from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import SweepPoint, choose, choose_fraction, sweep_points
+from ldm_privacy.audit.sweep import RANKINGS, SweepPoint, choose, sweep_points
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Intervals
@@ -39,18 +39,7 @@ class AuditReport:
     @cached_property
     def sweep(self) -> dict[str, list[SweepPoint]]:
         """Per attack, the AUROC by ranking and keep fraction; computed when first asked for, which no training does."""
-        data = self.data
-        return {
-            attack: sweep_points(
-                sweep,
-                data.timesteps[attack],
-                data.is_member,
-                data.is_calibration,
-                confidence=self.confidence,
-                group=data.group,
-            )
-            for attack, sweep in data.sweeps.items()
-        }
+        return {attack: sweep_points(self.data, attack, self.confidence) for attack in self.data.sweeps}
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -93,7 +82,7 @@ class AuditReport:
     @property
     def reported_group(self) -> Tensor | None:
         """Groups of the reporting half, ascending by sample index."""
-        return None if self.data.group is None else self.data.group[self.is_reporting]
+        return self.data.group_of(self.is_reporting)
 
     def quartiles(self, key: AuditKey, distortion: Tensor) -> QuartileAuroc:
         """AUROC of the reporting half by timestep and quartile of local distortion, over the samples that have one.
@@ -102,9 +91,12 @@ class AuditReport:
         """
         data = self.data
         chosen = self.is_reporting & distortion.isfinite()
-        group = None if data.group is None else data.group[chosen]
         return auroc_by_quartile(
-            data.scores[key][:, chosen], data.is_member[chosen], distortion[chosen], confidence=self.confidence, group=group
+            data.scores[key][:, chosen],
+            data.is_member[chosen],
+            distortion[chosen],
+            confidence=self.confidence,
+            group=data.group_of(chosen),
         )
 
     def series(self) -> dict[str, float]:
@@ -113,10 +105,7 @@ class AuditReport:
 
 
 def report_of(
-    data: AuditScores,
-    *,
-    intervals: Intervals | None = None,
-    target_fprs: Sequence[float] = (0.01, 0.001),
+    data: AuditScores, *, intervals: Intervals | None = None, target_fprs: Sequence[float] = (0.01, 0.001)
 ) -> AuditReport:
     """The report of membership scores; a pure function of them, no network passes.
 
@@ -134,30 +123,25 @@ def report_of(
         if not (finite := score.isfinite().all(0)).all():
             sample = int(data.sample_index[~finite][0])
             raise UserError(f"{key}: the score of sample {sample} is not finite; take the sample out, or mend the attack.")
-    choices, rivals = {}, {}
+    candidates = {key: {data.keep_fraction[key]: score} for key, score in data.scores.items()}
     for attack, sweep in data.sweeps.items():
-        key = AuditKey(attack, TUNED)
-        by_fraction = {fraction: score for (ranking, fraction), score in sweep.items() if ranking == "influence"}
+        by_fraction = {fraction: score for (ranking, fraction), score in sweep.items() if ranking == RANKINGS[0]}
         if 1.0 in by_fraction and (unmasked := data.unmasked(attack)) is not None:
             by_fraction[1.0] = data.scores[unmasked]  # keep fraction 1 is the unmasked attack, to the last digit
-        choice = choose_fraction(by_fraction, data.timesteps[attack], data.is_member, data.is_calibration)
-        choices[key] = choice
-        rivals[key] = {
-            ranking: score[choose(score, data.is_member, data.is_calibration)]
-            for (ranking, fraction), score in sweep.items()
-            if ranking != "influence" and fraction == choice.keep_fraction
-        }
-        data = replace(
-            data,
-            scores={**data.scores, key: by_fraction[choice.keep_fraction]},
-            keep_fraction={**data.keep_fraction, key: choice.keep_fraction},
-        )
-    places = {key: choose(score, data.is_member, data.is_calibration) for key, score in data.scores.items()}
+        candidates[AuditKey(attack, TUNED)] = by_fraction
+    choices = {key: choose(each, data) for key, each in candidates.items()}
+    kept = {key: choice.keep_fraction for key, choice in choices.items()}
+    data = replace(data, scores={key: candidates[key][kept[key]] for key in kept}, keep_fraction=kept)
     rows = []
     for key in _ordered(data.scores):
-        against = {other.mask: data.scores[other][places[other]] for other in rivals_of(key, data)} | rivals.get(key, {})
-        tuned = choices.get(key)
-        rows.append(row_of(key, data, places[key], against, tuned, intervals, tuple(target_fprs)))
+        against = {other.mask: data.scores[other][choices[other].place] for other in rivals_of(key, data)}
+        if key.mask == TUNED:
+            against |= {
+                ranking: score[choose({fraction: score}, data).place]
+                for (ranking, fraction), score in data.sweeps.get(key.attack, {}).items()
+                if ranking != RANKINGS[0] and fraction == kept[key]
+            }
+        rows.append(row_of(key, data, choices[key], against, intervals, tuple(target_fprs)))
     return AuditReport(data, rows, intervals, tuple(target_fprs))
 
 

@@ -11,7 +11,6 @@ from ldm_privacy.metrics import (
     MembershipMetrics,
     PairedDifference,
     RatesAtThreshold,
-    auroc,
     auroc_difference,
     membership_metrics,
     threshold_at_fpr,
@@ -70,33 +69,32 @@ class AuditRow:
 def row_of(
     key: AuditKey,
     data: AuditScores,
-    place: int,
+    choice: Choice,
     against: Mapping[str, Tensor],
-    choice: Choice | None,
     intervals: Intervals,
     target_fprs: tuple[float, ...],
 ) -> AuditRow:
-    """The row of scores at `place`, the calibrated timestep; `against` holds (samples,) scores of others, each at its own."""
+    """The row of what was chosen; `against` holds (samples,) scores of others, each at its own timestep."""
     calibration, reporting = data.is_calibration, ~data.is_calibration
-    is_member, group = data.is_member[reporting], None if data.group is None else data.group[reporting]
-    options = intervals.options(group)
-    score = data.scores[key]
-    chosen = score[place]
-    by_timestep = auroc(score[:, reporting], is_member)
-    metrics = membership_metrics(chosen[reporting], is_member, target_fprs=target_fprs, **options)
-    thresholds = [float(threshold_at_fpr(chosen[calibration], data.is_member[calibration], fpr)) for fpr in target_fprs]
-    carried = tuple(tpr_at_threshold(chosen[reporting], is_member, threshold, **options) for threshold in thresholds)
-    gains = {
-        label: auroc_difference(chosen[reporting], other[reporting], is_member, confidence=intervals.confidence, group=group)
-        for label, other in against.items()
-    }
-    labels: list[int] | list[None] = data.timesteps[key.attack] or [None]
-    best = int(by_timestep.argmax())
-    kept = data.keep_fraction[key]
-    oracle = (labels[best], kept, float(by_timestep[best]))
-    if choice is not None:
-        oracle = (choice.oracle_timestep, choice.oracle_keep_fraction, choice.oracle_auroc)
-    return AuditRow(key, kept, labels[place], metrics, carried, *oracle, by_timestep, gains)
+    is_member, group = data.is_member[reporting], data.group_of(reporting)
+    options, score, labels = intervals.options(group), data.scores[key][choice.place], data.labels(key.attack)
+    reported = score[reporting]
+    thresholds = [float(threshold_at_fpr(score[calibration], data.is_member[calibration], fpr)) for fpr in target_fprs]
+    return AuditRow(
+        key,
+        choice.keep_fraction,
+        labels[choice.place],
+        membership_metrics(reported, is_member, target_fprs=target_fprs, **options),
+        tuple(tpr_at_threshold(reported, is_member, threshold, **options) for threshold in thresholds),
+        labels[choice.oracle_place],
+        choice.oracle_keep_fraction,
+        choice.oracle_auroc,
+        choice.by_timestep,
+        {
+            label: auroc_difference(reported, other[reporting], is_member, confidence=intervals.confidence, group=group)
+            for label, other in against.items()
+        },
+    )
 
 
 def rivals_of(key: AuditKey, data: AuditScores) -> list[AuditKey]:

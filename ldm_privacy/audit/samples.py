@@ -97,6 +97,11 @@ class AuditedSamples:
         """This process's part of samples that every process has."""
         return replace(self.rows(share_of(len(self))), is_share=world_size() > 1)
 
+    def here(self, device: torch.device | None) -> "AuditedSamples":
+        """This process's part, on that device (None: where it is); itself where that changes nothing."""
+        mine = self if self.is_share or world_size() == 1 else self.share()
+        return mine if device is None or mine.latent.device == device else mine.to(device)
+
     def gathered(self) -> "AuditedSamples":
         """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""
         mine = self.to("cpu")

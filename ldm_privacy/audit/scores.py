@@ -39,3 +39,11 @@ class AuditScores:
     def unmasked(self, attack: str) -> AuditKey | None:
         """The first key of that attack whose mask keeps everything."""
         return next((key for key, kept in self.keep_fraction.items() if key.attack == attack and kept == 1.0), None)
+
+    def labels(self, attack: str) -> list[int] | list[None]:
+        """What the rows of its scores are called: timesteps, or None where one number is for all."""
+        return self.timesteps[attack] or [None]
+
+    def group_of(self, rows: Tensor) -> Tensor | None:
+        """Groups of some of the samples."""
+        return None if self.group is None else self.group[rows]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import AuditScores
 from ldm_privacy.geometry.masks import keep_ladder
 from ldm_privacy.metrics import auroc, auroc_interval
 from ldm_privacy.randomness import uniform
@@ -28,18 +29,34 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the calibration half chose among keep fractions (of largest influence) and timesteps; the oracle's choice beside.
+    """What the calibration half chose among keep fractions and timesteps, beside the best on the reporting half itself.
 
     Attributes:
-        keep_fraction, timestep: Chosen; the timestep is None for attacks with one number for all.
-        oracle_keep_fraction, oracle_timestep, oracle_auroc: The best on the reporting half itself: optimistic.
+        keep_fraction, place: Chosen; the place is that of the timestep.
+        by_timestep: (timesteps,) AUROC of the reporting half at the chosen keep fraction.
+        oracle_keep_fraction, oracle_place, oracle_auroc: The best on the reporting half: optimistic.
     """
 
     keep_fraction: float
-    timestep: int | None
+    place: int
+    by_timestep: Tensor
     oracle_keep_fraction: float
-    oracle_timestep: int | None
+    oracle_place: int
     oracle_auroc: float
+
+
+def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
+    """(keep fraction, timestep) of the highest AUROC on the calibration half.
+
+    Ties go to the larger fraction and the first timestep. `candidates`: keep fraction -> (timesteps, samples), higher = member.
+    """
+    fractions = sorted(candidates, reverse=True)
+    stacked = torch.stack([candidates[fraction] for fraction in fractions])
+    halves = data.is_calibration, ~data.is_calibration
+    areas = [auroc(stacked[:, :, half], data.is_member[half]) for half in halves]
+    (chosen, place), (best, best_place) = (divmod(int(area.argmax()), area.shape[1]) for area in areas)
+    reported = areas[1]
+    return Choice(fractions[chosen], place, reported[chosen], fractions[best], best_place, float(reported[best, best_place]))
 
 
 def ladder_masks(samples: AuditedSamples, keep_fractions: Sequence[float], *, seed: int) -> KeepMask:
@@ -63,49 +80,13 @@ def split_ladder(scores: Sequence[Tensor], keep_fractions: Sequence[float]) -> d
     return dict(zip(keys, scores, strict=True))
 
 
-def sweep_points(
-    scores: Mapping[tuple[str, float], Tensor],
-    timesteps: Sequence[int],
-    is_member: Tensor,
-    is_calibration: Tensor,
-    *,
-    confidence: float,
-    group: Tensor | None,
-) -> list[SweepPoint]:
-    """A point per ranking and keep fraction; `scores` (timesteps, samples) each, higher = member."""
-    reporting = ~is_calibration
-    labels: list[int] | list[None] = list(timesteps) or [None]
+def sweep_points(data: AuditScores, attack: str, confidence: float) -> list[SweepPoint]:
+    """A point per ranking and keep fraction of that attack's sweep."""
+    reporting, labels = ~data.is_calibration, data.labels(attack)
     points = []
-    for (ranking, fraction), score in scores.items():
-        place = choose(score, is_member, is_calibration)
-        estimate = auroc_interval(
-            score[place, reporting],
-            is_member[reporting],
-            confidence=confidence,
-            group=None if group is None else group[reporting],
-        )
-        points.append(SweepPoint(ranking, fraction, labels[place], estimate))
+    for (ranking, fraction), score in data.sweeps[attack].items():
+        place = choose({fraction: score}, data).place
+        group = data.group_of(reporting)
+        area = auroc_interval(score[place, reporting], data.is_member[reporting], confidence=confidence, group=group)
+        points.append(SweepPoint(ranking, fraction, labels[place], area))
     return points
-
-
-def choose_fraction(
-    scores: Mapping[float, Tensor], timesteps: Sequence[int], is_member: Tensor, is_calibration: Tensor
-) -> Choice:
-    """(keep fraction, timestep) of the highest AUROC on the calibration half; ties go to the larger fraction.
-
-    Args:
-        scores: Keep fraction -> (timesteps, samples).
-        timesteps: Of the rows; empty for one number for all.
-        is_member, is_calibration: (samples,) bool.
-    """
-    fractions = sorted(scores, reverse=True)
-    stacked = torch.stack([scores[fraction] for fraction in fractions])
-    labels: list[int] | list[None] = list(timesteps) or [None]
-    areas = [auroc(stacked[:, :, half], is_member[half]) for half in (is_calibration, ~is_calibration)]
-    (chosen, at), (best, best_at) = (divmod(int(area.argmax()), area.shape[1]) for area in areas)
-    return Choice(fractions[chosen], labels[at], fractions[best], labels[best_at], float(areas[1].max()))
-
-
-def choose(score: Tensor, is_member: Tensor, is_calibration: Tensor) -> int:
-    """The row of `score` (timesteps, samples) with the highest AUROC on the calibration half; ties go to the first."""
-    return int(auroc(score[:, is_calibration], is_member[is_calibration]).argmax())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Case, Finding
 from ldm_privacy.metrics import placements
-from ldm_privacy.metrics.resampling import mean_variance, side_resamplers
+from ldm_privacy.metrics.auroc import interval_without_spread
+from ldm_privacy.metrics.resampling import sides_of
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Estimate
@@ -162,28 +163,23 @@ def _cross_fitted_auroc(
     areas, weights, variances, num_pairs, tied = [], [], [], 0, True
     for test in folds:
         side = member[test]
-        num_units = [len(np.unique(unit[test][which])) for which in (side, ~side)]
-        if min(num_units) < 2:
+        sides = sides_of(torch.from_numpy(side), torch.from_numpy(unit[test]))
+        if sides.num_pairs < 2:
             continue
         placed = [part.numpy() for part in placements(torch.from_numpy(score[test]), torch.from_numpy(side))]
         areas.append(placed[0].mean())
         weights.append(side.sum() * (~side).sum() / len(side))
-        variances.append(sum(map(mean_variance, placed, side_resamplers(torch.from_numpy(side), torch.from_numpy(unit[test])))))
-        num_pairs += min(num_units)
+        variances.append(sum(each.mean_variance(part) for each, part in zip(sides, placed)))
+        num_pairs += sides.num_pairs
         tied = tied and np.ptp(score[test]) == 0
     if not areas:  # groups so uneven that no fold has two of them on both sides
         return Estimate(0.5, 0.0, 1.0)
     weight = np.array(weights) / np.sum(weights)
     value, variance = float(weight @ areas), 2 * float(weight**2 @ variances)
-    tail = (1 - confidence) / 2
-    if value in (0.0, 1.0):
-        bound = tail ** (2 / num_pairs)
-        return Estimate(value, bound, 1.0) if value == 1.0 else Estimate(value, 0.0, 1.0 - bound)
-    if tied:
-        share_tied = (2 * tail) ** (2 / num_pairs)
-        return Estimate(value, share_tied / 2, 1.0 - share_tied / 2)
-    if variance == 0:
-        return Estimate(value, 0.0, 1.0)
-    centre, half_width = special.logit(value), stats.norm.isf(tail) * np.sqrt(variance) / (value * (1 - value))
+    exact = interval_without_spread(value, num_pairs / 2, is_tied=tied, confidence=confidence)
+    if exact is not None or variance == 0:
+        return exact or Estimate(value, 0.0, 1.0)
+    half_width = stats.norm.isf((1 - confidence) / 2) * np.sqrt(variance) / (value * (1 - value))
+    centre = special.logit(value)
     lower, upper = special.expit([centre - half_width, centre + half_width])
     return Estimate(value, float(lower), float(upper))

@@ -20,21 +20,21 @@ def latent_deviation(latent: Latent, *, total: Callable[[Tensor], Tensor] = lamb
 
     Args:
         latent: (samples, channels, height, width).
-        total: Adds up a tensor over all processes, where each has a part of the samples.
+        total: Adds up a tensor over all processes, where each has a part of the samples; a part may be empty.
 
     Returns:
         (channels, height, width) float64, >= 0; the same for any order of the samples, to rounding.
 
     Raises:
-        UserError: No samples, or a latent that is not finite; names its row.
+        UserError: No samples in all, or a latent that is not finite; names its row.
     """
-    if len(latent) == 0:
-        raise UserError("latent_deviation: there are no latents; audit at least one sample.")
     finite = latent.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise UserError(f"latent_deviation: the latent in row {row} is not finite; take the sample out of the audit.")
     count = int(total(torch.tensor(len(latent))))
+    if count == 0:
+        raise UserError("latent_deviation: there are no latents; audit at least one sample.")
     mean = total(latent.sum(dim=0, dtype=torch.float64)) / count
     squares = torch.zeros_like(mean)
     for chunk in latent.split(_SAMPLES_AT_ONCE):

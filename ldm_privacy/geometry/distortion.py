@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import check_counts
-from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Decoder, Latent
 
@@ -32,18 +32,15 @@ class Distortion:
     first block, from `seed`; the same for every sample, so that nothing depends on the batch.
 
     Args:
-        rank: Singular values; in the randomized method at most D.
-        oversample: Further directions in the block.
+        rank: Singular values, at least 1; in the randomized method at most D.
+        oversample: Further directions in the block, at least 0.
         num_power_iterations: Applications of J^T J, at least.
         seed: Of the first block.
-        tolerance: Relative error that is allowed in each singular value; infinity for a fixed number of applications.
+        tolerance: Relative error that is allowed in each singular value, above 0; infinity for a fixed number of applications.
         batch_size: Samples that are decoded together.
-        vectors_per_pass: Directions that go through the decoder together in the randomized method; None: 4 on a CPU;
-            elsewhere, where small passes leave the device idle, as many as 32 on images of 32x32 and fewer on larger ones.
+        vectors_per_pass: In the randomized method; None: 4 on a CPU; elsewhere, where small passes leave the device idle, as
+            many as 32 on images of 32x32 and fewer on larger ones.
         exact: Whether the whole of J is taken; None: where it costs no more products.
-
-    Raises:
-        UserError: rank < 1, a negative count, a tolerance that is not positive.
     """
 
     rank: int = 20
@@ -63,9 +60,9 @@ class Distortion:
             raise UserError(f"tolerance: {self.tolerance} is not above 0.")
 
     def __call__(self, decoder: Decoder, latent: Latent) -> Tensor:
-        """(batch,), of `singular_values`, where arguments, precision and errors stand."""
+        """(batch,), of `singular_values`. Arguments, precision and errors as in `ldm_privacy.geometry`."""
         values = self.singular_values(decoder, latent)
-        return values.double().clamp_min(1e-12).log().sum(1).to(_precision(latent))
+        return values.double().clamp_min(1e-12).log().sum(1).to(at_least_float32(latent))
 
     def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
         """Products J v and J^T u that a sample costs beside its decode; D latent dimensions, numbers in the image.
@@ -80,18 +77,9 @@ class Distortion:
         return applications * block + min((applications + 1) * block, num_dimensions)
 
     def singular_values(self, decoder: Decoder, latent: Latent) -> Tensor:
-        """The `rank` largest singular values of J at each latent.
+        """The `rank` largest singular values of J at each latent, (batch, rank), descending.
 
-        Args:
-            decoder: Latent -> image, samples independent of each other.
-            latent: (batch, channels, height, width).
-
-        Returns:
-            (batch, rank), descending, on the latent's device, in its precision but at least float32. From the whole of J:
-            in float64, and no more than J has.
-
-        Raises:
-            UserError: A latent that the decoder can't take; in the randomized method, rank above D.
+        From the whole of J: in float64, and no more than J has.
         """
         return torch.cat([self._of_batch(decoder, part) for part in latent.split(self.batch_size)])
 
@@ -108,7 +96,7 @@ class Distortion:
         wide = max(1, min(32, 32 * 3 * 32 * 32 // num_pixels))
         vectors_per_pass = self.vectors_per_pass or (4 if latent.device.type == "cpu" else wide)
         values = self._krylov(jacobian, latent, block.double().to(latent.device), vectors_per_pass)
-        return values.to(_precision(latent))
+        return values.to(at_least_float32(latent))
 
     def _is_exact(self, num_pixels: int) -> bool:
         if self.exact is not None:
@@ -144,10 +132,6 @@ class Distortion:
             iteration += 1
 
 
-def _precision(latent: Latent) -> torch.dtype:
-    return torch.promote_types(latent.dtype, torch.float32)
-
-
 def _all_singular_values(jacobian: DecoderJacobian) -> Tensor:
     """(batch, min(pixels, D)) float64, from all rows of J: one product with J^T for each number of the image."""
     image = jacobian.image
@@ -175,11 +159,8 @@ def _orthonormal_to(basis: Tensor, block: Tensor) -> Tensor:
 def _extended_gram(gram: Tensor, images: list[Tensor]) -> Tensor:
     """The inner products of J's images of the basis, (batch, vectors, vectors), with those of the last images added.
 
-    In double precision, so that the images' own rounding, 1e-7 of the largest singular value, is all there is.
-
-    Args:
-        gram: Inner products of all but the last.
-        images: Each (vectors, batch, *image).
+    In double precision, so that the images' own rounding, 1e-7 of the largest singular value, is all there is. `gram` is that
+    of all but the last; images are (vectors, batch, *image) each.
     """
     newest = images[-1].flatten(2).transpose(0, 1).double()
     border = torch.cat([image.flatten(2).transpose(0, 1).double() @ newest.mT for image in images], dim=1)

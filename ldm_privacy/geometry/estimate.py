@@ -54,7 +54,7 @@ class InfluenceEstimator(Protocol):
     """An estimator of diag(J^T J), the influence of every latent dimension."""
 
     def __call__(self, decoder: Decoder, latent: Latent, sample_index: Tensor) -> InfluenceEstimate:
-        """Influence of each sample. `sample_index` (batch,) seeds what is random."""
+        """Influence of each sample; arguments, precision and errors as in `ldm_privacy.geometry`."""
         ...
 
     def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:

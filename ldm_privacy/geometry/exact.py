@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate
-from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, gradients_enabled
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
 
@@ -22,12 +22,9 @@ class ExactInfluence:
     once more. No randomness.
 
     Args:
-        memory_mib: Budget for what one pass keeps: samples x vectors x the decoder's activations, which are measured. One
-            sample and one vector are always taken.
+        memory_mib: Budget for what one pass keeps, above 0: samples x vectors x the decoder's activations, which are
+            measured. One sample and one vector are always taken.
         float64: Compute in double precision; weights in single precision are converted as they are used.
-
-    Raises:
-        UserError: memory_mib is not positive.
     """
 
     def __init__(self, *, memory_mib: float = 512.0, float64: bool = False):
@@ -41,20 +38,7 @@ class ExactInfluence:
         return num_dimensions if 2 * num_dimensions < num_pixels else num_pixels
 
     def __call__(self, decoder: Decoder, latent: Latent, sample_index: Tensor) -> InfluenceEstimate:
-        """Influence of each sample.
-
-        Args:
-            decoder: Latent -> image, samples independent of each other.
-            latent: (batch, channels, height, width).
-            sample_index: (batch,), named in errors.
-
-        Returns:
-            Influence with standard error 0, on the latent's device; float64 where asked for, else the latent's precision
-            but at least float32.
-
-        Raises:
-            UserError: A latent that the decoder can't take, or influence that is not finite.
-        """
+        """Influence of each sample, with standard error 0. See `InfluenceEstimator`; float64 where asked for."""
         check_sample_index(latent, sample_index)
         if self.float64:
             latent = latent.double()
@@ -63,6 +47,7 @@ class ExactInfluence:
         estimates = []
         for chunk, index in zip(latent.split(size), sample_index.split(size), strict=True):
             influence = self._squared_columns(DecoderJacobian(decoder, chunk), chunk, max(1, pairs // size))
+            influence = influence.to(latent.device, at_least_float32(latent))
             check_finite(influence, index)
             estimates.append(InfluenceEstimate(influence, torch.zeros_like(influence)))
         return concatenate(estimates)
@@ -82,6 +67,7 @@ class ExactInfluence:
         return max(1, int(self.memory_mib * 2**20 / (3 * max(sum(kept.values()), 1))))
 
     def _squared_columns(self, jacobian: DecoderJacobian, latent: Latent, vectors_per_pass: int) -> Influence:
+        """Like `latent`, float64."""
         num_dimensions, num_pixels = latent.shape[1:].numel(), jacobian.image.shape[1:].numel()
         if self.products_per_sample(num_dimensions, num_pixels) < num_pixels:
             try:
@@ -89,7 +75,7 @@ class ExactInfluence:
                     jacobian.times(unit, vectors_per_pass=vectors_per_pass).double().flatten(2).square().sum(2)
                     for unit in _unit_vectors(latent, vectors_per_pass)
                 ]
-                return torch.cat(columns).T.reshape(latent.shape).to(latent.device, _at_least_float32(latent.dtype))
+                return torch.cat(columns).T.reshape(latent.shape)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # no second derivative: rows need only the first
@@ -97,7 +83,7 @@ class ExactInfluence:
         total = torch.zeros(latent.shape, dtype=torch.float64, device=latent.device)
         for unit in _unit_vectors(jacobian.image, vectors_per_pass):
             total += jacobian.transpose_times(unit, vectors_per_pass=vectors_per_pass).double().square().sum(0)
-        return total.to(_at_least_float32(latent.dtype))
+        return total
 
 
 def _unit_vectors(like: Tensor, per_chunk: int) -> Iterator[Tensor]:
@@ -108,7 +94,3 @@ def _unit_vectors(like: Tensor, per_chunk: int) -> Iterator[Tensor]:
         row = torch.arange(len(unit), device=like.device)
         unit[row, start + row] = 1
         yield unit.reshape(-1, 1, *like.shape[1:]).expand(-1, *like.shape)
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -22,32 +22,27 @@ def gradients_enabled(latent: Tensor) -> Iterator[Tensor]:
     attention runs as plain matrix products: PyTorch's fused kernels have no second derivative, and J v is the derivative
     of J^T u. A module whose parameters were made inside inference mode can't be differentiated; make it outside.
 
-    Args:
-        latent: Any float tensor, also an inference tensor.
-
-    Yields:
-        A copy of the latent that requires gradients. Detach what leaves the context.
+    Yields a copy of the latent (any float tensor, also an inference tensor) that requires gradients. Detach what leaves the
+    context.
     """
     autocast_off = torch.autocast(latent.device.type, enabled=False)
     with torch.inference_mode(False), torch.enable_grad(), autocast_off, sdpa_kernel(SDPBackend.MATH):
         yield latent.detach().clone().requires_grad_()
 
 
+def at_least_float32(latent: Latent) -> torch.dtype:
+    """The precision of what is computed for that latent."""
+    return torch.promote_types(latent.dtype, torch.float32)
+
+
 class DecoderJacobian:
     """J(z) = dD/dz, pixels x D, of every sample of a batch. The batch is decoded once.
 
-    The decoder must treat the samples of a batch independently (evaluation mode). A latent in double precision is decoded
-    in double precision even where the decoder's weights are in single precision: they are converted operation by operation.
-
-    Args:
-        decoder: Latent -> image.
-        latent: (batch, channels, height, width).
+    Arguments and errors as in `ldm_privacy.geometry`. A latent in double precision is decoded in double precision even where
+    the decoder's weights are in single precision: they are converted operation by operation.
 
     Attributes:
         image: (batch, *image), the decoded latent, detached.
-
-    Raises:
-        UserError: The decoder can't take such a latent.
     """
 
     def __init__(self, decoder: Decoder, latent: Latent):
@@ -65,14 +60,9 @@ class DecoderJacobian:
         self.image: Image = self._image.detach()
 
     def transpose_times(self, vectors: Image, *, vectors_per_pass: int = 1) -> Tensor:
-        """J^T u for several image-space vectors: one decoder backward pass a vector.
+        """J^T u for several u, (vectors, batch, *image) -> (vectors, batch, channels, height, width).
 
-        Args:
-            vectors: u, (vectors, batch, *image).
-            vectors_per_pass: Vectors that go through the decoder together, in memory too.
-
-        Returns:
-            (vectors, batch, channels, height, width).
+        One decoder backward pass a vector.
         """
         self._check_shape(vectors, self.image.shape, "probes", "the decoder's image")
         vectors = vectors.to(self.image)
@@ -80,17 +70,10 @@ class DecoderJacobian:
             return _in_chunks(self._image, self._latent, vectors, vectors_per_pass)
 
     def times(self, vectors: Latent, *, vectors_per_pass: int = 1) -> Tensor:
-        """J v for several latent-space vectors.
+        """J v for several v, (vectors, batch, channels, height, width) -> (vectors, batch, *image).
 
         Forward mode where the decoder's operations have it (about two decoder passes a vector); else the derivative of
         J^T u in u, which is J v by linearity (about three).
-
-        Args:
-            vectors: v, (vectors, batch, channels, height, width).
-            vectors_per_pass: As in `transpose_times`.
-
-        Returns:
-            (vectors, batch, *image).
         """
         self._check_shape(vectors, self._latent.shape, "vectors", "the latent")
         vectors = vectors.to(self._latent)

@@ -60,19 +60,15 @@ class KeepTopInfluence(_KeepByRank):
     Any increasing function of the influence (its logarithm, that in other latent units) gives the same mask. No randomness.
 
     Args:
-        keep_fraction: In (0, 1].
+        keep_fraction: In (0, 1], keeping one dimension at least.
         rule: "count" keeps exactly round(keep_fraction * D), ties to the lower index. "percentile" is the published rule
             (Rao, Qu, Moyer 2025, 2511.20592): strictly above the row's (1 - keep_fraction) percentile, linear
             interpolation; 153 of 256 for 0.6, fewer where values are equal.
-
-    Raises:
-        UserError: keep_fraction is outside (0, 1], or (when called) keeps none.
     """
 
     is_control: ClassVar[bool] = False
 
     def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
-        """(batch, channels, height, width) bool; `sample_index` (batch,) is not looked at."""
         mask = super().__call__(ranking, sample_index)
         if self.rule == "count" or self.keep_fraction == 1:
             return mask
@@ -112,12 +108,8 @@ class KeepLowestInfluence(_KeepByRank):
 class KeepRandom(_KeepByRank):
     """Keep random dimensions, drawn per sample: the control that tells the count of a mask from its choice.
 
-    Args:
-        keep_fraction, rule: As in `KeepTopInfluence`, whose count is kept for either rule.
-        seed: Of the draw. A sample's mask is a function of (seed, sample index) alone.
-
-    Raises:
-        UserError: As `KeepTopInfluence`.
+    A sample's mask is a function of (seed, sample index) alone. Other arguments and errors are those of `KeepTopInfluence`,
+    whose count is kept for either rule.
     """
 
     ranks_by: ClassVar[RanksBy] = "nothing"
@@ -144,10 +136,7 @@ def num_kept(num_dimensions: int, keep_fraction: float, rule: CountRule = "count
     percentile: those strictly above the row's (1 - keep_fraction) percentile with linear interpolation, where no two are
     equal: D - 1 - floor((1 - keep_fraction) (D - 1)); 153 of 256 for 0.6, where count keeps 154.
 
-    Both keep all for fraction 1.
-
-    Raises:
-        UserError: That is none.
+    Both keep all for fraction 1. Raises UserError where that is none.
     """
     if rule == "percentile" and keep_fraction < 1:
         kept = num_dimensions - 1 - percentile_rank(num_dimensions, keep_fraction)
@@ -175,12 +164,7 @@ def keep_largest(value: Tensor, count: int) -> KeepMask:
 def keep_ladder(value: Tensor, keep_fractions: Sequence[float]) -> KeepMask:
     """Masks of many sizes from one sort: (fractions, *value.shape), each equal to `keep_largest` with its own count.
 
-    Args:
-        value: (batch, ...), ranked within each row.
-        keep_fractions: Each in (0, 1].
-
-    Raises:
-        UserError: A fraction is outside (0, 1] or keeps none.
+    `value` (batch, ...) is ranked within each row. Raises UserError where a fraction is outside (0, 1] or keeps none.
     """
     for fraction in keep_fractions:
         check_keep_fraction(fraction)

@@ -16,7 +16,7 @@ from ldm_privacy.geometry.estimate import (
     concatenate,
     mask_overlap,
 )
-from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32
 from ldm_privacy.geometry.masks import check_keep_fraction, keep_largest, num_kept
 from ldm_privacy.randomness import normal, rademacher
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
@@ -33,20 +33,13 @@ class ProbeInfluence:
     2 / num_probes, the same for every dimension. With Rademacher probes the variance is smaller, 2 (G_ii^2 - sum_p J_pi^4)
     / num_probes, and differs between dimensions. Source: Rao, Qu, Moyer 2025 (2511.20592); Hutchinson 1990.
 
-    Probes are a function of (seed, sample index, probe) alone, so a sample's influence does not depend on its batch, and
-    more probes begin with the same ones. Cost: one decoder forward pass a sample and one backward pass a probe.
+    Cost: one decoder forward pass a sample and one backward pass a probe.
 
     Args:
-        num_probes: K >= 1.
+        num_probes, seed, decode_batch_size: As in `ldm_privacy.geometry`; K = num_probes >= 1.
         distribution: "gaussian" or "rademacher".
-        seed: Of the probes.
-        keep_fraction: Of the masks whose stability is measured.
-        decode_batch_size: Samples that are decoded together (memory: their activations).
-        probe_batch_size: Probes that go back through the decoder together (memory: that many times as much). None: 1 on
-            the CPU, where a loop over probes was the fastest, 8 elsewhere.
-
-    Raises:
-        UserError: num_probes < 1 or keep_fraction outside (0, 1].
+        keep_fraction: Of the masks whose stability is measured, in (0, 1].
+        probe_batch_size: None: 1 on the CPU, where a loop over probes was the fastest, 8 elsewhere.
     """
 
     def __init__(
@@ -77,21 +70,11 @@ class ProbeInfluence:
     def __call__(
         self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
     ) -> InfluenceEstimate:
-        """Influence of each sample.
+        """Influence of each sample; see `InfluenceEstimator`.
 
-        Args:
-            decoder: Latent -> image, samples independent of each other.
-            latent: (batch, channels, height, width).
-            sample_index: (batch,) int; seeds the probes.
-            probes: (batch, probes, *image) to use instead of drawn ones, any number of them; standard normal for the law
-                above to hold.
-
-        Returns:
-            Influence with standard error influence * sqrt(2 / num_probes) (an upper bound for Rademacher probes) and, from
-            two probes on, mask stability; on the latent's device, in its precision but at least float32.
-
-        Raises:
-            UserError: A latent that the decoder can't take, probes that don't fit its image, influence that is not finite.
+        Its standard error is influence * sqrt(2 / num_probes) (an upper bound for Rademacher probes); from two probes on there
+        is mask stability. `probes`: (batch, probes, *image) to use instead of drawn ones, any number of them, standard normal
+        for the law above to hold.
         """
         check_sample_index(latent, sample_index)
         if probes is not None and (len(probes) != len(latent) or probes.ndim < 3 or not probes.shape[1]):
@@ -99,11 +82,8 @@ class ProbeInfluence:
                 f"probes of shape {tuple(probes.shape)} don't fit {len(latent)} samples: (batch, probes, *image) is needed."
             )
         size = self.decode_batch_size
-        parts = zip(
-            latent.split(size),
-            sample_index.split(size),
-            itertools.repeat(None) if probes is None else probes.split(size),
-        )
+        probe_parts = itertools.repeat(None) if probes is None else probes.split(size)
+        parts = zip(latent.split(size), sample_index.split(size), probe_parts)
         return concatenate([self._estimate(decoder, *part) for part in parts])
 
     def draw(self, sample_index: Tensor, probe: int, shape: torch.Size, device: torch.device) -> Tensor:
@@ -117,7 +97,7 @@ class ProbeInfluence:
         num_probes = self.num_probes if probes is None else probes.shape[1]
         per_pass = self.probe_batch_size or (1 if image.device.type == "cpu" else 8)
         # Sums of squares over the first half of the probes, the second, and the odd one out.
-        sums = torch.zeros(3, *latent.shape, dtype=torch.promote_types(latent.dtype, torch.float32), device=latent.device)
+        sums = torch.zeros(3, *latent.shape, dtype=at_least_float32(latent), device=latent.device)
         num_half = num_probes // 2
         for start in range(0, num_probes, per_pass):
             chosen = range(start, min(start + per_pass, num_probes))

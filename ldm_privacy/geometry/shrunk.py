@@ -49,15 +49,12 @@ def shrink_log_influence(influence: Influence, num_probes: int, residual_varianc
     Args:
         influence: (samples, channels, height, width) >= 0, estimates with `num_probes` Gaussian probes each (Rademacher
             probes have no such law).
-        num_probes: K.
+        num_probes: K >= 1.
         residual_variance: One for each "channel" or each "dimension" (for thousands of samples), or "none": no residual,
             every sample gets the same ranking.
 
     Returns:
         The fit, on the influence's device, influence in its precision. A single sample is left as it is.
-
-    Raises:
-        UserError: num_probes < 1 or an unknown `residual_variance`.
     """
     check_counts(1, num_probes=num_probes)
     shape = influence.shape
@@ -103,13 +100,8 @@ class ShrunkInfluence:
     depends on the set, not on the batches in which the decoder sees it. The probes are Gaussian: the noise variance that
     the shrinkage needs is known for those alone. Cost: as `ProbeInfluence`. Method: `shrink_log_influence`.
 
-    Args:
-        num_probes: K >= 1.
-        residual_variance: "channel", "dimension" or "none" (one mask for the whole set); see `shrink_log_influence`.
-        seed, keep_fraction, decode_batch_size, probe_batch_size: As in `ProbeInfluence`.
-
-    Raises:
-        UserError: As `ProbeInfluence`, or an unknown `residual_variance`.
+    Arguments and errors are those of `ProbeInfluence`; `residual_variance` is that of `shrink_log_influence` ("none": one mask
+    for the whole set).
     """
 
     def __init__(
@@ -141,30 +133,17 @@ class ShrunkInfluence:
     def __call__(
         self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None = None
     ) -> InfluenceEstimate:
-        """Influence of each sample of the set.
+        """The shrunk influence of each sample of the whole set, with its standard error.
 
-        Args:
-            decoder: Latent -> image, samples independent of each other.
-            latent: (samples, channels, height, width), the whole set; the decoder sees `decode_batch_size` at a time.
-            sample_index: (samples,) int; seeds the probes.
-            probes: (samples, probes, *image), standard normal, to use instead of drawn ones.
-
-        Returns:
-            The shrunk influence with its standard error; mask stability, from two probes on, is that of the masks which
-            the halves of the probes give after the same shrinkage.
-
-        Raises:
-            UserError: As `ProbeInfluence`.
+        Arguments as in `ProbeInfluence`. Mask stability, from two probes on, is that of the masks which the halves of the
+        probes give after the same shrinkage.
         """
         check_sample_index(latent, sample_index)
         estimate = self.per_sample(decoder, latent, sample_index, probes)
         return self.over_set(estimate, num_probes=None if probes is None else probes.shape[1])
 
     def over_set(self, estimate: InfluenceEstimate, *, num_probes: int | None = None) -> InfluenceEstimate:
-        """The second part alone: shrink the estimates of `per_sample` for the whole set.
-
-        `num_probes` is of each sample, where they were others than its own.
-        """
+        """The second part alone: shrink the estimates of `per_sample`, of `num_probes` where they were others than its own."""
         num_probes = num_probes or self.num_probes
         fit = shrink_log_influence(estimate.influence, num_probes, self.residual_variance)
         if estimate.halves is None:

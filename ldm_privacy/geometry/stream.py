@@ -31,17 +31,9 @@ def stream_influence(
 
     Args:
         estimator: Any; one that needs the whole set (`ShrunkInfluence`) gets its per-sample part in batches first.
-        decoder: Latent -> image.
-        latent: (samples, channels, height, width), on any device that the decoder takes.
-        sample_index: (samples,) int, unique.
+        decoder, latent, sample_index: As in `ldm_privacy.geometry`; so are errors.
         batch_size: Samples per call of the estimator.
         progress: Called with the number of samples done so far.
-
-    Returns:
-        The estimate on the latent's device.
-
-    Raises:
-        UserError: batch_size < 1, or as the estimator.
     """
     check_sample_index(latent, sample_index)
     check_counts(1, batch_size=batch_size)

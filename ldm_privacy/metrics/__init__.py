@@ -1,4 +1,19 @@
-"""Metrics of membership inference: pure functions of scores (higher = member) and labels; member is positive."""
+"""Metrics of membership inference: pure functions of scores and labels; member is positive. What they share is said once, here.
+
+Args:
+    score: (..., samples), higher = member, any real dtype; each row by itself. (samples,) where there is an interval.
+    is_member: (samples,) bool, the same for every row.
+    confidence: Nominal coverage of an interval: two-sided, over the audited samples, without the randomness of training.
+    group: (samples,) labels (patient, identity) where samples are not independent: whole groups are resampled, and counted in
+        place of samples. No group lies on both sides.
+    num_bootstrap: Resamples, members and held-out separately, O(samples) each.
+    seed: Of the bootstrap; same seed, same bounds. Nothing else is random, and there are no network passes.
+
+Raises:
+    UserError: see `check_scores`; a share (confidence, target rate) outside (0, 1); a group on both sides, or not a label a
+        sample.
+"""
+# ruff: noqa: F401
 
 from ldm_privacy.metrics.attack_success_rate import attack_success_rate, attack_success_rate_interval
 from ldm_privacy.metrics.auroc import auroc, auroc_interval
@@ -13,53 +28,6 @@ from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.metrics.rank_agreement import TopOverlap, rank_agreement, top_overlap
 from ldm_privacy.metrics.resampling import clopper_pearson
 from ldm_privacy.metrics.roc import roc_curve
-from ldm_privacy.metrics.tpr_at_fpr import (
-    TprAtFpr,
-    resolvable,
-    threshold_at_fpr,
-    tnr_at_fnr,
-    tpr_at_fpr,
-    tpr_at_fpr_interval,
-)
+from ldm_privacy.metrics.tpr_at_fpr import TprAtFpr, resolvable, threshold_at_fpr, tnr_at_fnr, tpr_at_fpr, tpr_at_fpr_interval
 from ldm_privacy.metrics.tpr_at_threshold import RatesAtThreshold, tpr_at_threshold
 from ldm_privacy.metrics.welch import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
-
-__all__ = [
-    "GenerationCopies",
-    "MembershipMetrics",
-    "NullBand",
-    "PValueAtSize",
-    "PairedDifference",
-    "QuartileAuroc",
-    "RatesAtThreshold",
-    "TopOverlap",
-    "TprAtFpr",
-    "WelchVerdict",
-    "attack_success_rate",
-    "attack_success_rate_interval",
-    "auroc",
-    "auroc_by_quartile",
-    "auroc_difference",
-    "auroc_interval",
-    "check_scores",
-    "clopper_pearson",
-    "holm",
-    "loss_gap_rise",
-    "membership_metrics",
-    "memorized_generations",
-    "null_band",
-    "p_value_by_set_size",
-    "permuted_auroc",
-    "permuted_labels",
-    "placements",
-    "rank_agreement",
-    "resolvable",
-    "roc_curve",
-    "threshold_at_fpr",
-    "tnr_at_fnr",
-    "top_overlap",
-    "tpr_at_fpr",
-    "tpr_at_fpr_interval",
-    "tpr_at_threshold",
-    "welch_verdict",
-]

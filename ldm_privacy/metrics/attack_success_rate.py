@@ -5,11 +5,9 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
-from ldm_privacy.metrics.checks import check_scores, check_share
-from ldm_privacy.metrics.resampling import SideResampler, bootstrap_generator, side_resamplers
+from ldm_privacy.metrics.checks import check_scores, check_share, row_chunks
+from ldm_privacy.metrics.resampling import SideResampler, sides_of
 from ldm_privacy.types import Estimate
-
-_NUMBERS_AT_ONCE = 2**21
 
 
 def attack_success_rate(score: Tensor, is_member: Tensor) -> Tensor:
@@ -17,25 +15,17 @@ def attack_success_rate(score: Tensor, is_member: Tensor) -> Tensor:
 
     With scores that know nothing it is still above 0.5, by about 0.43 * sqrt(1 / members + 1 / held-out).
 
-    Args:
-        score: (..., samples), higher = member.
-        is_member: (samples,) bool, the same for every row.
-
     Returns:
         Tensor float64 (...), in [0.5, 1], counted in integers. O(samples log samples) a row.
-
-    Raises:
-        UserError: see `check_scores`.
     """
     score, is_member = check_scores(score, is_member)
-    rows = score.reshape(-1, score.shape[-1])
     num_members = int(is_member.sum())
     num_heldout = len(is_member) - num_members
     # TPR - FPR in units of 1 / (members * held-out).
     step = torch.where(is_member, num_heldout, -num_members)
     best = []
-    for chunk in rows.split(max(1, _NUMBERS_AT_ONCE // rows.shape[-1])):
-        ordered, order = chunk.sort(dim=-1, descending=True)
+    for rows in row_chunks(score):
+        ordered, order = rows.sort(dim=-1, descending=True)
         gain = step[order].cumsum(dim=-1)
         # No threshold passes between tied scores. The last gain, of the threshold that flags all, is 0.
         gain[:, :-1].masked_fill_(ordered[:, 1:] == ordered[:, :-1], 0)
@@ -52,11 +42,11 @@ def attack_success_rate_interval(
     num_bootstrap: int = 200,
     seed: int = 0,
 ) -> Estimate:
-    """Attack success rate with a two-sided interval for the best balanced accuracy in the population.
+    """Attack success rate with an interval for the best balanced accuracy in the population.
 
     S is the largest of many noisy rates, so it lies too high, and a bootstrap of a maximum misses: its percentiles never
-    hold 0.5 under no signal. Used instead, with t the best threshold found and `e` the mean over resamples of "rate of
-    the resample minus what its own best threshold is worth on the sample" (members and held-out resampled separately):
+    hold 0.5 under no signal. Used instead, with t the best threshold found and `e` the mean over resamples (a few hundred are
+    enough) of "rate of the resample minus what its own best threshold is worth on the sample":
 
     * lower end: `S - e - z d`, what is left after the expected gain from choosing;
     * upper end: `S + z d`: the best threshold of the population can't have done better on the sample than t did;
@@ -70,29 +60,16 @@ def attack_success_rate_interval(
     Where all scores are tied, so are k disjoint pairs: P(tie) >= `q = (1 - confidence)^(1 / k)`, interval [0.5, 1 - q / 2].
 
     The upper end forgoes what choosing gained and is conservative. Simulated coverage at nominal 95 % is 95-97 % at 100,
-    417 and 2,500 per side (AUROC 0.5 to 0.98; docs/coverage.md). The randomness of training is not in it.
-
-    Args:
-        score: (samples,), higher = member.
-        is_member: (samples,) bool.
-        confidence: Nominal coverage.
-        group: (samples,) labels; whole groups are resampled. No group on both sides.
-        num_bootstrap: Number of resamples; O(samples) each. Only their mean is used, so a few hundred are enough.
-        seed: Seed of the bootstrap.
-
-    Raises:
-        UserError: see `check_scores`; a group on both sides.
+    417 and 2,500 per side (AUROC 0.5 to 0.98; docs/coverage.md).
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     score, is_member = check_scores(score, is_member)
-    member_side, heldout_side = side_resamplers(is_member, group)
-    num_pairs = min(member_side.num_units, heldout_side.num_units)
+    sides = sides_of(is_member, group)
     if score.min() == score.max():
-        return Estimate(0.5, 0.5, 1.0 - (1.0 - confidence) ** (1.0 / num_pairs) / 2)
+        return Estimate(0.5, 0.5, 1.0 - (1.0 - confidence) ** (1.0 / sides.num_pairs) / 2)
     order = torch.argsort(score, descending=True).cpu().numpy()
     member, ordered = is_member.cpu().numpy(), score.cpu().numpy()[order]
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
+    place = np.argsort(order)
     member_place, heldout_place = place[member], place[~member]
     is_cut = np.append(ordered[1:] != ordered[:-1], True)
     has_ties = not is_cut.all()
@@ -106,18 +83,16 @@ def attack_success_rate_interval(
 
     gain = gains(np.ones(len(member_place)), np.ones(len(heldout_place)))
     value = float(attack_success_rate(score, is_member))
-    generator = bootstrap_generator("asr", seed)
     excess = 0.0
-    for _ in range(num_bootstrap):
-        resampled_gain = gains(member_side.draw(generator), heldout_side.draw(generator))
+    for weights in sides.resamples("asr", num_bootstrap, seed):
+        resampled_gain = gains(*weights)
         best = resampled_gain.argmax()
         excess += float(resampled_gain[best] - gain[best]) / 2 / num_bootstrap
 
-    threshold = ordered[is_cut][gain.argmax()]
-    flagged = score.cpu().numpy() >= threshold
-    variance = (_share_variance(flagged[member], member_side) + _share_variance(flagged[~member], heldout_side)) / 4
+    flagged = score.cpu().numpy() >= ordered[is_cut][gain.argmax()]
+    variance = (_share_variance(flagged[member], sides.member) + _share_variance(flagged[~member], sides.heldout)) / 4
     half_width = float(stats.norm.isf(tail) * np.sqrt(variance))
-    lower = min(value - excess - half_width, _separated_bound(num_pairs, tail))
+    lower = min(value - excess - half_width, _separated_bound(sides.num_pairs, tail))
     return Estimate(value, max(0.5, lower), min(1.0, value + half_width))
 
 

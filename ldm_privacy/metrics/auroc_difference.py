@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.metrics.checks import check_same_samples, check_scores, check_share
 from ldm_privacy.metrics.placements import placements
-from ldm_privacy.metrics.resampling import mean_variance, side_resamplers
+from ldm_privacy.metrics.resampling import sides_of
 from ldm_privacy.types import Estimate
 
 
@@ -45,16 +45,9 @@ def auroc_difference(
     L)` and `d L + (1 - L)`, and `(1 / (1 + |d|))^k` is the largest probability of it where the true difference is 0.
 
     Args:
-        score_a: (samples,), higher = member.
-        score_b: (samples,), same samples in the same order.
-        is_member: (samples,) bool.
-        confidence: Nominal coverage.
+        score_a, score_b: (samples,), the same samples in the same order.
         alternative: "two-sided", or "greater" for a one-sided lower bound at `confidence` (the upper bound is then 1)
             and the p-value against a > b.
-        group: (samples,) labels of groups; no group on both sides.
-
-    Raises:
-        UserError: see `check_scores`; lengths differ; a group on both sides.
     """
     check_share("confidence", confidence)
     if alternative not in ("two-sided", "greater"):
@@ -63,32 +56,28 @@ def auroc_difference(
     score_a, is_member = check_scores(score_a, is_member)
     score_b, _ = check_scores(score_b, is_member)
     check_same_samples(score_a, score_b)
-    member_side, heldout_side = side_resamplers(is_member, group)
-    member_a, heldout_a = placements(score_a, is_member)
-    member_b, heldout_b = placements(score_b, is_member)
-    member_term, heldout_term = (member_a - member_b).cpu().numpy(), (heldout_a - heldout_b).cpu().numpy()
-    value = float(member_term.mean())
-    upper_limit = 1.0
+    sides = sides_of(is_member, group)
     if torch.equal(score_a, score_b):
-        return PairedDifference(0.0, 0.0, 0.0 if is_two_sided else upper_limit, 1.0)
+        return PairedDifference(0.0, 0.0, 0.0 if is_two_sided else 1.0, 1.0)
 
+    both = zip(placements(score_a, is_member), placements(score_b, is_member))
+    member_term, heldout_term = ((a - b).cpu().numpy() for a, b in both)
+    value = float(member_term.mean())
     tail = (1.0 - confidence) / 2 if is_two_sided else 1.0 - confidence
-    num_pairs = min(member_side.num_units, heldout_side.num_units)
-    is_constant = np.ptp(member_term) == 0 and np.ptp(heldout_term) == 0
-    if is_constant:
-        share = tail ** (1.0 / num_pairs)
-        lower, upper = max(-1.0, value * share - (1 - share)), min(1.0, value * share + (1 - share))
-        p_value = (1.0 + abs(value)) ** -float(num_pairs)
+    if np.ptp(member_term) == 0 and np.ptp(heldout_term) == 0:
+        share = tail ** (1.0 / sides.num_pairs)
+        centre, half_width = value * share, 1 - share
+        p_value = (1.0 + abs(value)) ** -float(sides.num_pairs)
         if is_two_sided:
             p_value = min(1.0, 2 * p_value)
         elif value <= 0:
             p_value = 1.0
-    elif num_pairs < 2:
-        lower, upper, p_value = -1.0, 1.0, 1.0
+    elif sides.num_pairs < 2:
+        centre, half_width, p_value = 0.0, 1.0, 1.0
     else:
-        deviation = np.sqrt(mean_variance(member_term, member_side) + mean_variance(heldout_term, heldout_side))
-        half_width = stats.norm.isf(tail) * deviation
-        lower, upper = max(-1.0, value - half_width), min(1.0, value + half_width)
+        deviation = np.sqrt(sides.member.mean_variance(member_term) + sides.heldout.mean_variance(heldout_term))
+        centre, half_width = value, stats.norm.isf(tail) * deviation
         ratio = value / deviation
         p_value = 2 * stats.norm.sf(abs(ratio)) if is_two_sided else stats.norm.sf(ratio)
-    return PairedDifference(value, float(lower), float(upper) if is_two_sided else upper_limit, float(p_value))
+    lower, upper = max(-1.0, float(centre - half_width)), min(1.0, float(centre + half_width))
+    return PairedDifference(value, lower, upper if is_two_sided else 1.0, float(p_value))

@@ -1,4 +1,6 @@
-"""What every metric demands of its input, in one place."""
+"""What every metric demands of its input, in one place, and how it walks through many rows."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,15 +9,14 @@ from ldm_privacy.errors import UserError
 
 MEND = "take the sample out, or mend the attack that scored it."
 
+NUMBERS_AT_ONCE = 2**21
+"""Rows are worked through in chunks of this many numbers, so that memory does not grow with the number of rows."""
+
 
 def check_scores(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     """Membership scores that a metric can be computed from, or an error that says what is wrong with them.
 
     Constant scores are allowed: they rank nothing, and their AUROC is 0.5.
-
-    Args:
-        score: (..., samples), higher = member; any real dtype.
-        is_member: (samples,) bool.
 
     Returns:
         The scores in float64 (every narrower dtype embeds exactly, so no order and no tie changes) and the labels, on
@@ -37,6 +38,11 @@ def check_scores(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
         raise UserError(f"no {missing} among the {len(is_member)} samples: a membership metric needs both classes.")
     check_finite(score, "membership score of sample", MEND)
     return score.detach().double(), is_member.to(score.device)
+
+
+def row_chunks(score: Tensor) -> Sequence[Tensor]:
+    """(..., samples) as parts (rows, samples), each of bounded memory."""
+    return score.reshape(-1, score.shape[-1]).split(max(1, NUMBERS_AT_ONCE // score.shape[-1]))
 
 
 def check_finite(value: Tensor, what: str, advice: str) -> None:

@@ -49,22 +49,14 @@ def membership_metrics(
     """AUROC, attack success rate and TPR at target FPRs, each with its interval, and the reversed TNRs.
 
     Args:
-        score: (samples,), higher = member.
-        is_member: (samples,) bool.
-        confidence: Nominal coverage of each interval.
-        group: (samples,) labels; intervals resample whole groups.
+        score, is_member, confidence, group, seed: As in `ldm_privacy.metrics`; so are errors.
         num_bootstrap: Resamples of each bootstrap; of ASR's, which only takes a mean, at most 200.
-        seed: Seed of the bootstraps: same seed, same bounds.
         target_fprs: The FPRs of the TPRs, and the FNRs of the reversed TNRs; at least one.
-
-    Raises:
-        UserError: see `check_scores`; a group on both sides; a share outside (0, 1); no target.
     """
     if not target_fprs:
         raise UserError("target_fprs is empty: name at least one false positive rate, such as 0.01.")
     score, is_member = check_scores(score, is_member)
     score, is_member = score.cpu(), is_member.cpu()
-    num_members = int(is_member.sum())
     options: dict[str, Any] = {"confidence": confidence, "group": group, "num_bootstrap": num_bootstrap, "seed": seed}
     of_a_mean = options | {"num_bootstrap": min(num_bootstrap, _NUM_BOOTSTRAP_OF_A_MEAN)}
     return MembershipMetrics(
@@ -72,6 +64,6 @@ def membership_metrics(
         asr=attack_success_rate_interval(score, is_member, **of_a_mean),
         tpr_at_fpr=tuple(tpr_at_fpr_interval(score, is_member, target, **options) for target in target_fprs),
         tnr_at_fnr=tuple(float(tnr_at_fnr(score, is_member, target)) for target in target_fprs),
-        num_members=num_members,
-        num_heldout=len(is_member) - num_members,
+        num_members=int(is_member.sum()),
+        num_heldout=int((~is_member).sum()),
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.checks import check_share
 from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
-from ldm_privacy.metrics.resampling import bootstrap_generator, clopper_pearson
+from ldm_privacy.metrics.resampling import bootstrap_generator, clopper_pearson, percentiles
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import Done, Estimate, Image, Images
 
@@ -88,9 +88,7 @@ def memorized_generations(
         images: Sample indices -> images in [-1, 1].
         member_index, heldout_index: (members,), (held-out,) int64.
         groups: Sample indices -> labels, or None; copies are then counted once per group in `rise`.
-        confidence: Of the intervals.
-        num_bootstrap: Resamples.
-        seed: Of the bootstrap and of the choice for the comparison.
+        confidence, num_bootstrap, seed: As in `ldm_privacy.metrics`; `seed` also of the choice for the comparison.
         batch_size: Reference images at a time: memory is a few times (generations + batch_size) images, and generations
             x batch_size distances (4 MB for 1,000 x 1,024).
         progress: Called with (reference images done, in all).
@@ -111,28 +109,22 @@ def memorized_generations(
     num_control = min(len(member_index), len(heldout_index))
     members, other_members = _cut(member_index, num_control, seed)
     heldout, _ = _cut(heldout_index, num_control, seed)
-    total, num_before = len(member_index) + num_control, 0
+    total = len(member_index) + num_control
 
-    def search(index: Tensor) -> Neighbours:
-        nonlocal num_before
-        found = nearest_two(
+    def search(index: Tensor, num_before: int) -> Neighbours:
+        return nearest_two(
             generated, images, index, batch_size=batch_size, progress=lambda done: progress(num_before + done, total)
         )
-        num_before += len(index)
-        return found
 
-    among_members, among_heldout = search(members), search(heldout)
-    among_all = among_members.merged(search(other_members)) if len(other_members) else among_members
+    among_all = among_members = search(members, 0)
+    among_heldout = search(heldout, num_control)
+    if len(other_members):
+        among_all = among_members.merged(search(other_members, 2 * num_control))
     num_members_copied, num_heldout_copied = discordant_copies(among_members, among_heldout, groups)
 
     def interval(ratio: Tensor, purpose: str) -> Estimate:
-        return share_interval(
-            int((ratio < COPY_RATIO).sum()),
-            len(ratio),
-            confidence=confidence,
-            num_bootstrap=num_bootstrap,
-            generator=bootstrap_generator(purpose, seed),
-        )
+        num_copies, generator = int((ratio < COPY_RATIO).sum()), bootstrap_generator(purpose, seed)
+        return share_interval(num_copies, len(ratio), confidence=confidence, num_bootstrap=num_bootstrap, generator=generator)
 
     return GenerationCopies(
         ratio=among_all.ratio,
@@ -170,9 +162,6 @@ def copies_rise(num_members_copied: int, num_heldout_copied: int, *, confidence:
     generator that likes one picture near a member repeats it, and all repeats fall on one side by one chance (see
     `OnsetDetector` for what counting them does to the false alarms). Without any discordant copy the value is 0 and the
     bound -1/2.
-
-    Raises:
-        UserError: a confidence outside (0, 1).
     """
     tail = 1.0 - check_share("confidence", confidence)
     b, c = num_members_copied, num_heldout_copied
@@ -189,8 +178,7 @@ def share_interval(
     share = num_hits / num_trials
     # A resample of n zeros and ones has Binomial(n, share) ones: the same law as resampling them.
     draws = generator.binomial(num_trials, share, size=num_bootstrap) / num_trials
-    lower, upper = np.quantile(draws, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
-    return Estimate(share, float(lower), float(upper))
+    return Estimate(share, *percentiles(draws, confidence))
 
 
 def _cut(sample_index: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:

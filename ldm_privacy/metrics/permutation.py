@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics.checks import check_scores, check_share
+from ldm_privacy.metrics.checks import check_scores, check_share, row_chunks
 from ldm_privacy.metrics.placements import twice_num_below
-from ldm_privacy.metrics.resampling import side_resamplers
+from ldm_privacy.metrics.resampling import sides_of
 from ldm_privacy.randomness import derive_seed
-
-_NUMBERS_AT_ONCE = 2**21
-"""Rows and permutations are worked through in chunks of this many numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +31,19 @@ def permuted_labels(is_member: Tensor, *, num_permutations: int = 200, group: Te
     exact where a group's label is independent of its size and scores, which is the null hypothesis.
 
     Args:
-        is_member: (samples,) bool.
-        num_permutations: How many.
-        group: (samples,) labels; no group on both sides.
+        is_member, group: As in `ldm_privacy.metrics`; so are errors.
+        num_permutations: How many, at least one.
         seed: Decides the permutations together with the number of samples (of groups) alone, never the scores. For
             permutations of two halves that are independent of each other, take two seeds.
 
     Returns:
         Tensor bool (num_permutations, samples), on the CPU. O(num_permutations * samples).
-
-    Raises:
-        UserError: fewer than one permutation; a group on both sides.
     """
     if num_permutations < 1:
         raise UserError(f"num_permutations is {num_permutations}: choose at least 1 (199 or more for a 95 % band).")
     label, member_of_group = is_member.cpu(), None
     if group is not None:
-        side_resamplers(is_member, group)
+        sides_of(is_member, group)
         _, first, member_of_group = np.unique(np.asarray(group), return_index=True, return_inverse=True)
         label = label[torch.from_numpy(first)]
     generator = torch.Generator().manual_seed(derive_seed("label permutation", seed))
@@ -59,12 +52,7 @@ def permuted_labels(is_member: Tensor, *, num_permutations: int = 200, group: Te
 
 
 def permuted_auroc(
-    score: Tensor,
-    is_member: Tensor,
-    *,
-    num_permutations: int = 200,
-    group: Tensor | None = None,
-    seed: int = 0,
+    score: Tensor, is_member: Tensor, *, num_permutations: int = 200, group: Tensor | None = None, seed: int = 0
 ) -> Tensor:
     """AUROC of each row under permuted labels; the same permutations for all rows, so that a maximum can be repeated.
 
@@ -74,31 +62,21 @@ def permuted_auroc(
 
     Where a timestep was chosen on one half and reported on the other, choose it anew under every permutation:
     `permuted_auroc(report, ...).gather(0, permuted_auroc(calibration, ...).argmax(0, keepdim=True))`, the two calls with
-    different seeds.
-
-    Args:
-        score: (..., samples), higher = member.
-        is_member: (samples,) bool, the same for every row.
-        num_permutations, group, seed: See `permuted_labels`.
+    different seeds. `num_permutations`, `group` and `seed` are those of `permuted_labels`.
 
     Returns:
         Tensor float64 (..., num_permutations), in [0, 1]; without groups and ties the variance is
-        (members + held-out + 1) / (12 * members * held-out). O(samples log samples + num_permutations * samples) a row;
-        no network passes.
-
-    Raises:
-        UserError: see `check_scores` and `permuted_labels`.
+        (members + held-out + 1) / (12 * members * held-out). O(samples log samples + num_permutations * samples) a row.
     """
     score, is_member = check_scores(score, is_member)
     label = permuted_labels(is_member, num_permutations=num_permutations, group=group, seed=seed).to(score.device)
     num_samples = len(is_member)
     num_members = label.sum(dim=-1).double()
-    at_once = max(1, _NUMBERS_AT_ONCE // num_samples)
     parts = []
-    for rows in score.reshape(-1, num_samples).split(at_once):
+    for rows in row_chunks(score):
         # Sums of doubled ranks stay below 2^53 for up to 90 million samples: exact in float64.
         twice_rank = (twice_num_below(rows, rows) + 1).double()
-        parts.append(torch.cat([twice_rank @ chunk.double().T for chunk in label.split(at_once)], dim=-1))
+        parts.append(torch.cat([twice_rank @ chunk.double().T for chunk in row_chunks(label)], dim=-1))
     twice_num_in_order = torch.cat(parts) - num_members * (num_members + 1)
     area = twice_num_in_order / (2 * num_members * (num_samples - num_members))
     return area.reshape(*score.shape[:-1], num_permutations)
@@ -112,10 +90,7 @@ def null_band(value: float, permuted: Tensor, confidence: float = 0.95) -> NullB
     39 permutations at 95 %) it is [0, 1]. `p = (1 + #{permuted >= value}) / (1 + P)` (Phipson & Smyth, Statistical
     Applications in Genetics and Molecular Biology 2010): never 0, and valid for every P.
 
-    Args:
-        value: The observed AUROC.
-        permuted: (num_permutations,) of the same scores, chosen in the same way.
-        confidence: Of the band.
+    `permuted`: (num_permutations,) of the same scores as `value`, chosen in the same way.
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     ordered = permuted.flatten().double().sort().values

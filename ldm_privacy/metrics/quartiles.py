@@ -1,5 +1,6 @@
 """AUROC within each quartile of some property of the samples."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.auroc import auroc_interval
 from ldm_privacy.metrics.checks import check_finite, check_scores, check_share
-from ldm_privacy.metrics.resampling import side_resamplers
-from ldm_privacy.types import Estimate
+from ldm_privacy.metrics.resampling import sides_of
+from ldm_privacy.types import Estimate, Intervals
 
 NUM_QUARTILES = 4
 
@@ -52,39 +53,28 @@ def auroc_by_quartile(
     index); without ties over an edge nothing depends on the order.
 
     Args:
-        score: (timesteps, samples) membership scores, higher = member.
-        is_member: (samples,) bool.
-        value: (samples,) what the quartiles are of, finite.
-        confidence, group, num_bootstrap, seed: Of the intervals, as in `auroc_interval`.
+        score: (timesteps, samples).
+        value: (samples,) what the quartiles are of, finite; of four samples or more.
+        is_member, confidence, group, num_bootstrap, seed: As in `ldm_privacy.metrics`; so are errors.
 
     Returns:
-        Tensors on the score's device. O(timesteps samples log samples); random only in the group bootstrap.
-
-    Raises:
-        UserError: As `auroc_interval`, fewer than four samples, or a value that is missing or not finite.
-        ValueError: `score` is not two-dimensional.
+        Tensors on the score's device. O(timesteps samples log samples).
     """
     check_share("confidence", confidence)
     if score.ndim != 2:
         raise ValueError(f"score must be (timesteps, samples), not {tuple(score.shape)}")
     score, is_member = check_scores(score, is_member)
-    side_resamplers(is_member, group)
+    sides_of(is_member, group)
     quartile, edges = _quartiles(value.detach().to(score.device, torch.float64), len(is_member))
-    members = [int((is_member & (quartile == number)).sum()) for number in range(NUM_QUARTILES)]
-    heldout = [int((~is_member & (quartile == number)).sum()) for number in range(NUM_QUARTILES)]
+    members, heldout = (quartile[side].bincount(minlength=NUM_QUARTILES).tolist() for side in (is_member, ~is_member))
 
     def estimate(row: Tensor, number: int) -> Estimate:
         if min(members[number], heldout[number]) < 2:
-            return Estimate(float("nan"), float("nan"), float("nan"))
+            return Estimate(math.nan, math.nan, math.nan)
         chosen = quartile == number
-        return auroc_interval(
-            row[chosen],
-            is_member[chosen],
-            confidence=confidence,
-            group=None if group is None else group[chosen.to(group.device)],
-            num_bootstrap=num_bootstrap,
-            seed=seed,
-        )
+        of_group = None if group is None else group[chosen.to(group.device)]
+        options = Intervals(confidence, num_bootstrap, seed).options(of_group)
+        return auroc_interval(row[chosen], is_member[chosen], **options)
 
     areas = [[estimate(row, number) for number in range(NUM_QUARTILES)] for row in score]
     return QuartileAuroc(edges, quartile, members, heldout, areas, confidence)

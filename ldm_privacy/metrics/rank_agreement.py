@@ -32,12 +32,8 @@ def rank_agreement(score_a: Tensor, score_b: Tensor, *, confidence: float = 0.95
     agree more than members alone, because both attacks see membership.
 
     Args:
-        score_a: (samples,), any monotone scale.
-        score_b: (samples,), the same samples in the same order.
-        confidence: Nominal coverage.
-
-    Raises:
-        UserError: lengths differ, fewer than 4 samples, a score that is not finite (sample named) or constant scores.
+        score_a, score_b: (samples,), the same four samples or more in the same order, any monotone scale, not constant.
+        confidence: As in `ldm_privacy.metrics`; so are errors.
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     first, second = _checked(score_a, score_b)
@@ -63,15 +59,7 @@ def top_overlap(score_a: Tensor, score_b: Tensor, share: float) -> TopOverlap:
     """`|A ∩ B| / k`: the share of samples common to the top k of two scores, k = round(share * samples), at least 1.
 
     Scores that are tied at the k-th place share the remaining places evenly, so that constant scores have the overlap
-    of chance, k / samples, with everything.
-
-    Args:
-        score_a: (samples,), higher = member.
-        score_b: (samples,), the same samples in the same order.
-        share: In (0, 1).
-
-    Raises:
-        UserError: lengths differ, a score that is not finite (sample named), a share outside (0, 1).
+    of chance, k / samples, with everything. Scores as in `rank_agreement`, higher = member; share in (0, 1).
     """
     check_share("share", share)
     first, second = _checked(score_a, score_b)

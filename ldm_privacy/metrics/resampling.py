@@ -1,5 +1,8 @@
 """Resampling of members and held-out samples, single or in whole groups, and the exact binomial interval."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 from scipy import stats
 from torch import Tensor
@@ -27,36 +30,62 @@ class SideResampler:
         count = np.bincount(drawn, minlength=self.num_units)
         return count if self.unit is None else count[self.unit]
 
+    def mean_variance(self, term: np.ndarray) -> float:
+        """Variance of the mean of the samples' terms, whose units are independent.
 
-def side_resamplers(is_member: Tensor, group: Tensor | None) -> tuple[SideResampler, SideResampler]:
-    """Resamplers of the members and of the held-out samples, each in the order of the samples.
+        `k / (k - 1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2` for k units and n samples.
+        """
+        deviation = term - term.mean()
+        if self.unit is not None:
+            deviation = np.bincount(self.unit, weights=deviation)
+        return float(self.num_units / (self.num_units - 1) * (deviation @ deviation) / term.size**2)
+
+
+class Sides(NamedTuple):
+    """Members and held-out samples, each in the order of the samples."""
+
+    member: SideResampler
+    heldout: SideResampler
+
+    @property
+    def num_pairs(self) -> int:
+        """Disjoint pairs of a member and a held-out unit: as many as the smaller side has."""
+        return min(self.member.num_units, self.heldout.num_units)
+
+    def resamples(self, purpose: str, num_bootstrap: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """How often each member and each held-out sample is in a resample, for each of them."""
+        generator = bootstrap_generator(purpose, seed)
+        for _ in range(num_bootstrap):
+            yield self.member.draw(generator), self.heldout.draw(generator)
+
+
+def sides_of(is_member: Tensor, group: Tensor | None) -> Sides:
+    """The two sides, of samples or of groups.
 
     Raises:
         UserError: as many groups as samples are not given, or a group has samples on both sides.
     """
     member = is_member.cpu().numpy()
     if group is None:
-        return SideResampler(int(member.sum())), SideResampler(int((~member).sum()))
+        return Sides(SideResampler(int(member.sum())), SideResampler(int((~member).sum())))
     label = np.asarray(group)
     if label.shape != member.shape:
         raise UserError(f"{label.size} group labels for {member.size} samples: pass one label per sample.")
     shared = np.intersect1d(label[member], label[~member])
     if shared.size:
         raise UserError(f"group {shared[0]} has members and held-out samples: split the data by group.")
-    return SideResampler(member.sum(), label[member]), SideResampler((~member).sum(), label[~member])
-
-
-def mean_variance(term: np.ndarray, side: SideResampler) -> float:
-    """Variance of the mean of the terms, whose units (samples or groups) are independent."""
-    deviation = term - term.mean()
-    if side.unit is not None:
-        deviation = np.bincount(side.unit, weights=deviation)
-    return float(side.num_units / (side.num_units - 1) * (deviation @ deviation) / term.size**2)
+    return Sides(SideResampler(member.sum(), label[member]), SideResampler((~member).sum(), label[~member]))
 
 
 def bootstrap_generator(purpose: str, seed: int) -> np.random.Generator:
     """The generator of one metric's bootstrap: a pure function of its purpose and the run's seed."""
     return np.random.default_rng(derive_seed(f"bootstrap {purpose}", seed))
+
+
+def percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The bounds between which the central draws lie."""
+    lower, upper = np.quantile(draws, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+    return float(lower), float(upper)
 
 
 def clopper_pearson(num_hits: float, num_trials: float, *, confidence: float = 0.95) -> Estimate:

@@ -9,18 +9,11 @@ from ldm_privacy.metrics.checks import check_scores
 def roc_curve(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The ROC curve at every distinct score, for the rule "member where score >= threshold".
 
-    The scores are used as they are: nothing is squashed into [0, 1], which would merge large scores.
-
-    Args:
-        score: (samples,), higher = member.
-        is_member: (samples,) bool.
+    The (samples,) scores are used as they are: nothing is squashed into [0, 1], which would merge large scores.
 
     Returns:
         FPR, TPR (both rising from 0 to 1) and thresholds (falling, the first infinite), each (distinct scores + 1,)
         float64.
-
-    Raises:
-        UserError: see `check_scores`.
     """
     score, is_member = check_scores(score, is_member)
     ordered, order = score.sort(descending=True)

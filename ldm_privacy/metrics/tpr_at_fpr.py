@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.metrics.checks import check_scores, check_share
-from ldm_privacy.metrics.resampling import SideResampler, bootstrap_generator, clopper_pearson, side_resamplers
+from ldm_privacy.metrics.resampling import Sides, bootstrap_generator, clopper_pearson, sides_of
 from ldm_privacy.types import Estimate
 
 
@@ -38,15 +38,8 @@ def num_false_positives(target_fpr: float, num_heldout: int) -> int:
 def threshold_at_fpr(score: Tensor, is_member: Tensor, target_fpr: float = 0.01) -> Tensor:
     """The lowest threshold with FPR <= target, for the rule "member where score > threshold".
 
-    With a = floor(target * held-out) false positives allowed it is the (a + 1)-th largest held-out score, ties or not.
-
-    Args:
-        score: (..., samples), higher = member.
-        is_member: (samples,) bool.
-        target_fpr: In (0, 1).
-
-    Returns:
-        Tensor float64 (...).
+    With a = floor(target * held-out) false positives allowed it is the (a + 1)-th largest held-out score, ties or not;
+    float64 (...).
     """
     check_share("target_fpr", target_fpr)
     score, is_member = check_scores(score, is_member)
@@ -59,17 +52,7 @@ def tpr_at_fpr(score: Tensor, is_member: Tensor, target_fpr: float = 0.01) -> Te
     """The largest TPR over all thresholds with FPR <= target; member is the positive class.
 
     A target below 1 / held-out allows no false positive (see `resolvable`): the result is then the TPR at FPR 0.
-
-    Args:
-        score: (..., samples), higher = member.
-        is_member: (samples,) bool.
-        target_fpr: In (0, 1).
-
-    Returns:
-        Tensor float64 (...), in [0, 1].
-
-    Raises:
-        UserError: see `check_scores`; a target outside (0, 1).
+    Float64 (...), in [0, 1].
     """
     threshold = threshold_at_fpr(score, is_member, target_fpr)
     score, is_member = check_scores(score, is_member)
@@ -95,7 +78,7 @@ def tpr_at_fpr_interval(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> TprAtFpr:
-    """TPR at a target FPR with a two-sided interval that carries the threshold's uncertainty.
+    """TPR at a target FPR with an interval that carries the threshold's uncertainty.
 
     Percentiles of the bootstrap that resamples members and held-out separately, with three amendments; the plain
     percentiles lie too high (their lower end misses up to 7 % of the time at 417 per side and 22 % at 100, for 2.5 %):
@@ -108,37 +91,27 @@ def tpr_at_fpr_interval(
     * It is never narrower than Clopper-Pearson's at the estimated threshold: a bootstrap of members that are all (or
       none) above the threshold has no spread, which does not mean certainty.
 
-    Groups are counted in place of samples in the last two. The randomness of training is not in the interval.
-
-    Args:
-        score: (samples,), higher = member.
-        is_member: (samples,) bool.
-        target_fpr: In (0, 1).
-        confidence: Nominal coverage.
-        group: (samples,) labels; whole groups are resampled. No group on both sides.
-        num_bootstrap: Number of resamples.
-        seed: Seed of the bootstrap.
-
-    Raises:
-        UserError: see `check_scores`; a group on both sides; a share outside (0, 1).
+    Groups are counted in place of samples in the last two.
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     threshold = float(threshold_at_fpr(score, is_member, target_fpr))
     score, is_member = check_scores(score, is_member)
-    sides = side_resamplers(is_member, group)
-    num_member_units, num_heldout_units = (side.num_units for side in sides)
+    sides = sides_of(is_member, group)
+    num_members, num_heldout = (side.num_units for side in sides)
     member, heldout = score[is_member].cpu().numpy(), score[~is_member].cpu().numpy()
     value = float((member > threshold).mean())
-
-    generator = bootstrap_generator("tpr", seed)
-    strict, loose = bootstrap_tpr(member, heldout, target_fpr, num_bootstrap, generator, sides)
-    exact = clopper_pearson(value * num_member_units, num_member_units, confidence=confidence)
-    lower, upper = min(float(np.quantile(strict, tail)), exact.lower), float(np.quantile(loose, 1.0 - tail))
-    if (1.0 - target_fpr) ** num_heldout_units > tail:
-        lower = 0.0
-    num_heldout_above = int((heldout > threshold).sum())
-    is_resolvable = resolvable(target_fpr, num_heldout_units)
-    return TprAtFpr(value, lower, max(upper, exact.upper), target_fpr, threshold, num_heldout_above, is_resolvable)
+    strict, loose = bootstrap_tpr(member, heldout, target_fpr, num_bootstrap, bootstrap_generator("tpr", seed), sides)
+    exact = clopper_pearson(value * num_members, num_members, confidence=confidence)
+    says_nothing_below = (1.0 - target_fpr) ** num_heldout > tail
+    return TprAtFpr(
+        value,
+        0.0 if says_nothing_below else min(float(np.quantile(strict, tail)), exact.lower),
+        max(float(np.quantile(loose, 1.0 - tail)), exact.upper),
+        target_fpr,
+        threshold,
+        num_heldout_above=int((heldout > threshold).sum()),
+        is_resolvable=resolvable(target_fpr, num_heldout),
+    )
 
 
 def bootstrap_tpr(
@@ -147,7 +120,7 @@ def bootstrap_tpr(
     target_fpr: float,
     num_bootstrap: int,
     generator: np.random.Generator,
-    sides: tuple[SideResampler, SideResampler],
+    sides: Sides,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws from the bootstrap distribution of the TPR at the a-th and at the (a + 1)-th largest held-out score.
 
@@ -160,26 +133,25 @@ def bootstrap_tpr(
     Returns:
         The strict and the loose draws, (num_bootstrap,) each, in [0, 1]. The loose ones resample `tpr_at_fpr`.
     """
-    member_side, heldout_side = sides
     descending = np.argsort(-heldout)
     num_members, num_heldout = len(member), len(heldout)
     # Entry r: members above the r-th largest held-out score; none are above the 0-th, infinity.
     num_above = np.append(0, num_members - np.searchsorted(np.sort(member), heldout[descending], side="right"))
-    orders = (num_false_positives(target_fpr, num_heldout), num_false_positives(target_fpr, num_heldout) + 1)
-    if heldout_side.unit is None:
+    allowed = num_false_positives(target_fpr, num_heldout)
+    if sides.heldout.unit is None:
         ranks = [
             np.ceil(num_heldout * generator.beta(order, num_heldout + 1 - order, size=num_bootstrap)).astype(np.int64)
             if order
             else np.zeros(num_bootstrap, dtype=np.int64)
-            for order in orders
+            for order in (allowed, allowed + 1)
         ]
         strict, loose = (generator.binomial(num_members, num_above[rank] / num_members) / num_members for rank in ranks)
         return strict, loose
     draws = np.empty((2, num_bootstrap))
     member_descending = np.argsort(-member)
     for index in range(num_bootstrap):
-        num_seen = np.append(0, np.cumsum(heldout_side.draw(generator)[descending]))
-        found = np.append(0, np.cumsum(member_side.draw(generator)[member_descending]))
+        num_seen = np.append(0, np.cumsum(sides.heldout.draw(generator)[descending]))
+        found = np.append(0, np.cumsum(sides.member.draw(generator)[member_descending]))
         allowed = num_false_positives(target_fpr, num_seen[-1])
         rank = np.searchsorted(num_seen, [allowed, allowed + 1], side="left")
         draws[:, index] = found[num_above[rank]] / found[-1]

@@ -58,8 +58,7 @@ def welch_verdict(
     Args:
         suspect_score: (suspect samples,), higher = member.
         heldout_score: (held-out samples,) of the same attack, surely not trained on.
-        suspect_group, heldout_group: Labels of groups (patient, identity), one per sample: the means of groups are
-            tested, because samples of one group are not independent.
+        suspect_group, heldout_group: A label of its group for each sample: the means of groups are tested.
         confidence: Of the lower bound.
 
     Raises:
@@ -101,17 +100,14 @@ def p_value_by_set_size(
     sets, and at the whole there is none.
 
     Args:
-        suspect_score, heldout_score, suspect_group, heldout_group: As in `welch_verdict`.
+        suspect_score, heldout_score, suspect_group, heldout_group: As in `welch_verdict`; so are errors, and constant
+            held-out scores are one.
         sizes: Numbers of suspect units (groups where given), each from 2 to all of them.
         alpha: Level of the power.
-        num_draws: Random subsets per size.
-        seed: Of the draws.
+        num_draws, seed: Of the random subsets of each size.
 
     Returns:
         One entry per size, in the order given. O(num_draws * suspect units).
-
-    Raises:
-        UserError: as `welch_verdict`; a size out of range; held-out scores that are constant.
     """
     check_share("alpha", alpha)
     suspect, heldout = _both_units(suspect_score, heldout_score, suspect_group, heldout_group)
@@ -143,12 +139,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     With p_(1) <= ... <= p_(m): `adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j))`. Rejecting where it is at most
     alpha errs in even one true null hypothesis with probability <= alpha, however the tests depend on each other.
-
-    Args:
-        p_values: One per test, in [0, 1].
-
-    Returns:
-        Adjusted p-values, in the order given.
+    One for each p-value in [0, 1], in the order given.
     """
     p_value = np.asarray(p_values, dtype=np.float64)
     if not ((p_value >= 0) & (p_value <= 1)).all():

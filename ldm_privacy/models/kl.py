@@ -39,6 +39,13 @@ class KLCodec(Codec):
         self.device = autoencoder.device
 
     @classmethod
+    def scaled(cls, autoencoder: AutoencoderKL) -> "KLCodec":
+        """With the scaling of diffusers' pipelines and training scripts: latent = (mean - shift_factor) * scaling_factor."""
+        config, ones = autoencoder.config, torch.ones(autoencoder.config["latent_channels"])
+        shift = config.get("shift_factor") or 0.0
+        return cls(autoencoder, ChannelMap.diagonal("diffusers", shift * ones, config["scaling_factor"] * ones))
+
+    @classmethod
     def build(
         cls,
         *,
@@ -94,10 +101,11 @@ class KLCodec(Codec):
         return torch.Size((self._channels, size, size))
 
     def mean(self, image: Image) -> Tensor:
-        return self.network.encode(image.to(self.device)).latent_dist.mean
+        return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
 
     def decode(self, latent: Latent) -> Image:
-        return self.network.decode(self.channel_map.inverse(latent.to(self.device))).sample
+        mean = self.channel_map.inverse(latent.to(self.device))
+        return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, epsilon_from_output
+from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
@@ -30,8 +31,11 @@ class NetworkPredictor:
         self.prediction_type: PredictionType = prediction_type
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
-        """epsilon(z_t, t, c). One network pass."""
+        """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
         output = output_of(self.network, noisy_latent, timestep, condition)
+        if output.shape != noisy_latent.shape:
+            shapes = f"{tuple(output.shape[1:])} for a latent of shape {tuple(noisy_latent.shape[1:])}"
+            raise UserError(f"target: the network returns {shapes}.")
         return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
 
 

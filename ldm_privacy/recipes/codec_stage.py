@@ -9,7 +9,7 @@ from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLos
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec, pretrained_codec
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.training.autoencoder import AutoencoderModule
@@ -69,10 +69,5 @@ def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
         setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
         {label: loss.build() for label, loss in config.autoencoder.losses.items()},
         flip=config.data.flip,
-        batch_size=config.autoencoder.batch_size,
-        learning_rate=config.autoencoder.learning_rate,
-        weight_decay=config.autoencoder.weight_decay,
-        seed=config.seed,
-        compile_mode=config.trainer.compile,
-        channels_last=config.trainer.channels_last,
+        **steps_of(config, config.autoencoder),
     )

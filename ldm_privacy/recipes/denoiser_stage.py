@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.baselines import log_baselines
-from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.runs.history import ScoreHistory
@@ -135,13 +136,7 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
         condition=setup.condition(members),
         null=setup.condition.null(),
         condition_dropout=setup.condition.dropout,
-        batch_size=config.denoiser.batch_size,
-        learning_rate=config.denoiser.learning_rate,
-        weight_decay=config.denoiser.weight_decay,
-        seed=config.seed,
-        warmup_steps=config.denoiser.warmup_steps,
-        compile_mode=config.trainer.compile,
-        channels_last=config.trainer.channels_last,
+        **steps_of(config, config.denoiser, warmup_steps=config.denoiser.warmup_steps),
     )
 
 

@@ -38,7 +38,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
         folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
         if composed.tree != stored_tree(checkpoint.config):  # other attacks or samples: the run's own evaluation stays
             folder = next(each for number in count(2) if not (each := folder.with_name(f"{folder.name}-{number}")).exists())
-    evidence, _ = publish(setup, composed, audited, folder, checkpoint=path)
+    evidence = publish(setup, composed, audited, folder, checkpoint=path).evidence
     console.print(setup.describe(), highlight=False)
     print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.processes import gather, is_main, is_torchrun, rank
@@ -59,6 +57,8 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
 
 def cluster_plugins() -> list[Any]:
     """Where Lightning learns of the other processes: torchrun or its own launcher, never a batch system around them."""
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
     return [TorchElasticEnvironment() if is_torchrun() else LightningEnvironment()]
 
 
@@ -74,6 +74,8 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     if devices * num_nodes == 1:
         yield
         return
+    from lightning.fabric import Fabric
+
     parent = os.getppid()
     plugins = cluster_plugins()
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=plugins)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
 from ldm_privacy.config import Composed
-from ldm_privacy.evidence.gather import Evidence, gather_evidence
+from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import called
@@ -35,8 +35,8 @@ def publish(
     checkpoint: Path,
     onsets: Sequence[str] = (),
     drawn: "Mapping[str, Figure] | None" = None,
-) -> "tuple[Evidence, dict[str, Figure]]":
-    """Gather the evidence of an audit and write its folder; returns the evidence and every figure by name.
+) -> Evaluation:
+    """Gather the evidence of an audit and write its folder; returns what was written.
 
     Args:
         setup, composed: Of the run.
@@ -88,7 +88,7 @@ def publish(
         onsets=onsets or onset_lines(history, evidence.key),
     )
     write_evaluation(folder, evaluation, facts=stored)
-    return evidence, figures
+    return evaluation
 
 
 def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:

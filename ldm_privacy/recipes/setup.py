@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule
+from ldm_privacy.audit.audit import COMBINED, Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.config import Config
-from ldm_privacy.data import ImageData, Split
 from ldm_privacy.data.conditions import ConditionSource
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.split import Split
 from ldm_privacy.device import allow_tf32
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
-from ldm_privacy.config import Composed
-from ldm_privacy.data import Split
+from ldm_privacy.config import Component, Composed, stored_tree
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.processes import gather, is_main
@@ -57,7 +57,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
     network, denoiser = setup.denoiser(setup.latent_shape(codec))
-    check_training(setup, codec)
+    check_training(setup, codec, denoiser)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
@@ -124,8 +124,6 @@ def _split_of(run: RunFolder, checkpoint: Checkpoint | None) -> Split | None:
 
 def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another config than the checkpoint's, but for what a resumed run may change."""
-    from ldm_privacy.config import stored_tree
-
     for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
         if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
             raise UserError(
@@ -160,16 +158,11 @@ def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFo
 
 def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) -> list[Logger]:
     """Those of the config, metrics.csv first: it is there in any case."""
-    import inspect
-
     facts = {**composed.tree, "split_hash": setup.data.split.hash}
     provided = {"folder": run.path, "facts": facts, "resume": resume, **vars(composed.config.wandb)}
-    loggers = []
-    for name in dict.fromkeys(["csv", *composed.config.loggers]):
-        make = LOGGERS.get(name)
-        logger = make(**{key: value for key, value in provided.items() if key in inspect.signature(make).parameters})
-        loggers += [logger] if logger is not None else []
-    return loggers
+    names = dict.fromkeys(["csv", *composed.config.loggers])
+    loggers = [Component(LOGGERS, name, {}).build(**provided) for name in names]
+    return [logger for logger in loggers if logger is not None]
 
 
 def _conclude(
@@ -187,13 +180,11 @@ def _conclude(
         console.print(sentence, highlight=False)
     if not composed.config.trainer.figures:
         return
-    evidence, figures = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
+    evaluation = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
     for name in ("memorization", "onset"):
-        if name in figures:
-            figures[name].savefig(run.figures / f"{name}.png", dpi=110)
-    print_verdict(verdict_of(evidence), console)
+        if name in evaluation.figures:
+            evaluation.figures[name].savefig(run.figures / f"{name}.png", dpi=110)
+    print_verdict(verdict_of(evaluation.evidence), console)
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            from ldm_privacy.runs.wandb_evaluation import log_evaluation
-
-            log_evaluation(logger, evidence, figures, run.evaluation, setup.data.images, epoch=audited.epoch)
+        if hasattr(logger, "log_evaluation"):
+            logger.log_evaluation(evaluation, run.evaluation)

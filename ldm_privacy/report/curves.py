@@ -9,7 +9,7 @@ from ldm_privacy.report.figures.base import PALETTE, banded, panels, style
 from ldm_privacy.types import AuditKey, Estimate
 
 History = Mapping[tuple[int, str], float]
-"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage."""
+"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
 
 
 class Sign(NamedTuple):
@@ -33,12 +33,12 @@ def signs(primary: AuditKey) -> tuple[Sign, ...]:
     )
 
 
-def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey) -> dict[str, Figure]:
+def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> dict[str, Figure]:
     """AUROC of every attack and mask over epochs, and the quantities with an onset on one time axis; none without audits."""
     areas = [key for key in keys if _epochs(history, f"memorization/{key}/auroc")]
     if not areas:
         return {}
-    return {"memorization": memorization_figure(history, areas, primary), "onset": onset_figure(history, primary)}
+    return {"memorization": memorization_figure(history, areas, primary, unit), "onset": onset_figure(history, primary, unit)}
 
 
 def onset_lines(history: History, primary: AuditKey) -> list[str]:
@@ -51,7 +51,7 @@ def onset_lines(history: History, primary: AuditKey) -> list[str]:
     return lines
 
 
-def memorization_figure(history: History, keys: Sequence[AuditKey], primary: AuditKey) -> Figure:
+def memorization_figure(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> Figure:
     """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked in the primary attack's."""
     attacks = list(dict.fromkeys(key.attack for key in keys))
     figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
@@ -63,12 +63,12 @@ def memorization_figure(history: History, keys: Sequence[AuditKey], primary: Aud
         if onset is not None and attack == primary.attack:
             axis.axvline(onset, color="0.3", linewidth=0.8, linestyle=":")
             axis.annotate(f"onset {onset}", (onset, 0.02), xycoords=("data", "axes fraction"), fontsize="small")
-        axis.set(title=attack, xlabel="epoch", ylabel="AUROC", ylim=(None, 1.01))
+        axis.set(title=attack, xlabel=unit, ylabel="AUROC", ylim=(None, 1.01))
         axis.legend(title="mask", fontsize="small", loc="upper left")
     return figure
 
 
-def onset_figure(history: History, primary: AuditKey) -> Figure:
+def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Figure:
     """A panel per sign that was looked at, stacked on one epoch axis: its curve, its interval if it has one, its onset."""
     shown = [sign for sign in signs(primary) if _epochs(history, sign.series)]
     figure = Figure(figsize=(7.0, 0.9 + 2.1 * len(shown)), layout="constrained")
@@ -83,9 +83,9 @@ def onset_figure(history: History, primary: AuditKey) -> Figure:
         onset = _onset(history, sign.onset)
         if onset is not None:
             axis.axvline(onset, color="0.2", linewidth=1.0, linestyle=":")
-        found = "no onset" if onset is None else f"onset: epoch {onset}"
+        found = "no onset" if onset is None else f"onset: {unit} {onset}"
         axis.set_title(f"{sign.title} ({found})", fontsize="medium", loc="left")
-    axes[-1].set_xlabel("epoch")
+    axes[-1].set_xlabel(unit)
     return figure
 
 

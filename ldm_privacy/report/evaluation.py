@@ -21,10 +21,11 @@ class Evaluation:
         figures: By name.
         images: Sample indices -> images.
         name: Of the run or checkpoint.
-        epoch: Finished epochs of the denoiser.
+        epoch: Finished epochs of the denoiser, or whatever else `unit` counts.
         facts: Name -> value: data, split, seeds, versions.
         commands: To train and to evaluate.
         config: The resolved config as YAML.
+        unit: "epoch" or "step".
         onsets: A sentence for each onset; empty where the training is not known.
     """
 
@@ -37,6 +38,7 @@ class Evaluation:
     commands: Sequence[str] = ()
     config: str = ""
     onsets: Sequence[str] = ()
+    unit: str = "epoch"
 
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
         """Those of the named figures that are there, under their captions, in that order."""

@@ -62,11 +62,11 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     report, facts = evaluation.evidence.report, evaluation.facts
     found = {name: SECTIONS.get(name)(evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
-    num_members = int(report.data.is_member.sum())
+    num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     return Page(
         f"Membership audit of {evaluation.name}",
-        f"Epoch {evaluation.epoch}; {num_members} members and {len(report.data.is_member) - num_members} held-out images "
-        f"audited, half of them to choose, half to report; {report.confidence:.0%} intervals",
+        f"{evaluation.unit.capitalize()} {evaluation.epoch}; {num_members} members and {num_audited - num_members} "
+        f"held-out images audited, half of them to choose, half to report; {report.confidence:.0%} intervals",
         verdict_of(evaluation.evidence),
         dict(sorted(sections.items(), key=lambda item: item[1].place)),
         f"ldm_privacy {facts.get('version', '')}",

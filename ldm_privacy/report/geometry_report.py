@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
-from ldm_privacy.geometry import pixel_influence
+from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
 from ldm_privacy.types import Decoder, Images

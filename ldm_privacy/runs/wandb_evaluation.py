@@ -1,45 +1,29 @@
 """An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import wandb
-from lightning.pytorch.loggers import WandbLogger
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.types import Image
+from ldm_privacy.report.evaluation import Evaluation
 
 MAX_ROC_POINTS = 200
 NUM_EXPOSED = 32
 
 
-def log_evaluation(
-    logger: WandbLogger | None,
-    evidence: Evidence,
-    figures: Mapping[str, Figure],
-    folder: Path,
-    images: Callable[[Tensor], Image],
-    *,
-    epoch: int,
-) -> None:
+def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
     """Log the audit's table, the most exposed members with their images, the ROC of the primary key, figures and files.
 
     Args:
-        logger: None does nothing.
-        evidence: Of the audit.
-        figures: By name; logged as the PNG files that lie in `folder`/figures.
+        run: Of W&B.
+        evaluation: Its figures are logged as the PNG files that lie in `folder`/figures.
         folder: What `write_evaluation` wrote; scores.parquet, exposed.csv, metrics.json and report.html become an artifact.
-        images: Sample indices -> images.
-        epoch: Finished epochs.
     """
-    if logger is None:
-        return
-    run, report = logger.experiment, evidence.report
+    evidence, report = evaluation.evidence, evaluation.evidence.report
     rows = [
         [
             row.key.attack,
@@ -60,7 +44,7 @@ def log_evaluation(
     index = exposure.sample_index[:NUM_EXPOSED]
     exposed = [
         [place + 1, int(index[place]), wandb.Image(_pixels(image)), float(exposure.score[place]), float(exposure.fpr[place])]
-        for place, image in enumerate(images(index))
+        for place, image in enumerate(evaluation.images(index))
     ]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
     places = roc_places(len(fpr))
@@ -71,11 +55,11 @@ def log_evaluation(
             "evaluation/exposed": wandb.Table(["rank", "sample_index", "image", "score", "fpr"], exposed),
             "evaluation/roc": wandb.plot.line(points, "fpr", "tpr", title=f"ROC of {evidence.key}"),
             "evaluation/report": wandb.Html(str(folder / "report.html")),
-            **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in figures},
-            "epoch": epoch,
+            **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in evaluation.figures},
+            "epoch": evaluation.epoch,
         }
     )
-    artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": epoch})
+    artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": evaluation.epoch})
     for name in ("scores.parquet", "exposed.csv", "metrics.json", "report.html"):
         artifact.add_file(str(folder / name))
     run.log_artifact(artifact)

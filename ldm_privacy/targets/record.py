@@ -149,6 +149,18 @@ class Checkpoint:
             raise checkpoint_error(self.path, error) from None
 
 
+def check_plain(value: object, where: str) -> None:
+    """Raise UserError where a checkpoint is to hold something else than plain values and tensors: it couldn't be read again."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            check_plain(each, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for each in value:
+            check_plain(each, where)
+    elif not isinstance(value, Tensor) and type(value) not in (str, bool, int, float, type(None)):
+        raise UserError(f"{where}: a {type(value).__name__} can't be stored in a checkpoint; use numbers and texts.")
+
+
 def checkpoint_error(path: Path, error: UserError) -> UserError:
     """A part's complaint, with the file and what to do."""
     return UserError(f"{path}: {str(error).rstrip('.')}; the checkpoint is damaged. Use another one.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
@@ -60,8 +61,9 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrappers of DistributedDataParallel, accelerate and torch.compile."""
     while True:
-        inside = (getattr(network, name, None) for name in ("_orig_mod", "module"))
-        inner = next((each for each in inside if isinstance(each, nn.Module)), None)
-        if inner is None:
+        if isinstance(network, DistributedDataParallel | nn.DataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
             return network
-        network = inner

@@ -1,13 +1,14 @@
 """Stage 1: the KL autoencoder."""
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from ldm_privacy.losses.base import Autoencoded, CodecLoss
-from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
+from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Image
 
 
@@ -21,7 +22,7 @@ class AutoencoderModule(StepwiseModule):
         images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once.
         losses: By label; each is logged under it.
         flip: Mirror each image with probability 1/2.
-        batch_size, learning_rate, weight_decay, seed, compile_mode, channels_last: See `StepwiseModule`.
+        steps: See `StepwiseModule`.
     """
 
     def __init__(
@@ -31,23 +32,9 @@ class AutoencoderModule(StepwiseModule):
         losses: Mapping[str, CodecLoss],
         *,
         flip: bool = True,
-        batch_size: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
-        compile_mode: CompileMode = "none",
-        channels_last: bool = False,
+        **steps: Unpack[Steps],
     ):
-        super().__init__(
-            stage="autoencoder",
-            num_samples=len(images),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            seed=seed,
-            compile_mode=compile_mode,
-            channels_last=channels_last,
-        )
+        super().__init__(stage="autoencoder", num_samples=len(images), **steps)
         self.autoencoder = autoencoder.train().requires_grad_(True)
         self.lay_out(autoencoder)
         self.images = images

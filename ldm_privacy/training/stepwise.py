@@ -4,8 +4,8 @@ Nothing random has a state, so a run that stops anywhere goes on exactly as if i
 device: no data loader, no copies, no waiting in the step.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,31 +19,21 @@ from ldm_privacy.randomness import derive_seed
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
 
+
+class Steps(TypedDict, total=False):
+    """How steps are made: the arguments of `StepwiseModule` that a module passes on."""
+
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    warmup_steps: int
+    compile_mode: CompileMode
+    channels_last: bool
+
+
 LOOK_EVERY_N_STEPS = 20
 """Steps between looks at the loss for the progress bar: a look waits for the device."""
-
-
-class StepCounter:
-    """What Lightning iterates over: step numbers 0 .. num_steps - 1 of an epoch.
-
-    Stateless on purpose: Lightning asks a resumable loader for its state, and here there is none to lose.
-    """
-
-    def __init__(self, num_steps: int):
-        self.num_steps = num_steps
-
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.num_steps))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the global step says it all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class StepwiseModule(LightningModule):
@@ -76,10 +66,10 @@ class StepwiseModule(LightningModule):
         *,
         stage: str,
         num_samples: int,
-        batch_size: int,
-        learning_rate: float,
-        weight_decay: float,
-        seed: int,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-4,
+        seed: int = 0,
         warmup_steps: int = 0,
         compile_mode: CompileMode = "none",
         channels_last: bool = False,
@@ -110,8 +100,8 @@ class StepwiseModule(LightningModule):
         """
         raise TypeError(f"{type(self).__name__} must implement loss()")
 
-    def train_dataloader(self) -> StepCounter:
-        return StepCounter(-(-self.num_samples // self.batch_size))
+    def train_dataloader(self) -> range:
+        return range(-(-self.num_samples // self.batch_size))  # no state: the global step says it all
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]

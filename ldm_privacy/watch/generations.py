@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
 from ldm_privacy.processes import is_main
@@ -60,7 +60,7 @@ class Generations(Watcher):
         progress: Progress = no_progress,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.images = images
         self.member_index = member_index
         self.heldout_index = heldout_index

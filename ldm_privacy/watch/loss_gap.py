@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.processes import gather
@@ -47,7 +47,7 @@ class LossGap(Watcher):
         audit_batch_size: int = 512,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.num_timesteps = num_timesteps
         self.onset = onset or OnsetDetector()
         self.seed = seed

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.processes import gather_on_main, on_main
@@ -43,7 +43,7 @@ class Memorization(Watcher):
     local distortion where it was measured; the rise and the onset of the primary attack.
 
     Args:
-        audit: Of this process's share of the samples.
+        audit: Of all samples, or of this process's share.
         every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit.
@@ -63,6 +63,7 @@ class Memorization(Watcher):
     ):
         super().__init__(every)
         self.audit = audit
+        self.samples: AuditedSamples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.on_report = on_report
@@ -82,17 +83,12 @@ class Memorization(Watcher):
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
-        device = self.audit.samples.latent.device.type
-        budget = DEFAULT_MEMORY_BUDGET.get(device, DEFAULT_MEMORY_BUDGET["cpu"])
-        advice = (
-            f"in an audit: lower audit.batch_size (now {self.audit.batch_size}); the memory budget of an attack is "
-            f"{budget / 2**30:g} GiB beside it."
-        )
-        with explain_out_of_memory(lambda: advice), self.progress("Audit", len(self.audit.samples)) as done:
+        self.audit.samples = self.samples
+        with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
         shards = gather_on_main(mine)
-        if self._distortion is None and self.audit.samples.distortion is not None:
-            self._distortion = torch.cat(gather_on_main(self.audit.samples.distortion.cpu()))
+        if self._distortion is None and self.samples.distortion is not None:
+            self._distortion = torch.cat(gather_on_main(self.samples.distortion.cpu()))
         look, self.news = on_main(partial(self._conclude, shards, moment))
         return look
 

@@ -2,7 +2,7 @@
 
 from pydantic import PositiveInt
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
@@ -33,7 +33,7 @@ class Samples(Watcher):
         seed: int = 0,
     ):
         super().__init__(every)
-        self.samples = samples
+        self.samples: AuditedSamples = samples
         self.num_images = num_images
         self.num_steps = num_steps
         self.seed = seed

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.targets.target import Target
 
@@ -89,9 +92,11 @@ class Watcher:
 
     Attributes:
         last: The newest moment that was looked at; None before any.
+        samples: Whom it looks at, in a look this process's share on the network's device; None where it looks at no samples.
     """
 
     last: Moment | None = None
+    samples: AuditedSamples | None = None
 
     def __init__(self, every: Every | None = None):
         self.every = every or Every(epochs=1)
@@ -146,11 +151,26 @@ class Watcher:
         self.load_state_dict(state)
 
 
-def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -> dict[str, Look]:
-    """One after the other, those that are due."""
+def look_with(
+    watchers: Mapping[str, Watcher], target: Target, moment: Moment, device: torch.device | None = None
+) -> dict[str, Look]:
+    """One after the other, those that are due; their samples are brought to `device`, where it is given.
+
+    Raises:
+        UserError: The target can't take the samples; it is asked for that only where a look fails.
+    """
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
-            looks[label] = watcher.look(target, moment)
+            if watcher.samples is not None:
+                watcher.samples = watcher.samples.here(device)
+            try:
+                looks[label] = watcher.look(target, moment)
+            except UserError:
+                raise
+            except Exception:
+                if watcher.samples is not None and len(watcher.samples):
+                    target.check(watcher.samples.latent, watcher.samples.condition)
+                raise
             watcher.last = moment
     return looks

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
-from ldm_privacy.data import decode_image, flip_horizontal, to_float, to_pixels, to_uint8
+from ldm_privacy.data.images import decode_image, flip_horizontal, to_float, to_pixels, to_uint8
 from ldm_privacy.errors import UserError
 
 

@@ -10,7 +10,11 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ldm_privacy.data import Digits, ImageData, Parquet, Saved, Split, draw_split, to_float
+from ldm_privacy.data.draw import draw_split
+from ldm_privacy.data.images import to_float
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.sources import Digits, Parquet, Saved
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import ScoreFile, read_scores, write_scores
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.compare import compare
 from ldm_privacy.metrics import auroc_difference

@@ -6,12 +6,14 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import TUNED, Audit, report_of
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.types import AuditKey, Intervals

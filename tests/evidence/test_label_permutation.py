@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import label_permutation
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores

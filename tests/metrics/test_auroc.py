@@ -39,7 +39,7 @@ def test_auroc_equals_the_loop_over_pairs_scipy_and_sklearn(decimals):
 
 
 def test_auroc_is_batched_over_leading_axes_and_chunks(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("ldm_privacy.metrics.auroc"), "_NUMBERS_AT_ONCE", 200)
+    monkeypatch.setattr(importlib.import_module("ldm_privacy.metrics.checks"), "NUMBERS_AT_ONCE", 200)
     generator = np.random.default_rng(1)
     _, is_member = make(generator, 30, 40)
     score = torch.from_numpy(generator.normal(size=(2, 5, 70)))

@@ -25,7 +25,7 @@ def make(generator, num_members, num_heldout, rows=(), decimals=None):
 @pytest.mark.parametrize("decimals", [None, 0])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_permuted_auroc_equals_sklearn_on_the_same_labels(decimals, grouped, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("ldm_privacy.metrics.permutation"), "_NUMBERS_AT_ONCE", 200)
+    monkeypatch.setattr(importlib.import_module("ldm_privacy.metrics.checks"), "NUMBERS_AT_ONCE", 200)
     generator = np.random.default_rng(0)
     score, is_member = make(generator, 31, 44, rows=(2, 3), decimals=decimals)
     score = 4000 + 100 * score

@@ -23,7 +23,7 @@ from ldm_privacy.metrics import (
     tpr_at_fpr_interval,
     tpr_at_threshold,
 )
-from ldm_privacy.metrics.resampling import SideResampler
+from ldm_privacy.metrics.resampling import SideResampler, Sides
 from ldm_privacy.metrics.tpr_at_fpr import bootstrap_tpr, num_false_positives
 from tests.reference import metrics as reference
 
@@ -66,8 +66,8 @@ def test_tpr_and_tnr_are_mirror_images_and_differ_on_skewed_scores():
 
 
 def test_rates_are_batched_and_survive_increasing_maps(monkeypatch):
-    module = importlib.import_module("ldm_privacy.metrics.attack_success_rate")
-    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 600)
+    module = importlib.import_module("ldm_privacy.metrics.checks")
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 600)
     generator = np.random.default_rng(2)
     _, is_member = make(generator, 130, 120)
     score = torch.from_numpy(generator.normal(size=(2, 3, 250)).round(1))
@@ -107,7 +107,7 @@ def test_direct_bootstrap_has_the_law_of_resampling_the_scores(decimals, num_hel
     member, heldout = sides(*make(generator, 50, num_heldout, decimals=decimals))
     num_draws = 3000
     for group in (None, np.arange(num_heldout)):
-        pair = (SideResampler(50, None if group is None else np.arange(50)), SideResampler(num_heldout, group))
+        pair = Sides(SideResampler(50, None if group is None else np.arange(50)), SideResampler(num_heldout, group))
         direct = bootstrap_tpr(member, heldout, 0.0125, num_draws, generator, pair)
         naive = reference.naive_bootstrap_tpr(member, heldout, 0.0125, num_draws, generator)
         for ours, theirs in zip(direct, naive):
@@ -121,7 +121,7 @@ def test_direct_bootstrap_draws_the_exact_law_of_the_threshold():
     # All members lie between the second and the third largest held-out score: the TPR is 1 where the threshold of a resample
     # is the third or a lower one, that is, where fewer than `order` of its 6 draws are among the first two.
     member, heldout = np.full(7, 4.5), np.arange(1.0, 7.0)
-    sides_of_singles = (SideResampler(7), SideResampler(6))
+    sides_of_singles = Sides(SideResampler(7), SideResampler(6))
     draws = bootstrap_tpr(member, heldout, 2 / 6, 20_000, np.random.default_rng(14), sides_of_singles)
     for order, draw in zip((2, 3), draws):
         probability = stats.binom.cdf(order - 1, 6, 2 / 6)

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-import train
 from ldm_privacy.assemble import Experiment
-from ldm_privacy.config import compose_stored
-from ldm_privacy.data import Split
-from ldm_privacy.errors import UserError
 from ldm_privacy.measure import evaluate_checkpoint
 from ldm_privacy.report.terminal import progress
 from ldm_privacy.training.checkpoint import RECORD, load_checkpoint
-from ldm_privacy.types import AuditKey
 from tests.runs.float64_training import train as train_in_float64
+
+import train
+from ldm_privacy.config import compose_stored
+from ldm_privacy.data.split import Split
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import AuditKey
 from tests.tiny import arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,7 +233,7 @@ def test_another_split_is_refused_with_the_difference(one):
 
 
 def test_other_pixels_under_the_same_rows_are_refused(one, monkeypatch):
-    from ldm_privacy.data import ImageData
+    from ldm_privacy.data.module import ImageData
 
     decode = ImageData._decode
     monkeypatch.setattr(ImageData, "_decode", lambda *args: decode(*args).roll(1, -1))

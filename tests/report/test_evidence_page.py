@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ldm_privacy.audit import report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
 from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
 from ldm_privacy.report.evaluation import Evaluation

@@ -7,10 +7,10 @@ import zipfile
 import pytest
 import torch
 
-from ldm_privacy.data import Split
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.unet import unet
 from ldm_privacy.targets.checkpoint import target_of_checkpoint

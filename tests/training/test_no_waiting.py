@@ -12,7 +12,7 @@ import torch
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.runner import masked_sums
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.callbacks import AveragedWeights
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence

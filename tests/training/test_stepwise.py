@@ -53,28 +53,6 @@ def fit(module, *callbacks, max_epochs=2, **options):
     return module
 
 
-@pytest.fixture
-def traced(monkeypatch):
-    """torch.compile without the code generation, which takes minutes: the modes asked for, and the graphs traced.
-
-    A break in the graph is an error.
-    """
-    torch._dynamo.reset()
-    compile_, modes, graphs = torch.compile, [], []
-
-    def keep(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    def quick(function, *, mode, dynamic):
-        modes.append(mode)
-        return compile_(function, backend=keep, fullgraph=True, dynamic=dynamic)
-
-    monkeypatch.setattr(torch, "compile", quick)
-    yield modes, graphs
-    torch._dynamo.reset()
-
-
 @pytest.mark.parametrize("mode", ["none", "reduce-overhead"])
 @pytest.mark.parametrize("build", [denoiser, autoencoder])
 def test_a_step_is_the_same_arithmetic_and_its_weights_keep_their_names(build, mode, traced):

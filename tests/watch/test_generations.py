@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.targets.target import Target

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import loss_gap_rise
 from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
@@ -108,7 +108,7 @@ def test_groups_stay_together():
 def test_without_the_untrained_denoiser_there_is_no_onset():
     late = Given()
     assert set(late.at(4)) == {f"denoiser/loss_{name}" for name in ("members", "heldout", "gap")}
-    assert late.rise is None
+    assert late.onset.num_looks == 0
     assert late.sentences() == ["Onset of the loss gap: there was no look after the untrained denoiser's."]
 
 

@@ -5,7 +5,8 @@ import torch
 
 import ldm_privacy.watch.memorization
 from ldm_privacy.attacks.base import get_attack
-from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.models.ideal import IdealDenoiser

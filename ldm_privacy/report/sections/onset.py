@@ -6,7 +6,7 @@ from ldm_privacy.report.page.blocks import Block, Paragraph, Section
 
 CAPTIONS = {
     "onset": "Three signs of memorization on one time axis, each with its own onset.",
-    "memorization": "AUROC of each audit with its interval; the untrained denoiser is epoch 0.",
+    "memorization": "AUROC of each audit with its interval; at 0 the denoiser is untrained.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Stops in the middle of an epoch, losses that are not finite, disks that are full."""
+"""Checkpoints: a stop after any step changes nothing, a kill goes on from the newest, each copy is the audit that it names."""
 
 import math
 from itertools import count
@@ -8,12 +8,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-import train
-from callbacks.checkpoints import Interrupted, RunCheckpoint
+from ldm_privacy.callbacks.checkpoints import Interrupted, RunCheckpoint
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import epochs_in, keep_copy, load_checkpoint, save_checkpoint
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS, StepwiseModule
-from tests.tiny import arguments, series
 
 
 class Regression(StepwiseModule):
@@ -93,8 +90,8 @@ def hours():
 
 @pytest.mark.parametrize(("step", "stored"), [(1, 1), (3, 3), (4, 3), (8, 8), (9, 8), (14, 13)])
 def test_a_kill_in_mid_epoch_goes_on_from_the_checkpoint_by_time(tmp_path, monkeypatch, hours, step, stored):
-    monkeypatch.setattr("callbacks.checkpoints.LOOK_EVERY_N_STEPS", 2)
-    monkeypatch.setattr("callbacks.checkpoints.time", hours)
+    monkeypatch.setattr("ldm_privacy.callbacks.checkpoints.LOOK_EVERY_N_STEPS", 2)
+    monkeypatch.setattr("ldm_privacy.callbacks.checkpoints.time", hours)
     path, copy = tmp_path / "killed.ckpt", tmp_path / "copy.ckpt"
     copies = {copy: lambda: True}
     whole = fit(tmp_path / "whole.ckpt")
@@ -118,8 +115,8 @@ def test_processes_agree_on_stops_and_on_the_clock_of_the_main_one(tmp_path, mon
         told.append(mine)
         return [*others, mine]
 
-    monkeypatch.setattr("callbacks.checkpoints.gather", gather)
-    monkeypatch.setattr("callbacks.checkpoints.world_size", lambda: 2)
+    monkeypatch.setattr("ldm_privacy.callbacks.checkpoints.gather", gather)
+    monkeypatch.setattr("ldm_privacy.callbacks.checkpoints.world_size", lambda: 2)
     for main, asked in (((False, True), (False, True)), ((True, False), (True, False)), ((False, False), (False, False))):
         others[:] = [main]
         assert checkpoint._asked(LOOK_EVERY_N_STEPS) == asked
@@ -132,60 +129,12 @@ def test_processes_agree_on_stops_and_on_the_clock_of_the_main_one(tmp_path, mon
     assert len(told) == 5, "a message between looks would find nobody"
 
 
-def test_a_run_that_is_killed_in_mid_epoch_goes_on_to_the_same_curves(tmp_path, monkeypatch, hours):
-    from ldm_privacy.training.denoiser import DenoiserModule
-
-    monkeypatch.setattr("ldm_privacy.publish.evidence_figures", lambda *arguments: {})
-    short = ["audit.attacks=[sima]", "audit.masks=[all]", "geometry.distortion_rank=0", "autoencoder.max_epochs=0"]
-    short += ["denoiser.batch_size=1", "denoiser.ema_decay=0.99", "trainer.max_epochs=2"]
-    assert train.main(arguments(tmp_path, *short, "name=whole")) == 0
-    original = DenoiserModule.loss
-
-    def killed(self, indices):
-        if self.global_step == 65:
-            raise Killed
-        return original(self, indices)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("callbacks.checkpoints.time", hours)
-        patch.setattr(DenoiserModule, "loss", killed)
-        with pytest.raises(Killed):
-            train.main(arguments(tmp_path, *short))
-    run = tmp_path / "digits"
-    stored = load_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert (stored["global_step"], epochs_in(stored)) == (61, 1)
-    assert load_checkpoint(run / "checkpoints" / "before-onset.ckpt")["global_step"] == 0
-    assert train.main([f"resume={run}"]) == 0
-    assert series(run) == series(tmp_path / "whole")
-
-
 def test_every_epoch_sees_every_sample_once_in_its_own_order():
     module = Regression()
     epochs = [torch.cat([module.batch_indices(epoch, step) for step in range(5)]) for epoch in (0, 1)]
     for order in epochs:
         assert order.sort().values.tolist() == list(range(20))
     assert not torch.equal(*epochs)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    from ldm_privacy.training.denoiser import DenoiserModule
-
-    original = DenoiserModule.loss
-
-    def poisoned(self, indices):
-        losses = original(self, indices)
-        if self.current_epoch == 2:
-            losses["loss"] = losses["loss"] * float("nan")
-        return losses
-
-    monkeypatch.setattr(DenoiserModule, "loss", poisoned)
-    with pytest.raises(UserError, match=r"loss is nan in epoch 3, step \d+: lower denoiser.learning_rate. .*last\.ckpt"):
-        train.main(arguments(tmp_path))
-    checkpoint = load_checkpoint(tmp_path / "digits" / "checkpoints" / "last.ckpt")
-    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
-    monkeypatch.setattr(DenoiserModule, "loss", original)
-    assert train.main([f"resume={tmp_path}/digits"]) == 0
-    assert {epoch for _, epoch, name in series(tmp_path / "digits") if name == "denoiser/train_loss"} == {1, 2, 3, 4}
 
 
 def test_weights_that_are_not_finite_are_not_stored(tmp_path):
@@ -201,30 +150,34 @@ def test_weights_that_are_not_finite_are_not_stored(tmp_path):
     assert stored["state_dict"]["layer.weight"].isfinite().all()
 
 
-class FullDisk:
-    """A trainer whose checkpoint doesn't fit on the disk."""
+class Disk:
+    """A trainer whose checkpoints are a few bytes."""
+
+    def __init__(self):
+        self.content = b""
+        self.lightning_module = SimpleNamespace(parameters=lambda: [])
+        self.current_epoch = 0
+        self.global_step = 1
 
     def save_checkpoint(self, path):
-        path.write_bytes(b"half of")
-        raise OSError(28, "No space left on device")
+        with open(path, "r+b" if path.exists() else "wb") as file:  # an older file is written into, not replaced
+            file.write(self.content)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
-    path = tmp_path / "last.ckpt"
-    path.write_bytes(b"the old one")
-    with pytest.raises(UserError, match=r"can't be written \(No space left on device\).*is whole"):
-        save_checkpoint(FullDisk(), path)
-    assert path.read_bytes() == b"the old one"
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+def test_each_copy_is_the_newest_checkpoint_that_its_rule_wanted(tmp_path):
+    disk, wanted = Disk(), {"a": False, "b": False}
+    copies = {tmp_path / name: (lambda name=name: wanted[name]) for name in wanted}
+    checkpoint = RunCheckpoint(
+        tmp_path / "last", {}, every_n_minutes=60, is_due=lambda epoch: epoch != 4, say=print, copies=copies
+    )
+    for epoch, names in enumerate(("a", "ab", "", "ab", "b"), start=1):
+        disk.content, disk.current_epoch = f"epoch {epoch}".encode(), epoch - 1
+        wanted.update({name: name in names for name in wanted})
+        checkpoint.on_train_epoch_end(disk, None)
+    # Epoch 4 was not audited, so nothing is known of it and no copy is made.
+    assert (tmp_path / "last").read_bytes() == b"epoch 5"
+    assert (tmp_path / "a").read_bytes() == b"epoch 2"
+    assert (tmp_path / "b").read_bytes() == b"epoch 5"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "last"]
 
 
-def test_the_kept_copy_outlives_the_next_checkpoint(tmp_path):
-    class Disk:
-        def save_checkpoint(self, path):
-            path.write_bytes(b"new")
-
-    path, copy = tmp_path / "last.ckpt", tmp_path / "before-onset.ckpt"
-    path.write_bytes(b"old")
-    keep_copy(path, copy)
-    save_checkpoint(Disk(), path)
-    assert (path.read_bytes(), copy.read_bytes()) == (b"new", b"old")
