@@ -98,6 +98,12 @@ def total(value: Tensor) -> Tensor:
     return value if world_size() == 1 else torch.stack(gather(value.cpu())).sum(0).to(value.device)
 
 
+def leave() -> None:
+    """End the groups, and with them the threads that carry their messages: none may outlive the interpreter."""
+    _World.group = _World.of = None
+    dist.destroy_process_group()
+
+
 def _group() -> dist.ProcessGroup | None:
     """Made when it is first needed, once for each initialisation of torch.distributed."""
     if _World.of is not dist.group.WORLD:

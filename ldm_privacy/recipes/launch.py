@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ldm_privacy.errors import ProcessError, UserError
-from ldm_privacy.processes import gather, is_main, is_torchrun, rank
+from ldm_privacy.processes import gather, is_main, is_torchrun, leave, rank
 from ldm_privacy.recipes.terminal import called
 
 GRACE_SECONDS = 10.0
@@ -86,7 +85,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     try:
         yield
         gather(None)  # the others wait here, patiently, while the main one draws and writes
-        dist.destroy_process_group()
+        leave()
         for child in children:
             child.wait()
     except BaseException as error:

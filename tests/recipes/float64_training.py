@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ldm_privacy.training.processes import cluster_plugins, is_main, together
-
+from ldm_privacy.processes import is_main
+from ldm_privacy.recipes.launch import cluster_plugins, together
 from ldm_privacy.training.stepwise import StepwiseModule
 
 
