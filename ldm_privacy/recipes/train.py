@@ -35,8 +35,7 @@ NEXT = """
 {run}/metrics.csv          every curve
 {run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
 {run}/figures/             memorization curves, samples, geometry
-{run}/checkpoints/         last.ckpt, before-onset.ckpt
-wandb leet {run}/wandb     the curves in the terminal
+{run}/checkpoints/         last.ckpt, before-onset.ckpt{leet}
 {evaluation}
 """
 
@@ -84,8 +83,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            evaluation = evaluation_command(run.last, composed.config.plugins)
-            console.print(NEXT.format(run=run.path, evaluation=evaluation), highlight=False, markup=False, soft_wrap=True)
+            leet = f"\nwandb leet {run.path}/wandb     the curves in the terminal" if (run.path / "wandb").is_dir() else ""
+            words = NEXT.format(run=run.path, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins))
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
