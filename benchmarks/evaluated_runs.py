@@ -41,7 +41,7 @@ def main() -> None:
         leaks.append(
             [
                 content["config"]["autoencoder"]["train_on"],
-                str(content["config"]["seed"]),
+                str(content["config"].get("seed", 0)),
                 number(content["controls"]["reconstruction error"]["auroc"]),
                 f"{untrained:.3f}",
                 number(rows["sima", "all"]["auroc"]),
@@ -53,7 +53,7 @@ def main() -> None:
     gains = []
     for (_, content), rows in zip(runs, rows_of):
         claim = rows["sima", "top60"]["gains"]
-        where = [content["config"]["autoencoder"]["train_on"], str(content["config"]["seed"])]
+        where = [content["config"]["autoencoder"]["train_on"], str(content["config"].get("seed", 0))]
         gains.append([*where, *(number(claim[rival], signed=True) for rival in RIVALS)])
     for attack in attacks:
         claims = [rows[attack, "top60"]["gains"] for rows in rows_of]

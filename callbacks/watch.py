@@ -46,10 +46,7 @@ class Watch(Callback):
     ):
         if not isinstance(watchers, Mapping):
             watchers = {f"{place}_{type(each).__name__}": each for place, each in enumerate(watchers)}
-        self.watchers = dict(watchers)
-        self.target = target
-        self.say = say
-        self.show = show
+        self.watchers, self.target, self.say, self.show = dict(watchers), target, say, show
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # An average that is updated after a look would be one step behind it.
@@ -101,8 +98,8 @@ class Watch(Callback):
 @contextmanager
 def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """The trainer's averaged weights in the module, where it averages them."""
-    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    swapped = [each for each in averages if each._average_model is not None]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    swapped = [each for each in callbacks if isinstance(each, WeightAveraging) and each._average_model is not None]
     for each in swapped:
         each._swap_models(module)
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,35 +12,29 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
+@dataclass(eq=False, repr=False)
 class DenoiserQuery:
     """Noise predictions for states of one batch of samples.
 
-    Args:
+    Attributes:
         predictor: The noise predictor, called as `predictor(rows, timestep, condition)`.
         sample_index: (batch,) the samples' names in messages.
         condition: Name -> (batch, ...); each row gets its sample's.
         rows_per_call: Rows per network pass, at most.
         autocast: Reduced precision of the network passes (GPU only), or None.
-
-    Attributes:
         alphas_cumprod: (num_train_timesteps,) float64, on the device of `sample_index`.
     """
 
-    def __init__(
-        self,
-        predictor: NoisePredictor,
-        sample_index: Tensor,
-        *,
-        condition: Condition | None = None,
-        rows_per_call: int,
-        autocast: torch.dtype | None = None,
-    ):
-        self.predictor = predictor
-        self.sample_index = sample_index
-        self.condition = condition or {}
-        self.rows_per_call = rows_per_call
-        self.autocast = autocast
-        self.alphas_cumprod = predictor.alphas_cumprod.to(sample_index.device, torch.float64)
+    predictor: NoisePredictor
+    sample_index: Tensor
+    _: KW_ONLY
+    condition: Condition = field(default_factory=dict)
+    rows_per_call: int
+    autocast: torch.dtype | None = None
+    alphas_cumprod: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alphas_cumprod = self.predictor.alphas_cumprod.to(self.sample_index.device, torch.float64)
 
     def __call__(self, states: Latent, timesteps: int | Sequence[int]) -> Latent:
         """epsilon(states, timesteps), one network row per state; states of all samples and timesteps share passes.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
             )
 
 
+@dataclass(eq=False, repr=False)
 class Audit:
     """Attacks the audited samples and computes the report. Pure tensors: usable from a notebook, `audit(predictor)`.
 
@@ -61,39 +63,35 @@ class Audit:
             of the masks keeps everything.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        attacks: Mapping[str, Attack],
-        masks: Mapping[str, MaskRule],
-        timesteps: Sequence[int],
-        *,
-        keep_fractions: Sequence[float] = (),
-        combine: bool = False,
-        batch_size: int = 512,
-        autocast: torch.dtype | None = None,
-        seed: int = 0,
-        intervals: Intervals | None = None,
-        target_fprs: Sequence[float] = (0.01, 0.001),
-    ):
-        check_labels(attacks, masks)
-        for rule in masks.values():
-            samples.ranking(getattr(rule, "ranks_by", "influence"))
-        is_complete = any(rule.keep_fraction == 1.0 for rule in masks.values())
-        for label, attack in attacks.items():
-            if not attack.maskable and not is_complete:
+    samples: AuditedSamples
+    attacks: Mapping[str, Attack]
+    masks: Mapping[str, MaskRule]
+    timesteps: Sequence[int]
+    _: KW_ONLY
+    keep_fractions: Sequence[float] = ()
+    combine: bool = False
+    batch_size: int = 512
+    autocast: torch.dtype | None = None
+    seed: int = 0
+    intervals: Intervals = None  # type: ignore[assignment]
+    target_fprs: Sequence[float] = (0.01, 0.001)
+
+    def __post_init__(self) -> None:
+        check_labels(self.attacks, self.masks)
+        for label, rule in self.masks.items():
+            if self.samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
+                raise UserError(
+                    f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
+                    f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
+                )
+        for label in self.attacks:
+            if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
-        self.samples = samples
-        self.attacks = dict(attacks)
-        self.masks = dict(masks)
-        self.timesteps = list(timesteps)
-        self.keep_fractions = list(keep_fractions) if samples.influence is not None else []
-        self.combine = combine
-        self.batch_size = batch_size
-        self.autocast = autocast
-        self.seed = seed
-        self.intervals = intervals or Intervals(seed=seed)
-        self.target_fprs = tuple(target_fprs)
+        self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
+        if self.samples.influence is None:
+            self.keep_fractions = ()
+        if self.intervals is None:
+            self.intervals = Intervals(seed=self.seed)
 
     def __call__(self, predictor: NoisePredictor) -> AuditReport:
         """The report of one audit: `compute(collect(predictor))`."""
@@ -178,7 +176,7 @@ class Audit:
             if self._sweeps(name):
                 rungs = [[term.double() for term in terms] for terms in zip(*collected.sweeps[name])]
                 sweeps[name] = split_ladder([oriented(attack, rung).float() for rung in rungs], self.keep_fractions)
-        timesteps = {name: self.timesteps if attack.per_timestep else [] for name, attack in self.attacks.items()}
+        timesteps = {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self.attacks.items()}
         coefficients = self._combine(scores, timesteps, is_member, half) if self.combine else {}
         return AuditScores(
             collected.sample_index,

@@ -126,10 +126,7 @@ class AuditedSamples:
         if ranks_by != "influence":
             raise ValueError(f"a mask rule ranks by 'influence', 'deviation', 'latent' or 'nothing', not '{ranks_by}'")
         if self.influence is None:
-            raise UserError(
-                "masks: one ranks by influence, but these samples have none: the codec has no decoder (pixel space), or it "
-                "wasn't measured. Use the masks all, random and deviation."
-            )
+            raise UserError("these samples have no influence: use the masks all, random and deviation.")
         return self.influence
 
     def check_halves(self) -> None:

@@ -4,6 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -30,9 +31,7 @@ class Component:
         return {name: value for name, value in provided.items() if name in accepted}
 
 
-def check_component(
-    node: Any, key: str, registry: Registry, *, provided: Iterable[str] = (), require_class: bool = True
-) -> Component:
+def check_component(node: Any, key: str, registry: Registry, *, provided: Iterable[str] = ()) -> Component:
     """A config node {class: name, argument: value, ...} as a Component, or UserError.
 
     Args:
@@ -40,7 +39,6 @@ def check_component(
         key: Where it stands, for messages ("denoiser.network").
         registry: What may stand there.
         provided: Arguments that the program gives itself; the config may not.
-        require_class: A missing `class` is an error.
     """
     if isinstance(node, str):
         node = {"class": node}
@@ -88,8 +86,7 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        reason = reason.removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
+        reason = error.errors()[0]["msg"].removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
         raise UserError(f"{key}: {value!r} {reason}.") from None
 
 
@@ -122,14 +119,11 @@ def check_section(schema: type, node: Any, key: str = "") -> Any:
         if is_dataclass(hints[name]) and "registry" not in field.metadata:
             values[name] = check_section(typing.cast(type, hints[name]), value, path)
         elif "registry" in field.metadata:
-            registry, provided = field.metadata["registry"], field.metadata.get("provided", ())
-            if field.metadata.get("many"):
-                values[name] = {
-                    label: check_component(child, f"{path}.{label}", registry, provided=provided)
-                    for label, child in labelled(value, path).items()
-                }
+            check = partial(check_component, registry=field.metadata["registry"], provided=field.metadata["provided"])
+            if field.metadata["many"]:
+                values[name] = {label: check(child, f"{path}.{label}") for label, child in labelled(value, path).items()}
             else:
-                values[name] = check_component(value, path, registry, provided=provided)
+                values[name] = check(value, path)
         else:
             values[name] = check_type(value, hints[name], path)
     for name, field in known.items():

@@ -17,6 +17,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import nearest_name
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
+RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
+"""What a resumed run may change."""
 
 
 @dataclass

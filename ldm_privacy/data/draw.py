@@ -35,8 +35,7 @@ def draw_split(
     """
     counts = {"members": num_members, "heldout": num_heldout, "public": num_public}
     for side, count in counts.items():
-        least = 0 if side == "public" else 1
-        if count < least:
+        if count < (least := int(side != "public")):
             raise UserError(f"data.num_{side}={count}: at least {least} is needed.")
     total = sum(counts.values())
     if total > num_rows:
@@ -135,14 +134,10 @@ def _draw_public(
     if group is not None:
         free = ~torch.isin(group, group[split.audited_index])
     free[split.audited_index] = False
-    if not 0 <= count <= int(free.sum()):
-        raise UserError(
-            f"data.num_public={count}: {int(free.sum())} of the {split.num_rows} rows are on neither side of {path} and "
-            "can be drawn; lower it."
-        )
-    if group is not None:
-        return _take_groups(group, free, count, "public", seed)
-    return order[free[order]][:count]
+    if not 0 <= count <= (left := int(free.sum())):
+        rows = f"{left} of the {split.num_rows} rows"
+        raise UserError(f"data.num_public={count}: {rows} are on neither side of {path} and can be drawn; lower it.")
+    return order[free[order]][:count] if group is None else _take_groups(group, free, count, "public", seed)
 
 
 def choose_groups(sizes: Sequence[int], count: int) -> list[int]:

@@ -26,11 +26,6 @@ def to_uint8(images: Image) -> Tensor:
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def flip_horizontal(images: Tensor) -> Tensor:
-    """Mirror left and right, (..., height, width): for training only, never in an audit."""
-    return images.flip(-1)
-
-
 def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tensor:
     """A PIL image of any mode as uint8, (channels, resolution, resolution).
 
@@ -82,7 +77,11 @@ def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels:
 
 def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        image = _grey8(image)
+        values, top = np.array(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
+        if not (values.min() >= 0 and values.max() <= top):
+            held = f"mode {image.mode} with values from {values.min():g} to {values.max():g}"
+            raise ValueError(f"{held}, outside 0..{top:g}; store it with 8 or 16 bits")
+        image = PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
     elif image.has_transparency_data:
         colour = image.convert("RGBA")
         white = PIL.Image.new("RGBA", colour.size, (255, 255, 255, 255))
@@ -90,14 +89,3 @@ def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     elif image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _grey8(image: PIL.Image.Image) -> PIL.Image.Image:
-    values = np.array(image).astype(np.float64)
-    top = 1.0 if image.mode == "F" else 65535.0
-    if not (values.min() >= 0 and values.max() <= top):
-        raise ValueError(
-            f"mode {image.mode} with values from {values.min():g} to {values.max():g}, outside 0..{top:g}; "
-            "store it with 8 or 16 bits"
-        )
-    return PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))

@@ -114,9 +114,8 @@ class ImageData:
 
     def captions(self, sample_index: Tensor) -> list[str] | None:
         """Captions in the order of `sample_index`; None where the data have none."""
-        if self._caption is None:
-            return None
-        return [self._caption[position] for position in self._positions(sample_index).tolist()]
+        caption = self._caption
+        return None if caption is None else [caption[place] for place in self._positions(sample_index).tolist()]
 
     def _positions(self, sample_index: Tensor) -> Tensor:
         index = sample_index.cpu()

@@ -16,11 +16,6 @@ from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
 
-_LOCAL_COPY = (
-    "Name a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
-    "data.source.class=saved data.source.path=FOLDER"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(ABC):
@@ -102,8 +97,9 @@ class Hub(ImageSource):
         except (OSError, datasets.exceptions.DatasetsError) as error:
             offline = " HF_HUB_OFFLINE is set: unset it to download." if datasets.config.HF_HUB_OFFLINE else ""
             raise UserError(
-                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} "
-                f"{_LOCAL_COPY}."
+                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} Name a "
+                "local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
+                "data.source.class=saved data.source.path=FOLDER."
             ) from error
         except (ValueError, RuntimeError) as error:
             raise UserError(

@@ -45,8 +45,8 @@ class Split:
         for field, index in self.parts().items():
             if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
                 raise UserError(f"split: {field} must be a list of row numbers, got {index.dtype} {tuple(index.shape)}.")
-            object.__setattr__(self, field, index.detach().to("cpu", torch.int64).sort().values)
-        for field, index in self.parts().items():
+            index = index.detach().to("cpu", torch.int64).sort().values
+            object.__setattr__(self, field, index)
             outside = index[(index < 0) | (index >= self.num_rows)]
             if len(outside):
                 raise UserError(
@@ -59,10 +59,8 @@ class Split:
         for (field, index), (other_field, other) in itertools.combinations(self.parts().items(), 2):
             shared = index[torch.isin(index, other)]
             if len(shared):
-                raise UserError(
-                    f"split: {len(shared)} rows are in both {field} and {other_field}: {_examples(shared)}. "
-                    "The sets must be disjoint."
-                )
+                both = f"{field} and {other_field}: {_examples(shared)}"
+                raise UserError(f"split: {len(shared)} rows are in both {both}. The sets must be disjoint.")
 
     def parts(self) -> dict[str, Tensor]:
         """The three sets by their names."""
@@ -90,8 +88,7 @@ class Split:
         """How another split differs from this one, in words; "nothing differs" where the hashes are equal."""
         found = [] if self.num_rows == other.num_rows else [f"a source of {other.num_rows} rows, not {self.num_rows}"]
         names = {"member_index": "members", "heldout_index": "held-out", "public_index": "public"}
-        for field, mine in self.parts().items():
-            theirs = other.parts()[field]
+        for (field, mine), theirs in zip(self.parts().items(), other.parts().values()):
             gone, new = mine[~torch.isin(mine, theirs)], theirs[~torch.isin(theirs, mine)]
             if len(gone) or len(new):
                 sizes = "" if len(mine) == len(theirs) else f" ({len(theirs)}, not {len(mine)})"

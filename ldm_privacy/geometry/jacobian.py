@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Decoder, Image, Latent
@@ -149,14 +150,9 @@ class _DoublePrecision(TorchFunctionMode):
     """Float32 tensors that meet an operation are converted to float64 first."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*_to_double(args), **_to_double(kwargs or {}))
+        args, kwargs = tree_map_only(Tensor, _to_double, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
-def _to_double(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.dtype == torch.float32 else value
-    if isinstance(value, tuple | list) and type(value) in (tuple, list):
-        return type(value)(_to_double(item) for item in value)
-    if isinstance(value, dict):
-        return {name: _to_double(item) for name, item in value.items()}
-    return value
+def _to_double(value: Tensor) -> Tensor:
+    return value.double() if value.dtype == torch.float32 else value

@@ -1,6 +1,7 @@
 """Mask rules: rank the dimensions of a latent by something, keep the largest or the smallest."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -30,18 +31,20 @@ class KeepAll:
         return torch.ones_like(ranking, dtype=torch.bool)
 
 
+@dataclass(frozen=True)
 class _KeepByRank:
     """Keep as many dimensions as the fraction says, those that come first in `order`."""
 
     ranks_by: ClassVar[RanksBy] = "influence"
     is_control: ClassVar[bool] = True
+    keep_fraction: float = 0.6
+    _: KW_ONLY
+    rule: CountRule = "count"
 
-    def __init__(self, keep_fraction: float = 0.6, *, rule: CountRule = "count"):
-        check_keep_fraction(keep_fraction)
-        if rule not in ("count", "percentile"):
-            raise UserError(f"rule: unknown mask rule '{rule}'. Use 'count' or 'percentile'.")
-        self.keep_fraction = keep_fraction
-        self.rule: CountRule = rule
+    def __post_init__(self) -> None:
+        check_keep_fraction(self.keep_fraction)
+        if self.rule not in ("count", "percentile"):
+            raise UserError(f"rule: unknown mask rule '{self.rule}'. Use 'count' or 'percentile'.")
 
     def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
         """(batch, channels, height, width) bool, like `ranking`; `sample_index` (batch,) seeds what is random."""
@@ -105,6 +108,7 @@ class KeepLowestInfluence(_KeepByRank):
 
 
 @MASK_RULES.register("random")
+@dataclass(frozen=True)
 class KeepRandom(_KeepByRank):
     """Keep random dimensions, drawn per sample: the control that tells the count of a mask from its choice.
 
@@ -113,10 +117,8 @@ class KeepRandom(_KeepByRank):
     """
 
     ranks_by: ClassVar[RanksBy] = "nothing"
-
-    def __init__(self, keep_fraction: float = 0.6, *, rule: CountRule = "count", seed: int = 0):
-        super().__init__(keep_fraction, rule=rule)
-        self.seed = seed
+    _: KW_ONLY
+    seed: int = 0
 
     def order(self, ranking: Tensor, sample_index: Tensor) -> Tensor:
         """Uniform numbers; only the shape and device of `ranking` are looked at."""

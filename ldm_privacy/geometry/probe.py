@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -26,6 +27,7 @@ ProbeDistribution = Literal["gaussian", "rademacher"]
 
 
 @INFLUENCE_ESTIMATORS.register("probe")
+@dataclass(frozen=True)
 class ProbeInfluence:
     """G_ii = ||dD/dz_i||^2 by probes v in image space: G_ii ≈ mean_k (J^T v_k)_i^2.
 
@@ -42,26 +44,20 @@ class ProbeInfluence:
         probe_batch_size: None: 1 on the CPU, where a loop over probes was the fastest, 8 elsewhere.
     """
 
-    def __init__(
-        self,
-        num_probes: int = 16,
-        *,
-        distribution: ProbeDistribution = "gaussian",
-        seed: int = 0,
-        keep_fraction: float = 0.6,
-        decode_batch_size: int = 64,
-        probe_batch_size: int | None = None,
-    ):
-        check_counts(1, num_probes=num_probes, decode_batch_size=decode_batch_size, probe_batch_size=probe_batch_size)
-        if distribution not in ("gaussian", "rademacher"):
-            raise UserError(f"distribution: unknown distribution '{distribution}'. Use 'gaussian' or 'rademacher'.")
-        check_keep_fraction(keep_fraction)
-        self.num_probes = num_probes
-        self.distribution: ProbeDistribution = distribution
-        self.seed = seed
-        self.keep_fraction = keep_fraction
-        self.decode_batch_size = decode_batch_size
-        self.probe_batch_size = probe_batch_size
+    num_probes: int = 16
+    _: KW_ONLY
+    distribution: ProbeDistribution = "gaussian"
+    seed: int = 0
+    keep_fraction: float = 0.6
+    decode_batch_size: int = 64
+    probe_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(1, num_probes=self.num_probes)
+        check_counts(1, decode_batch_size=self.decode_batch_size, probe_batch_size=self.probe_batch_size)
+        if self.distribution not in ("gaussian", "rademacher"):
+            raise UserError(f"distribution: unknown distribution '{self.distribution}'. Use 'gaussian' or 'rademacher'.")
+        check_keep_fraction(self.keep_fraction)
 
     def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
         """One J^T v a probe."""

@@ -1,7 +1,7 @@
 """Influence by empirical Bayes: few probes a sample, shrunk toward what a whole set of samples shows."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -93,6 +93,7 @@ def dataset_influence(influence: Influence, num_probes: int) -> Influence:
 
 
 @INFLUENCE_ESTIMATORS.register("shrunk")
+@dataclass
 class ShrunkInfluence:
     """Probe influence, shrunk by empirical Bayes over the set of samples that it is given at once.
 
@@ -104,26 +105,22 @@ class ShrunkInfluence:
     for the whole set).
     """
 
-    def __init__(
-        self,
-        num_probes: int = 4,
-        *,
-        residual_variance: ResidualVariance = "channel",
-        seed: int = 0,
-        keep_fraction: float = 0.6,
-        decode_batch_size: int = 64,
-        probe_batch_size: int | None = None,
-    ):
-        _check_residual_variance(residual_variance)
-        self.num_probes = num_probes
-        self.residual_variance: ResidualVariance = residual_variance
-        self.keep_fraction = keep_fraction
+    num_probes: int = 4
+    _: KW_ONLY
+    residual_variance: ResidualVariance = "channel"
+    seed: int = 0
+    keep_fraction: float = 0.6
+    decode_batch_size: int = 64
+    probe_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_residual_variance(self.residual_variance)
         self.per_sample = ProbeInfluence(
-            num_probes,
-            seed=seed,
-            keep_fraction=keep_fraction,
-            decode_batch_size=decode_batch_size,
-            probe_batch_size=probe_batch_size,
+            self.num_probes,
+            seed=self.seed,
+            keep_fraction=self.keep_fraction,
+            decode_batch_size=self.decode_batch_size,
+            probe_batch_size=self.probe_batch_size,
         )
 
     def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:

@@ -1,6 +1,7 @@
 """The noise predictor that attacks see: epsilon, whatever the network was trained to output."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
+@dataclass(eq=False)
 class NetworkPredictor:
     """A network as a `NoisePredictor`.
 
@@ -20,15 +22,9 @@ class NetworkPredictor:
         prediction_type: What the output means: "epsilon", "v_prediction" or "sample".
     """
 
-    def __init__(
-        self,
-        network: nn.Module | Callable[..., Any],
-        alphas_cumprod: Tensor,
-        prediction_type: PredictionType = "epsilon",
-    ):
-        self.network = network
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type: PredictionType = prediction_type
+    network: nn.Module | Callable[..., Any]
+    alphas_cumprod: Tensor
+    prediction_type: PredictionType = "epsilon"
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""

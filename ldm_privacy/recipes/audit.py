@@ -8,7 +8,6 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
-from ldm_privacy.recipes.check import check_masks
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
@@ -42,7 +41,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     """
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device)
-    check_masks(setup, target.codec)
+    setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     measuring = setup.measuring(target.codec, store_folder)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)

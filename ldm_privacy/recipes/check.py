@@ -34,16 +34,6 @@ def check_audit(setup: Setup) -> None:
     check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
 
 
-def check_masks(setup: Setup, codec: Codec) -> None:
-    """Raise UserError for masks and geometry that ask a codec without a decoder for one."""
-    by_influence = [label for label, rule in setup.masks.items() if getattr(rule, "ranks_by", "influence") == "influence"]
-    if codec.network is None and by_influence:
-        raise UserError(
-            f"audit.masks.{by_influence[0]}: ranks by influence, but the codec '{codec.name}' has no decoder. Take it out: "
-            f"audit.masks.{by_influence[0]}=null; the masks all, random and deviation work."
-        )
-
-
 def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
     """Raise UserError for whatever can be found wrong without training."""
     config, stored = setup.config, codec.record()
@@ -59,7 +49,8 @@ def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
         raise UserError(f"autoencoder.network: the codec calls itself '{stored['class']}', which is no registered name.")
     for name in config.loggers:
         LOGGERS.get(name)
-    check_masks(setup, codec)
+    blank = setup.blank_samples(codec)
+    setup.audit(blank)
     shape = setup.latent_shape(codec)
     if codec.network is not None and config.geometry.distortion_rank > shape.numel():
         raise UserError(
@@ -80,8 +71,6 @@ def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
     losses = config.watch.get("loss_gap")
     if config.audit.stop.limit is not None and (losses is None or losses.name != "loss_gap"):
         raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
-    blank = setup.blank_samples(codec)
-    setup.audit(blank)
     setup.watchers(blank, progress)
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
-from ldm_privacy.config.compose import check_sections, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.terminal import called, console, run_program
 from ldm_privacy.registry import nearest_name
@@ -19,7 +19,6 @@ TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value c
 EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
 {program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint"""
 
-RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
 SPLIT_KEYS = tuple(
     f"data.{key}"
     for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed")

@@ -11,6 +11,7 @@ from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited
@@ -46,6 +47,28 @@ class Trained:
     was_finished: bool
     sentences: list[str]
     figures: "Mapping[str, Figure] | None" = None
+
+
+def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
+    """The configured denoiser with random weights, and what a checkpoint says of it.
+
+    Raises:
+        UserError: Its config gives what the condition or the latents give, or it can't take the condition.
+    """
+    from diffusers import DDPMScheduler
+
+    config, component, condition = setup.config.denoiser, setup.config.denoiser.network, setup.condition
+    given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **condition.network_arguments()}
+    if twice := sorted(given.keys() & component.arguments.keys()):
+        raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
+    torch.manual_seed(setup.config.seed)
+    network = component.build(**given)
+    arguments = {"class": component.name, **component.arguments, **component.taken(given)}
+    if missing := [name for name in condition.network_arguments() if name not in arguments]:
+        raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
+    schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
+    alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
+    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition.record())
 
 
 def train_denoiser(

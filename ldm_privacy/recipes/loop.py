@@ -110,7 +110,9 @@ class MemorizationWatch:
             self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
         samples = self.samples
         samples.check_halves()
-        audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
+        audit = Audit(
+            samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals or Intervals(seed=seed)
+        )
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
             "memorization": self.memorization,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import COMBINED, Audit
@@ -15,12 +15,11 @@ from ldm_privacy.config import Config
 from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
-from ldm_privacy.device import allow_tf32
+from ldm_privacy.device import device_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.randomness import uniform
-from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.types import AuditKey, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -43,15 +42,7 @@ class Setup:
     @cached_property
     def device(self) -> torch.device:
         """Where encoding, influence and evaluation run: the trainer's accelerator."""
-        accelerator = self.config.trainer.accelerator
-        if accelerator == "auto":
-            accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-        available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        if not available[accelerator]:
-            raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
-        if accelerator == "gpu":
-            allow_tf32(self.config.trainer.tf32)
-        return torch.device("cuda" if accelerator == "gpu" else accelerator)
+        return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
 
     @property
     def split_seed(self) -> int:
@@ -112,32 +103,6 @@ class Setup:
     def latent_shape(self, codec: Codec) -> torch.Size:
         """(channels, height, width) of the latents."""
         return codec.latent_shape(self.config.data.channels, self.config.data.resolution)
-
-    def denoiser(self, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
-        """The denoiser with random weights, and what a checkpoint says of it."""
-        config, component = self.config.denoiser, self.config.denoiser.network
-        given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **self.condition.network_arguments()}
-        if twice := sorted(given.keys() & component.arguments.keys()):
-            raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
-        torch.manual_seed(self.config.seed)
-        network = component.build(**given)
-        arguments = {"class": component.name, **component.arguments, **component.taken(given)}
-        if missing := [name for name in self.condition.network_arguments() if name not in arguments]:
-            raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
-        return network, Denoiser(arguments, self.alphas_cumprod, config.prediction_type, self.condition.record())
-
-    @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """(num_train_timesteps,), of the noise schedule."""
-        from diffusers import DDPMScheduler
-
-        config = self.config.denoiser
-        return DDPMScheduler(
-            num_train_timesteps=config.num_train_timesteps,
-            beta_schedule=config.beta_schedule,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-        ).alphas_cumprod
 
     @cached_property
     def attacks(self) -> dict[str, Attack]:

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.config import Component, Composed, stored_tree
+from ldm_privacy.config.compose import RESUMABLE
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
@@ -16,7 +17,7 @@ from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
 from ldm_privacy.recipes.check import check_audit, check_training
 from ldm_privacy.recipes.codec_stage import train_codec
-from ldm_privacy.recipes.denoiser_stage import train_denoiser
+from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish
@@ -34,12 +35,9 @@ NEXT = """
 {run}/metrics.csv          every curve
 {run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
 {run}/figures/             memorization curves, samples, geometry
-{run}/checkpoints/         last.ckpt, before-onset.ckpt
-wandb leet {run}/wandb     the curves in the terminal
+{run}/checkpoints/         last.ckpt, before-onset.ckpt{leet}
 {evaluation}
 """
-MAY_CHANGE = ("trainer", "audit", "geometry", "watch", "wandb", "loggers", "plugins", "name", "output_dir")
-"""Sections that a resumed run may change."""
 
 
 def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = False) -> int:
@@ -56,7 +54,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     check_audit(setup)
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
-    network, denoiser = setup.denoiser(setup.latent_shape(codec))
+    network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
     check_training(setup, codec, denoiser)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
@@ -85,8 +83,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            evaluation = evaluation_command(run.last, composed.config.plugins)
-            console.print(NEXT.format(run=run.path, evaluation=evaluation), highlight=False, markup=False, soft_wrap=True)
+            leet = f"\nwandb leet {run.path}/wandb     the curves in the terminal" if (run.path / "wandb").is_dir() else ""
+            words = NEXT.format(run=run.path, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins))
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -125,7 +124,7 @@ def _split_of(run: RunFolder, checkpoint: Checkpoint | None) -> Split | None:
 def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another config than the checkpoint's, but for what a resumed run may change."""
     for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
-        if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
+        if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
                 "trainer.*, audit.*, geometry.*, watch.* and data.source.* alone."

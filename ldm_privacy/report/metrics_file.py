@@ -19,26 +19,21 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
     Each row has attack, mask, keep_fraction, timestep, every metric as {value, lower, upper}, gains over other masks, the band
     under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
     """
-    report, dataset, verdict = evidence.report, evidence.dataset, verdict_of(evidence)
-    write_json(
-        path,
-        {
-            **facts,
-            "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
-            "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
-            "dataset": None
-            if dataset is None
-            else {
-                **vars(dataset.test),
-                "by_size": dataset.by_size,
-                "false_alarms": dataset.false_alarms,
-                "holm": dataset.adjusted,
-            },
-            "sweep": report.sweep,
-            "series": report.series(),
-            "rows": [_row(row, evidence) for row in report.rows],
-        },
-    )
+    report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
+    dataset = None
+    if whole is not None:
+        sizes = {"by_size": whole.by_size, "false_alarms": whole.false_alarms}
+        dataset = {**vars(whole.test), **sizes, "holm": whole.adjusted}
+    content = {
+        **facts,
+        "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
+        "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
+        "dataset": dataset,
+        "sweep": report.sweep,
+        "series": report.series(),
+        "rows": [_row(row, evidence) for row in report.rows],
+    }
+    write_json(path, content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -24,19 +24,11 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.split = path / "split.npz"
-        self.autoencoder = path / "autoencoder"
-        self.checkpoints = path / "checkpoints"
-        self.last = self.checkpoints / "last.ckpt"
-        self.before_onset = self.checkpoints / "before-onset.ckpt"
-        self.under_limit = self.checkpoints / "under-limit.ckpt"
-        self.autoencoder_last = self.checkpoints / "autoencoder-last.ckpt"
-        self.store = path / "store"
-        self.figures = path / "figures"
-        self.evaluation = path / "evaluation"
-        self.scores = path / "scores"
+        self.config, self.metrics, self.split = path / "config.yaml", path / "metrics.csv", path / "split.npz"
+        self.autoencoder, self.store, self.figures = path / "autoencoder", path / "store", path / "figures"
+        self.evaluation, self.scores, self.checkpoints = path / "evaluation", path / "scores", path / "checkpoints"
+        self.last, self.autoencoder_last = self.checkpoints / "last.ckpt", self.checkpoints / "autoencoder-last.ckpt"
+        self.before_onset, self.under_limit = self.checkpoints / "before-onset.ckpt", self.checkpoints / "under-limit.ckpt"
 
     def write_config(self, text: str) -> None:
         """Write config.yaml, whole or not at all."""

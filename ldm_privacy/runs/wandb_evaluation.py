@@ -1,5 +1,6 @@
 """An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 import wandb
 from torch import Tensor
 
+from ldm_privacy.data.images import to_uint8
 from ldm_privacy.metrics import roc_curve
 from ldm_privacy.report.evaluation import Evaluation
 
@@ -30,8 +32,8 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
             row.key.mask,
             row.keep_fraction,
             -1 if row.timestep is None else row.timestep,
-            *_numbers(row.metrics.auroc),
-            *_numbers(row.metrics.tpr_at_1fpr),
+            *astuple(row.metrics.auroc),
+            *astuple(row.metrics.tpr_at_1fpr),
             row.metrics.asr.value,
             row.oracle_auroc,
             evidence.permuted[row.key].band.p_value,
@@ -42,10 +44,9 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
     columns += ["tpr_at_1fpr", "tpr_lower", "tpr_upper", "asr (optimistic)", "oracle_auroc", "permutation_p"]
     exposure = evidence.exposure
     index = exposure.sample_index[:NUM_EXPOSED]
-    exposed = [
-        [place + 1, int(index[place]), wandb.Image(_pixels(image)), float(exposure.score[place]), float(exposure.fpr[place])]
-        for place, image in enumerate(evaluation.images(index))
-    ]
+    pictures = [wandb.Image(image.permute(1, 2, 0).squeeze(-1).numpy()) for image in to_uint8(evaluation.images(index))]
+    ranked = zip(index.tolist(), pictures, exposure.score.tolist(), exposure.fpr.tolist())
+    exposed = [[rank, *values] for rank, values in enumerate(ranked, 1)]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
     places = roc_places(len(fpr))
     points = wandb.Table(["fpr", "tpr"], list(zip(fpr[places].tolist(), tpr[places].tolist())))
@@ -73,11 +74,3 @@ def roc_places(count: int) -> Tensor:
     if count <= MAX_ROC_POINTS:
         return torch.arange(count)
     return torch.from_numpy(np.geomspace(1, count, MAX_ROC_POINTS)).round().long().unique() - 1
-
-
-def _numbers(estimate: object) -> list[float]:
-    return [getattr(estimate, name) for name in ("value", "lower", "upper")]
-
-
-def _pixels(image: Tensor) -> object:
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()

@@ -44,13 +44,11 @@ class Denoiser:
     @staticmethod
     def from_record(record: object) -> "Denoiser":
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
-        if not isinstance(record, dict):
-            raise UserError("the settings of its denoiser are missing or hold something else")
-        parts: list[Any] = [record.get(name) for name in Denoiser.__annotations__]
+        stored = record if isinstance(record, dict) else {}
+        parts: list[Any] = [stored.get(name) for name in Denoiser.__annotations__]
         network, abar, kind, condition = parts
-        if not all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition)):
-            raise UserError("the settings of its denoiser are missing or hold something else")
-        if not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
+        named = all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition))
+        if not named or not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
             raise UserError("the settings of its denoiser are missing or hold something else")
         is_schedule = isinstance(abar, Tensor) and abar.ndim == 1 and abar.is_floating_point() and len(abar) > 0
         if not is_schedule or not bool(((abar > 0) & (abar <= 1)).all()):

@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ldm_privacy.data.images import to_float
 from ldm_privacy.losses.base import Autoencoded, CodecLoss
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Image
@@ -37,9 +38,7 @@ class AutoencoderModule(StepwiseModule):
         super().__init__(stage="autoencoder", num_samples=len(images), **steps)
         self.autoencoder = autoencoder.train().requires_grad_(True)
         self.lay_out(autoencoder)
-        self.images = images
-        self.losses = dict(losses)
-        self.flip = flip
+        self.images, self.losses, self.flip = images, dict(losses), flip
         self._objective = self._values
 
     def on_fit_start(self) -> None:
@@ -52,7 +51,7 @@ class AutoencoderModule(StepwiseModule):
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward."""
         count = len(indices)
-        image = self.images[self.share(indices)].float() / 127.5 - 1
+        image = to_float(self.images[self.share(indices)])
         if self.flip:
             mirrored = self.share(torch.rand(count, 1, 1, 1, device=image.device)) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
@@ -67,7 +66,6 @@ class AutoencoderModule(StepwiseModule):
     def _values(self, autoencoder: AutoencoderKL, image: Image, noise: Tensor) -> tuple[Tensor, ...]:
         """Every loss of the images; the latent is mean + standard deviation * noise."""
         posterior = autoencoder.encode(image).latent_dist
-        mean, log_variance = posterior.mean, posterior.logvar
-        output = autoencoder.decode(mean + (0.5 * log_variance).exp() * noise).sample
-        batch = Autoencoded(image, mean, log_variance, output)
+        output = autoencoder.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise).sample
+        batch = Autoencoded(image, posterior.mean, posterior.logvar, output)
         return tuple(loss(batch) for loss in self.losses.values())

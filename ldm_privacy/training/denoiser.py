@@ -42,14 +42,10 @@ class DenoiserModule(StepwiseModule):
         **steps: Unpack[Steps],
     ):
         super().__init__(stage="denoiser", num_samples=latents.shape[1], **steps)
-        self.network = network
         self.lay_out(network)
-        self.alphas_cumprod = alphas_cumprod
-        self.latents = latents
+        self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
         self.prediction_type: PredictionType = prediction_type
-        self.condition = dict(condition or {})
-        self.null = dict(null or {})
-        self.condition_dropout = condition_dropout
+        self.condition, self.null, self.condition_dropout = dict(condition or {}), dict(null or {}), condition_dropout
         self._objective: Callable[..., Any] = squared_error
 
     @property
@@ -58,8 +54,7 @@ class DenoiserModule(StepwiseModule):
         return NetworkPredictor(self.network, self.alphas_cumprod, self.prediction_type)
 
     def on_fit_start(self) -> None:
-        self.latents = self.latents.to(self.device)
-        self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        self.latents, self.alphas_cumprod = self.latents.to(self.device), self.alphas_cumprod.to(self.device)
         self.condition = {name: value.to(self.device) for name, value in self.condition.items()}
         self.null = {name: value.to(self.device) for name, value in self.null.items()}
         self._objective = self.compiled(squared_error)

@@ -75,15 +75,9 @@ class StepwiseModule(LightningModule):
         channels_last: bool = False,
     ):
         super().__init__()
-        self.stage = stage
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.seed = seed
-        self.warmup_steps = warmup_steps
-        self.compile_mode = compile_mode
-        self.channels_last = channels_last
+        self.stage, self.num_samples, self.batch_size, self.seed = stage, num_samples, batch_size, seed
+        self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
+        self.compile_mode, self.channels_last = compile_mode, channels_last
         self.shown_loss: float | None = None
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
@@ -127,11 +121,10 @@ class StepwiseModule(LightningModule):
     def lay_out(self, network: nn.Module, *, channels_last: bool | None = None) -> None:
         """Bring the convolution weights of `network` into the memory format asked for."""
         last = self.channels_last if channels_last is None else channels_last
+        layout = torch.channels_last if last else torch.contiguous_format
         for parameter in network.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(
-                    memory_format=torch.channels_last if last else torch.contiguous_format
-                )
+                parameter.data = parameter.data.contiguous(memory_format=layout)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` as `compile_mode` asks; networks go in as arguments, so their weights keep their names."""
@@ -202,8 +195,7 @@ class StepwiseModule(LightningModule):
         weight = num_mine / len(indices)
         losses = self._losses(indices)
         for name, value in losses.items():
-            part = weight * value.detach()
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
+            self._sums[name] = self._sums.get(name, 0) + weight * value.detach()
         self._num_steps += 1
         # The gradients are averaged over the processes, but the loss of the batch is the sum of their weighted parts.
         return world_size() * weight * losses["loss"]

@@ -1,6 +1,7 @@
 """Memorized generations: how many generated images copy a member, at a cadence of their own."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +24,7 @@ NUM_SHOWN = 18
 
 
 @WATCHERS.register("generations")
+@dataclass(eq=False)
 class Generations(Watcher):
     """Generates images in the main process and counts those that copy a member; see `memorized_generations`.
 
@@ -40,40 +42,26 @@ class Generations(Watcher):
         groups: Sample indices -> group numbers, or None.
         seed, intervals: Of the starting noise, and of the shares.
         progress: Shows how far a look is; see `Progress`.
+
+    Attributes:
+        memorized: Share of copies at the newest look.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        images: Images,
-        member_index: Tensor,
-        heldout_index: Tensor,
-        *,
-        num_images: Annotated[int, Field(ge=1000)] = 1000,
-        num_steps: PositiveInt = 20,
-        batch_size: PositiveInt = 500,
-        every: Every | None = None,
-        onset: OnsetDetector | None = None,
-        groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
-        seed: int = 0,
-        intervals: Intervals | None = None,
-        progress: Progress = no_progress,
-    ):
-        super().__init__(every)
-        self.samples: AuditedSamples = samples
-        self.images = images
-        self.member_index = member_index
-        self.heldout_index = heldout_index
-        self.num_images = num_images
-        self.num_steps = num_steps
-        self.batch_size = batch_size
-        self.onset = onset or OnsetDetector()
-        self.groups = groups
-        self.seed = seed
-        self.intervals = intervals or Intervals(seed=seed)
-        self.progress = progress
-        self.memorized: float | None = None
-        """Share of copies at the newest look."""
+    samples: AuditedSamples
+    images: Images
+    member_index: Tensor
+    heldout_index: Tensor
+    _: KW_ONLY
+    num_images: Annotated[int, Field(ge=1000)] = 1000
+    num_steps: PositiveInt = 20
+    batch_size: PositiveInt = 500
+    every: Every = Every(epochs=1)
+    onset: OnsetDetector = field(default_factory=OnsetDetector)
+    groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+    seed: int = 0
+    intervals: Intervals = Intervals()
+    progress: Progress = no_progress
+    memorized: float | None = field(default=None, init=False)
 
     def due(self, moment: Moment) -> bool:
         return moment.step > 0 and super().due(moment)

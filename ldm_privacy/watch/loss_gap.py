@@ -1,6 +1,8 @@
 """The denoising loss of members and of held-out samples, and the onset of the gap between them."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +23,7 @@ from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("loss_gap")
+@dataclass(eq=False)
 class LossGap(Watcher):
     """Mean denoising loss on members and on held-out samples; the gap's onset is counted from the untrained denoiser.
 
@@ -34,32 +37,25 @@ class LossGap(Watcher):
         onset: The detector.
         seed: Of timesteps and noise.
         audit_batch_size: Samples at a time.
+
+    Attributes:
+        heldout_loss: Mean over the held-out samples at the newest look.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        *,
-        num_timesteps: PositiveInt = 4,
-        every: Every | None = None,
-        onset: OnsetDetector | None = None,
-        seed: int = 0,
-        audit_batch_size: int = 512,
-    ):
-        super().__init__(every)
-        self.samples: AuditedSamples = samples
-        self.num_timesteps = num_timesteps
-        self.onset = onset or OnsetDetector()
-        self.seed = seed
-        self.batch_size = audit_batch_size
-        self.heldout_loss = float("nan")
-        """Mean over the held-out samples at the newest look."""
-        self._baseline: Baseline | None = None
+    samples: AuditedSamples
+    _: KW_ONLY
+    num_timesteps: PositiveInt = 4
+    every: Every = Every(epochs=1)
+    onset: OnsetDetector = field(default_factory=OnsetDetector)
+    seed: int = 0
+    audit_batch_size: int = 512
+    heldout_loss: float = field(default=math.nan, init=False)
+    _baseline: Baseline | None = field(default=None, init=False)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_timesteps` denoiser passes a sample."""
-        starts = range(0, len(self.samples), self.batch_size)
-        batches = [self.samples.rows(slice(start, start + self.batch_size)) for start in starts]
+        starts = range(0, len(self.samples), self.audit_batch_size)
+        batches = [self.samples.rows(slice(start, start + self.audit_batch_size)) for start in starts]
         mine = [self.samples.sample_index, self.samples.is_member]
         mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
         if self.samples.group is not None:

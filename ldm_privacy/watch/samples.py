@@ -1,5 +1,7 @@
 """Generated images, the same starting noise at every look: a picture growing up over the epochs."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from pydantic import PositiveInt
 
 from ldm_privacy.audit.samples import AuditedSamples
@@ -12,6 +14,7 @@ from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("samples")
+@dataclass(eq=False)
 class Samples(Watcher):
     """A grid of generated images, in the main process.
 
@@ -23,20 +26,12 @@ class Samples(Watcher):
         seed: Of the starting noise.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        *,
-        num_images: PositiveInt = 16,
-        num_steps: PositiveInt = 50,
-        every: Every | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(every)
-        self.samples: AuditedSamples = samples
-        self.num_images = num_images
-        self.num_steps = num_steps
-        self.seed = seed
+    samples: AuditedSamples
+    _: KW_ONLY
+    num_images: PositiveInt = 16
+    num_steps: PositiveInt = 50
+    every: Every = Every(epochs=1)
+    seed: int = 0
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_steps` denoiser passes and a decoder pass an image."""

@@ -92,11 +92,11 @@ class Watcher:
 
     Attributes:
         last: The newest moment that was looked at; None before any.
-        samples: Whom it looks at, in a look this process's share on the network's device; None where it looks at no samples.
+        samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
 
     last: Moment | None = None
-    samples: AuditedSamples | None = None
+    samples: AuditedSamples | None
 
     def __init__(self, every: Every | None = None):
         self.every = every or Every(epochs=1)
@@ -162,15 +162,15 @@ def look_with(
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
-            if watcher.samples is not None:
-                watcher.samples = watcher.samples.here(device)
+            if (samples := getattr(watcher, "samples", None)) is not None:
+                watcher.samples = samples = samples.here(device)
             try:
                 looks[label] = watcher.look(target, moment)
             except UserError:
                 raise
             except Exception:
-                if watcher.samples is not None and len(watcher.samples):
-                    target.check(watcher.samples.latent, watcher.samples.condition)
+                if samples is not None and len(samples):
+                    target.check(samples.latent, samples.condition)
                 raise
             watcher.last = moment
     return looks

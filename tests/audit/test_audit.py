@@ -152,7 +152,7 @@ def test_without_influence_there_are_the_other_masks_and_no_sweep(samples):
     audit = Audit(pixels, attacks, masks, [0], keep_fractions=[0.5], intervals=FEW)
     report = audit(Memoriser(members_of(samples)))
     assert [row.key for row in report.rows] == audit.keys == [AuditKey("sima", mask) for mask in masks]
-    with pytest.raises(UserError, match="one ranks by influence, but these samples have none"):
+    with pytest.raises(UserError, match=r"^audit\.masks\..*: ranks by influence, but there is none"):
         Audit(pixels, attacks, {"top60": KeepTopInfluence(0.6)}, [0])
 
 

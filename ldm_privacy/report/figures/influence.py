@@ -1,6 +1,6 @@
 """Pictures of influence and of the masks that are made of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib import colormaps
@@ -29,7 +29,7 @@ def influence_map_figure(influence: Influence) -> Figure:
         axis.set_title(name, fontsize="medium")
         axis.locator_params(nbins=4, integer=True)
         axis.set(xlabel="latent column", ylabel="latent row")
-    _draw(list(axes.values()), *_log10(mean), label=r"$\log_{10}$ of mean influence $\|\partial D / \partial z_i\|^2$")
+    _draw(axes.values(), *_log10(mean), label=r"$\log_{10}$ of mean influence $\|\partial D / \partial z_i\|^2$")
     return figure
 
 
@@ -49,7 +49,7 @@ def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
         axis.set(xticks=[], yticks=[])
     for axis, label in zip(axes[:, 0], masks):
         axis.set_ylabel(label)
-    _draw(list(axes.flatten()), share.reshape(-1, *share.shape[2:]), 0, 1, label="share of samples")
+    _draw(axes.flat, share.reshape(-1, *share.shape[2:]), 0, 1, label="share of samples")
     num_samples = len(next(iter(masks.values())))
     figure.suptitle(f"How often masks keep a dimension\n({num_samples} samples)")
     return figure
@@ -70,18 +70,16 @@ def pixel_influence_figure(images: Image, pixel_influence: Tensor) -> Figure:
         below[sample].set(xlabel=f"mean {influence[sample].mean():.3g}", xticks=[], yticks=[])
     above[0].set_ylabel("decoded")
     below[0].set_ylabel(r"influence $\|\partial D_p / \partial z\|^2$")
-    _draw(below, *_log10(influence), label=r"$\log_{10}$ of influence", beside=[*above, *below])
+    _draw(below, *_log10(influence), label=r"$\log_{10}$ of influence")
     figure.suptitle(f"Influence by pixel ({count} samples)")
     return figure
 
 
-def _draw(
-    axes: Sequence[Axes], maps: np.ndarray, low: float, high: float, *, label: str, beside: Sequence[Axes] | None = None
-) -> None:
-    """A map on each axis and one colour bar for all; NaN is grey."""
+def _draw(axes: Iterable[Axes], maps: np.ndarray, low: float, high: float, *, label: str) -> None:
+    """A map on each axis and one colour bar for the figure; NaN is grey."""
     colours = colormaps["cividis"].with_extremes(bad="0.6")
     drawn = [axis.imshow(value, vmin=low, vmax=high, cmap=colours) for axis, value in zip(axes, maps)]
-    axes[0].figure.colorbar(drawn[0], ax=beside or axes, label=label)
+    drawn[0].figure.colorbar(drawn[0], ax=drawn[0].figure.axes, label=label)
 
 
 def _log10(value: np.ndarray) -> tuple[np.ndarray, float, float]:

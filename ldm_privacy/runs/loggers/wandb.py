@@ -71,8 +71,7 @@ def wandb_logger(
         except Exception as error:  # whatever wandb raises: a run must not die of its logger
             log.warning("W&B can't be used (%s): the curves are in metrics.csv", str(error).splitlines()[0])
             continue
-        run.define_metric("epoch", hidden=True)
-        for axis in ("autoencoder/epoch", "trainer/global_step"):
+        for axis in ("epoch", "autoencoder/epoch", "trainer/global_step"):
             run.define_metric(axis, hidden=True)
         run.define_metric("*", step_metric="epoch")
         run.define_metric("autoencoder/*", step_metric="autoencoder/epoch")
