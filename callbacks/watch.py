@@ -28,12 +28,9 @@ class Watch(Callback):
     Args:
         watchers: By label, or in a list (labels are then their places).
         target: The module -> what is looked at: `lambda module: Target(codec, NetworkPredictor(module.unet, alphas_cumprod))`.
-            Called at every look.
+            Called at every look. UserError where it returns something else, or its network does not take the audited latents.
         say: Prints a line; None: nothing is printed.
         show: (name, picture, epoch) -> shown to the user, in the main process; None: pictures are left out.
-
-    Raises:
-        UserError: `target` returns something else, or its network does not take the audited latents.
     """
 
     def __init__(

@@ -30,10 +30,8 @@ class Split:
         public_index: Rows for the autoencoder alone, int64, (num_public,); may be empty.
         num_rows: Rows of the source.
 
-    The indices are kept sorted, so that the order in which they were given changes nothing.
-
-    Raises:
-        UserError: A row twice in one set, or in two sets, or outside the source.
+    The indices are kept sorted, so that the order in which they were given changes nothing. Raises UserError for a row twice
+    in one set, or in two sets, or outside the source.
     """
 
     member_index: Tensor

@@ -32,15 +32,13 @@ def unet(
     Args:
         latent_channels, latent_size: Of the latents.
         block_out_channels: Channels per resolution, finest first; each block after the first halves height and width.
+            UserError where the latents can't be halved that often, or the groups don't divide the channels.
         layers_per_block: Residual blocks per resolution.
         attention: Which blocks have self-attention; none by default.
         mid_block_attention: Self-attention at the coarsest resolution.
         dropout: In the residual blocks.
         norm_num_groups: Groups of every group normalisation.
         num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
-
-    Raises:
-        UserError: Latents that can't be halved that often, or channels that the groups don't divide.
     """
     check_groups("denoiser.network", block_out_channels, norm_num_groups)
     factor = 2 ** (len(block_out_channels) - 1)

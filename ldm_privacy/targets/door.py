@@ -27,8 +27,7 @@ class TargetKind(Protocol):
 def open_target(path: Path | str, *, device: torch.device | str = "cpu") -> Target:
     """The target at a path: a checkpoint of this program, or whatever a registered kind recognises.
 
-    Raises:
-        UserError: Nothing is there, no kind recognises it, or it can't be used.
+    Raises UserError where nothing is there, no kind recognises it, or it can't be used.
     """
     place = Path(path)
     if not place.exists():

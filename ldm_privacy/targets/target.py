@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.types import Condition, Latent, NoisePredictor
+from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,8 @@ class Target:
     def check(self, latent: Latent, condition: Condition) -> None:
         """One pass of the first sample. Raises UserError where the predictor can't take it or returns another shape."""
         timestep = torch.zeros(1, dtype=torch.int64, device=latent.device)
-        rows = {name: value[:1] for name, value in condition.items()}
         try:
-            epsilon = self.predictor(latent[:1], timestep, rows)
+            epsilon = self.predictor(latent[:1], timestep, rows_of(condition, slice(1)))
         except Exception as error:  # whatever a network raises on input that it wasn't made for
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
