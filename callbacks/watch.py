@@ -1,7 +1,7 @@
 """Watchers in a Lightning trainer, of this program or of anyone's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -97,10 +97,8 @@ def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """The trainer's averaged weights in the module, where it averages them."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     swapped = [each for each in callbacks if isinstance(each, WeightAveraging) and each._average_model is not None]
-    for each in swapped:
-        each._swap_models(module)
-    try:
-        yield
-    finally:
-        for each in reversed(swapped):
+    with ExitStack() as back:
+        for each in swapped:
             each._swap_models(module)
+            back.callback(each._swap_models, module)
+        yield

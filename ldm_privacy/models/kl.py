@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap, none
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.weights import built_with, check_groups
+from ldm_privacy.models.weights import Channels, built_with, check_groups
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
-
-Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 
 
 @CODECS.register("kl")

@@ -1,13 +1,16 @@
 """Weights that are read from files: refused where a name is missing, unknown or of another shape."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
 
+Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+"""Per resolution, finest first."""
 Network = TypeVar("Network", bound=nn.Module)
 
 

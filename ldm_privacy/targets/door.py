@@ -16,12 +16,10 @@ class TargetKind(Protocol):
     @staticmethod
     def recognises(path: Path) -> bool:
         """Whether what lies there looks like one; cheap, nothing is loaded."""
-        ...
 
     @staticmethod
     def open(path: Path, device: torch.device) -> Target:
         """The target. Raises UserError where it can't be used."""
-        ...
 
 
 def open_target(path: Path | str, *, device: torch.device | str = "cpu") -> Target:
