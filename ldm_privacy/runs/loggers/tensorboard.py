@@ -23,11 +23,7 @@ class PictureLogger(TensorBoardLogger):
 
 @LOGGERS.register("tensorboard")
 def tensorboard_logger(*, folder: Path) -> PictureLogger:
-    """Event files in `tensorboard/` of the run's folder: `tensorboard --logdir runs/<name>/tensorboard`.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
+    """Event files for `tensorboard --logdir runs/<name>/tensorboard`. Raises UserError where TensorBoard is not installed."""
     try:
         return PictureLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError:
