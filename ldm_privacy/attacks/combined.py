@@ -67,11 +67,10 @@ class CombinedAttack(Generic[Key]):
         Raises:
             ValueError: Not fitted, or other statistics than in `fit`.
         """
-        if {key: len(value) for key, value in statistics.items()} != {
-            key: len(value) for key, value in self.coefficients.items()
-        }:
+        fitted = {key: len(value) for key, value in self.coefficients.items()}
+        if {key: len(value) for key, value in statistics.items()} != fitted:
             raise ValueError("the combined attack was not fitted on these statistics: fit it on the same keys and timesteps")
-        features = (_features({key: statistics[key] for key in self.coefficients}) - self._mean) / self._std
+        features = (_features({key: statistics[key] for key in fitted}) - self._mean) / self._std
         return torch.from_numpy(features) @ torch.cat(list(self.coefficients.values())) + self.intercept
 
 

@@ -52,13 +52,10 @@ class DenoiserQuery:
         leading, batch = states.shape[:-4], states.shape[-4]
         rows = states.reshape(-1, *states.shape[-3:])
         timestep = torch.as_tensor(timesteps, device=rows.device).expand(leading)[..., None].expand(*leading, batch)
-        timestep = timestep.reshape(-1)
         sample = torch.arange(batch, device=rows.device).repeat(len(rows) // batch)
         num_calls = -(-len(rows) // self.rows_per_call)
-        outputs = [
-            self._call(*part)
-            for part in zip(rows.tensor_split(num_calls), timestep.tensor_split(num_calls), sample.tensor_split(num_calls))
-        ]
+        calls = zip(*(each.tensor_split(num_calls) for each in (rows, timestep.reshape(-1), sample)))
+        outputs = [self._call(*call) for call in calls]
         return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
 
     def at_noise(self, latent: Latent, noise: Tensor, timesteps: Sequence[int]) -> Latent:

@@ -105,12 +105,7 @@ def masked_sums(
 def mask_and_sum(contribution: Contribution, keep_masks: KeepMask) -> Statistic:
     """sum over dimensions of keep * contribution, in float64.
 
-    Args:
-        contribution: (timesteps, batch, channels, height, width).
-        keep_masks: (masks, batch, channels, height, width) bool.
-
-    Returns:
-        Tensor float64 (masks, timesteps, batch).
+    (timesteps, batch, channels, height, width) and (masks, batch, channels, height, width) -> (masks, timesteps, batch).
     """
     by_sample = contribution.flatten(2).double().transpose(0, 1)
     kept = keep_masks.flatten(2).double().permute(1, 2, 0)
@@ -122,9 +117,8 @@ def draw_noise(
 ) -> Tensor:
     """The noise of those samples: a function of (seed, sample index, timestep, draw) alone.
 
-    Returns:
-        Tensor like `latent` with the axes (timesteps, *latent.shape) for one draw, (draws, timesteps, *latent.shape) for
-        more, no numbers for none. Normal noise is the same for every attack.
+    Like `latent`, (timesteps, *latent.shape) for one draw, (draws, timesteps, *latent.shape) for more, no numbers for none.
+    Normal noise is the same for every attack.
     """
     if not attack.num_draws:
         return latent.new_empty(0)

@@ -152,11 +152,7 @@ class Audit:
         return Collected(batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps)
 
     def compute(self, collected: Collected) -> AuditReport:
-        """The report of what was collected.
-
-        Raises:
-            UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
-        """
+        """The report of what was collected. Errors as in `report_of`."""
         return report_of(self.scores(collected), intervals=self.intervals, target_fprs=self.target_fprs)
 
     def scores(self, collected: Collected) -> AuditScores:

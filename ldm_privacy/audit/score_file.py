@@ -60,25 +60,24 @@ def schema() -> "pa.Schema":
 
 def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
     """scores.parquet: the columns of `schema`, with the split's hash in the file's metadata."""
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data, tables = report.data, []
+    data = report.data
+    whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", "group")}
+    samples = pd.DataFrame({name: None if value is None else value.numpy() for name, value in whom.items()})
+    tables = []
     for key, score in data.scores.items():
-        count = score.shape[1]
-        columns = {
-            "sample_index": data.sample_index.numpy(),
-            "is_member": data.is_member.numpy(),
-            "is_calibration": data.is_calibration.numpy(),
-            "group": [None] * count if data.group is None else data.group.numpy(),
-            "attack": [key.attack] * count,
-            "mask": [key.mask] * count,
-            "keep_fraction": [data.keep_fraction[key]] * count,
-            "is_control": [key.mask in data.controls] * count,
-            "timesteps": [data.timesteps[key.attack]] * count,
-            "membership_scores": list(score.double().T.numpy()),
-        }
-        tables.append(pa.table(columns, schema()))
+        rows = samples.assign(
+            attack=key.attack,
+            mask=key.mask,
+            keep_fraction=data.keep_fraction[key],
+            is_control=key.mask in data.controls,
+            timesteps=[data.timesteps[key.attack]] * len(samples),
+            membership_scores=list(score.double().T.numpy()),
+        )
+        tables.append(pa.Table.from_pandas(rows, schema(), preserve_index=False))
     pq.write_table(pa.concat_tables(tables).replace_schema_metadata({SPLIT_HASH: split_hash.encode()}), path)
 
 
@@ -105,9 +104,9 @@ def read_scores(path: Path) -> ScoreFile:
     frame["key"] = frame["attack"] + "/" + frame["mask"]
     if problem := _contradiction(frame):
         raise UserError(f"{path}: {problem}; write the scores again with evaluate.py.")
-    parts = [rows.sort_values("sample_index") for _, rows in frame.groupby("key", sort=False)]
-    keys = {AuditKey(rows["attack"].iloc[0], rows["mask"].iloc[0]): rows for rows in parts}
-    first = parts[0]
+    parts = frame.groupby(["attack", "mask"], sort=False)
+    keys = {AuditKey(*label): rows.sort_values("sample_index") for label, rows in parts}
+    first = next(iter(keys.values()))
 
     def column(name: str) -> Tensor:
         return torch.tensor(first[name].to_numpy())

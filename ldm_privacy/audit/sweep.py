@@ -8,9 +8,8 @@ from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import AuditScores
-from ldm_privacy.geometry.masks import keep_ladder
+from ldm_privacy.geometry.masks import KeepRandom, keep_ladder
 from ldm_privacy.metrics import auroc, auroc_interval
-from ldm_privacy.randomness import uniform
 from ldm_privacy.types import Estimate, KeepMask
 
 RANKINGS = ("influence", "random", "deviation")
@@ -64,14 +63,9 @@ def ladder_masks(samples: AuditedSamples, keep_fractions: Sequence[float], *, se
 
     The random ladder is the one that `KeepRandom` draws, so each fraction's mask contains the smaller ones'.
     """
-    rankings = []
-    for name in RANKINGS:
-        if name == "random":
-            value = uniform("mask", (seed, samples.sample_index), samples.latent.shape[1:], samples.latent.device)
-        else:
-            value = samples.ranking(name)
-        rankings.append(keep_ladder(value, keep_fractions))
-    return torch.cat(rankings)
+    drawn = KeepRandom(seed=seed).order(samples.latent, samples.sample_index)
+    values = [drawn if name == "random" else samples.ranking(name) for name in RANKINGS]
+    return torch.cat([keep_ladder(value, keep_fractions) for value in values])
 
 
 def split_ladder(scores: Sequence[Tensor], keep_fractions: Sequence[float]) -> dict[tuple[str, float], Tensor]:

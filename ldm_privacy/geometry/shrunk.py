@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import InfluenceEstimate, check_counts, check_sample_index
+from ldm_privacy.geometry.estimate import InfluenceEstimate, check_counts
 from ldm_privacy.geometry.probe import ProbeInfluence, half_stability
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
@@ -135,7 +135,6 @@ class ShrunkInfluence:
         Arguments as in `ProbeInfluence`. Mask stability, from two probes on, is that of the masks which the halves of the
         probes give after the same shrinkage.
         """
-        check_sample_index(latent, sample_index)
         estimate = self.per_sample(decoder, latent, sample_index, probes)
         return self.over_set(estimate, num_probes=None if probes is None else probes.shape[1])
 

@@ -5,11 +5,12 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -71,12 +72,12 @@ class Store:
             UserError: The file under this name was written for other weights, settings or samples.
         """
         try:
-            lock = self._acquire(fingerprint)
+            held = self._acquire(fingerprint)
         except OSError as error:
             why = error.strerror or error
             logger.warning("The %s is not stored: %s can't be written (%s).", self.noun, self.folder, why)
             return compute(), False
-        try:
+        with held:
             stored = self.load(fingerprint, sample_index)
             if stored is not None:
                 path = self.path(fingerprint)
@@ -90,8 +91,6 @@ class Store:
             except UserError as error:
                 logger.warning("%s", error)
             return computed, False
-        finally:
-            lock.release()
 
     def load(self, fingerprint: str, sample_index: Tensor) -> Mapping[str, Tensor] | None:
         """The stored tensors on the CPU; None where there are none, or only damaged ones (which is said).
@@ -144,12 +143,12 @@ class Store:
             raise UserError(f"{path}: the {self.noun} can't be stored ({error.strerror or error}).") from error
         return path
 
-    def _acquire(self, fingerprint: str) -> BaseFileLock:
+    def _acquire(self, fingerprint: str) -> AbstractContextManager[object]:
+        """The lock, held until its context ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / f"{fingerprint}.lock")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             logger.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
-            lock.acquire()
-        return lock
+            return lock.acquire()

@@ -25,7 +25,7 @@ def stream_influence(
     sample_index: Tensor,
     *,
     batch_size: int = 64,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], Any] = lambda done: None,
 ) -> InfluenceEstimate:
     """Influence of all samples, the same as of one call, with memory for one batch beside latents and results.
 
@@ -45,7 +45,7 @@ def stream_influence(
 
 
 def stream_distortion(
-    distortion: Distortion, decoder: Decoder, latent: Latent, *, progress: Callable[[int], Any] | None = None
+    distortion: Distortion, decoder: Decoder, latent: Latent, *, progress: Callable[[int], Any] = lambda done: None
 ) -> Tensor:
     """Local distortion of all samples, (samples,), on the latent's device; of none, where a process has no share, nothing.
 
@@ -56,9 +56,8 @@ def stream_distortion(
     return torch.cat([distortion(decoder, latent[rows]) for rows in _batches(len(latent), distortion.batch_size, progress)])
 
 
-def _batches(total: int, batch_size: int, progress: Callable[[int], Any] | None) -> Iterator[slice]:
+def _batches(total: int, batch_size: int, progress: Callable[[int], Any]) -> Iterator[slice]:
     """The rows of each batch; says after it how many are done."""
     for start in range(0, max(total, 1), batch_size):
         yield slice(start, start + batch_size)
-        if progress is not None:
-            progress(min(start + batch_size, total))
+        progress(min(start + batch_size, total))

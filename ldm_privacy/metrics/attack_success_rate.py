@@ -72,14 +72,12 @@ def attack_success_rate_interval(
     place = np.argsort(order)
     member_place, heldout_place = place[member], place[~member]
     is_cut = np.append(ordered[1:] != ordered[:-1], True)
-    has_ties = not is_cut.all()
 
     def gains(member_weight: np.ndarray, heldout_weight: np.ndarray) -> np.ndarray:
         step = np.empty(len(order))
         step[member_place] = member_weight / member_weight.sum()
         step[heldout_place] = heldout_weight / -heldout_weight.sum()
-        gain = np.cumsum(step)
-        return gain[is_cut] if has_ties else gain
+        return np.cumsum(step)[is_cut]
 
     gain = gains(np.ones(len(member_place)), np.ones(len(heldout_place)))
     value = float(attack_success_rate(score, is_member))

@@ -80,21 +80,19 @@ def memorized_generations(
     smallest hash of (seed, sample index). `memorized` itself counts copies of any member.
 
     Intervals are over generations, given the two sets: percentiles of the bootstrap, whose law for a share p of n is
-    Binomial(n, p) / n; Clopper-Pearson's exact ones where the share is 0 or 1. The randomness of training is not in them.
+    Binomial(n, p) / n; Clopper-Pearson's exact ones where the share is 0 or 1. No network passes; generations x (members +
+    held-out) distances.
 
     Args:
         generated: (generations, image_channels, image_height, image_width) in [-1, 1], 1,000 or more for a share that
             means something.
-        images: Sample indices -> images in [-1, 1].
+        images: Sample indices -> images like them.
         member_index, heldout_index: (members,), (held-out,) int64.
         groups: Sample indices -> labels, or None; copies are then counted once per group in `rise`.
         confidence, num_bootstrap, seed: As in `ldm_privacy.metrics`; `seed` also of the choice for the comparison.
         batch_size: Reference images at a time: memory is a few times (generations + batch_size) images, and generations
             x batch_size distances (4 MB for 1,000 x 1,024).
         progress: Called with (reference images done, in all).
-
-    Returns:
-        The shares, ratios and neighbours. No network passes; generations x (members + held-out) distances.
 
     Raises:
         UserError: fewer than two members or held-out images; a generated image that is not finite.

@@ -45,7 +45,7 @@ def nearest_two(
     """The two reference images nearest to each query, by Euclidean distance over all pixels.
 
     `||r||^2 - 2 g.r` ranks the references in float32, a product of matrices a batch; it cancels where g and r almost
-    agree, so the distances of the best eight are computed again as ||g - r|| in float64.
+    agree, so the distances of the best eight are computed again as ||g - r|| in float64, on the CPU.
 
     Args:
         query: (queries, channels, height, width).
@@ -53,9 +53,6 @@ def nearest_two(
         sample_index: (references,) int64, two at least.
         batch_size: References at a time.
         progress: Called with the number of references done.
-
-    Returns:
-        The neighbours, float64, on the CPU.
     """
     flat = query.flatten(1).float()
     num_kept = min(_NUM_CANDIDATES, len(sample_index))

@@ -7,12 +7,7 @@ from torch import Tensor
 def twice_num_below(value: Tensor, other: Tensor) -> Tensor:
     """For each value: 2 * (how many of `other` are below) + (how many are equal); exact integers.
 
-    Args:
-        value: (..., values).
-        other: (..., others), same leading axes.
-
-    Returns:
-        Tensor int64 (..., values). O((values + others) log others).
+    (..., values) and (..., others) -> int64 (..., values). O((values + others) log others).
     """
     ordered, value = other.sort(dim=-1).values.contiguous(), value.contiguous()
     return torch.searchsorted(ordered, value) + torch.searchsorted(ordered, value, right=True)
@@ -22,16 +17,9 @@ def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     """The two structural components of the AUROC; ties count one half.
 
     `V10_i = mean_j [y_j < x_i] + [y_j = x_i] / 2` for members x, `V01_j = mean_i [x_i > y_j] + [x_i = y_j] / 2` for
-    held-out y. Both have the AUROC as their mean. Sort based, as in Sun & Xu 2014 ("Fast implementation of DeLong's
-    algorithm", IEEE Signal Processing Letters 21), not the members x held-out table of DeLong, DeLong &
-    Clarke-Pearson 1988.
-
-    Args:
-        score: (..., samples) float64, checked.
-        is_member: (samples,) bool.
-
-    Returns:
-        (..., members) and (..., held-out), float64 in [0, 1].
+    held-out y: (..., members) and (..., held-out), float64 in [0, 1]. Both have the AUROC as their mean. Sort based, as in
+    Sun & Xu 2014 ("Fast implementation of DeLong's algorithm", IEEE Signal Processing Letters 21), not the members x
+    held-out table of DeLong, DeLong & Clarke-Pearson 1988. The scores, (..., samples) float64, are checked already.
     """
     member, heldout = score[..., is_member], score[..., ~is_member]
     member_placement = twice_num_below(member, heldout).double() / (2 * heldout.shape[-1])

@@ -46,8 +46,7 @@ def rank_agreement(score_a: Tensor, score_b: Tensor, *, confidence: float = 0.95
     correlation = float(stats.spearmanr(first, second).statistic)
     one_exchange = 1.0 - 12.0 / (num_samples * (num_samples**2 - 1.0))
     # Between the two values only rounding is possible.
-    is_perfect = abs(correlation) > (1.0 + one_exchange) / 2
-    if is_perfect:
+    if abs(correlation) > (1.0 + one_exchange) / 2:
         correlation = float(np.sign(correlation))
     centre = float(np.clip(correlation, -one_exchange, one_exchange))
     half_width = float(stats.norm.isf(tail)) * math.sqrt((1.0 + centre**2 / 2) / (num_samples - 3))

@@ -115,12 +115,7 @@ def tpr_at_fpr_interval(
 
 
 def bootstrap_tpr(
-    member: np.ndarray,
-    heldout: np.ndarray,
-    target_fpr: float,
-    num_bootstrap: int,
-    generator: np.random.Generator,
-    sides: Sides,
+    member: np.ndarray, heldout: np.ndarray, target_fpr: float, num_bootstrap: int, generator: np.random.Generator, sides: Sides
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws from the bootstrap distribution of the TPR at the a-th and at the (a + 1)-th largest held-out score.
 
@@ -128,10 +123,7 @@ def bootstrap_tpr(
     map, so the r-th largest score of a resample has rank ceil(n B), where B ~ Beta(r, n + 1 - r) is the r-th smallest
     of n uniforms. Given that threshold each resampled member is above it independently: Binomial(members, share of
     the members above). The same law as resampling the scores, without touching them: O(samples log samples +
-    num_bootstrap).
-
-    Returns:
-        The strict and the loose draws, (num_bootstrap,) each, in [0, 1]. The loose ones resample `tpr_at_fpr`.
+    num_bootstrap). The two, (num_bootstrap,) each, are called strict and loose; the loose ones resample `tpr_at_fpr`.
     """
     descending = np.argsort(-heldout)
     num_members, num_heldout = len(member), len(heldout)
