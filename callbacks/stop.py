@@ -24,16 +24,13 @@ class StopOnMemorization(Callback):
     the interval's confidence at each single audit; with "lower" the training goes on until the excess itself is certain.
 
     Args:
-        limit: In (0.5, 1).
+        limit: In (0.5, 1). UserError (in the audit of the untrained denoiser) where it is exceeded already.
         bound: The number of the AUROC's interval that is held against the limit.
         action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
         factor: In (0, 1).
         audits: The watcher, looked with before this callback is called.
         heldout_loss: Gives the mean denoising loss of the held-out samples at its newest look.
         say: Prints a line.
-
-    Raises:
-        UserError: (in the audit of the untrained denoiser) it is above the limit already.
     """
 
     limit: float

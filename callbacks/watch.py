@@ -1,7 +1,7 @@
 """Watchers in a Lightning trainer, of this program or of anyone's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,12 +28,9 @@ class Watch(Callback):
     Args:
         watchers: By label, or in a list (labels are then their places).
         target: The module -> what is looked at: `lambda module: Target(codec, NetworkPredictor(module.unet, alphas_cumprod))`.
-            Called at every look.
+            Called at every look. UserError where it returns something else, or its network does not take the audited latents.
         say: Prints a line; None: nothing is printed.
         show: (name, picture, epoch) -> shown to the user, in the main process; None: pictures are left out.
-
-    Raises:
-        UserError: `target` returns something else, or its network does not take the audited latents.
     """
 
     def __init__(
@@ -100,10 +97,8 @@ def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """The trainer's averaged weights in the module, where it averages them."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     swapped = [each for each in callbacks if isinstance(each, WeightAveraging) and each._average_model is not None]
-    for each in swapped:
-        each._swap_models(module)
-    try:
-        yield
-    finally:
-        for each in reversed(swapped):
+    with ExitStack() as back:
+        for each in swapped:
             each._swap_models(module)
+            back.callback(each._swap_models, module)
+        yield

@@ -41,8 +41,7 @@ def entry_files() -> list[Path]:
 def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
     """Load an entry file (a name in configs/ or a path), its `defaults:` groups, then key=value overrides.
 
-    Raises:
-        UserError: No such file, an unknown key at any depth, a wrong type.
+    Raises UserError: no such file, an unknown key at any depth, a wrong type.
     """
     return finish(read_entry(entry, overrides))
 
@@ -70,8 +69,7 @@ def check_sections(tree: Mapping[str, Any]) -> None:
 def stored_tree(text: str) -> dict[str, Any]:
     """The config that a checkpoint carries, as a plain tree.
 
-    Raises:
-        UserError: It is no YAML, or holds an interpolation, which could read the environment (what a run stores is resolved).
+    Raises UserError: no YAML, or an interpolation, which could read the environment (what a run stores is resolved).
     """
     if "${" in text:
         raise UserError("ckpt: the stored config holds an interpolation (${...}), which no run writes. Use another checkpoint.")
@@ -88,10 +86,7 @@ def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
     """The config that a checkpoint carries, with overrides on top.
 
     A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well (and
-    others, if they like).
-
-    Raises:
-        UserError: As `compose` and `stored_tree`; the config names a plug-in that the overrides don't.
+    others, if they like). Raises UserError as `compose` and `stored_tree`, and for a plug-in that the overrides don't name.
     """
     stored = stored_tree(text)
     over = parse_overrides(overrides)
@@ -168,8 +163,7 @@ def find_entry(entry: str) -> Path:
 
 
 def _read_group(entry: Path, group: str) -> dict[str, Any]:
-    for folder in (entry.parent, CONFIG_DIR):
-        path = folder / f"{group}.yaml"
+    for path in (folder / f"{group}.yaml" for folder in (entry.parent, CONFIG_DIR)):
         if path.is_file():
             tree = read_yaml(path)
             if "defaults" in tree:

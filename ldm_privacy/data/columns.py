@@ -33,10 +33,8 @@ def find_columns(
 
     The image column is the only one of type Image; among several, or among columns of bytes, the one with a usual
     name (image, img, ...). A label is a ClassLabel, integer or string column with a usual name, or else the only
-    ClassLabel. A caption is a column of strings, or of lists of strings, with a usual name.
-
-    Raises:
-        UserError: A named column doesn't exist or has the wrong type, or no image column can be told.
+    ClassLabel. A caption is a column of strings, or of lists of strings, with a usual name. Raises UserError where a named
+    column doesn't exist or has the wrong type, or no image column can be told.
     """
     features = dataset.features
     images, classes = ([name for name in features if isinstance(features[name], kind)] for kind in (Image, ClassLabel))

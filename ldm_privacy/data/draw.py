@@ -24,14 +24,12 @@ def draw_split(
 
     Args:
         num_rows: Rows of the source.
-        num_members: At least 1.
-        num_heldout: At least 1.
+        num_members, num_heldout: At least 1.
         num_public: May be 0.
         seed: Of the order.
         group: (num_rows,) integers; rows of equal number stay on one side (or out of the split altogether).
 
-    Raises:
-        UserError: A count below its least, more rows wanted than there are, or no group small enough.
+    Raises UserError for a count below its least, more rows wanted than there are, or no group small enough.
     """
     counts = {"members": num_members, "heldout": num_heldout, "public": num_public}
     for side, count in counts.items():
@@ -69,7 +67,8 @@ def split_from_index_file(
 ) -> Split:
     """The split of an `.npz` file with `mia_train_idxs` (members) and `mia_eval_idxs` (held-out), as SecMI stores it.
 
-    The file may also name rows for the autoencoder, as `public_idxs`, which `Split.save` writes.
+    The file may also name rows for the autoencoder, as `public_idxs`, which `Split.save` writes. Raises UserError: no such
+    file, keys missing, rows outside the source, on both sides, or fewer than wanted.
 
     Args:
         path: The file; read without pickles.
@@ -81,9 +80,6 @@ def split_from_index_file(
         seed: Of the drawing.
         group: (num_rows,) integers; then a group in two sets that are used is an error, and public rows that are drawn are
             whole groups that the file doesn't touch (at most num_public rows).
-
-    Raises:
-        UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
     """
     needed = (MEMBER_KEY, HELDOUT_KEY) if num_public is not None else (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY)
     arrays = read_index_arrays(path, needed, optional=(PUBLIC_KEY,) if num_public else ())

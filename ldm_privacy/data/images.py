@@ -27,20 +27,13 @@ def to_uint8(images: Image) -> Tensor:
 
 
 def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tensor:
-    """A PIL image of any mode as uint8, (channels, resolution, resolution).
+    """A PIL image of any mode as uint8, (channels, resolution, resolution), with 1 or 3 channels.
 
     The EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled by 255 / 65535 and
     floating-point grey in [0, 1] by 255; colours become grey by ITU-R 601 (one channel) and grey is repeated (three).
     Then the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
-    already has the size keeps its pixels bit for bit.
-
-    Args:
-        image: Of any mode.
-        resolution: Side in pixels.
-        channels: 1 or 3.
-
-    Raises:
-        ValueError: The pixels have no known range (floating point outside [0, 1], integers outside 16 bits).
+    already has the size keeps its pixels bit for bit. Raises ValueError where the pixels have no known range (floating point
+    outside [0, 1], integers outside 16 bits).
     """
     image = _as_mode(ImageOps.exif_transpose(image), MODES[channels])
     if image.size != (resolution, resolution):
@@ -54,11 +47,7 @@ def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tens
 
 
 def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels: int, row: int, column: str) -> Tensor:
-    """`to_pixels` of an undecoded image cell {"bytes": ..., "path": ...}.
-
-    Raises:
-        UserError: The cell is empty or can't be read as an image; names row, column and file.
-    """
+    """`to_pixels` of a cell {"bytes": ..., "path": ...}. Raises UserError with row, column and file where it holds no image."""
     where = f"data.source: row {row}, column '{column}'"
     if record is None or (record.get("bytes") is None and not record.get("path")):
         raise UserError(f"{where}: there is no image; take the row out of the data.")

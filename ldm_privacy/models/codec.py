@@ -78,11 +78,7 @@ class Codec:
 
 
 def codec_from_record(record: object) -> Codec:
-    """The codec that a checkpoint holds.
-
-    Raises:
-        UserError: What is there is no codec's record, or one of a codec that is not known (its plug-in must be named).
-    """
+    """The codec that a checkpoint holds. Raises UserError for no record, or one of an unknown codec (name its plug-in)."""
     if not isinstance(record, dict) or not isinstance(record.get("class"), str):
         raise UserError("its codec is missing or holds something else")
     codec: Any = CODECS.get(record["class"])

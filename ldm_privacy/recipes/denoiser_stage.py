@@ -93,9 +93,12 @@ def train_denoiser(
     run, config = fitting.run, setup.config
     measuring = setup.measuring(codec, run.store)
     members, audited = setup.data.split.member_index, setup.audited_index
-    index = torch.cat([members, audited]).unique()
-    means = measuring.means(index)
-    of_members, of_audited = (means[torch.searchsorted(index, each)] for each in (members, audited))
+    # The members that are not audited apart, so that an evaluation finds the others in the store.
+    others = members[~torch.isin(members, audited)]
+    of_audited = measuring.means(audited)
+    means = torch.cat([of_audited, measuring.means(others)]) if len(others) else of_audited
+    index, order = torch.cat([audited, others]).sort()
+    of_members = means[order[torch.searchsorted(index, members)]]
     if not is_mapped and codec.network is not None:
         codec.channel_map = config.denoiser.channel_map.build(means=of_members, codec=codec)
     console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)

@@ -88,9 +88,8 @@ class Checkpoint:
     def read(path: Path, *, stage: str = "denoiser") -> "Checkpoint":
         """Read a checkpoint of this program with `weights_only=True`: nothing in it is run.
 
-        Raises:
-            UserError: Missing, truncated, a pickle that would run code, of another program, of another stage, or without
-                something that a checkpoint of that stage holds.
+        Raises UserError: missing, truncated, a pickle that would run code, of another program, of another stage, or without
+        something that a checkpoint of that stage holds.
         """
         check_is_file(path)
         parts = _loaded(path)

@@ -54,11 +54,8 @@ class StepwiseModule(LightningModule):
         seed: Of batches and all noise.
         warmup_steps: Steps of linear warm-up: step k, from 0, has learning_rate * min(1, (k + 1) / warmup_steps).
         compile_mode: `torch.compile` the arithmetic of a step. One graph per batch size, so two where the last batch of an
-            epoch is smaller.
+            epoch is smaller. UserError in the first step where this machine can't compile.
         channels_last: Lay convolution weights out with channels last, which tensor cores take without a copy.
-
-    Raises:
-        UserError: In the first step: this machine can't compile.
     """
 
     def __init__(

@@ -81,8 +81,10 @@ def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run
     assert set(found.rows) == {"denoiser"}
 
 
-def test_a_run_that_goes_on_measures_nothing_again(tmp_path):
-    cli.train(arguments(tmp_path, "autoencoder.max_epochs=1", "trainer.max_epochs=2"))
+def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
+    options = ["autoencoder.max_epochs=1", "trainer.max_epochs=2", "data.num_members=50", "audit.max_samples=30", "data.flip=true"]
+    cli.train(arguments(tmp_path, *options))
     with counted_passes() as found:
         assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
+        assert cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt"]) == 0
     assert set(found.rows) == {"denoiser"}

@@ -105,8 +105,8 @@ def test_one_process_prints_and_writes(two):
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
     assert output.count("This run is") == output.count("Memorization onset") == 1
     assert len(re.findall(r"^epoch +2 ", output, re.MULTILINE)) == 1
-    # Posterior means of the images and of their mirror images, reconstruction errors, influence, distortion.
-    assert len(list((run / "store").rglob("*.safetensors"))) == 5
+    # Posterior means of audited images, of other members and of mirror images; reconstruction errors, influence, distortion.
+    assert len(list((run / "store").rglob("*.safetensors"))) == 6
 
 
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):

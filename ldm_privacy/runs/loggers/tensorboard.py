@@ -27,5 +27,5 @@ class PictureLogger(TensorBoardLogger):
 
 @LOGGERS.register("tensorboard")
 def tensorboard_logger(*, folder: Path) -> PictureLogger:
-    """Event files in `tensorboard/` of the run's folder: `tensorboard --logdir runs/<name>/tensorboard`."""
+    """Event files for `tensorboard --logdir runs/<name>/tensorboard`."""
     return PictureLogger(folder, name="tensorboard", version="", default_hp_metric=False)
