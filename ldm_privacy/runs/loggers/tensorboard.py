@@ -1,5 +1,6 @@
 """TensorBoard, by Lightning's own class."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import LOGGERS
+
+if find_spec("tensorboard") is None:  # whoever names the logger learns it before anything is trained
+    raise UserError("loggers: 'tensorboard' needs TensorBoard: pip install 'ldm-privacy[tensorboard]'.")
 
 
 class PictureLogger(TensorBoardLogger):
@@ -23,8 +27,5 @@ class PictureLogger(TensorBoardLogger):
 
 @LOGGERS.register("tensorboard")
 def tensorboard_logger(*, folder: Path) -> PictureLogger:
-    """Event files for `tensorboard --logdir runs/<name>/tensorboard`. Raises UserError where TensorBoard is not installed."""
-    try:
-        return PictureLogger(folder, name="tensorboard", version="", default_hp_metric=False)
-    except ModuleNotFoundError:
-        raise UserError("loggers: 'tensorboard' needs TensorBoard: pip install 'ldm-privacy[tensorboard]'.") from None
+    """Event files for `tensorboard --logdir runs/<name>/tensorboard`."""
+    return PictureLogger(folder, name="tensorboard", version="", default_hp_metric=False)
