@@ -41,7 +41,11 @@ def program(line, folder, *, heavy=HEAVY, first=""):
         ("evaluate.py ckpt=missing.ckpt", 2, "error: missing.ckpt: does not exist; name a checkpoint file."),
         ("train.py --config nosuch.yaml", 2, "error: no config 'nosuch.yaml'."),
         ("train.py --config digits.yaml denoisr.x=1", 2, "error: config: unknown key 'denoisr'. Did you mean 'denoiser'?"),
-        ("train.py --config digits.yaml trainer.max_epoch=3", 2, "error: trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
+        (
+            "train.py --config digits.yaml trainer.max_epoch=3",
+            2,
+            "error: trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?",
+        ),
         ("train.py --what", 2, "error: '--what': unknown option."),
         ("train.py resume=nowhere", 2, "error: resume: 'nowhere' is no run"),
     ],

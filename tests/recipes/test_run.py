@@ -121,9 +121,10 @@ def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_anot
     # Of another seed, the split, the first weights and every draw are others: the first epoch says so.
     short = ["autoencoder.max_epochs=1", "trainer.max_epochs=1"]
     assert cli.train(arguments(tmp_path, "seed=1", *short)) == 0
-    assert series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"] != series(run)[
-        "autoencoder", 1, "autoencoder/train_loss"
-    ]
+    assert (
+        series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"]
+        != series(run)["autoencoder", 1, "autoencoder/train_loss"]
+    )
 
 
 def test_resuming_a_finished_run_shows_its_table(run, capsys):
@@ -147,7 +148,11 @@ def test_a_resumed_run_keeps_its_config(run):
 @pytest.mark.parametrize(
     ("stored", "edited", "key"),
     [
-        ("learning_rate: 0.001\n  weight_decay: 0.0001", "learning_rate: 0.002\n  weight_decay: 0.0001", "denoiser.learning_rate"),
+        (
+            "learning_rate: 0.001\n  weight_decay: 0.0001",
+            "learning_rate: 0.002\n  weight_decay: 0.0001",
+            "denoiser.learning_rate",
+        ),
         ("train_on: public", "train_on: all", "autoencoder.train_on"),
         ("num_members: 40", "num_members: 41", "data.num_members"),
         ("channel_map: scaling_factor", "channel_map: none", "denoiser.channel_map"),
