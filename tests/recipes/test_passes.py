@@ -13,7 +13,7 @@ from ldm_privacy.recipes.terminal import progress
 from tests.recipes.counting import counted_passes
 from tests.tiny import PIXELS, arguments, settings
 
-GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 3}}}"
+GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 9}}}"
 SAMPLES = "watch={samples: {class: samples, num_images: 3, num_steps: 4, every: {steps: 2}}}"
 EXACT = [f"geometry.distortion_{name}" for name in ("rank=20", "oversample=10", "power_iterations=2")]
 SHORT = ["trainer.max_epochs=3", "autoencoder.max_epochs=1"]
