@@ -61,7 +61,7 @@ def permuted_auroc(
 
     Where a timestep was chosen on one half and reported on the other, choose it anew under every permutation:
     `permuted_auroc(report, ...).gather(0, permuted_auroc(calibration, ...).argmax(0, keepdim=True))`, the two calls with
-    different seeds. `num_permutations`, `group` and `seed` are those of `permuted_labels`.
+    different seeds. Arguments and errors are those of `permuted_labels`; scores as in `ldm_privacy.metrics`.
 
     Returns:
         Tensor float64 (..., num_permutations), in [0, 1]; without groups and ties the variance is
