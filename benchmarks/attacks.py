@@ -21,7 +21,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from ldm_privacy.attacks import attack_statistics, draw_noise, get_attack
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.attacks.runner import attack_statistics, draw_noise
 
 LATENT_SHAPE = (4, 8, 8)
 NUM_COMPARED = 64

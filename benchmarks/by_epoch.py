@@ -10,30 +10,32 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from ldm_privacy.audit import SampleTable
-from ldm_privacy.data import Split, is_calibration
+from ldm_privacy.audit.samples import is_calibration
+from ldm_privacy.data.split import Split
 from ldm_privacy.metrics import auroc_by_quartile
-from ldm_privacy.training.loggers import TidyLogger
-from ldm_privacy.training.run_folder import RunFolder
-from ldm_privacy.training.score_history import ScoreHistory
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.types import AuditKey, Estimate
 
 KEY = AuditKey("sima", "all")
 RIVALS = ("all", "random60", "std60")
 
 
-def stored(folder: Path, quantity: str) -> SampleTable:
-    """The quantity of the most samples in the store."""
+def stored(folder: Path, quantity: str) -> tuple[Tensor, Tensor]:
+    """Sample indices and the quantity, where it was measured, from the file of the store that has most."""
     files = [load_file(path) for path in folder.glob("*.safetensors")]
-    found = max((file for file in files if quantity in file), key=lambda file: len(file["sample_index"]))
-    return SampleTable(found["sample_index"], found[quantity])
+    file = max((file for file in files if quantity in file), key=lambda file: int(file[quantity].isfinite().sum()))
+    rows = file[quantity].isfinite().reshape(len(file["sample_index"]), -1).all(1)
+    return file["sample_index"][rows], file[quantity][rows]
 
 
 def main() -> None:
     run = RunFolder(Path(sys.argv[1]))
-    series, split = TidyLogger(run.metrics).read("denoiser"), Split.load(run.split)
-    distortion = stored(run.influence, "distortion")
+    series, split = SeriesFile(run.metrics).read("denoiser"), Split.load(run.split)
+    measured, distortion = stored(run.store, "distortion")
 
     def logged(epoch: int, name: str, *, signed: bool = False) -> str:
         value, lower, upper = (series[epoch, f"memorization/{name}{end}"] for end in ("", "_lower", "_upper"))
@@ -46,13 +48,14 @@ def main() -> None:
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for epoch, scores in ScoreHistory(run.scores).read(KEY, until=sys.maxsize).items():
         index = scores.sample_index
-        chosen = ~is_calibration(index) & torch.isin(index, distortion.sample_index)
+        chosen = ~is_calibration(index) & torch.isin(index, measured)
         index = index[chosen]
-        quartiles = auroc_by_quartile(scores.value[chosen][None], split.is_member(index), distortion[index])
+        value = distortion[torch.searchsorted(measured, index)]
+        quartiles = auroc_by_quartile(scores.score[chosen][None], split.is_member(index), value)
         gains = [logged(epoch, f"sima/top60/gain_over_{rival}", signed=True) for rival in RIVALS]
         auroc = logged(epoch, f"{KEY}/auroc")
         print("| " + " | ".join([str(epoch), auroc, *gains, *(of_quartile(each) for each in quartiles.auroc[0])]) + " |")
-    by_channel = stored(run.influence, "influence").value.mean((0, 2, 3)).tolist()
+    by_channel = stored(run.store, "influence")[1].mean((0, 2, 3)).tolist()
     print(f"\nmean influence by channel: {', '.join(f'{value:.2f}' for value in by_channel)}")
 
 

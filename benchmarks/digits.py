@@ -14,38 +14,33 @@ from rich.table import Table
 
 start = time.perf_counter()  # the imports below are part of what a user waits for
 
-import train  # noqa: E402
-from callbacks.audit import MemorizationAudit  # noqa: E402
-from ldm_privacy.report.terminal import quiet_libraries  # noqa: E402
-from ldm_privacy.training.loggers import TidyLogger  # noqa: E402
+from ldm_privacy.recipes.cli import train  # noqa: E402
+from ldm_privacy.recipes.terminal import quiet_libraries  # noqa: E402
+from ldm_privacy.runs.series import SeriesFile  # noqa: E402
+from ldm_privacy.watch.memorization import Memorization  # noqa: E402
 
-HOOKS = ("on_validation_batch_end", "on_validation_epoch_end")
 spent = {"audit": 0.0}
+look = Memorization.look
 
 
-def timed(hook):
-    """The hook, its time added to the audits'."""
-
-    def run(*args, **kwargs):
-        began = time.perf_counter()
-        try:
-            return hook(*args, **kwargs)
-        finally:
-            spent["audit"] += time.perf_counter() - began
-
-    return run
+def timed_look(*arguments):
+    """An audit, its time added to the others'."""
+    began = time.perf_counter()
+    try:
+        return look(*arguments)
+    finally:
+        spent["audit"] += time.perf_counter() - began
 
 
 def main() -> None:
     quiet_libraries()
-    for name in HOOKS:
-        setattr(MemorizationAudit, name, timed(getattr(MemorizationAudit, name)))
+    Memorization.look = timed_look
     with tempfile.TemporaryDirectory() as temporary:
         given = [item.partition("=")[2] for item in sys.argv[1:] if item.startswith("output_dir=")]
         folder = given[-1] if given else temporary
-        train.main(["--config", "digits.yaml", *sys.argv[1:], f"output_dir={folder}"])
+        train(["--config", "digits.yaml", *sys.argv[1:], f"output_dir={folder}"])
         total = time.perf_counter() - start
-        curves = TidyLogger(Path(folder) / "digits" / "metrics.csv").read("denoiser")
+        curves = SeriesFile(Path(folder) / "digits" / "metrics.csv").read("denoiser")
     auroc = {epoch: value for (epoch, series), value in curves.items() if series == "memorization/sima/all/auroc"}
     table = Table("what", "measured", "limit", title="digits.yaml")
     table.add_row("start to final table", f"{total:.0f} s", "240 s")

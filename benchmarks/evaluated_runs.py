@@ -8,7 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from ldm_privacy.training.loggers import TidyLogger
+from ldm_privacy.runs.series import SeriesFile
 
 ATTACKS = ("sima", "loss", "pia", "secmi", "dime", "combined")
 RIVALS = ("all", "random60", "std60")
@@ -37,11 +37,11 @@ def main() -> None:
 
     leaks = []
     for (folder, content), rows in zip(runs, rows_of):
-        untrained = TidyLogger(folder / "metrics.csv").read("denoiser")[0, "memorization/sima/all/auroc"]
+        untrained = SeriesFile(folder / "metrics.csv").read("denoiser")[0, "memorization/sima/all/auroc"]
         leaks.append(
             [
                 content["config"]["autoencoder"]["train_on"],
-                str(content["config"]["seed"]),
+                str(content["config"].get("seed", 0)),
                 number(content["controls"]["reconstruction error"]["auroc"]),
                 f"{untrained:.3f}",
                 number(rows["sima", "all"]["auroc"]),
@@ -53,7 +53,7 @@ def main() -> None:
     gains = []
     for (_, content), rows in zip(runs, rows_of):
         claim = rows["sima", "top60"]["gains"]
-        where = [content["config"]["autoencoder"]["train_on"], str(content["config"]["seed"])]
+        where = [content["config"]["autoencoder"]["train_on"], str(content["config"].get("seed", 0))]
         gains.append([*where, *(number(claim[rival], signed=True) for rival in RIVALS)])
     for attack in attacks:
         claims = [rows[attack, "top60"]["gains"] for rows in rows_of]

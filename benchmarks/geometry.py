@@ -27,16 +27,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ldm_privacy.geometry import (
-    DecoderJacobian,
-    Distortion,
-    ExactInfluence,
-    KeepTopInfluence,
-    ProbeInfluence,
-    ShrunkInfluence,
-    mask_overlap,
-    stream_influence,
-)
+from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.geometry.estimate import mask_overlap
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.jacobian import DecoderJacobian
+from ldm_privacy.geometry.masks import KeepTopInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.geometry.shrunk import ShrunkInfluence
+from ldm_privacy.geometry.stream import stream_influence
 
 console = Console()
 Decode = Callable[[Tensor], Tensor]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import DDPMScheduler
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -32,15 +32,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from callbacks import AveragedWeights, StopOnNonFiniteLoss
+from ldm_privacy.callbacks import AveragedWeights, StopOnNonFiniteLoss
+from ldm_privacy.device import allow_tf32
 from ldm_privacy.diffusion import add_noise
-from ldm_privacy.models.autoencoder import kl_autoencoder
-from ldm_privacy.models.denoiser import num_parameters, unet
-from ldm_privacy.models.latent_space import posterior_mean
-from ldm_privacy.report.terminal import quiet_libraries
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.predictor import num_parameters
+from ldm_privacy.models.unet import unet
+from ldm_privacy.recipes.terminal import quiet_libraries
 from ldm_privacy.training.denoiser import DenoiserModule
-from ldm_privacy.training.device import allow_tf32
-from ldm_privacy.types import AuditBatch
 
 
 class Widths(NamedTuple):
@@ -100,11 +99,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def build(options: argparse.Namespace) -> tuple[AutoencoderKL, nn.Module]:
-    """Autoencoder and denoiser with random weights."""
+def build(options: argparse.Namespace) -> tuple[KLCodec, nn.Module]:
+    """Codec and denoiser with random weights."""
     torch.manual_seed(0)
     widths = WIDTHS[options.network]
-    autoencoder = kl_autoencoder(
+    codec = KLCodec.build(
         image_channels=3,
         resolution=32,
         block_out_channels=widths.autoencoder,
@@ -119,7 +118,7 @@ def build(options: argparse.Namespace) -> tuple[AutoencoderKL, nn.Module]:
         dropout=0.1,
         norm_num_groups=widths.groups,
     )
-    return autoencoder, network
+    return codec, network
 
 
 def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.device, profiler: profile | None = None) -> float:
@@ -149,9 +148,7 @@ def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.devi
     return clock.seconds
 
 
-def plain(
-    autoencoder: AutoencoderKL, network: nn.Module, images: Tensor, options: argparse.Namespace, device: torch.device
-) -> float:
+def plain(codec: KLCodec, network: nn.Module, images: Tensor, options: argparse.Namespace, device: torch.device) -> float:
     """Seconds per step of the plain loop, an epoch over `images`."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
@@ -168,10 +165,10 @@ def plain(
         image = batch.to(device).float() / 127.5 - 1
         image = torch.where(torch.rand(len(image), 1, 1, 1, device=device) < 0.5, image.flip(-1), image)
         with torch.no_grad():
-            latent = posterior_mean(autoencoder, image)
+            latent = codec.mean(image)
         noise = torch.randn_like(latent)
         timestep = torch.randint(len(alphas_cumprod), (len(latent),), device=device)
-        loss = (network(add_noise(latent, noise, alphas_cumprod, timestep), timestep) - noise).square().mean()
+        loss = (network(add_noise(latent, noise, alphas_cumprod, timestep), timestep).sample - noise).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -246,16 +243,14 @@ def main() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
 
     device = torch.device("cuda" if on_gpu else "cpu")
-    autoencoder, network = build(options)
-    autoencoder.to(device).eval()
+    codec, network = build(options)
+    codec.to(device)
     num_samples = options.batch_size * (WARM_UP + options.steps)  # whole batches only, as the plain loop has them
     latents = torch.randn(2, num_samples, 4, 8, 8)
-    nobody = AuditBatch(latents[0, :0], torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.int64))
     module = DenoiserModule(
         network,
-        DDPMScheduler(),
+        DDPMScheduler().alphas_cumprod,
         latents,
-        nobody,
         batch_size=options.batch_size,
         compile_mode=options.compile,
         channels_last=options.channels_last,
@@ -267,13 +262,13 @@ def main() -> None:
     fast, slow = [], []
     for repeat in range(options.repeats):
         with console.status(f"repeat {repeat + 1} of {options.repeats}"):
-            slow.append(plain(autoencoder, plain_network, images, plain_options, device))
+            slow.append(plain(codec, plain_network, images, plain_options, device))
             fast.append(ours(module, options, device))
     rate = options.batch_size / statistics.median(fast)
     plain_rate = options.plain_batch_size / statistics.median(slow)
     latent, timestep = torch.randn(1, 4, 8, 8, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     forward = flops(lambda: plain_network(latent, timestep))
-    encode = flops(lambda: posterior_mean(autoencoder, torch.randn(1, 3, 32, 32, device=device)))
+    encode = flops(lambda: codec.mean(torch.randn(1, 3, 32, 32, device=device)))
     dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
     peak = matmul_rate(dtype, device)
 

@@ -7,12 +7,5 @@ from ldm_privacy.callbacks.progress import ProgressBar
 from ldm_privacy.callbacks.stop import StopOnMemorization
 from ldm_privacy.callbacks.watch import Watch
 
-__all__ = [
-    "AveragedWeights",
-    "Interrupted",
-    "ProgressBar",
-    "RunCheckpoint",
-    "StopOnMemorization",
-    "StopOnNonFiniteLoss",
-    "Watch",
-]
+__all__ = ["AveragedWeights", "Interrupted", "ProgressBar", "RunCheckpoint", "StopOnMemorization", "StopOnNonFiniteLoss"]
+__all__ += ["Watch"]

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Interrupted(Exception):
     """The user stopped the run; a checkpoint is stored."""
 
 
+@dataclass(eq=False, repr=False)
 class RunCheckpoint(Checkpoint):
     """Keeps one newest checkpoint, and other names for those of its audits that are worth keeping.
 
@@ -37,25 +39,16 @@ class RunCheckpoint(Checkpoint):
         say: Prints a line.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        record: dict[str, Any],
-        *,
-        every_n_minutes: float,
-        is_due: Callable[[int], bool],
-        say: Callable[[str], None],
-        copies: Mapping[Path, Callable[[], bool]] | None = None,
-    ):
-        self.path = path
-        self.record = record
-        self.every_n_minutes = every_n_minutes
-        self.is_due = is_due
-        self.say = say
-        self.copies = dict(copies or {})
-        self._saved_at = time.monotonic()
-        self._stop = False
-        self._handlers: dict[int, Any] = {}
+    path: Path
+    record: dict[str, Any]
+    _: KW_ONLY
+    every_n_minutes: float
+    is_due: Callable[[int], bool]
+    say: Callable[[str], None]
+    copies: Mapping[Path, Callable[[], bool]] | None = None
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
+    _stop: bool = field(default=False, init=False)
+    _handlers: dict[int, Any] = field(default_factory=dict, init=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[RECORD] = self.record
@@ -109,7 +102,7 @@ class RunCheckpoint(Checkpoint):
                 f"a weight is not finite after step {trainer.global_step}: lower the learning rate. "
                 f"The last good checkpoint is {self.path}."
             )
-        wanted = [copy for copy, is_wanted in self.copies.items() if audited and is_wanted()]
+        wanted = [copy for copy, is_wanted in (self.copies or {}).items() if audited and is_wanted()]
         save_checkpoint(trainer, self.path, copies=wanted)
         self._saved_at = time.monotonic()
 

@@ -1,5 +1,6 @@
 """Stop at a loss that is not finite, before a checkpoint can hold it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ldm_privacy.errors import UserError
 
 
+@dataclass(eq=False, repr=False)
 class StopOnNonFiniteLoss(Callback):
     """Raises UserError where a loss is NaN or infinite.
 
@@ -18,21 +20,17 @@ class StopOnNonFiniteLoss(Callback):
         every_n_steps: Steps between looks (a look waits for the device); the end of an epoch is always looked at.
     """
 
-    def __init__(self, last_checkpoint: Path, learning_rate_key: str, every_n_steps: int = 20):
-        self.last_checkpoint = last_checkpoint
-        self.learning_rate_key = learning_rate_key
-        self.every_n_steps = every_n_steps
+    last_checkpoint: Path
+    learning_rate_key: str
+    every_n_steps: int = 20
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         look = batch_idx % self.every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches
         if look and not bool(torch.isfinite(outputs["loss"])):
-            kept = (
-                f"The last good checkpoint is {self.last_checkpoint}."
-                if self.last_checkpoint.exists()
-                else "There is no checkpoint yet."
-            )
+            is_there = self.last_checkpoint.exists()
+            kept = f"The last good checkpoint is {self.last_checkpoint}." if is_there else "There is no checkpoint yet."
             raise UserError(
                 f"loss is {float(outputs['loss'])} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}: "
                 f"lower {self.learning_rate_key}. {kept}"

@@ -1,7 +1,7 @@
 """A limit on memorization."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +16,7 @@ SMALLEST_RATE = 1e-4
 """The learning rate is never lowered below this share of what the config says."""
 
 
+@dataclass(eq=False, repr=False)
 class StopOnMemorization(Callback):
     """Acts at every audit in which the AUROC of one attack and mask is above a limit.
 
@@ -23,41 +24,28 @@ class StopOnMemorization(Callback):
     the interval's confidence at each single audit; with "lower" the training goes on until the excess itself is certain.
 
     Args:
-        limit: In (0.5, 1).
+        limit: In (0.5, 1). UserError (in the audit of the untrained denoiser) where it is exceeded already.
         bound: The number of the AUROC's interval that is held against the limit.
         action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
         factor: In (0, 1).
         audits: The watcher, looked with before this callback is called.
         heldout_loss: Gives the mean denoising loss of the held-out samples at its newest look.
         say: Prints a line.
-
-    Raises:
-        UserError: (in the audit of the untrained denoiser) it is above the limit already.
     """
 
-    def __init__(
-        self,
-        limit: float,
-        *,
-        bound: Literal["upper", "value", "lower"],
-        action: Literal["stop", "lower_learning_rate"],
-        factor: float,
-        audits: Memorization,
-        heldout_loss: Callable[[], float],
-        say: Callable[[str], None],
-    ):
-        self.limit = limit
-        self.bound = bound
-        self.action = action
-        self.factor = factor
-        self.audits = audits
-        self.heldout_loss = heldout_loss
-        self.say = say
-        self.best: dict[str, float] | None = None
-        """The audit at or under the limit with the lowest held-out loss: loss, epoch, and lower, value, upper of the AUROC."""
-        self.stopped: dict[str, float] | None = None
-        """The audit that ended the training: epoch, and lower, value, upper of the AUROC."""
-        self._is_best = False
+    limit: float
+    _: KW_ONLY
+    bound: Literal["upper", "value", "lower"]
+    action: Literal["stop", "lower_learning_rate"]
+    factor: float
+    audits: Memorization
+    heldout_loss: Callable[[], float]
+    say: Callable[[str], None]
+    best: dict[str, float] | None = field(default=None, init=False)
+    """The audit at or under the limit with the lowest held-out loss: loss, epoch, and lower, value, upper of the AUROC."""
+    stopped: dict[str, float] | None = field(default=None, init=False)
+    """The audit that ended the training: epoch, and lower, value, upper of the AUROC."""
+    _is_best: bool = field(default=False, init=False)
 
     def is_best_under_limit(self) -> bool:
         """Whether the newest audit is at or under the limit, with a lower held-out loss than all such before it."""
@@ -113,9 +101,8 @@ class StopOnMemorization(Callback):
             return None
         kept = ""
         if self.best is not None:
-            kept = (
-                f" checkpoints/under-limit.ckpt (epoch {int(self.best['epoch'])}) has the lowest held-out loss under the limit."
-            )
+            checkpoint = f"checkpoints/under-limit.ckpt (epoch {int(self.best['epoch'])})"
+            kept = f" {checkpoint} has the lowest held-out loss under the limit."
         return (
             f"Stopped after epoch {int(self.stopped['epoch'])}: {self._words} {self.stopped[self.bound]:.3f} is above "
             f"audit.stop.limit {self.limit:g}; going on needs another limit.{kept}"
@@ -127,23 +114,19 @@ class StopOnMemorization(Callback):
         return f"{name[self.bound]} ({self.audits.key})"
 
     def _already_above(self, number: float, num_samples: int) -> str:
+        found = f"for the untrained denoiser {self._words} is {number:.3f}"
         if self.bound == "upper":
-            return (
-                f"audit.stop.limit: {self.limit:g} is below what {num_samples} reported samples can show: for the untrained "
-                f"denoiser {self._words} is {number:.3f}. Audit more samples or raise audit.stop.limit."
-            )
-        return (
-            f"audit.stop.limit: {self.limit:g} is exceeded before the training: for the untrained denoiser {self._words} is "
-            f"{number:.3f}, by sampling error or through the autoencoder. Audit more samples, train the autoencoder on other "
-            "images, or raise audit.stop.limit."
-        )
+            what = f"is below what {num_samples} reported samples can show: {found}. Audit more samples"
+        else:
+            why = "by sampling error or through the autoencoder. Audit more samples, train the autoencoder on other images,"
+            what = f"is exceeded before the training: {found}, {why}"
+        return f"audit.stop.limit: {self.limit:g} {what} or raise audit.stop.limit."
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.stopped = state_dict["stopped"]
+        self.best, self.stopped = state_dict["best"], state_dict["stopped"]
 
 
 def _rate(trainer: Trainer) -> float:

@@ -1,7 +1,7 @@
 """Watchers in a Lightning trainer, of this program or of anyone's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,12 +28,9 @@ class Watch(Callback):
     Args:
         watchers: By label, or in a list (labels are then their places).
         target: The module -> what is looked at: `lambda module: Target(codec, NetworkPredictor(module.unet, alphas_cumprod))`.
-            Called at every look.
+            Called at every look. UserError where it returns something else, or its network does not take the audited latents.
         say: Prints a line; None: nothing is printed.
         show: (name, picture, epoch) -> shown to the user, in the main process; None: pictures are left out.
-
-    Raises:
-        UserError: `target` returns something else, or its network does not take the audited latents.
     """
 
     def __init__(
@@ -46,10 +43,7 @@ class Watch(Callback):
     ):
         if not isinstance(watchers, Mapping):
             watchers = {f"{place}_{type(each).__name__}": each for place, each in enumerate(watchers)}
-        self.watchers = dict(watchers)
-        self.target = target
-        self.say = say
-        self.show = show
+        self.watchers, self.target, self.say, self.show = dict(watchers), target, say, show
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # An average that is updated after a look would be one step behind it.
@@ -77,7 +71,7 @@ class Watch(Callback):
         if not any(watcher.due(moment) for watcher in self.watchers.values()):
             return
         with _averaged(trainer, module), undisturbed(module):
-            looks = look_with(self.watchers, target_of(self.target, module), moment)
+            looks = look_with(self.watchers, target_of(self.target, module), moment, module.device)
         if not is_main():
             return
         series = {name: value for look in looks.values() for name, value in look.series.items()}
@@ -101,12 +95,10 @@ class Watch(Callback):
 @contextmanager
 def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """The trainer's averaged weights in the module, where it averages them."""
-    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    swapped = [each for each in averages if each._average_model is not None]
-    for each in swapped:
-        each._swap_models(module)
-    try:
-        yield
-    finally:
-        for each in reversed(swapped):
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    swapped = [each for each in callbacks if isinstance(each, WeightAveraging) and each._average_model is not None]
+    with ExitStack() as back:
+        for each in swapped:
             each._swap_models(module)
+            back.callback(each._swap_models, module)
+        yield

@@ -1,3 +1,3 @@
 """Train latent diffusion models and watch them memorize."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

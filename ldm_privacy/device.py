@@ -21,6 +21,21 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+def device_of(accelerator: str, *, tf32: bool) -> torch.device:
+    """The device of Lightning's accelerator "auto" (a GPU where there is one), "cpu", "gpu" or "mps".
+
+    `tf32` is for CUDA alone; see `allow_tf32`. Raises UserError where there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
+    if accelerator == "auto":
+        accelerator = "gpu" if has_gpu else "cpu"
+    if not {"gpu": has_gpu, "mps": torch.backends.mps.is_available(), "cpu": True}[accelerator]:
+        raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
+    if accelerator == "gpu":
+        allow_tf32(tf32)
+    return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that caused it, is a device's or the machine's refusal of memory."""
     while error is not None:

@@ -1,11 +1,7 @@
 """Several processes that compute one thing: who this one is, what its share is, what they tell each other.
 
 The main process prints, writes and draws; the others compute their share. With one process every function here is a plain call:
-<<<<<<< HEAD
 nothing is sent or waited for. Where torch.distributed is initialised, by whomever, all processes must call them alike.
-=======
-nothing is sent or waited for. Where torch.distributed is initialised, by whomever, all processes call these functions alike.
->>>>>>> metrics
 """
 
 import os
@@ -100,6 +96,12 @@ def on_main(function: Callable[[], T]) -> T:
 def total(value: Tensor) -> Tensor:
     """Sum over the processes, in the order of their numbers, on the device of `value`."""
     return value if world_size() == 1 else torch.stack(gather(value.cpu())).sum(0).to(value.device)
+
+
+def leave() -> None:
+    """End the groups, and with them the threads that carry their messages: none may outlive the interpreter."""
+    _World.group = _World.of = None
+    dist.destroy_process_group()
 
 
 def _group() -> dist.ProcessGroup | None:

@@ -42,7 +42,7 @@ class Registry:
         self._components: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers a class under `name`. Raises ValueError where the name is taken."""
+        """Decorator that registers a class under `name`. Raises UserError where the name is taken."""
 
         def decorate(component: T) -> T:
             mine, taken = component.__module__, self._components.get(name)
@@ -50,7 +50,7 @@ class Registry:
             if taken is not None:
                 mine, owner = (f"{each.__module__}.{each.__qualname__}" for each in (component, taken))
             if mine != owner:
-                raise ValueError(f"{self.kind} '{name}' is already registered by {owner}")
+                raise UserError(f"{self.kind} '{name}' is already registered by {owner}")
             self._components[name] = component
             return component
 
@@ -63,6 +63,11 @@ class Registry:
         if name not in self._components:
             raise UserError(f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {', '.join(self)}.")
         return self._components[name]
+
+    def maker(self, name: str) -> Callable[..., Any]:
+        """What is called to build the component of that name: its `build` where it has one, else itself."""
+        component = self.get(name)
+        return getattr(component, "build", component)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._built_in, *self._components}))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ldm_privacy import randomness
-from ldm_privacy.attacks import Attack, DenoiserQuery, UnmaskableAttack, draw_noise, masked_sums, membership_scores
-from ldm_privacy.attacks.runner import RunOptions
+from ldm_privacy.attacks.base import Attack, UnmaskableAttack, membership_scores
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.attacks.runner import RunOptions, draw_noise, masked_sums
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep, rows_of
 

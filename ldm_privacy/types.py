@@ -14,7 +14,7 @@ Axis names: batch, channels, height, width; image_channels, image_height, image_
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -44,6 +44,11 @@ class Done(Protocol):
 
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Done]]
 """progress(description, total) shows a bar while its context lasts; total 0 = not known yet."""
+
+
+def no_progress(description: str, total: int) -> AbstractContextManager[Done]:
+    """A `Progress` that shows nothing."""
+    return nullcontext(lambda done, total=None: None)
 
 
 @runtime_checkable

@@ -28,3 +28,25 @@ def shared_file():
         return path
 
     return find
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile without the code generation, which takes minutes: the modes asked for, and the graphs traced.
+
+    A break in the graph is an error.
+    """
+    torch._dynamo.reset()
+    compile_, modes, graphs = torch.compile, [], []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def quick(function, *, mode, dynamic):
+        modes.append(mode)
+        return compile_(function, backend=keep, fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    yield modes, graphs
+    torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""The house: imports go down, and each library is imported only where it belongs."""
+"""The house: imports go to rooms that stand earlier, and each library is imported only where it belongs."""
 
 import ast
 from pathlib import Path
@@ -7,96 +7,84 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOORS = {
-    0: ("errors", "registry", "types"),
-    1: ("randomness", "diffusion", "geometry", "metrics", "onset"),
-    2: ("attacks", "controls", "models", "data", "testing"),
-    3: ("audit", "evidence", "report", "config"),
-    4: ("training",),
-    5: ("assemble", "check", "measure", "plan", "publish"),
-}
-FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-# Not callbacks themselves: they put callbacks together, for train.py.
-WIRING = ("__init__", "begin", "runner", "baselines", "autoencoder_stage", "denoiser_stage", "conclude")
-# Siblings that may see each other, in this direction only.
-WITHIN = {
-    ("registry", "errors"),
-    ("diffusion", "randomness"),
-    ("geometry", "randomness"),
-    ("metrics", "randomness"),
-    ("onset", "metrics"),
-    ("testing", "attacks"),
-    ("evidence", "audit"),
-    ("report", "audit"),
-    ("report", "evidence"),
-    ("check", "assemble"),
-    ("measure", "assemble"),
-    ("publish", "assemble"),
-    ("publish", "check"),
-    ("publish", "measure"),
-    ("plan", "assemble"),
-    ("plan", "check"),
-}
+ROOMS = [
+    *("errors", "registry", "types", "randomness", "diffusion", "processes", "device"),
+    *("metrics", "geometry", "sampling", "models", "losses", "attacks", "data", "targets"),
+    *("testing", "audit", "controls", "training", "watch", "evidence", "report", "runs", "callbacks", "config", "recipes"),
+]
+"""In this order: a module imports from its own room and from earlier ones."""
 LIBRARIES = {
-    "diffusers": {"models", "training", "assemble"},
+    "diffusers": {"models", "recipes", "training"},
     "datasets": {"data"},
     "omegaconf": {"config"},
-    "lightning": {"data", "training"},
-    "wandb": {"training"},
+    "lightning": {"callbacks", "recipes", "runs", "training"},
+    "wandb": {"runs"},
     "jinja2": {"report"},
 }
 
 
-def imported(path: Path) -> set[str]:
-    """Dotted names that a file imports, wherever in it."""
+def rooms_and_libraries(path: Path) -> tuple[set[str], set[str]]:
+    """Rooms of the package and first names of libraries that a file imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: a relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return names
+    parts = [name.split(".") for name in names]
+    rooms = {each[1] for each in parts if each[0] == "ldm_privacy" and len(each) > 1}
+    assert not any(each[0] == "callbacks" for each in parts), f"{path}: callbacks are imported as ldm_privacy.callbacks"
+    return {room for room in rooms if room in ROOMS}, {each[0] for each in parts} - {"ldm_privacy"}
 
 
-def rooms(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("ldm_privacy.") and name.split(".")[1] in FLOOR_OF}
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ldm_privacy").parts[0].removesuffix(".py")
 
 
-LIBRARY_FILES = sorted((ROOT / "ldm_privacy").rglob("*.py"))
+FILES = sorted({*(ROOT / "ldm_privacy").rglob("*.py"), *(ROOT / "ldm_privacy" / "callbacks").glob("*.py")})
 
 
-@pytest.mark.parametrize("path", LIBRARY_FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path):
-    room = path.relative_to(ROOT / "ldm_privacy").parts[0].removesuffix(".py")
+def test_every_room_has_its_place_and_every_place_a_room():
+    assert {room_of(path) for path in FILES} == {*ROOMS, "__init__"}
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_to_earlier_rooms(path):
+    rooms, libraries = rooms_and_libraries(path)
+    room = room_of(path)
     if room == "__init__":
+        assert not rooms
+        assert not libraries
         return
-    assert room in FLOOR_OF, f"{room} has no floor"
-    for other in rooms(imported(path)) - {room}:
-        assert FLOOR_OF[other] < FLOOR_OF[room] or (room, other) in WITHIN, f"{room} imports {other}"
+    later = [other for other in rooms if ROOMS.index(other) > ROOMS.index(room)]
+    assert not later, f"{room} imports {later}"
     for library, allowed in LIBRARIES.items():
-        if any(name.split(".")[0] == library for name in imported(path)):
-            assert room in allowed, f"{room} imports {library}"
+        assert library not in libraries or room in allowed, f"{room} imports {library}"
+    if room == "config":
+        assert rooms <= {"config", "errors", "registry"}
+    else:
+        assert "config" not in rooms or room == "recipes", f"{room} imports config"
 
 
-def test_no_library_module_imports_callbacks():
-    for path in LIBRARY_FILES:
-        assert not any(name.split(".")[0] == "callbacks" for name in imported(path)), path
+def test_callbacks_are_lightnings_and_do_not_import_each_other():
+    from lightning.pytorch import Callback
 
+    import ldm_privacy.callbacks
 
-def test_only_the_assembly_sees_config():
-    for path in LIBRARY_FILES:
-        room = path.relative_to(ROOT / "ldm_privacy").parts[0].removesuffix(".py")
-        assert room in ("config", "assemble", "check", "measure", "plan", "publish") or "config" not in rooms(imported(path)), (
-            path
-        )
-
-
-def test_callbacks_do_not_import_each_other():
+    for name in ldm_privacy.callbacks.__all__:
+        component = getattr(ldm_privacy.callbacks, name)
+        assert issubclass(component, Callback | Exception), name
     for path in (ROOT / "callbacks").glob("*.py"):
-        if path.stem not in WIRING:
-            assert not any(name.split(".")[0] == "callbacks" for name in imported(path)), path
+        if path.stem != "__init__":
+            assert "callbacks" not in rooms_and_libraries(path)[0], path
 
 
-def test_entry_points_are_short():
+def test_entry_points_are_short_and_import_the_recipes_alone():
     for name in ("train.py", "evaluate.py"):
-        assert len((ROOT / name).read_text().splitlines()) <= 80, name
+        path = ROOT / name
+        assert len(path.read_text().splitlines()) <= 80, name
+        rooms, libraries = rooms_and_libraries(path)
+        assert rooms == {"recipes"}
+        assert libraries == {"sys"}

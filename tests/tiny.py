@@ -23,18 +23,27 @@ TINY = [
     "geometry.distortion_power_iterations=0",
     "geometry.distortion_max_samples=20",
     "audit.num_bootstrap=50",
-    "audit.generations.every_n_epochs=null",
+    "watch={samples: null, generations: null}",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=4",
     "trainer.figures=false",
-    "trainer.num_sample_images=0",
     "wandb.mode=disabled",
 ]
 
 
+PIXELS = ["autoencoder.network.class=identity", "autoencoder.max_epochs=0", "denoiser.channel_map=none"]
+"""Of a tiny run without an autoencoder; its masks can't be by influence."""
+
+
+def settings(*overrides: str) -> list[str]:
+    """Those of a tiny run; where an override names another class, without the old one's arguments."""
+    replaced = tuple(item.partition("class=")[0] for item in overrides if ".class=" in item)
+    return [*(item for item in TINY if not item.startswith(replaced)), *overrides]
+
+
 def arguments(folder: Path, *overrides: str) -> list[str]:
     """The command line of a tiny run below `folder`."""
-    return ["--config", "digits.yaml", *TINY, f"output_dir={folder}", *overrides]
+    return ["--config", "digits.yaml", *settings(f"output_dir={folder}", *overrides)]
 
 
 def series(run: Path) -> dict[tuple[str, int, str], float]:

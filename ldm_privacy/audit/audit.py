@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
-from ldm_privacy.attacks.runner import RunOptions, masked_sums
+from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
 
@@ -77,8 +78,12 @@ class Audit:
 
     def __post_init__(self) -> None:
         check_labels(self.attacks, self.masks)
-        for rule in self.masks.values():
-            self.samples.ranking(getattr(rule, "ranks_by", "influence"))
+        for label, rule in self.masks.items():
+            if self.samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
+                raise UserError(
+                    f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
+                    f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
+                )
         for label in self.attacks:
             if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
@@ -112,11 +117,17 @@ class Audit:
 
         The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
         """
+        budget = DEFAULT_MEMORY_BUDGET.get(self.samples.latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        advice = (
+            f"in an audit: lower audit.batch_size (now {self.batch_size}); the memory budget of an attack is "
+            f"{budget / 2**30:g} GiB beside it."
+        )
         parts = []
-        for start in range(0, max(1, len(self.samples)), self.batch_size):
-            batch = self.samples.rows(slice(start, start + self.batch_size))
-            parts.append(self._attack(predictor, batch))
-            progress(start + len(batch))
+        with explain_out_of_memory(lambda: advice):
+            for start in range(0, max(1, len(self.samples)), self.batch_size):
+                batch = self.samples.rows(slice(start, start + self.batch_size))
+                parts.append(self._attack(predictor, batch))
+                progress(start + len(batch))
         return join(parts)
 
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:

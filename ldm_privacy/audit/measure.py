@@ -137,7 +137,8 @@ class Measuring:
         if self.store_folder is None:
             return compute(index[share])
         store = Store(self.store_folder, noun)
-        name = fingerprint(self.codec.weights(), {"quantity": noun, "images": self.content, **settings}, index)
+        settings = {"quantity": noun, "codec": self.codec.settings(), "images": self.content, **settings}
+        name = fingerprint(self.codec.weights(), settings, index)
         if world_size() == 1:
             return store.get_or_compute(name, index, lambda: compute(index))[0]
         stored = on_main(lambda: store.load(name, index))

@@ -18,8 +18,8 @@ class MaskRule(Protocol):
     """(ranking, sample_index) -> keep mask; `ranking` (batch, channels, height, width) is what the rule ranks dimensions by.
 
     Two attributes are optional. `ranks_by`: "influence" (the default), "deviation", the standard deviation of each dimension
-    over the samples, or "nothing", where only its shape is looked at. `is_control`: True for a rule that a mask of largest
-    influence must beat (default False).
+    over the samples, "latent", or "nothing", where only its shape is looked at. `is_control`: True for a rule that a mask of
+    largest influence must beat (default False).
     """
 
     keep_fraction: float
@@ -97,6 +97,11 @@ class AuditedSamples:
         """This process's part of samples that every process has."""
         return replace(self.rows(share_of(len(self))), is_share=world_size() > 1)
 
+    def here(self, device: torch.device | None) -> "AuditedSamples":
+        """This process's part, on that device (None: where it is); itself where that changes nothing."""
+        mine = self if self.is_share or world_size() == 1 else self.share()
+        return mine if device is None or mine.latent.device == device else mine.to(device)
+
     def gathered(self) -> "AuditedSamples":
         """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""
         mine = self.to("cpu")
@@ -109,22 +114,19 @@ class AuditedSamples:
         return rule(self.ranking(getattr(rule, "ranks_by", "influence")), self.sample_index)
 
     def ranking(self, ranks_by: str) -> Tensor:
-        """What a rule ranks dimensions by, like `latent`: influence, or deviation, the same for each sample.
+        """What a rule ranks dimensions by, like `latent`: influence, the latent, or deviation, the same for each sample.
 
         Raises:
             UserError: Influence, where there is none.
         """
-        if ranks_by == "nothing":
+        if ranks_by in ("latent", "nothing"):
             return self.latent
         if ranks_by == "deviation":
             return self.deviation.to(self.latent.device).expand(self.latent.shape)
         if ranks_by != "influence":
-            raise ValueError(f"a mask rule ranks by 'influence', 'deviation' or 'nothing', not '{ranks_by}'")
+            raise ValueError(f"a mask rule ranks by 'influence', 'deviation', 'latent' or 'nothing', not '{ranks_by}'")
         if self.influence is None:
-            raise UserError(
-                "masks: one ranks by influence, but these samples have none: the codec has no decoder (pixel space), or it "
-                "wasn't measured. Use the masks all, random and deviation."
-            )
+            raise UserError("these samples have no influence: use the masks all, random and deviation.")
         return self.influence
 
     def check_halves(self) -> None:

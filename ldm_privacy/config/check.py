@@ -4,6 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -21,24 +22,16 @@ class Component:
     arguments: dict[str, Any]
 
     def build(self, **provided: Any) -> Any:
-        """Call the registered class; of `provided` (seed, resolution, ...) it gets those that it takes."""
-        return maker(self.registry, self.name)(**self.arguments, **self.taken(provided))
+        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
+        return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `provided` that it takes."""
-        accepted = inspect.signature(maker(self.registry, self.name)).parameters
+        accepted = inspect.signature(self.registry.maker(self.name)).parameters
         return {name: value for name, value in provided.items() if name in accepted}
 
 
-def maker(registry: Registry, name: str) -> Callable[..., Any]:
-    """What is called to build the component of that name: its `build` where it has one, else itself."""
-    target = registry.get(name)
-    return getattr(target, "build", target)
-
-
-def check_component(
-    node: Any, key: str, registry: Registry, *, provided: Iterable[str] = (), require_class: bool = True
-) -> Component:
+def check_component(node: Any, key: str, registry: Registry, *, provided: Iterable[str] = ()) -> Component:
     """A config node {class: name, argument: value, ...} as a Component, or UserError.
 
     Args:
@@ -46,7 +39,6 @@ def check_component(
         key: Where it stands, for messages ("denoiser.network").
         registry: What may stand there.
         provided: Arguments that the program gives itself; the config may not.
-        require_class: A missing `class` is an error.
     """
     if isinstance(node, str):
         node = {"class": node}
@@ -56,7 +48,7 @@ def check_component(
         raise UserError(f"{key}.class: missing. Name one of: {', '.join(registry)}.")
     name = node["class"]
     try:
-        target = maker(registry, name)
+        target = registry.maker(name)
     except UserError as error:
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}
@@ -94,8 +86,7 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        reason = reason.removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
+        reason = error.errors()[0]["msg"].removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
         raise UserError(f"{key}: {value!r} {reason}.") from None
 
 
@@ -128,14 +119,11 @@ def check_section(schema: type, node: Any, key: str = "") -> Any:
         if is_dataclass(hints[name]) and "registry" not in field.metadata:
             values[name] = check_section(typing.cast(type, hints[name]), value, path)
         elif "registry" in field.metadata:
-            registry, provided = field.metadata["registry"], field.metadata.get("provided", ())
-            if field.metadata.get("many"):
-                values[name] = {
-                    label: check_component(child, f"{path}.{label}", registry, provided=provided)
-                    for label, child in labelled(value, path).items()
-                }
+            check = partial(check_component, registry=field.metadata["registry"], provided=field.metadata["provided"])
+            if field.metadata["many"]:
+                values[name] = {label: check(child, f"{path}.{label}") for label, child in labelled(value, path).items()}
             else:
-                values[name] = check_component(value, path, registry, provided=provided)
+                values[name] = check(value, path)
         else:
             values[name] = check_type(value, hints[name], path)
     for name, field in known.items():

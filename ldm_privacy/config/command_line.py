@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ldm_privacy.config.compose import entry_files, parse_overrides
@@ -104,7 +105,7 @@ def _add_keys(table: Table, section: type, prefix: str) -> None:
             kind = ("label: " if entry.metadata["many"] else "") + "class: " + " | ".join(registry)
         required = not isinstance(entry.default, int | float | str | bool | None)
         default = "" if required else "null" if entry.default is None else str(entry.default)
-        table.add_row(prefix + entry.name, kind, default, entry.metadata["help"])
+        table.add_row(*(escape(cell) for cell in (prefix + entry.name, kind, default, entry.metadata["help"])))
 
 
 def _first_sentence(text: str) -> str:

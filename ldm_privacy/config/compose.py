@@ -17,6 +17,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import nearest_name
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
+RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
+"""What a resumed run may change."""
 
 
 @dataclass
@@ -39,8 +41,7 @@ def entry_files() -> list[Path]:
 def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
     """Load an entry file (a name in configs/ or a path), its `defaults:` groups, then key=value overrides.
 
-    Raises:
-        UserError: No such file, an unknown key at any depth, a wrong type.
+    Raises UserError: no such file, an unknown key at any depth, a wrong type.
     """
     return finish(read_entry(entry, overrides))
 
@@ -68,8 +69,7 @@ def check_sections(tree: Mapping[str, Any]) -> None:
 def stored_tree(text: str) -> dict[str, Any]:
     """The config that a checkpoint carries, as a plain tree.
 
-    Raises:
-        UserError: It is no YAML, or holds an interpolation, which could read the environment (what a run stores is resolved).
+    Raises UserError: no YAML, or an interpolation, which could read the environment (what a run stores is resolved).
     """
     if "${" in text:
         raise UserError("ckpt: the stored config holds an interpolation (${...}), which no run writes. Use another checkpoint.")
@@ -85,16 +85,15 @@ def stored_tree(text: str) -> dict[str, Any]:
 def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
     """The config that a checkpoint carries, with overrides on top.
 
-    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well.
-
-    Raises:
-        UserError: As `compose` and `stored_tree`; the config names plug-ins that the overrides don't.
+    A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well (and
+    others, if they like). Raises UserError as `compose` and `stored_tree`, and for a plug-in that the overrides don't name.
     """
     stored = stored_tree(text)
     over = parse_overrides(overrides)
     plugins = stored.get("plugins") or []
-    if plugins and over.get("plugins") != plugins:
-        names = ",".join(map(str, plugins))
+    wanted = [str(each) for each in (plugins if isinstance(plugins, list) else [plugins])]
+    if any(plugin not in (over.get("plugins") or []) for plugin in wanted):
+        names = ",".join(wanted)
         raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
     return finish(merge(stored, over))
 
@@ -164,8 +163,7 @@ def find_entry(entry: str) -> Path:
 
 
 def _read_group(entry: Path, group: str) -> dict[str, Any]:
-    for folder in (entry.parent, CONFIG_DIR):
-        path = folder / f"{group}.yaml"
+    for path in (folder / f"{group}.yaml" for folder in (entry.parent, CONFIG_DIR)):
         if path.is_file():
             tree = read_yaml(path)
             if "defaults" in tree:

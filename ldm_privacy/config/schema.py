@@ -8,47 +8,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ldm_privacy import registry
 from ldm_privacy.config.check import Component
-from ldm_privacy.registry import (
-    ATTACKS,
-    CHANNEL_MAPS,
-    CODECS,
-    CONDITIONS,
-    DENOISERS,
-    IMAGE_SOURCES,
-    INFLUENCE_ESTIMATORS,
-    LOSSES,
-    MASK_RULES,
-    WATCHERS,
-    Registry,
-)
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 KeepFraction = Annotated[float, Field(gt=0, le=1)]
 
 
-def _option(text: str, default: Any = MISSING, *, many: dict[str, str] | list[Any] | None = None) -> Any:
-    if many is not None:
-        return field(default_factory=lambda: type(many)(many), metadata={"help": text})
+def _option(text: str, default: Any = MISSING) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
-def _component(
-    text: str, registry: Registry, *, provided: tuple[str, ...] = (), many: bool = False, default: str | None = None
-) -> Any:
-    metadata = {"help": text, "registry": registry, "provided": provided, "many": many}
-    if many and default is not None:
-        return field(default_factory=dict, metadata=metadata)
-    if default is not None:
-        return field(default_factory=lambda: Component(registry, default, {}), metadata=metadata)
-    return field(metadata=metadata)
+def _component(text: str, of: registry.Registry, *, provided: str = "", many: bool = False, default: str | None = None) -> Any:
+    metadata = {"help": text, "registry": of, "provided": provided.split(), "many": many}
+    if default is None:
+        return field(metadata=metadata)
+    return field(default_factory=dict if many else lambda: Component(of, default, {}), metadata=metadata)
 
 
 @dataclass
 class DataConfig:
     """Images and who is a member."""
 
-    source: Component = _component("where the images come from", IMAGE_SOURCES)
+    source: Component = _component("where the images come from", registry.IMAGE_SOURCES)
     resolution: PositiveInt = _option("height and width that images are brought to")
     channels: Literal[1, 3] = _option("1 = grey, 3 = colour")
     num_members: PositiveInt | None = _option("training images; null = all of the index file", None)
@@ -69,14 +53,14 @@ class AutoencoderConfig:
     """Stage 1."""
 
     network: Component = _component(
-        "the codec: an autoencoder, or identity for pixel space", CODECS, provided=("image_channels", "resolution")
+        "the codec: an autoencoder, or identity for pixel space", registry.CODECS, provided="image_channels resolution"
     )
     train_on: Literal["members", "public", "all"] = _option("all = members and public, never held-out", "members")
     max_epochs: NonNegativeInt = _option("epochs of this stage (0 with a pretrained network)", 120)
     batch_size: PositiveInt = _option("images per step", 128)
     learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
     weight_decay: NonNegativeFloat = _option("of AdamW", 1e-2)
-    losses: dict[str, Component] = _component("label: loss, each with a weight", LOSSES, many=True, default="none")
+    losses: dict[str, Component] = _component("label: loss, each with a weight", registry.LOSSES, many=True, default="none")
 
 
 @dataclass
@@ -84,15 +68,16 @@ class DenoiserConfig:
     """Stage 2."""
 
     network: Component = _component(
-        "the denoiser",
-        DENOISERS,
-        provided=("latent_channels", "latent_size", "num_class_embeds", "cross_attention_dim"),
+        "the denoiser", registry.DENOISERS, provided="latent_channels latent_size num_class_embeds cross_attention_dim"
     )
     channel_map: Component = _component(
-        "latent coordinates, fitted to the members", CHANNEL_MAPS, provided=("means", "codec"), default="scaling_factor"
+        "latent coordinates, fitted to the members", registry.CHANNEL_MAPS, provided="means codec", default="scaling_factor"
     )
     condition: Component = _component(
-        "what the denoiser is told of each image", CONDITIONS, provided=("labels", "num_classes", "captions"), default="none"
+        "what the denoiser is told of each image",
+        registry.CONDITIONS,
+        provided="images labels num_classes captions",
+        default="none",
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
     num_train_timesteps: PositiveInt = _option("length of the noise schedule", 1000)
@@ -131,15 +116,15 @@ class StopConfig:
 class AuditConfig:
     """Membership-inference audits during training and in evaluate.py."""
 
-    attacks: dict[str, Component] = _component("label: attack", ATTACKS, many=True)
-    masks: dict[str, Component] = _component("label: mask rule", MASK_RULES, provided=("seed",), many=True)
+    attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
+    masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
     keep_fractions: list[KeepFraction] = _option(
         "of a sweep over masks of largest influence, in the same passes; the calibration half chooses one; empty = no sweep",
-        many=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     )
-    target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", many=[0.01, 0.001])
+    target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", [0.01, 0.001])
     combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
     precision: Literal["float32", "bfloat16"] = _option("of the attacks' denoiser passes; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
@@ -154,7 +139,7 @@ class AuditConfig:
 class GeometryConfig:
     """The decoder's pullback metric at every audited latent."""
 
-    influence: Component = _component("estimator of the diagonal of J^T J", INFLUENCE_ESTIMATORS, provided=("seed",))
+    influence: Component = _component("estimator of the diagonal of J^T J", registry.INFLUENCE_ESTIMATORS, provided="seed")
     distortion_rank: NonNegativeInt = _option("singular values in the local distortion; 0 = no distortion", 20)
     distortion_oversample: NonNegativeInt = _option("further directions of the randomized SVD", 10)
     distortion_power_iterations: NonNegativeInt = _option("its applications of J^T J; more is more exact", 2)
@@ -204,25 +189,13 @@ class Config:
     name: str = _option("name of the run's folder; the config's name by default")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = _option("the one seed of everything", 0)
     output_dir: str = _option("where run folders are made", "runs")
-    plugins: list[str] = _option("modules to import, for attacks, networks and whatever else of your own", many=[])
+    plugins: list[str] = _option("modules to import, for attacks, networks and whatever else of your own", [])
     watch: dict[str, Component] = _component(
         "label: watcher, beside the audits",
-        WATCHERS,
-        provided=(
-            "samples",
-            "images",
-            "member_index",
-            "heldout_index",
-            "groups",
-            "every",
-            "onset",
-            "seed",
-            "intervals",
-            "progress",
-            "audit_batch_size",
-        ),
+        registry.WATCHERS,
+        provided="samples images member_index heldout_index groups onset seed intervals progress audit_batch_size",
         many=True,
         default="none",
     )
-    loggers: list[str] = _option("where curves go beside metrics.csv: wandb, tensorboard", many=["csv", "wandb"])
+    loggers: list[str] = _option("where curves go beside metrics.csv: wandb, tensorboard", ["csv", "wandb"])
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"help": "Weights & Biases"})

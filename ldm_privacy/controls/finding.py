@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.controls.image_features import ImageFeatures, image_features
+from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
+from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
 
 WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
-_IMAGES_AT_ONCE = 1024
+_IMAGES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Case:
     seed: int = 0
 
     @property
-    def features(self) -> ImageFeatures:
-        """Simple features of all images. Raises UserError where an image is not finite."""
+    def features(self) -> dict[str, Tensor]:
+        """`image_features` of all images. Raises UserError where one is not finite."""
         return self._seen[0]
 
     @property
@@ -47,14 +48,19 @@ class Case:
         return self._seen[1]
 
     @cached_property
-    def _seen(self) -> tuple[ImageFeatures, Tensor]:
+    def _seen(self) -> tuple[dict[str, Tensor], Tensor]:
         """Both from one reading of the images."""
         parts, thumbnails = [], []
         for chunk in self.samples.sample_index.split(_IMAGES_AT_ONCE):
             pixels = self.images(chunk)
+            finite = pixels.isfinite().flatten(1).all(dim=1)
+            if not finite.all():
+                raise UserError(
+                    f"the image of sample {int(chunk[~finite][0])} is not finite; mend it or take it out of the data."
+                )
             parts.append(image_features(pixels))
             thumbnails.append(thumbnail_features(pixels))
-        return ImageFeatures(torch.cat([part.value for part in parts]), parts[0].names), torch.cat(thumbnails)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(thumbnails)
 
 
 class Pair(NamedTuple):
@@ -125,25 +131,25 @@ def hold_together(findings: Sequence[Finding], case: Case) -> list[Finding]:
         family = [each for each in plain if each.looks_at == looks_at]
         confidence = 1 - (1 - case.intervals.confidence) / len(family)
         options = replace(case.intervals, confidence=confidence).options(case.samples.group)
-        for number, each in enumerate(family):
-            estimate = auroc_interval(torch.as_tensor(each.score), case.samples.is_member, **options)
-            family[number] = replace(each, estimate=estimate, is_telling=estimate.leaves_out(0.5))
-        sentence = told_sentence(family)
-        filled |= {each.name: replace(each, sentence=sentence) for each in family}
+        areas = {each.name: auroc_interval(torch.as_tensor(each.score), case.samples.is_member, **options) for each in family}
+        sentence = _told(family, areas)
+        for each in family:
+            area = areas[each.name]
+            filled[each.name] = replace(each, estimate=area, is_telling=area.leaves_out(0.5), sentence=sentence)
     return [filled.get(each.name, each) for each in findings]
 
 
-def told_sentence(family: Sequence[Finding]) -> str:
+def _told(family: Sequence[Finding], areas: Mapping[str, Estimate]) -> str:
     """Which scores, all looking at the same, tell members from held-out, and what that means, in plain words."""
     looks_at = family[0].looks_at
-    estimates = {each.name: each.estimate for each in family if each.estimate is not None}
-    telling = [each for each in family if each.is_telling]
-    if not telling:
-        *most, last = estimates
-        reached = max(max(each.upper, 1 - each.lower) for each in estimates.values())
+    telling = [f"{each.name} has AUROC {area}: {each.meaning}" for each in family if (area := areas[each.name]).leaves_out(0.5)]
+    if telling:
         return (
-            f"{looks_at.capitalize()} no difference was found: the intervals of {', '.join(most)}{' and ' * bool(most)}{last} "
-            f"include 0.5; up to {reached:.3f} can't be excluded."
+            f"Members can be told from held-out {looks_at}: {'; '.join(telling)}. Attack numbers are to be read against this."
         )
-    found = "; ".join(f"{each.name} has AUROC {each.estimate}: {each.meaning}" for each in telling)
-    return f"Members can be told from held-out {looks_at}: {found}. Attack numbers are to be read against this."
+    *most, last = areas
+    reached = max(max(area.upper, 1 - area.lower) for area in areas.values())
+    return (
+        f"{looks_at.capitalize()} no difference was found: the intervals of {', '.join(most)}{' and ' * bool(most)}{last} "
+        f"include 0.5; up to {reached:.3f} can't be excluded."
+    )

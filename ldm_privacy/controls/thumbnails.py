@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ldm_privacy.errors import UserError
 from ldm_privacy.types import Image
 
 SIDE = 16
-_QUERIES_AT_ONCE = 1024
-_BASE_AT_ONCE = 8192
+_PRODUCTS_AT_ONCE = 2**23
 
 
 def thumbnail_features(images: Image) -> Tensor:
@@ -43,26 +41,14 @@ def nearest(query: Tensor, base: Tensor, *, exclude_same: bool = False) -> tuple
     Returns:
         Row (queries,) int64, ties to the lower one, and similarity (queries,) float32 in [-1, 1] (to rounding). No randomness.
         Exact search in chunks: 2 * queries * rows * features operations, 32 MiB beside the input.
-
-    Raises:
-        UserError: `base` has no row to choose.
     """
-    if len(base) <= int(exclude_same):
-        raise UserError(f"nearest: {len(base)} images to search among; pass more.")
+    step = max(1, _PRODUCTS_AT_ONCE // len(base))
     rows, similarities = [], []
-    for first in range(0, len(query), _QUERIES_AT_ONCE):
-        chunk = query[first : first + _QUERIES_AT_ONCE]
-        best = torch.full((len(chunk),), -torch.inf, device=query.device)
-        best_row = torch.zeros(len(chunk), dtype=torch.int64, device=query.device)
-        for start in range(0, len(base), _BASE_AT_ONCE):
-            similarity = chunk @ base[start : start + _BASE_AT_ONCE].T
-            if exclude_same:
-                similarity.diagonal(first - start).fill_(-torch.inf)
-            value, place = similarity.max(dim=1)
-            better = value > best
-            best, best_row = torch.where(better, value, best), torch.where(better, place + start, best_row)
-        rows.append(best_row)
-        similarities.append(best)
-    if not rows:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    for first in range(0, len(query), step):
+        similarity = query[first : first + step] @ base.T
+        if exclude_same:
+            similarity.diagonal(first).fill_(-torch.inf)
+        best = similarity.max(dim=1)
+        rows.append(best.indices)
+        similarities.append(best.values)
     return torch.cat(rows), torch.cat(similarities)

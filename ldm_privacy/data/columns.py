@@ -1,6 +1,6 @@
 """Which columns of a data set hold the image, the label and the caption: named by the user, or found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,33 +33,28 @@ def find_columns(
 
     The image column is the only one of type Image; among several, or among columns of bytes, the one with a usual
     name (image, img, ...). A label is a ClassLabel, integer or string column with a usual name, or else the only
-    ClassLabel. A caption is a column of strings, or of lists of strings, with a usual name.
-
-    Raises:
-        UserError: A named column doesn't exist or has the wrong type, or no image column can be told.
+    ClassLabel. A caption is a column of strings, or of lists of strings, with a usual name. Raises UserError where a named
+    column doesn't exist or has the wrong type, or no image column can be told.
     """
     features = dataset.features
-    for key, name, kind, fits in (
-        ("image_column", image, "an image", _is_image),
-        ("label_column", label, "a label (ClassLabel, integer or string)", _is_label),
-        ("caption_column", caption, "a caption (string or list of strings)", _is_caption),
+    images, classes = ([name for name in features if isinstance(features[name], kind)] for kind in (Image, ClassLabel))
+    found = []
+    for key, name, what, usual, fits in (
+        ("image", image, "an image", images if len(images) == 1 else IMAGE_NAMES, _is_image),
+        ("label", label, "a label (ClassLabel, integer or string)", LABEL_NAMES, _is_label),
+        ("caption", caption, "a caption (string or list of strings)", CAPTION_NAMES, _is_caption),
     ):
         if name is not None:
-            require_column(dataset, name, f"data.source.{key}")
+            require_column(dataset, name, f"data.source.{key}_column")
             if not fits(features[name]):
-                raise UserError(f"data.source: column '{name}' is not {kind} but {_describe(features[name])}.")
-    images, classes = ([name for name in features if isinstance(features[name], kind)] for kind in (Image, ClassLabel))
-    if image is None and len(images) != 1:
-        image = _first(features, IMAGE_NAMES, _is_image)
-        if image is None:
-            problem = f"several image columns ({', '.join(images)})" if images else "no image column found"
-            names = ", ".join(features)
-            raise UserError(f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {names}.")
-    return Columns(
-        image or images[0],
-        label or _first(features, LABEL_NAMES, _is_label) or (classes[0] if len(classes) == 1 else None),
-        caption or _first(features, CAPTION_NAMES, _is_caption),
-    )
+                raise UserError(f"data.source: column '{name}' is not {what} but {_describe(features[name])}.")
+        found.append(name or next((each for each in usual if each in features and fits(features[each])), None))
+    image, label, caption = found
+    if image is None:
+        problem = f"several image columns ({', '.join(images)})" if images else "no image column found"
+        names = ", ".join(features)
+        raise UserError(f"data.source: {problem}. Name one with data.source.image_column=NAME. Columns: {names}.")
+    return Columns(image, label or (classes[0] if len(classes) == 1 else None), caption)
 
 
 def require_column(dataset: Dataset, name: str, key: str) -> None:
@@ -102,10 +97,6 @@ def first_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[s
     """One caption a row: the string, or the first of a list of strings; "" where there is none."""
     values = dataset.select_columns([column])[list(rows)][column]
     return [(value[0] if value else "") if isinstance(value, list) else value or "" for value in values]
-
-
-def _first(features: dict[str, Any], names: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
-    return next((name for name in names if name in features and fits(features[name])), None)
 
 
 def _is_image(feature: Any) -> bool:

@@ -62,11 +62,8 @@ class ClassLabels(ConditionSource):
 
     Args:
         labels: Sample indices -> classes, -1 where a sample has none; None where the data have no labels.
-        num_classes: Of the data.
+        num_classes: Of the data; UserError where they have no labels, or one class alone.
         dropout: In [0, 1).
-
-    Raises:
-        UserError: The data have no labels, or one class alone.
     """
 
     def __init__(self, *, labels: Callable[[Tensor], Tensor | None], num_classes: int | None, dropout: Dropout = 0.1):

@@ -24,19 +24,16 @@ def draw_split(
 
     Args:
         num_rows: Rows of the source.
-        num_members: At least 1.
-        num_heldout: At least 1.
+        num_members, num_heldout: At least 1.
         num_public: May be 0.
         seed: Of the order.
         group: (num_rows,) integers; rows of equal number stay on one side (or out of the split altogether).
 
-    Raises:
-        UserError: A count below its least, more rows wanted than there are, or no group small enough.
+    Raises UserError for a count below its least, more rows wanted than there are, or no group small enough.
     """
     counts = {"members": num_members, "heldout": num_heldout, "public": num_public}
     for side, count in counts.items():
-        least = 0 if side == "public" else 1
-        if count < least:
+        if count < (least := int(side != "public")):
             raise UserError(f"data.num_{side}={count}: at least {least} is needed.")
     total = sum(counts.values())
     if total > num_rows:
@@ -70,7 +67,8 @@ def split_from_index_file(
 ) -> Split:
     """The split of an `.npz` file with `mia_train_idxs` (members) and `mia_eval_idxs` (held-out), as SecMI stores it.
 
-    The file may also name rows for the autoencoder, as `public_idxs`, which `Split.save` writes.
+    The file may also name rows for the autoencoder, as `public_idxs`, which `Split.save` writes. Raises UserError: no such
+    file, keys missing, rows outside the source, on both sides, or fewer than wanted.
 
     Args:
         path: The file; read without pickles.
@@ -82,9 +80,6 @@ def split_from_index_file(
         seed: Of the drawing.
         group: (num_rows,) integers; then a group in two sets that are used is an error, and public rows that are drawn are
             whole groups that the file doesn't touch (at most num_public rows).
-
-    Raises:
-        UserError: No such file, keys missing, rows outside the source, on both sides, or fewer than wanted.
     """
     needed = (MEMBER_KEY, HELDOUT_KEY) if num_public is not None else (MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY)
     arrays = read_index_arrays(path, needed, optional=(PUBLIC_KEY,) if num_public else ())
@@ -135,14 +130,10 @@ def _draw_public(
     if group is not None:
         free = ~torch.isin(group, group[split.audited_index])
     free[split.audited_index] = False
-    if not 0 <= count <= int(free.sum()):
-        raise UserError(
-            f"data.num_public={count}: {int(free.sum())} of the {split.num_rows} rows are on neither side of {path} and "
-            "can be drawn; lower it."
-        )
-    if group is not None:
-        return _take_groups(group, free, count, "public", seed)
-    return order[free[order]][:count]
+    if not 0 <= count <= (left := int(free.sum())):
+        rows = f"{left} of the {split.num_rows} rows"
+        raise UserError(f"data.num_public={count}: {rows} are on neither side of {path} and can be drawn; lower it.")
+    return order[free[order]][:count] if group is None else _take_groups(group, free, count, "public", seed)
 
 
 def choose_groups(sizes: Sequence[int], count: int) -> list[int]:

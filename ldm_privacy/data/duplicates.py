@@ -78,11 +78,7 @@ def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split) -> Dupli
 
 
 def remove_duplicates(split: Split, duplicates: Duplicates) -> Split:
-    """The split without the held-out images that are copies of members.
-
-    Raises:
-        UserError: No held-out image would be left.
-    """
+    """The split without the held-out images that are copies of members. Raises UserError where no other would be left."""
     kept = split.heldout_index[~torch.isin(split.heldout_index, duplicates.pairs[:, 1])]
     if len(kept) == 0:
         raise UserError(

@@ -26,26 +26,14 @@ def to_uint8(images: Image) -> Tensor:
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def flip_horizontal(images: Tensor) -> Tensor:
-    """Mirror left and right, (..., height, width): for training only, never in an audit."""
-    return images.flip(-1)
-
-
 def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tensor:
-    """A PIL image of any mode as uint8, (channels, resolution, resolution).
+    """A PIL image of any mode as uint8, (channels, resolution, resolution), with 1 or 3 channels.
 
     The EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled by 255 / 65535 and
     floating-point grey in [0, 1] by 255; colours become grey by ITU-R 601 (one channel) and grey is repeated (three).
     Then the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
-    already has the size keeps its pixels bit for bit.
-
-    Args:
-        image: Of any mode.
-        resolution: Side in pixels.
-        channels: 1 or 3.
-
-    Raises:
-        ValueError: The pixels have no known range (floating point outside [0, 1], integers outside 16 bits).
+    already has the size keeps its pixels bit for bit. Raises ValueError where the pixels have no known range (floating point
+    outside [0, 1], integers outside 16 bits).
     """
     image = _as_mode(ImageOps.exif_transpose(image), MODES[channels])
     if image.size != (resolution, resolution):
@@ -59,11 +47,7 @@ def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tens
 
 
 def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels: int, row: int, column: str) -> Tensor:
-    """`to_pixels` of an undecoded image cell {"bytes": ..., "path": ...}.
-
-    Raises:
-        UserError: The cell is empty or can't be read as an image; names row, column and file.
-    """
+    """`to_pixels` of a cell {"bytes": ..., "path": ...}. Raises UserError with row, column and file where it holds no image."""
     where = f"data.source: row {row}, column '{column}'"
     if record is None or (record.get("bytes") is None and not record.get("path")):
         raise UserError(f"{where}: there is no image; take the row out of the data.")
@@ -82,7 +66,11 @@ def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels:
 
 def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        image = _grey8(image)
+        values, top = np.array(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
+        if not (values.min() >= 0 and values.max() <= top):
+            held = f"mode {image.mode} with values from {values.min():g} to {values.max():g}"
+            raise ValueError(f"{held}, outside 0..{top:g}; store it with 8 or 16 bits")
+        image = PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
     elif image.has_transparency_data:
         colour = image.convert("RGBA")
         white = PIL.Image.new("RGBA", colour.size, (255, 255, 255, 255))
@@ -90,14 +78,3 @@ def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     elif image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _grey8(image: PIL.Image.Image) -> PIL.Image.Image:
-    values = np.array(image).astype(np.float64)
-    top = 1.0 if image.mode == "F" else 65535.0
-    if not (values.min() >= 0 and values.max() <= top):
-        raise ValueError(
-            f"mode {image.mode} with values from {values.min():g} to {values.max():g}, outside 0..{top:g}; "
-            "store it with 8 or 16 bits"
-        )
-    return PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))

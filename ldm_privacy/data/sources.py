@@ -16,11 +16,6 @@ from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
 
-_LOCAL_COPY = (
-    "Name a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
-    "data.source.class=saved data.source.path=FOLDER"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(ABC):
@@ -43,13 +38,16 @@ class ImageSource(ABC):
     def load(self) -> Dataset:
         """The data set with its image column undecoded ({"bytes", "path"} cells), so that a bad row can be named.
 
-        Nothing is written into the working directory; the Hugging Face cache (HF_HOME) holds what `datasets` prepares.
-
-        Raises:
-            UserError: There is no such data, or no such column.
+        Nothing is written into the working directory; the Hugging Face cache (HF_HOME) holds what `datasets` prepares. Raises
+        UserError where there is no such data, or no such column.
         """
-        with _quiet():
+        shown = not datasets.are_progress_bars_disabled()
+        datasets.disable_progress_bars()  # they would tear the run's own
+        try:
             dataset = self.open().with_format(None)
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
         if len(dataset) == 0:
             raise UserError("data.source: the data set has no rows.")
         return dataset.cast_column(self.columns(dataset).image, datasets.Image(decode=False))
@@ -102,8 +100,9 @@ class Hub(ImageSource):
         except (OSError, datasets.exceptions.DatasetsError) as error:
             offline = " HF_HUB_OFFLINE is set: unset it to download." if datasets.config.HF_HUB_OFFLINE else ""
             raise UserError(
-                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} "
-                f"{_LOCAL_COPY}."
+                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} Name a "
+                "local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
+                "data.source.class=saved data.source.path=FOLDER."
             ) from error
         except (ValueError, RuntimeError) as error:
             raise UserError(
@@ -180,24 +179,11 @@ class Saved(ImageSource):
                 raise UserError(f"data.source.split: {path} holds one data set without splits; leave data.source.split out.")
             return saved
         names = [str(name) for name in saved]
-        if self.split in names:
-            return saved[self.split]
-        if self.split is None and len(names) == 1:
-            return saved[names[0]]
+        split = names[0] if self.split is None and len(names) == 1 else self.split
+        if split in names:
+            return saved[split]
         problem = f"there is no split '{self.split}' in {path}.{nearest_name(self.split, names)}" if self.split else "missing."
         raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the progress bars of `datasets` off: they would tear the run's own."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _existing_folder(path: str) -> Path:

@@ -30,10 +30,8 @@ class Split:
         public_index: Rows for the autoencoder alone, int64, (num_public,); may be empty.
         num_rows: Rows of the source.
 
-    The indices are kept sorted, so that the order in which they were given changes nothing.
-
-    Raises:
-        UserError: A row twice in one set, or in two sets, or outside the source.
+    The indices are kept sorted, so that the order in which they were given changes nothing. Raises UserError for a row twice
+    in one set, or in two sets, or outside the source.
     """
 
     member_index: Tensor
@@ -45,24 +43,21 @@ class Split:
         for field, index in self.parts().items():
             if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
                 raise UserError(f"split: {field} must be a list of row numbers, got {index.dtype} {tuple(index.shape)}.")
-            object.__setattr__(self, field, index.detach().to("cpu", torch.int64).sort().values)
-        for field, index in self.parts().items():
+            index = index.detach().to("cpu", torch.int64).sort().values
+            object.__setattr__(self, field, index)
             outside = index[(index < 0) | (index >= self.num_rows)]
             if len(outside):
-                raise UserError(
-                    f"split: {field} has {len(outside)} rows outside the source, which has {self.num_rows} rows "
-                    f"(0 to {self.num_rows - 1}): {_examples(outside)}."
-                )
+                inside = f"{self.num_rows} rows (0 to {self.num_rows - 1})"
+                found = f"{len(outside)} rows outside the source, which has {inside}: {_examples(outside)}"
+                raise UserError(f"split: {field} has {found}.")
             repeated = index[1:][index[1:] == index[:-1]]
             if len(repeated):
                 raise UserError(f"split: {field} names {len(repeated)} rows more than once: {_examples(repeated)}.")
         for (field, index), (other_field, other) in itertools.combinations(self.parts().items(), 2):
             shared = index[torch.isin(index, other)]
             if len(shared):
-                raise UserError(
-                    f"split: {len(shared)} rows are in both {field} and {other_field}: {_examples(shared)}. "
-                    "The sets must be disjoint."
-                )
+                both = f"{field} and {other_field}: {_examples(shared)}"
+                raise UserError(f"split: {len(shared)} rows are in both {both}. The sets must be disjoint.")
 
     def parts(self) -> dict[str, Tensor]:
         """The three sets by their names."""
@@ -90,8 +85,7 @@ class Split:
         """How another split differs from this one, in words; "nothing differs" where the hashes are equal."""
         found = [] if self.num_rows == other.num_rows else [f"a source of {other.num_rows} rows, not {self.num_rows}"]
         names = {"member_index": "members", "heldout_index": "held-out", "public_index": "public"}
-        for field, mine in self.parts().items():
-            theirs = other.parts()[field]
+        for (field, mine), theirs in zip(self.parts().items(), other.parts().values()):
             gone, new = mine[~torch.isin(mine, theirs)], theirs[~torch.isin(theirs, mine)]
             if len(gone) or len(new):
                 sizes = "" if len(mine) == len(theirs) else f" ({len(theirs)}, not {len(mine)})"
@@ -108,7 +102,7 @@ class Split:
         """The inverse of `state_dict`."""
         try:
             return Split(state["member_index"], state["heldout_index"], state["public_index"], int(state["num_rows"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the stored split is not one of this program (no usable {error}).") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -128,30 +122,27 @@ class Split:
 def read_index_arrays(path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The arrays of whole numbers of an index file; nothing in it is ever run. Raises UserError where `keys` aren't there."""
     file = Path(path).expanduser()
+    where = f"index file {file}"
     try:
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise UserError(f"index file {file}: a single array; an .npz file with {' and '.join(keys)} is needed.")
+            raise UserError(f"{where}: a single array; an .npz file with {' and '.join(keys)} is needed.")
         with loaded as stored:
             missing = [key for key in keys if key not in stored]
             if missing:
-                raise UserError(
-                    f"index file {file}: no array '{missing[0]}'. Arrays in it: {', '.join(sorted(stored)) or 'none'}."
-                )
+                raise UserError(f"{where}: no array '{missing[0]}'. Arrays in it: {', '.join(sorted(stored)) or 'none'}.")
             arrays = {key: stored[key] for key in (*keys, *optional) if key in stored}
     except FileNotFoundError:
-        raise UserError(f"index file {file}: there is no such file.") from None
+        raise UserError(f"{where}: there is no such file.") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # What numpy says of a ValueError advises to load pickles; that advice must not reach the user.
         reason = "it is something else, or holds pickled objects" if isinstance(error, ValueError) else str(error)
         raise UserError(
-            f"index file {file}: not a readable .npz file of number arrays ({reason}); it needs the arrays {', '.join(keys)}."
+            f"{where}: not a readable .npz file of number arrays ({reason}); it needs the arrays {', '.join(keys)}."
         ) from error
     for key, array in arrays.items():
         if array.dtype.kind not in "iu" or array.ndim != 1:
-            raise UserError(
-                f"index file {file}: '{key}' must be a list of whole numbers, got {array.dtype} of shape {array.shape}."
-            )
+            raise UserError(f"{where}: '{key}' must be a list of whole numbers, got {array.dtype} of shape {array.shape}.")
     return {key: torch.from_numpy(array.astype(np.int64)) for key, array in arrays.items()}
 
 

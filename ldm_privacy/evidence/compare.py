@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.score_file import ScoreFile
@@ -16,13 +16,7 @@ from ldm_privacy.types import AuditKey, Intervals
 
 @dataclass(frozen=True)
 class Spread:
-    """AUROC over several trainings.
-
-    Attributes:
-        mean, deviation: Over the audits; the standard deviation is of the sample, of the randomness between them.
-        lowest, highest: Of the audits.
-        count: Audits that have this attack and mask.
-    """
+    """AUROC over several audits; the standard deviation is of the sample, of the randomness between trainings."""
 
     mean: float
     deviation: float
@@ -83,12 +77,23 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
     keys = [row.key for row in reports[first_name].rows if all(row.key in file.data.scores for file in files.values())]
     if not keys:
         raise UserError("the audits have no attack and mask in common: audit them with the same audit.attacks and audit.masks.")
-    shared = _shared([report.data.sample_index[report.is_reporting] for report in reports.values()])
+    reported = [report.data.sample_index[report.is_reporting] for report in reports.values()]
+    shared = reported[0]
+    for index in reported[1:]:
+        shared = shared[torch.isin(shared, index)]
     if len(shared) < 4:
         raise UserError("the audits share fewer than four reported samples: audit them with the same audit.max_samples.")
+    # Each audit's own choice of timestep, on the samples that all audits report.
+    chosen = {name: report.is_reporting & torch.isin(report.data.sample_index, shared) for name, report in reports.items()}
+    scores = {name: {key: report.scores_at(key)[chosen[name]] for key in keys} for name, report in reports.items()}
+    first = reports[first_name]
+    is_member = first.data.is_member[chosen[first_name]]
+    group = None if first.data.group is None else first.data.group[chosen[first_name]]
+    paired = partial(auroc_difference, is_member=is_member, confidence=first.confidence, group=group)
     differences = {
-        name: {key: _difference(reports[first_name], report, key, shared) for key in keys}
-        for name, report in list(reports.items())[1:]
+        name: {key: paired(scores[name][key], scores[first_name][key]) for key in keys}
+        for name in reports
+        if name != first_name
     }
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
     spread = {
@@ -96,22 +101,3 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
         for key, each in areas.items()
     }
     return Comparison(reports, keys, differences, spread, len(shared))
-
-
-def _shared(indices: list[Tensor]) -> Tensor:
-    shared = indices[0]
-    for index in indices[1:]:
-        shared = shared[torch.isin(shared, index)]
-    return shared
-
-
-def _difference(first: AuditReport, other: AuditReport, key: AuditKey, shared: Tensor) -> PairedDifference:
-    """The choice of timestep is each audit's own; its samples are those that all audits report."""
-    sides = []
-    for report in (other, first):
-        chosen = report.is_reporting & torch.isin(report.data.sample_index, shared)
-        sides.append((report.scores_at(key)[chosen], chosen))
-    chosen = sides[1][1]
-    is_member = first.data.is_member[chosen]
-    group = None if first.data.group is None else first.data.group[chosen]
-    return auroc_difference(sides[0][0], sides[1][0], is_member, confidence=first.confidence, group=group)

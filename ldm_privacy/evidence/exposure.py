@@ -49,8 +49,7 @@ def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
 TOP_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Whether two attacks point at the same members: of their ranks, and of the most exposed `TOP_SHARE` of them."""
 
     correlation: Estimate

@@ -11,14 +11,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
-from ldm_privacy.evidence.exposure import (
-    Agreement,
-    EarlierScores,
-    Exposure,
-    attack_agreement,
-    epoch_agreement,
-    exposure_of,
-)
+from ldm_privacy.evidence.exposure import Agreement, EarlierScores, Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import PairedDifference, auroc, auroc_difference
 from ldm_privacy.registry import CONTROLS
@@ -81,16 +74,13 @@ def gather_evidence(
 
     Raises:
         UserError: An image is not finite.
-        ValueError: The samples are not those of the report.
     """
-    data = report.data
-    if not torch.equal(samples.sample_index, data.sample_index):
-        raise ValueError("the samples are not those of the report")
-    num_controls = len(list(CONTROLS))
+    data, num_steps = report.data, len(list(CONTROLS)) + 2
     permuted = label_permutation(report, num_permutations=num_permutations, seed=seed)
-    progress(1, num_controls + 2)
+    progress(1, num_steps)
     case = Case(samples, images, report.intervals, seed)
     findings = run_controls(case, lambda done, total=None: progress(1 + done))
+    scores = {name: each.score for name, each in findings.items() if each.score is not None}
     exposure = exposure_of(report, key)
     shown = torch.searchsorted(data.sample_index, exposure.sample_index[:NUM_SHOWN])
     row, similarity = nearest(case.thumbnails[shown], case.thumbnails[~data.is_member])
@@ -99,16 +89,14 @@ def gather_evidence(
         key=key,
         permuted=permuted,
         findings=findings,
-        over_controls={
-            name: _over_control(report, key, each.score) for name, each in findings.items() if each.score is not None
-        },
+        over_controls={name: _over_control(report, key, score) for name, score in scores.items()},
         exposure=exposure,
         neighbours=(data.sample_index[~data.is_member][row], similarity),
         agreement=attack_agreement(report, key),
         by_epoch=epoch_agreement(report, key, history or {}),
         dataset=dataset_verdict(report, key, seed=seed),
     )
-    progress(num_controls + 2)
+    progress(num_steps)
     return evidence
 
 
@@ -121,10 +109,5 @@ def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDi
     calibration, reporting = data.is_calibration & known, report.is_reporting & known
     sign = 1.0 if float(auroc(score[calibration], data.is_member[calibration])) >= 0.5 else -1.0
     group = None if data.group is None else data.group[reporting]
-    return auroc_difference(
-        report.scores_at(key)[reporting],
-        sign * score[reporting],
-        data.is_member[reporting],
-        confidence=report.confidence,
-        group=group,
-    )
+    both = report.scores_at(key)[reporting], sign * score[reporting]
+    return auroc_difference(*both, data.is_member[reporting], confidence=report.confidence, group=group)

@@ -48,18 +48,16 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
         if row.key.mask == TUNED and row.key.attack in data.sweeps:
             sweep = data.sweeps[row.key.attack]
             stacked = torch.cat([score for (ranking, _), score in sweep.items() if ranking == "influence"])
-        areas = []
-        for offset, half in enumerate((data.is_calibration, report.is_reporting)):
-            areas.append(
-                permuted_auroc(
-                    stacked[:, half],
-                    data.is_member[half],
-                    num_permutations=num_permutations,
-                    group=None if data.group is None else data.group[half],
-                    seed=derive_seed("permuted half", seed, offset),
-                )
+        calibration, reporting = (
+            permuted_auroc(
+                stacked[:, half],
+                data.is_member[half],
+                num_permutations=num_permutations,
+                group=None if data.group is None else data.group[half],
+                seed=derive_seed("permuted half", seed, offset),
             )
-        calibration, reporting = areas
+            for offset, half in enumerate((data.is_calibration, report.is_reporting))
+        )
         reported = reporting.gather(0, calibration.argmax(0, keepdim=True))[0]
         band = null_band(row.metrics.auroc.value, reported, report.confidence)
         p_normal = float(stats.norm.sf((row.metrics.auroc.value - reported.mean()) / max(float(reported.std()), 1e-12)))

@@ -1,6 +1,6 @@
 """The verdict in three sentences: who is exposed, how sure that is, what it means."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL
 from ldm_privacy.evidence.gather import Evidence
@@ -13,13 +13,21 @@ RULED_OUT = 0.6
 RULED_OUT_TPR = 0.1
 """It also needs the share of members found at the carried-over threshold to be surely below this."""
 
+LABELS: dict[Tone, str] = {
+    "leak": "The split leaks",
+    "exposed": "Members are exposed",
+    "safe": "No exposure found",
+    "unclear": "Undecided",
+}
+ADVICE = "Treat the checkpoint like the data it was trained on, or take an earlier one."
 
-@dataclass(frozen=True)
-class Verdict:
-    """Three sentences and their tone."""
 
-    sentences: tuple[str, str, str]
+class Verdict(NamedTuple):
+    """An answer in a few sentences, its tone, and the same in two or three words: colour never speaks alone."""
+
+    sentences: tuple[str, ...]
     tone: Tone
+    label: str
 
 
 def verdict_of(evidence: Evidence) -> Verdict:
@@ -33,63 +41,61 @@ def verdict_of(evidence: Evidence) -> Verdict:
       the members: a few wholly exposed members hardly move an AUROC.
     * unclear: none of these.
     """
-    report, key = evidence.report, evidence.key
-    row = report.row(key)
+    report, key, exposure = evidence.report, evidence.key, evidence.exposure
+    row, band, alpha = report.row(key), evidence.permuted[key].band, 1 - report.confidence
     area, tpr, rates = row.metrics.auroc, row.metrics.tpr_at_fpr[0], row.carried[0]
-    p_value = evidence.permuted[key].band.p_value
-    alpha = 1 - report.confidence
     adjusted = dict(zip(evidence.permuted, holm([each.p_normal for each in evidence.permuted.values()])))
     others = [each for each, p in adjusted.items() if each != key and p <= alpha and report.row(each).metrics.auroc.lower > 0.5]
-    exposed = area.lower > 0.5 and p_value <= alpha
+    is_certain = area.lower > 0.5 and band.p_value <= alpha
     levels = [0.5 if each.estimate is None else each.estimate.value for each in evidence.findings.values() if each.leaks]
     possible = max(area.upper, 1 - area.lower)
-    ruled_out = possible < RULED_OUT and rates.tpr.upper < RULED_OUT_TPR
-    tone: Tone = "leak" if levels else "exposed" if exposed or others else "safe" if ruled_out else "unclear"
-
-    found = {
-        "leak": f"The split leaks: {key} has",
-        "exposed": f"Members are exposed: {key} tells them from held-out images with"
-        if exposed
-        else f"Members are exposed: {key} has",
-        "safe": f"No exposure found: {key} has",
-        "unclear": f"Not decided: {key} has",
-    }[tone]
-    who = (
-        f"{found} AUROC {area} ({row.metrics.num_members} members, "
-        f"{row.metrics.num_heldout} held-out; .5 is guessing) and finds {rates.tpr.value:.1%} of the members at the threshold "
-        f"that was set for {tpr.target_fpr:.1%} false positives ({rates.fpr.value:.1%} in fact)."
-    )
-    band = evidence.permuted[key].band
-    sure = (
-        f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {p_value:.3g}); "
-        f"{_controls(evidence)}"
-    )
-    num_members = len(evidence.exposure.sample_index)
-    advice = "Treat the checkpoint like the data it was trained on, or take an earlier one."
-    above = f"{evidence.exposure.num_above_all} of {num_members} members score above every reported held-out image"
-    if exposed and area.value < RULED_OUT:
-        harm = f"The advantage is small: the set as a whole is told apart, single images hardly ({above}). {advice}"
-    elif exposed:
-        harm = f"Who has an image can learn whether it was in the training set; {above}. {advice}"
-    else:
+    above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every reported held-out image"
+    found = f"{key} has"
+    tone: Tone
+    if levels:
+        tone = "leak"
+        meaning = (
+            f"The two image sets differ by themselves: attack numbers up to about {max(levels):.3f} measure the split, not the "
+            "model. Draw the split at random and audit again."
+        )
+    elif is_certain:
+        tone, found = "exposed", f"{key} tells them from held-out images with"
+        meaning = f"Who has an image can learn whether it was in the training set; {above}. {ADVICE}"
+        if area.value < RULED_OUT:
+            meaning = f"The advantage is small: the set as a whole is told apart, single images hardly ({above}). {ADVICE}"
+    elif others:
+        tone = "exposed"
         named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
         verb = "stands" if len(others) == 1 else "stand"
-        harm = f"{key} is not certain, but {named} {verb} out with all rows tested together. {advice}"
-    meaning = {
-        "leak": "The two image sets differ by themselves: attack numbers up to about "
-        f"{max(levels, default=0.5):.3f} measure the split, not the model. Draw the split at random and audit again.",
-        "exposed": harm,
-        "safe": f"An AUROC of {possible:.3f} or more, and {rates.tpr.upper:.1%} of the members found, are excluded for "
-        "this attack on such images; not for stronger attacks or another training.",
-        "unclear": f"Not enough to tell: an AUROC up to {possible:.3f}, or {rates.tpr.upper:.1%} of the members found, "
-        "can't be excluded. Audit more images before this checkpoint is called safe.",
-    }[tone]
-    if tone == "unclear" and area.upper < 0.5:
+        meaning = f"{key} is not certain, but {named} {verb} out with all rows tested together. {ADVICE}"
+    elif possible < RULED_OUT and rates.tpr.upper < RULED_OUT_TPR:
+        tone = "safe"
+        meaning = (
+            f"An AUROC of {possible:.3f} or more, and {rates.tpr.upper:.1%} of the members found, are excluded for this attack "
+            "on such images; not for stronger attacks or another training."
+        )
+    elif area.upper < 0.5:
+        tone = "unclear"
         meaning = (
             "Held-out images score above members: the same scores turned round tell the sides apart, so find out why before "
             "this checkpoint is called safe."
         )
-    return Verdict((who, sure, meaning), tone)
+    else:
+        tone = "unclear"
+        meaning = (
+            f"Not enough to tell: an AUROC up to {possible:.3f}, or {rates.tpr.upper:.1%} of the members found, can't be "
+            "excluded. Audit more images before this checkpoint is called safe."
+        )
+    who = (
+        f"{LABELS[tone]}: {found} AUROC {area} ({row.metrics.num_members} members, {row.metrics.num_heldout} held-out; .5 is "
+        f"guessing) and finds {rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:.1%} "
+        f"false positives ({rates.fpr.value:.1%} in fact)."
+    )
+    sure = (
+        f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {band.p_value:.3g}); "
+        f"{_controls(evidence)}"
+    )
+    return Verdict((who, sure, meaning), tone, LABELS[tone])
 
 
 def _controls(evidence: Evidence) -> str:

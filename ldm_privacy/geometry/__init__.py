@@ -17,24 +17,3 @@ Returns:
 Raises:
     UserError: a latent that the decoder can't take, a result that is not finite, a count that is too small.
 """
-# ruff: noqa: F401
-
-from ldm_privacy.geometry.deviation import latent_deviation
-from ldm_privacy.geometry.distortion import Distortion
-from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator, mask_overlap
-from ldm_privacy.geometry.exact import ExactInfluence
-from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
-from ldm_privacy.geometry.masks import (
-    KeepAll,
-    KeepLowestInfluence,
-    KeepRandom,
-    KeepTopDeviation,
-    KeepTopInfluence,
-    keep_ladder,
-    num_kept,
-)
-from ldm_privacy.geometry.pixels import pixel_influence
-from ldm_privacy.geometry.probe import ProbeInfluence
-from ldm_privacy.geometry.shrunk import ShrunkFit, ShrunkInfluence, dataset_influence, shrink_log_influence
-from ldm_privacy.geometry.store import Store, fingerprint
-from ldm_privacy.geometry.stream import stream_distortion, stream_influence

@@ -13,9 +13,9 @@ from ldm_privacy.registry import MASK_RULES
 from ldm_privacy.types import KeepMask
 
 CountRule = Literal["count", "percentile"]
-RanksBy = Literal["influence", "deviation", "nothing"]
-"""What a rule wants as its first argument: the influence of each sample, `latent_deviation` for all alike, or anything of the
-latents' shape."""
+RanksBy = Literal["influence", "deviation", "latent", "nothing"]
+"""What a rule wants as its first argument: the influence of each sample, `latent_deviation` for all alike, the latent itself,
+or anything of its shape."""
 
 
 @MASK_RULES.register("all")

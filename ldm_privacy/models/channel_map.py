@@ -68,7 +68,8 @@ class ChannelMap:
     @staticmethod
     def from_record(record: Mapping[str, Any], channels: int) -> "ChannelMap":
         """The inverse of `record`. Raises UserError where it is no map of so many channels."""
-        name, shift, matrix = (record.get(key) for key in ("name", "shift", "matrix"))
+        parts: list[Any] = [record.get(key) for key in ("name", "shift", "matrix")]
+        name, shift, matrix = parts
         fits = all(
             isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and bool(value.isfinite().all())
             for value, shape in ((shift, (channels,)), (matrix, (channels, channels)))

@@ -55,8 +55,14 @@ class Codec:
         return self
 
     def weights(self) -> Mapping[str, Tensor]:
-        """What decides its posterior means: part of the fingerprint of everything that is stored of it."""
-        return {} if self.network is None else self.network.state_dict()
+        """What decides its posterior means, with `settings`: part of the fingerprint of everything that is stored of it."""
+        if self.network is not None:
+            return self.network.state_dict()
+        return {name: value for name, value in self.record().items() if isinstance(value, Tensor)}
+
+    def settings(self) -> dict[str, Any]:
+        """What else decides them: the plain values of its record."""
+        return {name: value for name, value in self.record().items() if isinstance(value, str | bool | int | float)}
 
     def record(self) -> dict[str, Any]:
         """For a checkpoint: plain values and tensors, with the entry "class", the codec's name."""
@@ -72,11 +78,7 @@ class Codec:
 
 
 def codec_from_record(record: object) -> Codec:
-    """The codec that a checkpoint holds.
-
-    Raises:
-        UserError: What is there is no codec's record, or one of a codec that is not known (its plug-in must be named).
-    """
+    """The codec that a checkpoint holds. Raises UserError for no record, or one of an unknown codec (name its plug-in)."""
     if not isinstance(record, dict) or not isinstance(record.get("class"), str):
         raise UserError("its codec is missing or holds something else")
     codec: Any = CODECS.get(record["class"])

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap, none
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.weights import built_with, check_groups
+from ldm_privacy.models.weights import Channels, built_with, check_groups
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
-
-Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 
 
 @CODECS.register("kl")
@@ -35,8 +33,17 @@ class KLCodec(Codec):
         # J v is the derivative of J^T u; the fused attention kernel has no second derivative, the plain processor has.
         autoencoder.set_attn_processor(AttnProcessor())
         self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
+        self._channels = autoencoder.config["latent_channels"]
+        self._factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
         self.channel_map = channel_map or none(torch.zeros(1, self._channels, 1, 1))
         self.device = autoencoder.device
+
+    @classmethod
+    def scaled(cls, autoencoder: AutoencoderKL) -> "KLCodec":
+        """With the scaling of diffusers' pipelines and training scripts: latent = (mean - shift_factor) * scaling_factor."""
+        config, ones = autoencoder.config, torch.ones(autoencoder.config["latent_channels"])
+        shift = config.get("shift_factor") or 0.0
+        return cls(autoencoder, ChannelMap.diagonal("diffusers", shift * ones, config["scaling_factor"] * ones))
 
     @classmethod
     def build(
@@ -56,15 +63,12 @@ class KLCodec(Codec):
 
         Args:
             image_channels: 1 or 3.
-            resolution: Image height and width; must be divisible by 2^(len(block_out_channels) - 1).
-            block_out_channels: Channels per resolution, finest first; multiples of `norm_num_groups`.
+            resolution: Image height and width; UserError unless divisible by 2^(len(block_out_channels) - 1).
+            block_out_channels: Channels per resolution, finest first; UserError unless multiples of `norm_num_groups`.
             layers_per_block: Residual blocks per resolution in the encoder (the decoder has one more).
             latent_channels: Channels of the latent.
             mid_block_attention: Self-attention at the coarsest resolution.
             norm_num_groups: Groups of every group normalisation.
-
-        Raises:
-            UserError: A resolution that can't be halved that often, or channels that the groups don't divide.
         """
         num_blocks = len(block_out_channels)
         factor = 2 ** (num_blocks - 1)
@@ -94,10 +98,11 @@ class KLCodec(Codec):
         return torch.Size((self._channels, size, size))
 
     def mean(self, image: Image) -> Tensor:
-        return self.network.encode(image.to(self.device)).latent_dist.mean
+        return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
 
     def decode(self, latent: Latent) -> Image:
-        return self.network.decode(self.channel_map.inverse(latent.to(self.device))).sample
+        mean = self.channel_map.inverse(latent.to(self.device))
+        return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""
@@ -106,7 +111,7 @@ class KLCodec(Codec):
     def record(self) -> dict[str, Any]:
         settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
         return {
-            "class": KLCodec.name,
+            "class": self.name,
             "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
             "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
             "channel_map": self.channel_map.record(),
@@ -125,48 +130,32 @@ class KLCodec(Codec):
         channels = autoencoder.config["latent_channels"]
         return cls(autoencoder, ChannelMap.from_record(channel_map if isinstance(channel_map, dict) else {}, channels))
 
-    @property
-    def _channels(self) -> int:
-        return self.network.config["latent_channels"]
-
-    @property
-    def _factor(self) -> int:
-        return 2 ** (len(self.network.config["block_out_channels"]) - 1)
-
 
 @CODECS.register("pretrained")
-class PretrainedCodec(KLCodec):
-    """An AutoencoderKL from a diffusers folder or a Hub id; safetensors only."""
+def pretrained_codec(
+    *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
+) -> KLCodec:
+    """The AutoencoderKL of a diffusers folder or a Hub id; safetensors only.
 
-    @classmethod
-    def build(  # type: ignore[override]
-        cls, *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
-    ) -> "KLCodec":
-        """The autoencoder that lies there.
-
-        Args:
-            path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id.
-            subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
-            revision: Branch, tag or commit on the Hub.
-            image_channels, resolution: Of the data; they must fit the autoencoder.
-
-        Raises:
-            UserError: Nothing loadable there, or it doesn't fit the data.
-        """
-        try:
-            autoencoder = AutoencoderKL.from_pretrained(
-                path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
-            )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
-                "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
-            ) from None
-        codec = KLCodec(autoencoder)
-        if autoencoder.config["in_channels"] != image_channels or resolution % codec._factor:
-            raise UserError(
-                f"autoencoder.network.path: '{path}' takes {autoencoder.config['in_channels']} channels and resolutions "
-                f"divisible by {codec._factor}, but data.channels is {image_channels} and data.resolution {resolution}."
-            )
-        return codec
+    Args:
+        path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id; else UserError.
+        subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
+        revision: Branch, tag or commit on the Hub.
+        image_channels, resolution: Of the data; UserError where the autoencoder doesn't fit them.
+    """
+    try:
+        autoencoder = AutoencoderKL.from_pretrained(
+            path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
+            "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
+        ) from None
+    codec, in_channels = KLCodec(autoencoder), autoencoder.config["in_channels"]
+    if in_channels != image_channels or resolution % codec._factor:
+        takes = f"takes {in_channels} channels and resolutions divisible by {codec._factor}"
+        data = f"data.channels is {image_channels} and data.resolution {resolution}"
+        raise UserError(f"autoencoder.network.path: '{path}' {takes}, but {data}.")
+    return codec

@@ -1,14 +1,17 @@
 """The noise predictor that attacks see: epsilon, whatever the network was trained to output."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, epsilon_from_output
+from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
+@dataclass(eq=False)
 class NetworkPredictor:
     """A network as a `NoisePredictor`.
 
@@ -19,19 +22,16 @@ class NetworkPredictor:
         prediction_type: What the output means: "epsilon", "v_prediction" or "sample".
     """
 
-    def __init__(
-        self,
-        network: nn.Module | Callable[..., Any],
-        alphas_cumprod: Tensor,
-        prediction_type: PredictionType = "epsilon",
-    ):
-        self.network = network
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type: PredictionType = prediction_type
+    network: nn.Module | Callable[..., Any]
+    alphas_cumprod: Tensor
+    prediction_type: PredictionType = "epsilon"
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
-        """epsilon(z_t, t, c). One network pass."""
+        """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
         output = output_of(self.network, noisy_latent, timestep, condition)
+        if output.shape != noisy_latent.shape:
+            shapes = f"{tuple(output.shape[1:])} for a latent of shape {tuple(noisy_latent.shape[1:])}"
+            raise UserError(f"target: the network returns {shapes}.")
         return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
 
 

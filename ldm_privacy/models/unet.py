@@ -8,10 +8,8 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.weights import check_groups
+from ldm_privacy.models.weights import Channels, check_groups
 from ldm_privacy.registry import DENOISERS
-
-Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 
 
 @DENOISERS.register("unet")
@@ -32,28 +30,24 @@ def unet(
     Args:
         latent_channels, latent_size: Of the latents.
         block_out_channels: Channels per resolution, finest first; each block after the first halves height and width.
+            UserError where the latents can't be halved that often, or the groups don't divide the channels.
         layers_per_block: Residual blocks per resolution.
         attention: Which blocks have self-attention; none by default.
         mid_block_attention: Self-attention at the coarsest resolution.
         dropout: In the residual blocks.
         norm_num_groups: Groups of every group normalisation.
         num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
-
-    Raises:
-        UserError: Latents that can't be halved that often, or channels that the groups don't divide.
     """
     check_groups("denoiser.network", block_out_channels, norm_num_groups)
-    factor = 2 ** (len(block_out_channels) - 1)
-    if latent_size % factor:
+    num_blocks = len(block_out_channels)
+    if latent_size % 2 ** (num_blocks - 1):
         raise UserError(
-            f"denoiser.network.block_out_channels: {list(block_out_channels)} halves the latent {len(block_out_channels) - 1} "
+            f"denoiser.network.block_out_channels: {list(block_out_channels)} halves the latent {num_blocks - 1} "
             f"times, but its size is {latent_size}. Use fewer blocks or a larger data.resolution."
         )
-    attention = attention or [False] * len(block_out_channels)
-    if len(attention) != len(block_out_channels):
-        raise UserError(
-            f"denoiser.network.attention: {len(attention)} entries for {len(block_out_channels)} block_out_channels."
-        )
+    attention = attention or [False] * num_blocks
+    if len(attention) != num_blocks:
+        raise UserError(f"denoiser.network.attention: {len(attention)} entries for {num_blocks} block_out_channels.")
     return UNet2DModel(
         sample_size=latent_size,
         in_channels=latent_channels,

@@ -1,13 +1,16 @@
 """Weights that are read from files: refused where a name is missing, unknown or of another shape."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
 
+Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+"""Per resolution, finest first."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -15,15 +18,13 @@ def built_with(build: Callable[[], Network], state: object, what: str) -> Networ
     """The network that `build` makes, with stored weights in it.
 
     It is built without memory first, and not at all before its names and shapes are known to be those of the weights: what a
-    file says of sizes is not trusted.
+    file says of sizes is not trusted. Raises UserError where the settings make no network, or the weights are of other names
+    or shapes.
 
     Args:
         build: Makes the network; called twice.
         state: The stored weights.
         what: The network, as messages say it ("its denoiser").
-
-    Raises:
-        UserError: The settings make no network, or the weights are of other names or shapes.
     """
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
         raise UserError(f"the weights of {what} are missing or hold something else")

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm_privacy.audit import AuditedSamples, AuditReport
 from ldm_privacy.audit.collected import join
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
-from ldm_privacy.recipes.check import check_masks
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
@@ -42,12 +41,11 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     """
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device)
-    check_masks(setup, target.codec)
+    setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     measuring = setup.measuring(target.codec, store_folder)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)
-    advice = f"in an audit: lower audit.batch_size (now {audit.batch_size})."
-    with explain_out_of_memory(lambda: advice), setup.progress("Audit", len(samples)) as done:
+    with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
     whole = samples.gathered()
     return Audited(target, audit.compute(join(shards)), whole, checkpoint.epoch) if is_main() else None

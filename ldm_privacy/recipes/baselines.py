@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ldm_privacy.audit import AuditedSamples
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.setup import Setup

@@ -1,14 +1,16 @@
 """Every mistake that can be found without training, found before a run folder is made."""
 
-from ldm_privacy.audit import check_halves, check_labels, is_calibration
+from ldm_privacy.audit.audit import check_labels
+from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.recipes.launch import check_processes
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
-from ldm_privacy.registry import LOGGERS
+from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
+from ldm_privacy.targets.record import Denoiser, check_plain
 
 
 def check_audit(setup: Setup) -> None:
@@ -32,23 +34,23 @@ def check_audit(setup: Setup) -> None:
     check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
 
 
-def check_masks(setup: Setup, codec: Codec) -> None:
-    """Raise UserError for masks and geometry that ask a codec without a decoder for one."""
-    by_influence = [label for label, rule in setup.masks.items() if getattr(rule, "ranks_by", "influence") == "influence"]
-    if codec.network is None and by_influence:
-        raise UserError(
-            f"audit.masks.{by_influence[0]}: ranks by influence, but the codec '{codec.name}' has no decoder. Take it out: "
-            f"audit.masks.{by_influence[0]}=null; the masks all, random and deviation work."
-        )
-
-
-def check_training(setup: Setup, codec: Codec) -> None:
+def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
     """Raise UserError for whatever can be found wrong without training."""
-    config = setup.config
+    config, stored = setup.config, codec.record()
     check_name(config.name)
+    for each, where in (
+        (stored, "autoencoder.network"),
+        (denoiser.network, "denoiser.network"),
+        (denoiser.condition, "denoiser.condition"),
+        (config.geometry.influence.arguments, "geometry.influence"),
+    ):
+        check_plain(each, where)
+    if stored["class"] not in CODECS:
+        raise UserError(f"autoencoder.network: the codec calls itself '{stored['class']}', which is no registered name.")
     for name in config.loggers:
         LOGGERS.get(name)
-    check_masks(setup, codec)
+    blank = setup.blank_samples(codec)
+    setup.audit(blank)
     shape = setup.latent_shape(codec)
     if codec.network is not None and config.geometry.distortion_rank > shape.numel():
         raise UserError(
@@ -64,9 +66,12 @@ def check_training(setup: Setup, codec: Codec) -> None:
             raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
         if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
             raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
-    if config.audit.stop.limit is not None and "loss_gap" not in config.watch:
+    if "memorization" in config.watch:
+        raise UserError("watch: the label 'memorization' is taken by the audits.")
+    losses = config.watch.get("loss_gap")
+    if config.audit.stop.limit is not None and (losses is None or losses.name != "loss_gap"):
         raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
-    setup.watchers(setup.blank_samples(codec), progress)
+    setup.watchers(blank, progress)
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
         raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
-from ldm_privacy.config.compose import check_sections, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes.terminal import console, run_program
+from ldm_privacy.recipes.terminal import called, console, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.place import check_is_file
@@ -19,18 +19,17 @@ TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value c
 EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
 {program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint"""
 
-RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
 SPLIT_KEYS = tuple(
     f"data.{key}"
     for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed")
 )
 
 
-def train(arguments: list[str], *, program: str = "python train.py") -> int:
+def train(arguments: list[str]) -> int:
     """Train, or go on with a run; returns the exit code."""
     line = parse(arguments, words=("resume", "dry_run"))
     if line.help:
-        return print_help(TRAIN.format(program=program), console)
+        return print_help(TRAIN.format(program=called("train")), console)
     dry_run, resumed = line.flag("dry_run"), None
     if "resume" in line.words:
         resumed = RunFolder.open(line.words["resume"], config=line.config)
@@ -46,11 +45,11 @@ def train(arguments: list[str], *, program: str = "python train.py") -> int:
     return recipe(finish(tree), resumed, dry_run=dry_run)
 
 
-def evaluate(arguments: list[str], *, program: str = "python evaluate.py") -> int:
+def evaluate(arguments: list[str]) -> int:
     """Audit one checkpoint, or several and compare them; returns the exit code."""
     line = parse(arguments, words=("ckpt", "out"))
     if line.help:
-        return print_help(EVALUATE.format(program=program), console)
+        return print_help(EVALUATE.format(program=called("evaluate")), console)
     if line.config is not None:
         raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
     paths = [Path(name.strip()) for name in line.words.get("ckpt", "").strip("[]").split(",") if name.strip()]
@@ -76,7 +75,7 @@ def evaluate(arguments: list[str], *, program: str = "python evaluate.py") -> in
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"train": train, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate}
 
 
 def main(arguments: list[str]) -> int:
@@ -88,7 +87,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UserError(f"'{name}' is no command.{nearest_name(name, list(COMMANDS))} There are: {', '.join(COMMANDS)}.")
-    return COMMANDS[name](rest, program=f"ldm-privacy {name}")
+    return COMMANDS[name](rest)
 
 
 def program() -> None:

@@ -7,9 +7,9 @@ from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec, PretrainedCodec
+from ldm_privacy.models.kl import KLCodec, pretrained_codec
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.training.autoencoder import AutoencoderModule
@@ -25,9 +25,12 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     """
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
-        return PretrainedCodec.build(
+        assert isinstance(codec, KLCodec)
+        stored = pretrained_codec(
             path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
         )
+        codec.network.load_state_dict(stored.network.state_dict())
+        return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
         module, last = _module(setup, codec.network), run.autoencoder_last
@@ -45,7 +48,7 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
         loss = module.epoch_means.get("autoencoder/train_reconstruction")
         if loss is not None:
             console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
-        codec = KLCodec(module.autoencoder.cpu())
+        module.autoencoder.cpu().eval().requires_grad_(False)
     if is_main() and isinstance(codec, KLCodec):
         temporary = run.autoencoder.with_name("autoencoder.tmp")
         codec.save(temporary)
@@ -66,10 +69,5 @@ def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
         setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
         {label: loss.build() for label, loss in config.autoencoder.losses.items()},
         flip=config.data.flip,
-        batch_size=config.autoencoder.batch_size,
-        learning_rate=config.autoencoder.learning_rate,
-        weight_decay=config.autoencoder.weight_decay,
-        seed=config.seed,
-        compile_mode=config.trainer.compile,
-        channels_last=config.trainer.channels_last,
+        **steps_of(config, config.autoencoder),
     )

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.baselines import log_baselines
-from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.runs.history import ScoreHistory
@@ -47,6 +49,28 @@ class Trained:
     figures: "Mapping[str, Figure] | None" = None
 
 
+def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
+    """The configured denoiser with random weights, and what a checkpoint says of it.
+
+    Raises:
+        UserError: Its config gives what the condition or the latents give, or it can't take the condition.
+    """
+    from diffusers import DDPMScheduler
+
+    config, component, condition = setup.config.denoiser, setup.config.denoiser.network, setup.condition
+    given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **condition.network_arguments()}
+    if twice := sorted(given.keys() & component.arguments.keys()):
+        raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
+    torch.manual_seed(setup.config.seed)
+    network = component.build(**given)
+    arguments = {"class": component.name, **component.arguments, **component.taken(given)}
+    if missing := [name for name in condition.network_arguments() if name not in arguments]:
+        raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
+    schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
+    alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
+    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition.record())
+
+
 def train_denoiser(
     setup: Setup,
     fitting: Fitting,
@@ -69,9 +93,12 @@ def train_denoiser(
     run, config = fitting.run, setup.config
     measuring = setup.measuring(codec, run.store)
     members, audited = setup.data.split.member_index, setup.audited_index
-    index = torch.cat([members, audited]).unique()
-    means = measuring.means(index)
-    of_members, of_audited = (means[torch.searchsorted(index, each)] for each in (members, audited))
+    # The members that are not audited apart, so that an evaluation finds the others in the store.
+    others = members[~torch.isin(members, audited)]
+    of_audited = measuring.means(audited)
+    means = torch.cat([of_audited, measuring.means(others)]) if len(others) else of_audited
+    index, order = torch.cat([audited, others]).sort()
+    of_members = means[order[torch.searchsorted(index, members)]]
     if not is_mapped and codec.network is not None:
         codec.channel_map = config.denoiser.channel_map.build(means=of_members, codec=codec)
     console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)
@@ -135,13 +162,7 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
         condition=setup.condition(members),
         null=setup.condition.null(),
         condition_dropout=setup.condition.dropout,
-        batch_size=config.denoiser.batch_size,
-        learning_rate=config.denoiser.learning_rate,
-        weight_decay=config.denoiser.weight_decay,
-        seed=config.seed,
-        warmup_steps=config.denoiser.warmup_steps,
-        compile_mode=config.trainer.compile,
-        channels_last=config.trainer.channels_last,
+        **steps_of(config, config.denoiser, warmup_steps=config.denoiser.warmup_steps),
     )
 
 

@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
-from ldm_privacy.config import compose_stored
+from ldm_privacy.config import compose_stored, stored_tree
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
@@ -36,9 +36,9 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     folder = out
     if folder is None:
         folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
-        if overrides:  # other attacks or samples: the run's own evaluation stays
+        if composed.tree != stored_tree(checkpoint.config):  # other attacks or samples: the run's own evaluation stays
             folder = next(each for number in count(2) if not (each := folder.with_name(f"{folder.name}-{number}")).exists())
-    evidence, _ = publish(setup, composed, audited, folder, checkpoint=path)
+    evidence = publish(setup, composed, audited, folder, checkpoint=path).evidence
     console.print(setup.describe(), highlight=False)
     print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from ldm_privacy.callbacks.progress import ProgressBar
-from ldm_privacy.config.schema import TrainerConfig
+from ldm_privacy.config.schema import AutoencoderConfig, Config, DenoiserConfig, TrainerConfig
 from ldm_privacy.device import OutOfMemory, explain_out_of_memory
 from ldm_privacy.processes import is_main, world_size
 from ldm_privacy.recipes.launch import cluster_plugins
@@ -18,7 +18,7 @@ from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.pictures import log_picture, save_picture
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import Checkpoint
-from ldm_privacy.training.stepwise import StepwiseModule
+from ldm_privacy.training.stepwise import Steps, StepwiseModule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,20 @@ class Fitting:
             logger.log_metrics({**series, "epoch": epoch}, step=0)
 
     def summarise(self, values: dict[str, Any]) -> None:
-        """Put them into the run's summary in Weights & Biases."""
+        """Give them to every logger that has a method `log_summary`."""
         for logger in self.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(values)
+            if hasattr(logger, "log_summary"):
+                logger.log_summary(values)
+
+
+def steps_of(config: Config, stage: AutoencoderConfig | DenoiserConfig, *, warmup_steps: int = 0) -> Steps:
+    """How the steps of a stage are made."""
+    return {
+        "batch_size": stage.batch_size,
+        "learning_rate": stage.learning_rate,
+        "weight_decay": stage.weight_decay,
+        "seed": config.seed,
+        "warmup_steps": warmup_steps,
+        "compile_mode": config.trainer.compile,
+        "channels_last": config.trainer.channels_last,
+    }

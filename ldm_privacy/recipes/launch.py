@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from ldm_privacy.errors import ProcessError, UserError
-from ldm_privacy.processes import gather, is_main, is_torchrun, rank
+from ldm_privacy.processes import gather, is_main, is_torchrun, leave, rank
+from ldm_privacy.recipes.terminal import called
 
 GRACE_SECONDS = 10.0
 """An error that all processes share is told by the main one, which ends the others in this time."""
@@ -52,12 +50,14 @@ def check_processes(device_type: str, devices: int, num_nodes: int, *, most: int
     elif num_nodes > 1:
         raise UserError(
             f"trainer.num_nodes: {num_nodes} nodes need torchrun, started on each of them: torchrun --nnodes {num_nodes} "
-            f"--nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py ..."
+            f"--nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT --no-python {called('train')} ..."
         )
 
 
 def cluster_plugins() -> list[Any]:
     """Where Lightning learns of the other processes: torchrun or its own launcher, never a batch system around them."""
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
     return [TorchElasticEnvironment() if is_torchrun() else LightningEnvironment()]
 
 
@@ -73,6 +73,8 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     if devices * num_nodes == 1:
         yield
         return
+    from lightning.fabric import Fabric
+
     parent = os.getppid()
     plugins = cluster_plugins()
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=plugins)
@@ -83,7 +85,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
     try:
         yield
         gather(None)  # the others wait here, patiently, while the main one draws and writes
-        dist.destroy_process_group()
+        leave()
         for child in children:
             child.wait()
     except BaseException as error:

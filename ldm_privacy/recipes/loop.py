@@ -1,6 +1,8 @@
 """Watching any training loop: an object that is built once and called in the loop."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from ldm_privacy import __version__
 from ldm_privacy.attacks.base import get_attack
-from ldm_privacy.audit import Audit, AuditedSamples
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -31,7 +34,7 @@ from ldm_privacy.watch.watcher import Every, Moment, Watcher, look_with
 class MemorizationWatch:
     """Audits the denoiser of a loop that knows nothing of this program.
 
-        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec(vae), every_n_steps=500)
+        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec.scaled(vae), every_n_steps=500)
         for step in range(num_steps):
             logger.log(watch(unet, step=step))       # {} where no look is due
             ...
@@ -47,7 +50,7 @@ class MemorizationWatch:
         members: (members, image_channels, height, width) in [-1, 1], images that are trained on, as they are: not flipped.
         heldout: The same for images that are never trained on.
         scheduler: A diffusers scheduler (alphas_cumprod, config.prediction_type), or alphas_cumprod itself.
-        codec: Images <-> what the network sees: `KLCodec(vae, ChannelMap...)`; None for pixel space.
+        codec: Images <-> what the network sees: `KLCodec.scaled(vae)`; None for pixel space. It encodes where it lies.
         prediction_type: What the network outputs; the scheduler's by default.
         condition: Name -> (members + held-out, ...), keyword arguments of the network, members first.
         attacks: Registered names, or attacks by label.
@@ -59,12 +62,11 @@ class MemorizationWatch:
         batch_size: Samples at a time.
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
-        device: Where it computes; the codec is moved there.
         main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has
             its share, and all must call it alike.
 
     Raises:
-        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space.
+        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images.
     """
 
     def __init__(
@@ -85,18 +87,19 @@ class MemorizationWatch:
         batch_size: int = 512,
         intervals: Intervals | None = None,
         seed: int = 0,
-        device: torch.device | str = "cpu",
         main_process_only: bool = True,
     ):
         every = Every(steps=every_n_steps)
         self.alphas_cumprod: Tensor = scheduler if isinstance(scheduler, Tensor) else scheduler.alphas_cumprod
         settings = getattr(scheduler, "config", {})
         self.prediction_type: Any = prediction_type or settings.get("prediction_type", "epsilon")
-        self.codec = (codec or IdentityCodec(image_channels=members.shape[1])).to(device)
+        self.codec = codec or IdentityCodec(image_channels=members.shape[1])
         self.images = torch.cat([members, heldout]).float().cpu()
         self.main_process_only = main_process_only
         self.seed = seed
         self.watchers: dict[str, Watcher] = {}
+        self.curves: dict[tuple[int, str], float] = {}
+        """(step, name) -> value, of all looks."""
         if main_process_only and not is_main():
             return
         if masks is None:
@@ -105,14 +108,21 @@ class MemorizationWatch:
         masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
         with alone():
             self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
-        samples = self.samples if main_process_only else self.samples.share()
-        audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
+        samples = self.samples
+        samples.check_halves()
+        audit = Audit(
+            samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals or Intervals(seed=seed)
+        )
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
             "memorization": self.memorization,
             "loss_gap": LossGap(samples, every=every, seed=seed, audit_batch_size=batch_size),
             **{label: make(samples, every) for label, make in (watchers or {}).items()},
         }
+
+    def due(self, step: int, *, is_last: bool = False) -> bool:
+        """Whether a call would look: averaged weights need to be swapped in only then. False in processes that have no part."""
+        return any(watcher.due(self._moment(step, is_last)) for watcher in self.watchers.values())
 
     def __call__(self, network: nn.Module, *, step: int, is_last: bool = False) -> dict[str, float]:
         """What the watchers see, as curves: name -> value; {} where none is due.
@@ -122,21 +132,17 @@ class MemorizationWatch:
             step: Finished optimizer steps.
             is_last: Look whatever the cadence says.
         """
-        if self.main_process_only and not is_main():
-            return {}
-        moment = Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
-        if not any(watcher.due(moment) for watcher in self.watchers.values()):
+        if not self.due(step, is_last=is_last):
             return {}
         inner = unwrapped(network)
-        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod.to(self.codec.device), self.prediction_type)
+        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod, self.prediction_type)
         target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
-        if self.main_process_only:
-            with alone(), undisturbed(inner):
-                looks = look_with(self.watchers, target, moment)
-        else:
-            with undisturbed(inner):
-                looks = look_with(self.watchers, target, moment)
-        return {name: value for look in looks.values() for name, value in look.series.items()}
+        device = next((each.device for each in inner.parameters()), None)
+        with alone() if self.main_process_only else nullcontext(), undisturbed(inner):
+            looks = look_with(self.watchers, target, self._moment(step, is_last), device)
+        series = {name: value for look in looks.values() for name, value in look.series.items()}
+        self.curves |= {(step, name): value for name, value in series.items()}
+        return series
 
     def report(self, folder: Path | str) -> Path | None:
         """Write the report of the newest look, the files of an evaluation; returns the path of report.html.
@@ -151,22 +157,48 @@ class MemorizationWatch:
         if self.memorization.report is None or self.memorization.last is None:
             raise UserError("report: there was no look yet; call the watch in the loop first, as in watch(unet, step=0).")
         from ldm_privacy.evidence.gather import gather_evidence
-        from ldm_privacy.report.context import Protocol
+        from ldm_privacy.report.curves import training_figures
+        from ldm_privacy.report.evaluation import Evaluation
         from ldm_privacy.report.folder import evidence_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
         evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, seed=self.seed)
         decoder = None if self.codec.network is None else self.codec.decode
-        figures = evidence_figures(evidence, samples, audit.masks, decoder, self._images_of)
+        figures = {
+            **training_figures(self.curves, audit.keys, evidence.key, "step"),
+            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of),
+        }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         step = self.memorization.last.step
-        protocol = Protocol(Path(folder).absolute().name, step, facts, (), "")
-        stored = {"epoch": step, "version": __version__, "split_hash": f"loop {len(samples)}"}
+        stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
-        return write_evaluation(Path(folder), evidence, protocol, figures, self._images_of, facts=stored, onsets=sentences)
+        name = Path(folder).absolute().name
+        evaluation = Evaluation(evidence, figures, self._images_of, name, step, facts, onsets=sentences, unit="step")
+        return write_evaluation(Path(folder), evaluation, facts=stored)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered (onsets, what they count from, the curves), for a checkpoint of the training."""
+        curves = [(step, name, value) for (step, name), value in self.curves.items()]
+        return {"curves": curves, **{label: watcher.full_state() for label, watcher in self.watchers.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.curves = {(step, name): value for step, name, value in state["curves"]}
+        for label, watcher in self.watchers.items():
+            watcher.load_full_state(state[label])
+
+    @staticmethod
+    def _moment(step: int, is_last: bool) -> Moment:
+        return Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
 
     def _images_of(self, sample_index: Tensor) -> Image:
         return self.images[sample_index.cpu()]
+
+    def _split_hash(self) -> str:
+        """Of the images and of who is a member."""
+        content = hashlib.sha256(self.images.numpy().tobytes())
+        content.update(self.samples.is_member.cpu().numpy().tobytes())
+        return content.hexdigest()
 
     def _measured(
         self, num_members: int, condition: Condition | None, influence: InfluenceEstimator, batch_size: int

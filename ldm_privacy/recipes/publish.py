@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
 from ldm_privacy.config import Composed
-from ldm_privacy.evidence.gather import Evidence, gather_evidence
+from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.report.context import Protocol
+from ldm_privacy.recipes.terminal import called
 from ldm_privacy.report.curves import onset_lines, training_figures
+from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
@@ -34,8 +35,8 @@ def publish(
     checkpoint: Path,
     onsets: Sequence[str] = (),
     drawn: "Mapping[str, Figure] | None" = None,
-) -> "tuple[Evidence, dict[str, Figure]]":
-    """Gather the evidence of an audit and write its folder; returns the evidence and every figure by name.
+) -> Evaluation:
+    """Gather the evidence of an audit and write its folder; returns what was written.
 
     Args:
         setup, composed: Of the run.
@@ -63,9 +64,6 @@ def publish(
         **training_figures(history, [row.key for row in report.rows], evidence.key),
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn),
     }
-    name = run.path.absolute().name
-    commands = ("python train.py --config config.yaml  # the config below", f"python evaluate.py ckpt={checkpoint}")
-    protocol = Protocol(name, audited.epoch, _facts(setup, audited, checkpoint), commands, composed.to_yaml())
     stored = {
         "checkpoint": str(checkpoint),
         "epoch": audited.epoch,
@@ -74,9 +72,28 @@ def publish(
         "config": composed.tree,
         "note": INTERVAL_NOTE,
     }
-    lines = onsets or onset_lines(history, evidence.key)
-    write_evaluation(folder, evidence, protocol, figures, images, facts=stored, onsets=lines)
-    return evidence, figures
+    commands = (
+        f"{called('train')} --config config.yaml  # the config below",
+        evaluation_command(checkpoint, composed.config.plugins),
+    )
+    evaluation = Evaluation(
+        evidence,
+        figures,
+        images,
+        name=run.path.absolute().name,
+        epoch=audited.epoch,
+        facts=_facts(setup, audited, checkpoint),
+        commands=commands,
+        config=composed.to_yaml(),
+        onsets=onsets or onset_lines(history, evidence.key),
+    )
+    write_evaluation(folder, evaluation, facts=stored)
+    return evaluation
+
+
+def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:
+    """What evaluates that checkpoint: plug-ins are imported only where they are named."""
+    return f"{called('evaluate')} ckpt={checkpoint}" + (f" plugins=[{','.join(plugins)}]" if plugins else "")
 
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:

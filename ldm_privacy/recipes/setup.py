@@ -1,24 +1,25 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit import COMBINED, Audit, AuditedSamples, MaskRule
+from ldm_privacy.audit.audit import COMBINED, Audit
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.config import Config
-from ldm_privacy.data import ImageData, Split
 from ldm_privacy.data.conditions import ConditionSource
-from ldm_privacy.device import allow_tf32
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.split import Split
+from ldm_privacy.device import device_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.randomness import uniform
-from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.types import AuditKey, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -41,15 +42,7 @@ class Setup:
     @cached_property
     def device(self) -> torch.device:
         """Where encoding, influence and evaluation run: the trainer's accelerator."""
-        accelerator = self.config.trainer.accelerator
-        if accelerator == "auto":
-            accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-        available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        if not available[accelerator]:
-            raise UserError(f"trainer.accelerator: '{accelerator}' is not there. Use cpu or auto.")
-        if accelerator == "gpu":
-            allow_tf32(self.config.trainer.tf32)
-        return torch.device("cuda" if accelerator == "gpu" else accelerator)
+        return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
 
     @property
     def split_seed(self) -> int:
@@ -61,26 +54,28 @@ class Setup:
     def data(self) -> ImageData:
         """The images of the split, loaded."""
         config = self.config.data
-        data = ImageData(
-            config.source.build(),
-            resolution=config.resolution,
-            channels=config.channels,
-            num_members=config.num_members,
-            num_heldout=config.num_heldout,
-            num_public=config.num_public,
-            index_file=config.index_file,
-            group_column=config.group_column,
-            seed=self.split_seed,
-        )
         with self.progress("Reading images", 0) as done:
-            data.prepare(progress=done, split=self._split)
-        return data
+            return ImageData(
+                config.source.build(),
+                resolution=config.resolution,
+                channels=config.channels,
+                num_members=config.num_members,
+                num_heldout=config.num_heldout,
+                num_public=config.num_public,
+                index_file=config.index_file,
+                group_column=config.group_column,
+                seed=self.split_seed,
+                split=self._split,
+                progress=done,
+            )
 
     @cached_property
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
         data = self.data
-        return self.config.denoiser.condition.build(labels=data.labels, num_classes=data.num_classes, captions=data.captions)
+        return self.config.denoiser.condition.build(
+            images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
+        )
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -108,30 +103,6 @@ class Setup:
     def latent_shape(self, codec: Codec) -> torch.Size:
         """(channels, height, width) of the latents."""
         return codec.latent_shape(self.config.data.channels, self.config.data.resolution)
-
-    def denoiser(self, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
-        """The denoiser with random weights, and what a checkpoint says of it."""
-        config, component = self.config.denoiser, self.config.denoiser.network
-        given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **self.condition.network_arguments()}
-        torch.manual_seed(self.config.seed)
-        network = component.build(**given)
-        arguments = {"class": component.name, **component.arguments, **component.taken(given)}
-        if missing := [name for name in self.condition.network_arguments() if name not in arguments]:
-            raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
-        return network, Denoiser(arguments, self.alphas_cumprod, config.prediction_type, self.condition.record())
-
-    @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """(num_train_timesteps,), of the noise schedule."""
-        from diffusers import DDPMScheduler
-
-        config = self.config.denoiser
-        return DDPMScheduler(
-            num_train_timesteps=config.num_train_timesteps,
-            beta_schedule=config.beta_schedule,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-        ).alphas_cumprod
 
     @cached_property
     def attacks(self) -> dict[str, Attack]:
@@ -240,20 +211,19 @@ class Setup:
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
-        make = partial(
-            dict,
-            samples=samples,
-            images=self.data.images,
-            member_index=split.member_index,
-            heldout_index=split.heldout_index,
-            groups=self.data.groups,
-            every=Every(epochs=config.audit.every_n_epochs),
-            seed=config.seed,
-            intervals=self.intervals,
-            progress=progress,
-            audit_batch_size=config.audit.batch_size,
-        )
-        return {label: component.build(**make(onset=self.detector())) for label, component in config.watch.items()}
+        provided = {
+            "samples": samples,
+            "images": self.data.images,
+            "member_index": split.member_index,
+            "heldout_index": split.heldout_index,
+            "groups": self.data.groups,
+            "every": Every(epochs=config.audit.every_n_epochs),
+            "seed": config.seed,
+            "intervals": self.intervals,
+            "progress": progress,
+            "audit_batch_size": config.audit.batch_size,
+        }
+        return {label: component.build(**provided, onset=self.detector()) for label, component in config.watch.items()}
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

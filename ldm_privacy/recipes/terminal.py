@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -14,6 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ldm_privacy.errors import ProcessError, UserError
 
 console = Console()
+
+
+def called(command: str) -> str:
+    """The words that call `train` or `evaluate`, like those that called this program: a script's or the console script's."""
+    is_script = Path(sys.argv[0]).name in ("train.py", "evaluate.py")
+    return f"python {command}.py" if is_script else f"ldm-privacy {command}"
 
 
 @contextmanager

@@ -4,24 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
-from ldm_privacy.config import Composed
-from ldm_privacy.data import Split
+from ldm_privacy.config import Component, Composed, stored_tree
+from ldm_privacy.config.compose import RESUMABLE
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
 from ldm_privacy.recipes.check import check_audit, check_training
 from ldm_privacy.recipes.codec_stage import train_codec
-from ldm_privacy.recipes.denoiser_stage import train_denoiser
+from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
-from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import console, progress, quiet_libraries
+from ldm_privacy.recipes.terminal import called, console, progress, quiet_libraries
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
@@ -34,12 +35,9 @@ NEXT = """
 {run}/metrics.csv          every curve
 {run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
 {run}/figures/             memorization curves, samples, geometry
-{run}/checkpoints/         last.ckpt, before-onset.ckpt
-wandb leet {run}/wandb     the curves in the terminal
-python evaluate.py ckpt={run}/checkpoints/last.ckpt
+{run}/checkpoints/         last.ckpt, before-onset.ckpt{leet}
+{evaluation}
 """
-MAY_CHANGE = ("trainer", "audit", "geometry", "watch", "wandb", "loggers", "plugins", "name", "output_dir")
-"""Sections that a resumed run may change."""
 
 
 def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = False) -> int:
@@ -56,8 +54,8 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     check_audit(setup)
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
-    network, denoiser = setup.denoiser(setup.latent_shape(codec))
-    check_training(setup, codec)
+    network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
+    check_training(setup, codec, denoiser)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
@@ -77,7 +75,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 codec = train_codec(setup, fitting, codec, stored)
             trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
-            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  python train.py resume={run.path}")
+            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train')} resume={run.path}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
@@ -85,7 +83,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            console.print(NEXT.format(run=run.path), highlight=False, markup=False, soft_wrap=True)
+            leet = f"\nwandb leet {run.path}/wandb     the curves in the terminal" if (run.path / "wandb").is_dir() else ""
+            words = NEXT.format(run=run.path, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins))
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -123,10 +123,8 @@ def _split_of(run: RunFolder, checkpoint: Checkpoint | None) -> Split | None:
 
 def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another config than the checkpoint's, but for what a resumed run may change."""
-    from ldm_privacy.config import stored_tree
-
     for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
-        if key.split(".")[0] not in MAY_CHANGE and not key.startswith("data.source"):
+        if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
                 "trainer.*, audit.*, geometry.*, watch.* and data.source.* alone."
@@ -159,16 +157,11 @@ def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFo
 
 def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) -> list[Logger]:
     """Those of the config, metrics.csv first: it is there in any case."""
-    import inspect
-
     facts = {**composed.tree, "split_hash": setup.data.split.hash}
     provided = {"folder": run.path, "facts": facts, "resume": resume, **vars(composed.config.wandb)}
-    loggers = []
-    for name in dict.fromkeys(["csv", *composed.config.loggers]):
-        make = LOGGERS.get(name)
-        logger = make(**{key: value for key, value in provided.items() if key in inspect.signature(make).parameters})
-        loggers += [logger] if logger is not None else []
-    return loggers
+    names = dict.fromkeys(["csv", *composed.config.loggers])
+    loggers = [Component(LOGGERS, name, {}).build(**provided) for name in names]
+    return [logger for logger in loggers if logger is not None]
 
 
 def _conclude(
@@ -186,13 +179,11 @@ def _conclude(
         console.print(sentence, highlight=False)
     if not composed.config.trainer.figures:
         return
-    evidence, figures = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
+    evaluation = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
     for name in ("memorization", "onset"):
-        if name in figures:
-            figures[name].savefig(run.figures / f"{name}.png", dpi=110)
-    print_verdict(verdict_of(evidence), console)
+        if name in evaluation.figures:
+            evaluation.figures[name].savefig(run.figures / f"{name}.png", dpi=110)
+    print_verdict(verdict_of(evaluation.evidence), console)
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            from ldm_privacy.runs.wandb_evaluation import log_evaluation
-
-            log_evaluation(logger, evidence, figures, run.evaluation, setup.data.images, epoch=audited.epoch)
+        if hasattr(logger, "log_evaluation"):
+            logger.log_evaluation(evaluation, run.evaluation)

@@ -1,18 +1,16 @@
 """A comparison of audits: terminal, comparison.json, comparison.html."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ldm_privacy.evidence.compare import Comparison
+from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.metrics import holm
-from ldm_privacy.report.page.blocks import DataTable, Section, Verdict
+from ldm_privacy.report.metrics_file import write_json
+from ldm_privacy.report.page.blocks import DataTable, Section
 from ldm_privacy.report.page.page import Page, write_page
-from ldm_privacy.report.tables import digits, short, signed
+from ldm_privacy.report.tables import digits, plain_table, short
 
 NOTE = (
     "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timestep "
@@ -24,15 +22,12 @@ NOTE = (
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """AUROC of every audit, differences from the first, mean and standard deviation over audits."""
-    names = list(comparison.reports)
-    compared = "Compared: " + ", ".join(f"{letter} = {name}" for letter, name in zip(_letters(names), names))
-    console.print(compared, highlight=False, markup=False, soft_wrap=True)
-    table = Table(
-        title=f"AUROC, {comparison.num_shared} reported samples", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    for place, column in enumerate(_columns(comparison, short_names=True)):
+    console.print(f"Compared: {_legend(comparison)}", highlight=False, markup=False, soft_wrap=True)
+    table = plain_table(f"AUROC, {comparison.num_shared} reported samples")
+    columns, rows = _table(comparison)
+    for place, column in enumerate(columns):
         table.add_column(column, no_wrap=place == 0, overflow="fold")  # of many audits every number is still shown
-    for row in _rows(comparison):
+    for row in rows:
         table.add_row(*row)
     console.print(table)
     console.print(NOTE, highlight=False)
@@ -46,29 +41,20 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         "num_shared": comparison.num_shared,
         "rows": [
             {
-                "attack": key.attack,
-                "mask": key.mask,
-                "auroc": {name: asdict(report.row(key).metrics.auroc) for name, report in comparison.reports.items()},
-                "difference": {name: asdict(each[key]) for name, each in comparison.differences.items()},
-                "spread": asdict(comparison.spread[key]),
+                **vars(key),
+                "auroc": {name: report.row(key).metrics.auroc for name, report in comparison.reports.items()},
+                "difference": {name: each[key] for name, each in comparison.differences.items()},
+                "spread": comparison.spread[key],
             }
             for key in comparison.keys
         ],
         "note": NOTE,
     }
-    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
-    columns = _columns(comparison, short_names=False)
-    table = DataTable(
-        tuple(columns), tuple(_rows(comparison)), "AUROC by attack and mask.", numeric=range(1, len(columns)), note=NOTE
-    )
-    names = list(comparison.reports)
-    page = Page(
-        "Comparison of membership audits",
-        ", ".join(names),
-        Verdict(_sentences(comparison), "unclear", label="Comparison"),
-        (Section("auroc", "AUROC", "", (table,)),),
-    )
-    write_page(page, folder / "comparison.html")
+    write_json(folder / "comparison.json", content)
+    table = DataTable(*_table(comparison), "AUROC by attack and mask.", note=NOTE)
+    verdict = Verdict(_sentences(comparison), "unclear", "Comparison")
+    sections = {"auroc": Section("AUROC", "", (table,))}
+    write_page(Page("Comparison of membership audits", _legend(comparison), verdict, sections), folder / "comparison.html")
 
 
 def _sentences(comparison: Comparison) -> tuple[str, ...]:
@@ -84,23 +70,25 @@ def _sentences(comparison: Comparison) -> tuple[str, ...]:
     return tuple(sentences[:3])
 
 
-def _columns(comparison: Comparison, *, short_names: bool) -> list[str]:
-    names = list(comparison.reports)
-    shown = _letters(names) if short_names else names
-    return ["attack/mask", *shown, *(f"{name} - {shown[0]}" for name in shown[1:]), "mean, sd"]
-
-
-def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [
-        (
+def _table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Columns, which call the audits by their letters, and rows."""
+    first, *others = _letters(comparison)
+    columns = ["attack/mask", first, *others, *(f"{letter} - {first}" for letter in others), "mean, sd"]
+    rows = [
+        [
             str(key),
             *(short(report.row(key).metrics.auroc) for report in comparison.reports.values()),
-            *(signed(each[key]) for each in comparison.differences.values()),
-            ", ".join(digits(value) for value in (comparison.spread[key].mean, comparison.spread[key].deviation)),
-        )
+            *(short(each[key], "+") for each in comparison.differences.values()),
+            f"{digits(comparison.spread[key].mean)}, {digits(comparison.spread[key].deviation)}",
+        ]
         for key in comparison.keys
     ]
+    return columns, rows
 
 
-def _letters(names: list[str]) -> list[str]:
-    return [chr(ord("A") + place) if place < 26 else str(place + 1) for place in range(len(names))]
+def _legend(comparison: Comparison) -> str:
+    return ", ".join(f"{letter} = {name}" for letter, name in zip(_letters(comparison), comparison.reports))
+
+
+def _letters(comparison: Comparison) -> list[str]:
+    return [chr(ord("A") + place) if place < 26 else str(place + 1) for place in range(len(comparison.reports))]

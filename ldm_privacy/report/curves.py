@@ -1,50 +1,105 @@
 """What metrics.csv knows of a training, as figures and sentences."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures.training import GENERATIONS, LOSS_GAP, memorization_figure, onset_figure
-from ldm_privacy.types import AuditKey
+from ldm_privacy.report.figures.base import PALETTE, banded, panels, style
+from ldm_privacy.types import AuditKey, Estimate
 
 History = Mapping[tuple[int, str], float]
-"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage."""
+"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
 
 
-def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey) -> dict[str, Figure]:
+class Sign(NamedTuple):
+    """A sign of memorization: its curve, the series of its onset, its value where nothing is memorized, both in words."""
+
+    series: str
+    onset: str
+    nothing: float
+    title: str
+    name: str
+
+
+def signs(primary: AuditKey) -> tuple[Sign, ...]:
+    """The loss gap, the AUROC of the primary attack, memorized generations."""
+    gap, area, copies = "denoiser/loss_gap", f"memorization/{primary}", "generations/memorized"
+    shares = "Share of generations that copy a member (dashed: a held-out image)"
+    return (
+        Sign(gap, f"{gap}_onset_epoch", 0.0, "Denoising loss, held-out minus members", "Onset of the loss gap"),
+        Sign(f"{area}/auroc", f"{area}/onset_epoch", 0.5, f"AUROC, {primary}", f"Memorization onset ({primary})"),
+        Sign(copies, "generations/onset_epoch", 0.0, shares, "Onset of memorized generations"),
+    )
+
+
+def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> dict[str, Figure]:
     """AUROC of every attack and mask over epochs, and the quantities with an onset on one time axis; none without audits."""
-    areas = [key for key in keys if any(series == f"memorization/{key}/auroc" for _, series in history)]
+    areas = [key for key in keys if _epochs(history, f"memorization/{key}/auroc")]
     if not areas:
         return {}
-    onset = onset_of(history, f"memorization/{primary}/onset_epoch")
-    onsets = {
-        LOSS_GAP: onset_of(history, "denoiser/loss_gap_onset_epoch"),
-        f"memorization/{primary}/auroc": onset,
-        GENERATIONS: onset_of(history, "generations/onset_epoch"),
-    }
-    return {
-        "memorization": memorization_figure(history, areas, None if onset is None else (primary, onset)),
-        "onset": onset_figure(history, onsets),
-    }
+    return {"memorization": memorization_figure(history, areas, primary, unit), "onset": onset_figure(history, primary, unit)}
 
 
 def onset_lines(history: History, primary: AuditKey) -> list[str]:
     """A sentence for each quantity that was looked at: its onset, or that there was none."""
-    series = {
-        f"Memorization onset ({primary})": (f"memorization/{primary}/auroc", f"memorization/{primary}/onset_epoch"),
-        "Onset of the loss gap": (LOSS_GAP, "denoiser/loss_gap_onset_epoch"),
-        "Onset of memorized generations": (GENERATIONS, "generations/onset_epoch"),
-    }
     lines = []
-    for name, (looked_at, found_in) in series.items():
-        looks = [epoch for epoch, each in history if each == looked_at]
-        onset = onset_of(history, found_in)
-        if looks:
-            lines.append(f"{name}: {f'none up to epoch {max(looks)}' if onset is None else f'epoch {onset}'}.")
+    for sign in signs(primary):
+        if looks := _epochs(history, sign.series):
+            onset = _onset(history, sign.onset)
+            lines.append(f"{sign.name}: {f'none up to epoch {looks[-1]}' if onset is None else f'epoch {onset}'}.")
     return lines
 
 
-def onset_of(history: History, series: str) -> int | None:
-    """The onset that a series holds from the audit on at which it became known; None where it never did."""
-    found = {epoch: value for (epoch, each), value in history.items() if each == series}
-    return int(found[max(found)]) if found else None
+def memorization_figure(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> Figure:
+    """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked in the primary attack's."""
+    attacks = list(dict.fromkeys(key.attack for key in keys))
+    figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
+    onset = _onset(history, f"memorization/{primary}/onset_epoch")
+    for attack, axis in axes.items():
+        for place, key in enumerate(key for key in keys if key.attack == attack):
+            banded(axis, *_curve(history, f"memorization/{key}/auroc"), label=key.mask, **style(place))
+        axis.axhline(0.5, color="0.7", linewidth=0.8)
+        if onset is not None and attack == primary.attack:
+            axis.axvline(onset, color="0.3", linewidth=0.8, linestyle=":")
+            axis.annotate(f"onset {onset}", (onset, 0.02), xycoords=("data", "axes fraction"), fontsize="small")
+        axis.set(title=attack, xlabel=unit, ylabel="AUROC", ylim=(None, 1.01))
+        axis.legend(title="mask", fontsize="small", loc="upper left")
+    return figure
+
+
+def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Figure:
+    """A panel per sign that was looked at, stacked on one epoch axis: its curve, its interval if it has one, its onset."""
+    shown = [sign for sign in signs(primary) if _epochs(history, sign.series)]
+    figure = Figure(figsize=(7.0, 0.9 + 2.1 * len(shown)), layout="constrained")
+    figure.suptitle("Onset of memorization")
+    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for sign, axis, colour in zip(shown, axes, PALETTE):
+        banded(axis, *_curve(history, sign.series), color=colour)
+        if control := _epochs(history, f"{sign.series}_heldout"):
+            values = [history[epoch, f"{sign.series}_heldout"] for epoch in control]
+            axis.plot(control, values, color="0.35", linestyle="--", marker=".")
+        axis.axhline(sign.nothing, color="0.7", linewidth=0.8)
+        onset = _onset(history, sign.onset)
+        if onset is not None:
+            axis.axvline(onset, color="0.2", linewidth=1.0, linestyle=":")
+        found = "no onset" if onset is None else f"onset: {unit} {onset}"
+        axis.set_title(f"{sign.title} ({found})", fontsize="medium", loc="left")
+    axes[-1].set_xlabel(unit)
+    return figure
+
+
+def _epochs(history: History, series: str) -> list[int]:
+    return sorted(epoch for epoch, each in history if each == series)
+
+
+def _curve(history: History, series: str) -> tuple[list[int], list[Estimate]]:
+    """Epochs and values; where there is no interval the bounds are the value."""
+    epochs, ends = _epochs(history, series), ("", "_lower", "_upper")
+    return epochs, [Estimate(*(history.get((at, series + end), history[at, series]) for end in ends)) for at in epochs]
+
+
+def _onset(history: History, series: str) -> int | None:
+    """The onset that a series holds from the look on at which it became known; None where it never did."""
+    epochs = _epochs(history, series)
+    return int(history[epochs[-1], series]) if epochs else None

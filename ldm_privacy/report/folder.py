@@ -1,7 +1,7 @@
 """The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, report.html, figures."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,15 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.evidence.gather import Evidence
-from ldm_privacy.report.context import Context, Protocol
-from ldm_privacy.report.evidence_page import evidence_page
-from ldm_privacy.report.figures.attacks import (
-    auroc_by_timestep_figure,
-    histogram_figure,
-    keep_fraction_figure,
-    roc_figure,
-)
+from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.registry import SECTIONS
+from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogram_figure, keep_fraction_figure, roc_figure
+from ldm_privacy.report.figures.distortion import quartile_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
-from ldm_privacy.report.files import write_metrics
-from ldm_privacy.report.geometry_report import geometry_figures, quartile_figures
-from ldm_privacy.report.page.page import write_page
+from ldm_privacy.report.geometry_report import geometry_figures
+from ldm_privacy.report.metrics_file import write_metrics
+from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.types import Decoder, Images
 
 FILES = "report.html, metrics.json, scores.parquet, exposed.csv, figures/"
@@ -44,12 +41,15 @@ def evidence_figures(
     """
     report = evidence.report
     figures = {
-        "roc": roc_figure(report, title="ROC"),
-        "auroc_by_timestep": auroc_by_timestep_figure(report, title="AUROC over timesteps"),
+        "roc": roc_figure(report),
+        "auroc_by_timestep": auroc_by_timestep_figure(report),
         "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
-        **quartile_figures(report, samples.distortion),
         **(geometry_figures(samples, masks, decoder, images) if drawn is None else drawn),
     }
+    if samples.distortion is not None:
+        for key in report.unmasked:
+            quartiles, timesteps = report.quartiles(key, samples.distortion), report.data.timesteps[key.attack]
+            figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, timesteps, title=str(key))
     if evidence.dataset is not None:
         figures["p_value"] = p_value_figure(evidence.dataset, evidence.key, alpha=1 - report.confidence)
     if report.sweep:
@@ -57,37 +57,42 @@ def evidence_figures(
     return figures
 
 
-def write_evaluation(
-    folder: Path,
-    evidence: Evidence,
-    protocol: Protocol,
-    figures: Mapping[str, Figure],
-    images: Images,
-    *,
-    facts: dict[str, Any],
-    onsets: Sequence[str] = (),
-) -> Path:
+def evaluation_page(evaluation: Evaluation) -> Page:
+    """The page of an evaluation: every registered section that has something to say, by its place."""
+    report, facts = evaluation.evidence.report, evaluation.facts
+    found = {name: SECTIONS.get(name)(evaluation) for name in SECTIONS}
+    sections = {name: section for name, section in found.items() if section is not None}
+    num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
+    return Page(
+        f"Membership audit of {evaluation.name}",
+        f"{evaluation.unit.capitalize()} {evaluation.epoch}; {num_members} members and {num_audited - num_members} "
+        f"held-out images audited, half of them to choose, half to report; {report.confidence:.0%} intervals",
+        verdict_of(evaluation.evidence),
+        dict(sorted(sections.items(), key=lambda item: item[1].place)),
+        f"ldm_privacy {facts.get('version', '')}",
+    )
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, Any]) -> Path:
     """Write all files of an evaluation; returns the path of report.html.
 
     Args:
         folder: Made where it isn't there; files in it are replaced.
-        evidence: See `gather_evidence`.
-        protocol, figures, images, onsets: See `Context`; the figures are also stored as PNG.
+        evaluation: Its figures are also stored as PNG.
         facts: For metrics.json; must hold "split_hash".
     """
     from ldm_privacy.audit.score_file import write_scores
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
+    evidence, exposure = evaluation.evidence, evaluation.evidence.exposure
     write_metrics(evidence, folder / "metrics.json", facts=facts)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
-    exposure = evidence.exposure
     columns = exposure.sample_index, exposure.score, exposure.fpr, exposure.is_calibration
     with (folder / "exposed.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("rank", "sample_index", "score", "fpr", "is_calibration"))
         writer.writerows((rank, *row) for rank, row in enumerate(zip(*(each.tolist() for each in columns)), start=1))
-    for name, figure in figures.items():
+    for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
-    path = folder / "report.html"
-    write_page(evidence_page(evidence, Context(protocol, figures, images, onsets)), path)
-    return path
+    write_page(evaluation_page(evaluation), folder / "report.html")
+    return folder / "report.html"

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
-from ldm_privacy.geometry import pixel_influence
-from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
+from ldm_privacy.geometry.pixels import pixel_influence
+from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
 from ldm_privacy.types import Decoder, Images
 
@@ -56,15 +54,4 @@ def geometry_figures(
     if samples.distortion is not None and (measured := samples.distortion.isfinite()).any():
         is_member, index = samples.is_member[measured], samples.sample_index[measured]
         figures["distortion"] = distortion_figure(samples.distortion[measured], is_member, images(index.cpu()))
-    return figures
-
-
-def quartile_figures(report: AuditReport, distortion: Tensor | None) -> dict[str, Figure]:
-    """AUROC by timestep for each quartile of local distortion, a figure for each unmasked attack."""
-    figures: dict[str, Figure] = {}
-    if distortion is None:
-        return figures
-    for key in report.unmasked:
-        title, timesteps = f"{key} by quartile of local distortion", report.data.timesteps[key.attack]
-        figures[f"quartiles_{key.attack}"] = quartile_figure(report.quartiles(key, distortion), timesteps, title=title)
     return figures

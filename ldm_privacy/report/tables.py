@@ -29,48 +29,61 @@ def print_audit(
 
     With `permuted` the table also has the band of the AUROC under permuted labels.
     """
-    console.print(audit_table(report, title=title, permuted=permuted))
-    if any(row.gains for row in report.rows if row.key.mask not in report.data.controls):
-        console.print(gain_table(report))
-    console.print(INTERVAL_NOTE, highlight=False)
-    for row in report.rows:
-        if report.is_constant(row.key):
-            console.print(f"{row.key} gives every sample the same score: it ranks nobody.", highlight=False)
-    num_heldout = int((~report.reported_membership).sum())
-    coarse = [each.target_fpr for each in report.rows[0].metrics.tpr_at_fpr if not each.is_resolvable]
-    for target in coarse:
-        console.print(f"{num_heldout} held-out samples can't resolve an FPR of {target:.1%}: the TPR there allows none.")
-    if 0.01 not in coarse and num_heldout < 368:  # (1 - 0.01)^n > 0.025: the lower bound is 0 whatever the scores
-        console.print(
-            f"TPR@1%FPR rests on {int(0.01 * num_heldout)} of {num_heldout} held-out samples; with fewer than 368 its lower "
-            "bound is 0.",
-            highlight=False,
-        )
+    console.print(_audit_table(report, title, permuted))
+    if claims(report):
+        console.print(_gain_table(report))
+    constant = [row.key for row in report.rows if report.is_constant(row.key)]
+    same = [f"{key} gives every sample the same score: it ranks nobody." for key in constant]
+    for sentence in (INTERVAL_NOTE, *same, *unresolved(report)):
+        console.print(sentence, highlight=False)
 
 
-def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, PermutedRow] | None = None) -> Table:
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """The three sentences."""
+    for sentence in verdict.sentences:
+        console.print(sentence, highlight=False)
+
+
+def claims(report: AuditReport) -> list[AuditRow]:
+    """Rows of masks of largest influence that are compared with others."""
+    return [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
+
+
+def unresolved(report: AuditReport) -> list[str]:
+    """What of the TPRs the held-out samples are too few for, in words."""
+    metrics = report.rows[0].metrics
+    count, coarse = metrics.num_heldout, [each.target_fpr for each in metrics.tpr_at_fpr if not each.is_resolvable]
+    found = []
+    if coarse:
+        targets = " or ".join(f"{target:.1%}" for target in coarse)
+        found.append(f"{count} held-out samples can't resolve an FPR of {targets}: the TPR there allows none.")
+    if 0.01 not in coarse and count < 368:  # (1 - 0.01)^n > 0.025: the lower bound is 0 whatever the scores
+        few = "with fewer than 368 its lower bound is 0."
+        found.append(f"TPR@1%FPR rests on {int(0.01 * count)} of {count} held-out samples; {few}")
+    return found
+
+
+def plain_table(title: str) -> Table:
+    """As every table of the terminal looks."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, PermutedRow] | None) -> Table:
     """Attack x mask: AUROC and TPR@1%FPR with intervals, ASR, the chosen timestep, and the oracle's AUROC."""
-    num_members = int(report.reported_membership.sum())
-    num_heldout = len(report.reported_membership) - num_members
-    table = Table(
-        title=f"{escape(title)}: {num_members} members, {num_heldout} held-out reported, {report.confidence:.0%} intervals",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    target = report.rows[0].metrics.tpr_at_1fpr.target_fpr
+    metrics = report.rows[0].metrics
+    counts = f"{metrics.num_members} members, {metrics.num_heldout} held-out reported, {report.confidence:.0%} intervals"
+    table = plain_table(f"{escape(title)}: {counts}")
+    target = metrics.tpr_at_1fpr.target_fpr
     for column in ("attack/mask", "AUROC", *(["permuted"] if permuted else []), f"TPR@{100 * target:g}%FPR"):
         table.add_column(column, no_wrap=True)
     for column in ("ASR", "t", "oracle"):
         table.add_column(column, no_wrap=True, justify="right")
-    attack = None
-    for row in report.rows:
-        if attack is not None and row.key.attack != attack:
+    for place, row in enumerate(report.rows):
+        if place and row.key.attack != report.rows[place - 1].key.attack:
             table.add_section()
-        attack = row.key.attack
         band = None if permuted is None else permuted[row.key].band
         table.add_row(
-            label(row),
+            _label(row),
             short(row.metrics.auroc),
             *([] if band is None else [f"{digits(band.lower, 2)}-{digits(band.upper, 2)}"]),
             short(row.metrics.tpr_at_1fpr),
@@ -81,25 +94,26 @@ def audit_table(report: AuditReport, *, title: str, permuted: Mapping[AuditKey, 
     return table
 
 
-def gain_table(report: AuditReport) -> Table:
+def _gain_table(report: AuditReport) -> Table:
     """What masks of largest influence gain over the unmasked attack and over controls of the same size, paired."""
-    title = f"AUROC gained by the mask, paired, with half its {report.confidence:.0%} interval"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    claims = [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
+    table = plain_table(f"AUROC gained by the mask, paired, with half its {report.confidence:.0%} interval")
     # `tuned` is compared with "random", top60 with "random60": one column for both.
-    columns = list(dict.fromkeys(_kind(other) for row in claims for other in row.gains))
-    table.add_column("attack/mask", no_wrap=True)
-    for column in columns:
-        table.add_column(column if column != columns[0] else f"over {column}", no_wrap=True)
-    for row in claims:
-        gains = {_kind(other): gain for other, gain in row.gains.items()}
-        table.add_row(label(row), *(_gain(gains[column]) if column in gains else "" for column in columns))
+    gains = {_label(row): {_kind(other): gain for other, gain in row.gains.items()} for row in claims(report)}
+    columns = list(dict.fromkeys(column for row in gains.values() for column in row))
+    for column in ("attack/mask", f"over {columns[0]}", *columns[1:]):
+        table.add_column(column, no_wrap=True)
+    for label, row in gains.items():
+        table.add_row(label, *(_gain(row[column]) if column in row else "" for column in columns))
     return table
 
 
-def label(row: AuditRow) -> str:
-    """Attack and mask; of `tuned` also the share of dimensions kept."""
-    return f"{row.key} {row.keep_fraction:.0%}" if row.key.mask == TUNED else str(row.key)
+def mask_of(row: AuditRow) -> str:
+    """The mask's label; of `tuned` also the share of dimensions kept."""
+    return f"{TUNED} {row.keep_fraction:.0%}" if row.key.mask == TUNED else row.key.mask
+
+
+def _label(row: AuditRow) -> str:
+    return f"{row.key.attack}/{mask_of(row)}"
 
 
 def _kind(mask: str) -> str:
@@ -109,29 +123,14 @@ def _kind(mask: str) -> str:
 
 
 def _gain(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f}".replace("0.", ".", 1) + f" ±{digits((estimate.upper - estimate.lower) / 2)}"
+    return f"{digits(estimate.value, sign='+')} ±{digits((estimate.upper - estimate.lower) / 2)}"
 
 
-def signed(estimate: Estimate) -> str:
-    """A difference with its bounds: +.012 [-.01,+.03]."""
-    value, lower, upper = (
-        f"{number:+.{places}f}".replace("0.", ".", 1)
-        for number, places in ((estimate.value, 3), (estimate.lower, 2), (estimate.upper, 2))
-    )
-    return f"{value} [{lower},{upper}]"
+def short(estimate: Estimate, sign: str = "") -> str:
+    """An estimate with its bounds in few characters: .812 [.74,.87]; with `sign` "+" as a difference: +.012 [-.01,+.03]."""
+    return f"{digits(estimate.value, 3, sign)} [{digits(estimate.lower, 2, sign)},{digits(estimate.upper, 2, sign)}]"
 
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
-    """The three sentences."""
-    for sentence in verdict.sentences:
-        console.print(sentence, highlight=False, soft_wrap=False)
-
-
-def short(estimate: Estimate) -> str:
-    """An estimate with its bounds in few characters: .812 [.74,.87]."""
-    return f"{digits(estimate.value)} [{digits(estimate.lower, 2)},{digits(estimate.upper, 2)}]"
-
-
-def digits(value: float, places: int = 3) -> str:
-    """A number from -1 to 1 without its leading zero."""
-    return f"{value:.{places}f}".replace("-0.", "-.").removeprefix("0")
+def digits(value: float, places: int = 3, sign: str = "") -> str:
+    """A number from -1 to 1 without its leading zero; with `sign` "+" also positive ones have theirs."""
+    return f"{value:{sign}.{places}f}".replace("0.", ".", 1)

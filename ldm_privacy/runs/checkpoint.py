@@ -16,12 +16,9 @@ def save_checkpoint(trainer: Trainer, path: Path, *, copies: Iterable[Path] = ()
 
     Args:
         trainer: What is stored.
-        path: The place.
+        path: The place; UserError where it can't be written (disk full), and the file that was there is untouched.
         copies: Further names for this very checkpoint. They are given first: a run that is killed in between goes on from
             the old one and gives them again, whereas the other way round it would believe that they are there.
-
-    Raises:
-        UserError: It can't be written (disk full); the file that was there is untouched.
     """
     temporary = path.with_name(path.name + ".tmp")
     if not is_main():

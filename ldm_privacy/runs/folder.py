@@ -1,5 +1,6 @@
 """The folder of one run and the names in it."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -24,19 +25,11 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.split = path / "split.npz"
-        self.autoencoder = path / "autoencoder"
-        self.checkpoints = path / "checkpoints"
-        self.last = self.checkpoints / "last.ckpt"
-        self.before_onset = self.checkpoints / "before-onset.ckpt"
-        self.under_limit = self.checkpoints / "under-limit.ckpt"
-        self.autoencoder_last = self.checkpoints / "autoencoder-last.ckpt"
-        self.store = path / "store"
-        self.figures = path / "figures"
-        self.evaluation = path / "evaluation"
-        self.scores = path / "scores"
+        self.config, self.metrics, self.split = path / "config.yaml", path / "metrics.csv", path / "split.npz"
+        self.autoencoder, self.store, self.figures = path / "autoencoder", path / "store", path / "figures"
+        self.evaluation, self.scores, self.checkpoints = path / "evaluation", path / "scores", path / "checkpoints"
+        self.last, self.autoencoder_last = self.checkpoints / "last.ckpt", self.checkpoints / "autoencoder-last.ckpt"
+        self.before_onset, self.under_limit = self.checkpoints / "before-onset.ckpt", self.checkpoints / "under-limit.ckpt"
 
     def write_config(self, text: str) -> None:
         """Write config.yaml, whole or not at all."""
@@ -55,26 +48,23 @@ class RunFolder:
     def create(cls, output_dir: Path, name: str) -> "RunFolder":
         """Make the folder `name`, or the next free of `name-2`, `name-3`, ...: no run is ever written over.
 
-        Raises:
-            UserError: The name is no file name, or the folder can't be made.
+        Raises UserError where the name is no file name, or the folder can't be made.
         """
         check_name(name)
-        number = 1
-        while True:
+        for number in itertools.count(1):
             path = output_dir / (name if number == 1 else f"{name}-{number}")
             try:
                 path.mkdir(parents=True)
+                break
             except FileExistsError:
                 if not output_dir.is_dir():
                     raise UserError(f"output_dir: '{output_dir}' is a file, not a folder.") from None
-                number += 1
-                continue
             except OSError as error:
                 raise UserError(f"output_dir: '{path}' can't be made ({error.strerror}).") from None
-            folder = cls(path)
-            folder.checkpoints.mkdir()
-            folder.figures.mkdir()
-            return folder
+        folder = cls(path)
+        folder.checkpoints.mkdir()
+        folder.figures.mkdir()
+        return folder
 
     @classmethod
     def open(cls, name: str, *, config: str | None = None) -> "RunFolder":

@@ -31,11 +31,7 @@ class ScoreHistory:
         os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
 
     def read(self, key: AuditKey, *, until: int) -> dict[int, EarlierScores]:
-        """Epoch -> scores under that attack and mask, up to and with that epoch.
-
-        Raises:
-            UserError: A file is damaged.
-        """
+        """Epoch -> scores under that attack and mask, up to and with that epoch. Raises UserError where a file is damaged."""
         import pandas as pd
         import torch
 

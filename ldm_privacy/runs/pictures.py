@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
 
@@ -23,14 +23,7 @@ def save_picture(folder: Path, name: str, picture: np.ndarray | Figure) -> Path:
 
 
 def log_picture(loggers: Sequence[Logger], name: str, picture: np.ndarray | Figure, *, epoch: int) -> None:
-    """Log it as `pictures/<name>` to Weights & Biases and TensorBoard, where there are such loggers."""
+    """Give it as `pictures/<name>` to every logger that has a method `log_picture(name, picture, epoch)`."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            logger.experiment.log({f"pictures/{name}": wandb.Image(picture, caption=f"epoch {epoch}"), "epoch": epoch})
-        elif isinstance(logger, TensorBoardLogger):
-            if isinstance(picture, Figure):
-                logger.experiment.add_figure(f"pictures/{name}", picture, epoch, close=False)
-            else:
-                logger.experiment.add_image(f"pictures/{name}", picture, epoch, dataformats="HWC")
+        if hasattr(logger, "log_picture"):
+            logger.log_picture(f"pictures/{name}", picture, epoch)

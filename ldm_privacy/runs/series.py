@@ -36,13 +36,8 @@ class SeriesFile:
         """Drop the rows of `stage` after `epoch`, and of stages after it: what a resumed run will write again."""
         if not self.path.exists():
             return
-        place = STAGES.index(stage)
-
-        def stays(row: Mapping[str, str]) -> bool:
-            there = STAGES.index(row["stage"])
-            return there < place or (there == place and int(row["epoch"]) <= epoch)
-
-        rows = [row for row in self._rows() if stays(row)]
+        end = (STAGES.index(stage), epoch)
+        rows = [row for row in self._rows() if (STAGES.index(row["stage"]), int(row["epoch"])) <= end]
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -1,53 +1,39 @@
 """An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
 
-from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import wandb
-from lightning.pytorch.loggers import WandbLogger
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.data.images import to_uint8
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.types import Image
+from ldm_privacy.report.evaluation import Evaluation
 
 MAX_ROC_POINTS = 200
 NUM_EXPOSED = 32
 
 
-def log_evaluation(
-    logger: WandbLogger | None,
-    evidence: Evidence,
-    figures: Mapping[str, Figure],
-    folder: Path,
-    images: Callable[[Tensor], Image],
-    *,
-    epoch: int,
-) -> None:
+def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
     """Log the audit's table, the most exposed members with their images, the ROC of the primary key, figures and files.
 
     Args:
-        logger: None does nothing.
-        evidence: Of the audit.
-        figures: By name; logged as the PNG files that lie in `folder`/figures.
+        run: Of W&B.
+        evaluation: Its figures are logged as the PNG files that lie in `folder`/figures.
         folder: What `write_evaluation` wrote; scores.parquet, exposed.csv, metrics.json and report.html become an artifact.
-        images: Sample indices -> images.
-        epoch: Finished epochs.
     """
-    if logger is None:
-        return
-    run, report = logger.experiment, evidence.report
+    evidence, report = evaluation.evidence, evaluation.evidence.report
     rows = [
         [
             row.key.attack,
             row.key.mask,
             row.keep_fraction,
             -1 if row.timestep is None else row.timestep,
-            *_numbers(row.metrics.auroc),
-            *_numbers(row.metrics.tpr_at_1fpr),
+            *astuple(row.metrics.auroc),
+            *astuple(row.metrics.tpr_at_1fpr),
             row.metrics.asr.value,
             row.oracle_auroc,
             evidence.permuted[row.key].band.p_value,
@@ -58,10 +44,9 @@ def log_evaluation(
     columns += ["tpr_at_1fpr", "tpr_lower", "tpr_upper", "asr (optimistic)", "oracle_auroc", "permutation_p"]
     exposure = evidence.exposure
     index = exposure.sample_index[:NUM_EXPOSED]
-    exposed = [
-        [place + 1, int(index[place]), wandb.Image(_pixels(image)), float(exposure.score[place]), float(exposure.fpr[place])]
-        for place, image in enumerate(images(index))
-    ]
+    pictures = [wandb.Image(image.permute(1, 2, 0).squeeze(-1).numpy()) for image in to_uint8(evaluation.images(index))]
+    ranked = zip(index.tolist(), pictures, exposure.score.tolist(), exposure.fpr.tolist())
+    exposed = [[rank, *values] for rank, values in enumerate(ranked, 1)]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
     places = roc_places(len(fpr))
     points = wandb.Table(["fpr", "tpr"], list(zip(fpr[places].tolist(), tpr[places].tolist())))
@@ -71,11 +56,11 @@ def log_evaluation(
             "evaluation/exposed": wandb.Table(["rank", "sample_index", "image", "score", "fpr"], exposed),
             "evaluation/roc": wandb.plot.line(points, "fpr", "tpr", title=f"ROC of {evidence.key}"),
             "evaluation/report": wandb.Html(str(folder / "report.html")),
-            **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in figures},
-            "epoch": epoch,
+            **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in evaluation.figures},
+            "epoch": evaluation.epoch,
         }
     )
-    artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": epoch})
+    artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": evaluation.epoch})
     for name in ("scores.parquet", "exposed.csv", "metrics.json", "report.html"):
         artifact.add_file(str(folder / name))
     run.log_artifact(artifact)
@@ -89,11 +74,3 @@ def roc_places(count: int) -> Tensor:
     if count <= MAX_ROC_POINTS:
         return torch.arange(count)
     return torch.from_numpy(np.geomspace(1, count, MAX_ROC_POINTS)).round().long().unique() - 1
-
-
-def _numbers(estimate: object) -> list[float]:
-    return [getattr(estimate, name) for name in ("value", "lower", "upper")]
-
-
-def _pixels(image: Tensor) -> object:
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()

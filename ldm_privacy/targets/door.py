@@ -16,19 +16,16 @@ class TargetKind(Protocol):
     @staticmethod
     def recognises(path: Path) -> bool:
         """Whether what lies there looks like one; cheap, nothing is loaded."""
-        ...
 
     @staticmethod
     def open(path: Path, device: torch.device) -> Target:
         """The target. Raises UserError where it can't be used."""
-        ...
 
 
 def open_target(path: Path | str, *, device: torch.device | str = "cpu") -> Target:
     """The target at a path: a checkpoint of this program, or whatever a registered kind recognises.
 
-    Raises:
-        UserError: Nothing is there, no kind recognises it, or it can't be used.
+    Raises UserError where nothing is there, no kind recognises it, or it can't be used.
     """
     place = Path(path)
     if not place.exists():

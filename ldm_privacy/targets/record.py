@@ -44,12 +44,11 @@ class Denoiser:
     @staticmethod
     def from_record(record: object) -> "Denoiser":
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
-        if not isinstance(record, dict):
-            raise UserError("the settings of its denoiser are missing or hold something else")
-        network, abar, kind, condition = (record.get(name) for name in Denoiser.__annotations__)
-        if not all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition)):
-            raise UserError("the settings of its denoiser are missing or hold something else")
-        if not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
+        stored = record if isinstance(record, dict) else {}
+        parts: list[Any] = [stored.get(name) for name in Denoiser.__annotations__]
+        network, abar, kind, condition = parts
+        named = all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition))
+        if not named or not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
             raise UserError("the settings of its denoiser are missing or hold something else")
         is_schedule = isinstance(abar, Tensor) and abar.ndim == 1 and abar.is_floating_point() and len(abar) > 0
         if not is_schedule or not bool(((abar > 0) & (abar <= 1)).all()):
@@ -59,7 +58,7 @@ class Denoiser:
     def with_weights(self, state: Mapping[str, Any]) -> nn.Module:
         """The network with those weights, in evaluation mode. Raises UserError where they don't fit."""
         arguments = {name: value for name, value in self.network.items() if name != "class"}
-        build = DENOISERS.get(self.network["class"])
+        build = DENOISERS.maker(self.network["class"])
         return built_with(lambda: build(**arguments), dict(state), "its denoiser").eval()
 
 
@@ -89,9 +88,8 @@ class Checkpoint:
     def read(path: Path, *, stage: str = "denoiser") -> "Checkpoint":
         """Read a checkpoint of this program with `weights_only=True`: nothing in it is run.
 
-        Raises:
-            UserError: Missing, truncated, a pickle that would run code, of another program, of another stage, or without
-                something that a checkpoint of that stage holds.
+        Raises UserError: missing, truncated, a pickle that would run code, of another program, of another stage, or without
+        something that a checkpoint of that stage holds.
         """
         check_is_file(path)
         parts = _loaded(path)
@@ -113,7 +111,8 @@ class Checkpoint:
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
             checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts)
-            if not isinstance(parts.get("state_dict"), dict):
+            state = parts.get("state_dict")
+            if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
             if stage == "denoiser":
                 Denoiser.from_record(record.get("denoiser"))
@@ -145,6 +144,18 @@ class Checkpoint:
             return self.denoiser.with_weights(state)
         except UserError as error:
             raise checkpoint_error(self.path, error) from None
+
+
+def check_plain(value: object, where: str) -> None:
+    """Raise UserError where a checkpoint is to hold something else than plain values and tensors: it couldn't be read again."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            check_plain(each, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for each in value:
+            check_plain(each, where)
+    elif not isinstance(value, Tensor) and type(value) not in (str, bool, int, float, type(None)):
+        raise UserError(f"{where}: a {type(value).__name__} can't be stored in a checkpoint; use numbers and texts.")
 
 
 def checkpoint_error(path: Path, error: UserError) -> UserError:

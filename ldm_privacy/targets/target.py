@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.types import Condition, Latent, NoisePredictor
+from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +32,15 @@ class Target:
     @torch.no_grad()
     def check(self, latent: Latent, condition: Condition) -> None:
         """One pass of the first sample. Raises UserError where the predictor can't take it or returns another shape."""
+        shape = tuple(latent.shape[1:])
         timestep = torch.zeros(1, dtype=torch.int64, device=latent.device)
-        rows = {name: value[:1] for name, value in condition.items()}
         try:
-            epsilon = self.predictor(latent[:1], timestep, rows)
+            epsilon = self.predictor(latent[:1], timestep, rows_of(condition, slice(1)))
         except Exception as error:  # whatever a network raises on input that it wasn't made for
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"target: the network can't take a latent of shape {tuple(latent.shape[1:])} ({reason})."
-            ) from error
+            raise UserError(f"target: the network can't take a latent of shape {shape} ({reason}).") from error
         if epsilon.shape != latent[:1].shape:
-            raise UserError(
-                f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {tuple(latent.shape[1:])}."
-            )
+            raise UserError(f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {shape}.")
 
 
 def target_of(make: Callable[[Any], object], module: object) -> Target:
@@ -60,9 +57,9 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
 def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside the wrappers of DistributedDataParallel, accelerate and torch.compile."""
     while True:
-        inner = getattr(network, "_orig_mod", None) or (
-            network.module if isinstance(getattr(network, "module", None), nn.Module) else None
-        )
-        if inner is None:
+        if isinstance(network, DistributedDataParallel | nn.DataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
             return network
-        network = inner

@@ -1,13 +1,15 @@
 """Stage 1: the KL autoencoder."""
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ldm_privacy.data.images import to_float
 from ldm_privacy.losses.base import Autoencoded, CodecLoss
-from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
+from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Image
 
 
@@ -21,7 +23,7 @@ class AutoencoderModule(StepwiseModule):
         images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once.
         losses: By label; each is logged under it.
         flip: Mirror each image with probability 1/2.
-        batch_size, learning_rate, weight_decay, seed, compile_mode, channels_last: See `StepwiseModule`.
+        steps: See `StepwiseModule`.
     """
 
     def __init__(
@@ -31,28 +33,12 @@ class AutoencoderModule(StepwiseModule):
         losses: Mapping[str, CodecLoss],
         *,
         flip: bool = True,
-        batch_size: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
-        compile_mode: CompileMode = "none",
-        channels_last: bool = False,
+        **steps: Unpack[Steps],
     ):
-        super().__init__(
-            stage="autoencoder",
-            num_samples=len(images),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            seed=seed,
-            compile_mode=compile_mode,
-            channels_last=channels_last,
-        )
+        super().__init__(stage="autoencoder", num_samples=len(images), **steps)
         self.autoencoder = autoencoder.train().requires_grad_(True)
         self.lay_out(autoencoder)
-        self.images = images
-        self.losses = dict(losses)
-        self.flip = flip
+        self.images, self.losses, self.flip = images, dict(losses), flip
         self._objective = self._values
 
     def on_fit_start(self) -> None:
@@ -65,7 +51,7 @@ class AutoencoderModule(StepwiseModule):
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward."""
         count = len(indices)
-        image = self.images[self.share(indices)].float() / 127.5 - 1
+        image = to_float(self.images[self.share(indices)])
         if self.flip:
             mirrored = self.share(torch.rand(count, 1, 1, 1, device=image.device)) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
@@ -80,7 +66,6 @@ class AutoencoderModule(StepwiseModule):
     def _values(self, autoencoder: AutoencoderKL, image: Image, noise: Tensor) -> tuple[Tensor, ...]:
         """Every loss of the images; the latent is mean + standard deviation * noise."""
         posterior = autoencoder.encode(image).latent_dist
-        mean, log_variance = posterior.mean, posterior.logvar
-        output = autoencoder.decode(mean + (0.5 * log_variance).exp() * noise).sample
-        batch = Autoencoded(image, mean, log_variance, output)
+        output = autoencoder.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise).sample
+        batch = Autoencoded(image, posterior.mean, posterior.logvar, output)
         return tuple(loss(batch) for loss in self.losses.values())

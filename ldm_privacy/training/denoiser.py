@@ -1,14 +1,14 @@
 """Stage 2: the denoiser."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.predictor import NetworkPredictor, output_of
-from ldm_privacy.training.stepwise import CompileMode, StepwiseModule
+from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
@@ -26,7 +26,7 @@ class DenoiserModule(StepwiseModule):
         condition: Name -> (samples, ...); none for an unconditional denoiser.
         null: Name -> (1, ...), what stands in for a condition that is dropped.
         condition_dropout: Share of the steps' samples whose condition is dropped.
-        batch_size, learning_rate, weight_decay, seed, warmup_steps, compile_mode, channels_last: See `StepwiseModule`.
+        steps: See `StepwiseModule`.
     """
 
     def __init__(
@@ -39,33 +39,13 @@ class DenoiserModule(StepwiseModule):
         condition: Condition | None = None,
         null: Condition | None = None,
         condition_dropout: float = 0.0,
-        batch_size: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 1e-4,
-        seed: int = 0,
-        warmup_steps: int = 0,
-        compile_mode: CompileMode = "none",
-        channels_last: bool = False,
+        **steps: Unpack[Steps],
     ):
-        super().__init__(
-            stage="denoiser",
-            num_samples=latents.shape[1],
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            seed=seed,
-            warmup_steps=warmup_steps,
-            compile_mode=compile_mode,
-            channels_last=channels_last,
-        )
-        self.network = network
+        super().__init__(stage="denoiser", num_samples=latents.shape[1], **steps)
         self.lay_out(network)
-        self.alphas_cumprod = alphas_cumprod
-        self.latents = latents
+        self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
         self.prediction_type: PredictionType = prediction_type
-        self.condition = dict(condition or {})
-        self.null = dict(null or {})
-        self.condition_dropout = condition_dropout
+        self.condition, self.null, self.condition_dropout = dict(condition or {}), dict(null or {}), condition_dropout
         self._objective: Callable[..., Any] = squared_error
 
     @property
@@ -74,8 +54,7 @@ class DenoiserModule(StepwiseModule):
         return NetworkPredictor(self.network, self.alphas_cumprod, self.prediction_type)
 
     def on_fit_start(self) -> None:
-        self.latents = self.latents.to(self.device)
-        self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        self.latents, self.alphas_cumprod = self.latents.to(self.device), self.alphas_cumprod.to(self.device)
         self.condition = {name: value.to(self.device) for name, value in self.condition.items()}
         self.null = {name: value.to(self.device) for name, value in self.null.items()}
         self._objective = self.compiled(squared_error)

@@ -4,8 +4,8 @@ Nothing random has a state, so a run that stops anywhere goes on exactly as if i
 device: no data loader, no copies, no waiting in the step.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,31 +19,21 @@ from ldm_privacy.randomness import derive_seed
 CompileMode = Literal["none", "default", "reduce-overhead"]
 """Modes of `torch.compile` for the network of a step; "reduce-overhead" replays CUDA graphs."""
 
+
+class Steps(TypedDict, total=False):
+    """How steps are made: the arguments of `StepwiseModule` that a module passes on."""
+
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    warmup_steps: int
+    compile_mode: CompileMode
+    channels_last: bool
+
+
 LOOK_EVERY_N_STEPS = 20
 """Steps between looks at the loss for the progress bar: a look waits for the device."""
-
-
-class StepCounter:
-    """What Lightning iterates over: step numbers 0 .. num_steps - 1 of an epoch.
-
-    Stateless on purpose: Lightning asks a resumable loader for its state, and here there is none to lose.
-    """
-
-    def __init__(self, num_steps: int):
-        self.num_steps = num_steps
-
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.num_steps))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the global step says it all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class StepwiseModule(LightningModule):
@@ -64,11 +54,8 @@ class StepwiseModule(LightningModule):
         seed: Of batches and all noise.
         warmup_steps: Steps of linear warm-up: step k, from 0, has learning_rate * min(1, (k + 1) / warmup_steps).
         compile_mode: `torch.compile` the arithmetic of a step. One graph per batch size, so two where the last batch of an
-            epoch is smaller.
+            epoch is smaller. UserError in the first step where this machine can't compile.
         channels_last: Lay convolution weights out with channels last, which tensor cores take without a copy.
-
-    Raises:
-        UserError: In the first step: this machine can't compile.
     """
 
     def __init__(
@@ -76,24 +63,18 @@ class StepwiseModule(LightningModule):
         *,
         stage: str,
         num_samples: int,
-        batch_size: int,
-        learning_rate: float,
-        weight_decay: float,
-        seed: int,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-4,
+        seed: int = 0,
         warmup_steps: int = 0,
         compile_mode: CompileMode = "none",
         channels_last: bool = False,
     ):
         super().__init__()
-        self.stage = stage
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.seed = seed
-        self.warmup_steps = warmup_steps
-        self.compile_mode = compile_mode
-        self.channels_last = channels_last
+        self.stage, self.num_samples, self.batch_size, self.seed = stage, num_samples, batch_size, seed
+        self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
+        self.compile_mode, self.channels_last = compile_mode, channels_last
         self.shown_loss: float | None = None
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
@@ -110,8 +91,8 @@ class StepwiseModule(LightningModule):
         """
         raise TypeError(f"{type(self).__name__} must implement loss()")
 
-    def train_dataloader(self) -> StepCounter:
-        return StepCounter(-(-self.num_samples // self.batch_size))
+    def train_dataloader(self) -> range:
+        return range(-(-self.num_samples // self.batch_size))  # no state: the global step says it all
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -137,11 +118,10 @@ class StepwiseModule(LightningModule):
     def lay_out(self, network: nn.Module, *, channels_last: bool | None = None) -> None:
         """Bring the convolution weights of `network` into the memory format asked for."""
         last = self.channels_last if channels_last is None else channels_last
+        layout = torch.channels_last if last else torch.contiguous_format
         for parameter in network.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(
-                    memory_format=torch.channels_last if last else torch.contiguous_format
-                )
+                parameter.data = parameter.data.contiguous(memory_format=layout)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` as `compile_mode` asks; networks go in as arguments, so their weights keep their names."""
@@ -212,8 +192,7 @@ class StepwiseModule(LightningModule):
         weight = num_mine / len(indices)
         losses = self._losses(indices)
         for name, value in losses.items():
-            part = weight * value.detach()
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
+            self._sums[name] = self._sums.get(name, 0) + weight * value.detach()
         self._num_steps += 1
         # The gradients are averaged over the processes, but the loss of the batch is the sum of their weighted parts.
         return world_size() * weight * losses["loss"]

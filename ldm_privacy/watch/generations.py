@@ -1,29 +1,30 @@
 """Memorized generations: how many generated images copy a member, at a cadence of their own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import Image, Images, Intervals, Progress
-from ldm_privacy.watch.onset import OnsetDetector, Rise
+from ldm_privacy.types import Image, Images, Intervals, Progress, no_progress
+from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 NUM_SHOWN = 18
 
 
 @WATCHERS.register("generations")
+@dataclass(eq=False)
 class Generations(Watcher):
     """Generates images in the main process and counts those that copy a member; see `memorized_generations`.
 
@@ -36,49 +37,31 @@ class Generations(Watcher):
         num_images: 1,000 or more.
         num_steps: DDIM steps of each.
         batch_size: Images per denoiser and decoder pass, and training images per search (memory).
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         onset: The detector.
         groups: Sample indices -> group numbers, or None.
         seed, intervals: Of the starting noise, and of the shares.
         progress: Shows how far a look is; see `Progress`.
+
+    Attributes:
+        memorized: Share of copies at the newest look.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        images: Images,
-        member_index: Tensor,
-        heldout_index: Tensor,
-        *,
-        num_images: Annotated[int, Field(ge=1000)] = 1000,
-        num_steps: PositiveInt = 20,
-        batch_size: PositiveInt = 500,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
-        every: Every | None = None,
-        onset: OnsetDetector | None = None,
-        groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None,
-        seed: int = 0,
-        intervals: Intervals | None = None,
-        progress: Progress | None = None,
-    ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
-        self.samples = samples
-        self.images = images
-        self.member_index = member_index
-        self.heldout_index = heldout_index
-        self.num_images = num_images
-        self.num_steps = num_steps
-        self.batch_size = batch_size
-        self.onset = onset or OnsetDetector()
-        self.groups = groups
-        self.seed = seed
-        self.intervals = intervals or Intervals(seed=seed)
-        self.progress = progress
-        self.rise: Rise | None = None
-        self.memorized: float | None = None
-        """Share of copies at the newest look."""
+    samples: AuditedSamples
+    images: Images
+    member_index: Tensor
+    heldout_index: Tensor
+    _: KW_ONLY
+    num_images: Annotated[int, Field(ge=1000)] = 1000
+    num_steps: PositiveInt = 20
+    batch_size: PositiveInt = 500
+    every: Every = Every(epochs=1)
+    onset: OnsetDetector = field(default_factory=OnsetDetector)
+    groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+    seed: int = 0
+    intervals: Intervals = Intervals()
+    progress: Progress = no_progress
+    memorized: float | None = field(default=None, init=False)
 
     def due(self, moment: Moment) -> bool:
         return moment.step > 0 and super().due(moment)
@@ -95,11 +78,7 @@ class Generations(Watcher):
             generated = self._generated(target)
             copies = self._copies(generated)
         self.memorized = copies.memorized.value
-        self.rise = self.onset.look(self.time(moment), copies.rise)
-        series = copies.series()
-        series |= {"generations/rise": self.rise.value, "generations/rise_lower": self.rise.lower}
-        if self.rise.onset_epoch is not None:
-            series["generations/onset_epoch"] = float(self.rise.onset_epoch)
+        series = copies.series() | self.onset.look(self.time(moment), copies.rise).series("generations/")
         line = (
             f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a "
             f"member, {100 * copies.heldout.value:.1f} % a held-out image (nearest-neighbour ratio below 1/3)"
@@ -110,28 +89,34 @@ class Generations(Watcher):
         return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)})
 
     def _generated(self, target: Target) -> Image:
-        options: dict[str, Any] = {
-            "num_images": self.num_images,
-            "num_steps": self.num_steps,
-            "condition": self.samples.condition,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "device": self.samples.latent.device,
-        }
-        shape = self.samples.latent.shape[1:]
-        if self.progress is None:
-            return generate_images(target.predictor, target.codec.decode, shape, **options)
         with self.progress("Generating images", self.num_images) as done:
-            return generate_images(target.predictor, target.codec.decode, shape, progress=done, **options)
+            return generate_images(
+                target.predictor,
+                target.codec.decode,
+                self.samples.latent.shape[1:],
+                num_images=self.num_images,
+                num_steps=self.num_steps,
+                condition=self.samples.condition,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                device=self.samples.latent.device,
+                progress=done,
+            )
 
     def _copies(self, generated: Image) -> GenerationCopies:
-        options: dict[str, Any] = {"groups": self.groups, "batch_size": self.batch_size, **self.intervals.options()}
-        del options["group"]
-        sides = self.member_index, self.heldout_index
-        if self.progress is None:
-            return memorized_generations(generated, self.images, *sides, **options)
         with self.progress("Nearest images", 0) as done:
-            return memorized_generations(generated, self.images, *sides, progress=done, **options)
+            return memorized_generations(
+                generated,
+                self.images,
+                self.member_index,
+                self.heldout_index,
+                groups=self.groups,
+                batch_size=self.batch_size,
+                confidence=self.intervals.confidence,
+                num_bootstrap=self.intervals.num_bootstrap,
+                seed=self.intervals.seed,
+                progress=done,
+            )
 
     def passes(self) -> dict[str, int]:
         return {"denoiser": self.num_images * self.num_steps, "decoder": self.num_images}
@@ -148,13 +133,8 @@ class Generations(Watcher):
         return {"onset_epoch_generations": self.onset.onset_epoch}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "onset": self.onset.state_dict(),
-            "memorized": self.memorized,
-            "rise": None if self.rise is None else asdict(self.rise),
-        }
+        return {"onset": self.onset.state_dict(), "memorized": self.memorized}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.onset.load_state_dict(state["onset"])
         self.memorized = state["memorized"]
-        self.rise = None if state["rise"] is None else Rise(**state["rise"])

@@ -1,7 +1,8 @@
 """The denoising loss of members and of held-out samples, and the onset of the gap between them."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.processes import gather
@@ -17,11 +18,12 @@ from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import NoisePredictor
-from ldm_privacy.watch.onset import OnsetDetector, Rise
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.onset import Baseline, OnsetDetector
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("loss_gap")
+@dataclass(eq=False)
 class LossGap(Watcher):
     """Mean denoising loss on members and on held-out samples; the gap's onset is counted from the untrained denoiser.
 
@@ -31,48 +33,35 @@ class LossGap(Watcher):
     Args:
         samples: Of this process.
         num_timesteps: Denoiser passes a sample and look.
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         onset: The detector.
         seed: Of timesteps and noise.
         audit_batch_size: Samples at a time.
+
+    Attributes:
+        heldout_loss: Mean over the held-out samples at the newest look.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        *,
-        num_timesteps: PositiveInt = 4,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
-        every: Every | None = None,
-        onset: OnsetDetector | None = None,
-        seed: int = 0,
-        audit_batch_size: int = 512,
-    ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
-        self.samples = samples
-        self.num_timesteps = num_timesteps
-        self.onset = onset or OnsetDetector()
-        self.seed = seed
-        self.batch_size = audit_batch_size
-        self.rise: Rise | None = None
-        self.heldout_loss = float("nan")
-        """Mean over the held-out samples at the newest look."""
-        self._baseline: tuple[Tensor, Tensor] | None = None
+    samples: AuditedSamples
+    _: KW_ONLY
+    num_timesteps: PositiveInt = 4
+    every: Every = Every(epochs=1)
+    onset: OnsetDetector = field(default_factory=OnsetDetector)
+    seed: int = 0
+    audit_batch_size: int = 512
+    heldout_loss: float = field(default=math.nan, init=False)
+    _baseline: Baseline | None = field(default=None, init=False)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_timesteps` denoiser passes a sample."""
-        starts = range(0, len(self.samples), self.batch_size)
-        batches = [self.samples.rows(slice(start, start + self.batch_size)) for start in starts]
-        loss = torch.cat([self.losses(target.predictor, batch) for batch in batches]).cpu()
-        columns = self.samples.sample_index, self.samples.is_member, self.samples.group
-        mine = [None if value is None else value.cpu() for value in columns]
-        shards = gather((*mine, loss))
-        index, is_member, loss = (torch.cat([shard[place] for shard in shards]) for place in (0, 1, 3))
-        group = None if self.samples.group is None else torch.cat([shard[2] for shard in shards])
-        order = index.argsort()
-        index, is_member, loss = index[order], is_member[order], loss[order].double()
+        starts = range(0, len(self.samples), self.audit_batch_size)
+        batches = [self.samples.rows(slice(start, start + self.audit_batch_size)) for start in starts]
+        mine = [self.samples.sample_index, self.samples.is_member]
+        mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
+        if self.samples.group is not None:
+            mine.append(self.samples.group)
+        columns = [torch.cat(shards) for shards in zip(*gather([column.cpu() for column in mine]))]
+        index, is_member, loss, *groups = (column[columns[0].argsort()] for column in columns)
         members, self.heldout_loss = float(loss[is_member].mean()), float(loss[~is_member].mean())
         series = {
             "denoiser/loss_members": members,
@@ -80,16 +69,13 @@ class LossGap(Watcher):
             "denoiser/loss_gap": self.heldout_loss - members,
         }
         if moment.step == 0:
-            self._baseline = (index, loss)
+            self._baseline = Baseline(index, loss)
         elif self._baseline is not None:
-            # Over the samples that both looks have; a resumed run may look at others than it began with.
-            here, there = torch.isin(index, self._baseline[0]), torch.isin(self._baseline[0], index)
-            group = None if group is None else group[order][here]
-            paired = partial(loss_gap_rise, loss[here], self._baseline[1][there], is_member[here], group=group)
-            self.rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
-            series |= {"denoiser/loss_gap_rise": self.rise.value, "denoiser/loss_gap_rise_lower": self.rise.lower}
-            if self.rise.onset_epoch is not None:
-                series["denoiser/loss_gap_onset_epoch"] = float(self.rise.onset_epoch)
+            here, before = self._baseline.paired(index)
+            group = groups[0][here] if groups else None
+            paired = partial(loss_gap_rise, loss[here], before, is_member[here], group=group)
+            rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
+            series |= rise.series("denoiser/loss_gap_")
         return Look(series)
 
     @torch.no_grad()
@@ -114,26 +100,21 @@ class LossGap(Watcher):
         """When the gap opened, in words."""
         if self.onset.onset_epoch is not None:
             return [f"Onset of the loss gap: {self.unit} {self.onset.onset_epoch}."]
-        if self.rise is None:
+        if (rise := self.onset.rise) is None:
             return ["Onset of the loss gap: there was no look after the untrained denoiser's."]
         return [
-            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {self.rise.value:+.4f} at the last audit, "
-            f"its lower bound {self.rise.lower:+.4f}."
+            f"Onset of the loss gap: none. Its rise over the untrained denoiser was {rise.value:+.4f} at the last audit, "
+            f"its lower bound {rise.lower:+.4f}."
         ]
 
     def summary(self) -> dict[str, Any]:
         return {"onset_epoch_loss_gap": self.onset.onset_epoch}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "onset": self.onset.state_dict(),
-            "baseline": None if self._baseline is None else list(self._baseline),
-            "heldout_loss": self.heldout_loss,
-            "rise": None if self.rise is None else asdict(self.rise),
-        }
+        baseline = None if self._baseline is None else self._baseline.state()
+        return {"onset": self.onset.state_dict(), "baseline": baseline, "heldout_loss": self.heldout_loss}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.onset.load_state_dict(state["onset"])
-        self._baseline = None if state["baseline"] is None else (state["baseline"][0], state["baseline"][1])
+        self._baseline = None if state["baseline"] is None else Baseline(*state["baseline"])
         self.heldout_loss = state["heldout_loss"]
-        self.rise = None if state["rise"] is None else Rise(**state["rise"])

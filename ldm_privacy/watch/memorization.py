@@ -1,23 +1,23 @@
 """Memorization: every attack and mask at every audit, and the onset of the primary one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET
-from ldm_privacy.audit import Audit, AuditReport
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.processes import gather_on_main, on_main
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import AuditKey, Estimate, Progress
-from ldm_privacy.watch.onset import OnsetDetector, Rise
+from ldm_privacy.types import AuditKey, Estimate, Progress, no_progress
+from ldm_privacy.watch.onset import Baseline, OnsetDetector, Rise
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
@@ -43,8 +43,8 @@ class Memorization(Watcher):
     local distortion where it was measured; the rise and the onset of the primary attack.
 
     Args:
-        audit: Of this process's share of the samples.
-        every: When; after each epoch by default.
+        audit: Of all samples, or of this process's share.
+        every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit.
         on_report: Called with (report, moment) in the main process after each audit.
@@ -59,10 +59,11 @@ class Memorization(Watcher):
         key: AuditKey | None = None,
         onset: OnsetDetector | None = None,
         on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ):
-        super().__init__(every or Every(epochs=1))
+        super().__init__(every)
         self.audit = audit
+        self.samples: AuditedSamples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.on_report = on_report
@@ -71,34 +72,24 @@ class Memorization(Watcher):
         """Of the newest audit; the main process's."""
         self.news: News | None = None
         """Of the newest audit in this process."""
-        self.rise: Rise | None = None
         self.best: dict[str, tuple[float, int]] = {}
-        self._baseline: tuple[Tensor, Tensor] | None = None
+        self._baseline: Baseline | None = None
         self._distortion: Tensor | None = None
 
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise of the AUROC that is certain."""
-        return self.rise is None or (self.rise.onset_epoch is None and self.rise.lower <= 0)
+        rise = None if self.news is None else self.news.rise
+        return rise is None or (rise.onset_epoch is None and rise.lower <= 0)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
-        device = self.audit.samples.latent.device.type
-        budget = DEFAULT_MEMORY_BUDGET.get(device, DEFAULT_MEMORY_BUDGET["cpu"])
-        advice = (
-            f"in an audit: lower audit.batch_size (now {self.audit.batch_size}); the memory budget of an attack is "
-            f"{budget / 2**30:g} GiB beside it."
-        )
-        with explain_out_of_memory(lambda: advice):
-            if self.progress is None:
-                mine = self.audit.collect(target.predictor)
-            else:
-                with self.progress("Audit", len(self.audit.samples)) as done:
-                    mine = self.audit.collect(target.predictor, done)
+        self.audit.samples = self.samples
+        with self.progress("Audit", len(self.samples)) as done:
+            mine = self.audit.collect(target.predictor, done)
         shards = gather_on_main(mine)
-        if self._distortion is None and self.audit.samples.distortion is not None:
-            self._distortion = torch.cat(gather_on_main(self.audit.samples.distortion.cpu()))
+        if self._distortion is None and self.samples.distortion is not None:
+            self._distortion = torch.cat(gather_on_main(self.samples.distortion.cpu()))
         look, self.news = on_main(partial(self._conclude, shards, moment))
-        self.rise = self.news.rise
         return look
 
     def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
@@ -106,16 +97,15 @@ class Memorization(Watcher):
         self.report = report = self.audit.compute(join(shards))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rise = None
-        scores = report.reported_scores(self.key)
-        index = report.data.sample_index[report.is_reporting]
+        scores, index = report.reported_scores(self.key), report.data.sample_index[report.is_reporting]
         if self._baseline is None:
-            self._baseline = (index, scores)
+            self._baseline = Baseline(index, scores)
         else:
-            rise = self._rise(self.time(moment), index, scores, report)
-            prefix = f"memorization/{self.key}"
-            series |= {f"{prefix}/rise": rise.value, f"{prefix}/rise_lower": rise.lower}
-            if rise.onset_epoch is not None:
-                series[f"{prefix}/onset_epoch"] = float(rise.onset_epoch)
+            here, before = self._baseline.paired(index)
+            group = None if report.reported_group is None else report.reported_group[here]
+            paired = partial(auroc_difference, scores[here], before, report.reported_membership[here], group=group)
+            rise = self.onset.look(self.time(moment), lambda level: paired(confidence=level, alternative="greater"))
+            series |= rise.series(f"memorization/{self.key}/")
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
@@ -123,17 +113,6 @@ class Memorization(Watcher):
         self.on_report(report, moment)
         news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rise)
         return Look(series, self._lines(report, moment)), news
-
-    def _rise(self, time: int, index: Tensor, scores: Tensor, report: AuditReport) -> Rise:
-        """The paired rise on the samples that both audits have; a resumed run may audit others than it began with."""
-        assert self._baseline is not None
-        before_index, before = self._baseline
-        here, there = torch.isin(index, before_index), torch.isin(before_index, index)
-        group = None if report.reported_group is None else report.reported_group[here]
-        paired = partial(
-            auroc_difference, scores[here], before[there], report.reported_membership[here], alternative="greater", group=group
-        )
-        return self.onset.look(time, lambda confidence: paired(confidence=confidence))
 
     def _quartiles(self, report: AuditReport) -> dict[str, float]:
         """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep."""
@@ -166,11 +145,11 @@ class Memorization(Watcher):
         """When memorization set in, in words."""
         if self.onset.onset_epoch is not None:
             return [f"Memorization onset ({self.key}): {self.unit} {self.onset.onset_epoch}."]
-        if self.rise is None:
+        if (rise := self.onset.rise) is None:
             return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
         return [
-            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {self.rise.value:+.3f} "
-            f"at the last audit, its lower bound {self.rise.lower:+.3f}."
+            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at "
+            f"the last audit, its lower bound {rise.lower:+.3f}."
         ]
 
     def summary(self) -> dict[str, Any]:
@@ -189,9 +168,8 @@ class Memorization(Watcher):
         return {
             "onset": self.onset.state_dict(),
             "key": str(self.key),
-            "baseline": None if self._baseline is None else list(self._baseline),
+            "baseline": None if self._baseline is None else self._baseline.state(),
             "best": {key: list(value) for key, value in self.best.items()},
-            "rise": None if self.rise is None else asdict(self.rise),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,6 +179,5 @@ class Memorization(Watcher):
                 f"audit.onset: this run counts its onset by {state['key']} since its first audit; it can't be changed to "
                 f"{self.key} half-way."
             )
-        self._baseline = None if state["baseline"] is None else (state["baseline"][0], state["baseline"][1])
+        self._baseline = None if state["baseline"] is None else Baseline(*state["baseline"])
         self.best = {key: (value[0], value[1]) for key, value in state["best"].items()}
-        self.rise = None if state["rise"] is None else Rise(**state["rise"])

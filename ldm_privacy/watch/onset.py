@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Estimate
@@ -22,6 +25,11 @@ class Rise:
     lower: float
     onset_epoch: int | None
     """As known after this look."""
+
+    def series(self, prefix: str) -> dict[str, float]:
+        """The rise, its bound and, once it is known, the onset as curves: `<prefix>rise`, `rise_lower`, `onset_epoch`."""
+        known = {} if self.onset_epoch is None else {f"{prefix}onset_epoch": float(self.onset_epoch)}
+        return {f"{prefix}rise": self.value, f"{prefix}rise_lower": self.lower, **known}
 
 
 class OnsetDetector:
@@ -72,6 +80,8 @@ class OnsetDetector:
             raise UserError(f"confidence is {confidence}: choose a number strictly between 0 and 1.")
         self.num_consecutive = num_consecutive
         self.confidence = confidence
+        self.rise: Rise | None = None
+        """At the newest look."""
         self._lower_by_epoch: dict[int, float] = {}
 
     @property
@@ -129,12 +139,35 @@ class OnsetDetector:
         confidence = self.confidence_at(look)
         rise = rise_at(confidence)
         onset_epoch = self.update(epoch, rise.lower)
-        return Rise(epoch, look, confidence, rise.value, rise.lower, onset_epoch)
+        self.rise = Rise(epoch, look, confidence, rise.value, rise.lower, onset_epoch)
+        return self.rise
 
     def state_dict(self) -> dict[str, Any]:
-        """The looks so far, in plain lists of numbers; the onset follows from them."""
-        return {"epoch": list(self._lower_by_epoch), "rise_lower": list(self._lower_by_epoch.values())}
+        """The looks so far, in plain numbers; the onset follows from them."""
+        looks = {"epoch": list(self._lower_by_epoch), "rise_lower": list(self._lower_by_epoch.values())}
+        return {**looks, "rise": None if self.rise is None else asdict(self.rise)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces the looks by stored ones."""
         self._lower_by_epoch = {int(epoch): float(lower) for epoch, lower in zip(state["epoch"], state["rise_lower"])}
+        self.rise = None if state["rise"] is None else Rise(**state["rise"])
+
+
+class Baseline:
+    """What the first look found of each sample; later looks may be at other samples than it was.
+
+    Args:
+        sample_index, value: (samples,), ascending.
+    """
+
+    def __init__(self, sample_index: Tensor, value: Tensor):
+        self.sample_index = sample_index
+        self.value = value
+
+    def paired(self, sample_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of those samples it has, (samples,) bool, and its values of them."""
+        return torch.isin(sample_index, self.sample_index), self.value[torch.isin(self.sample_index, sample_index)]
+
+    def state(self) -> list[Tensor]:
+        """For a checkpoint: `Baseline(*state)` is the inverse."""
+        return [self.sample_index, self.value]

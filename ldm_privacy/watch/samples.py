@@ -1,17 +1,20 @@
 """Generated images, the same starting noise at every look: a picture growing up over the epochs."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from pydantic import PositiveInt
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, cadence
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 
 @WATCHERS.register("samples")
+@dataclass(eq=False)
 class Samples(Watcher):
     """A grid of generated images, in the main process.
 
@@ -19,27 +22,16 @@ class Samples(Watcher):
         samples: Say what a latent looks like, and which conditions there are.
         num_images: At least 1.
         num_steps: DDIM steps of each.
-        every_n_epochs, every_n_steps: The cadence; that of the audits by default.
-        every: The default cadence.
+        every: See `Watcher`.
         seed: Of the starting noise.
     """
 
-    def __init__(
-        self,
-        samples: AuditedSamples,
-        *,
-        num_images: PositiveInt = 16,
-        num_steps: PositiveInt = 50,
-        every_n_epochs: int | None = None,
-        every_n_steps: int | None = None,
-        every: Every | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(cadence(every_n_epochs, every_n_steps, every or Every(epochs=1)))
-        self.samples = samples
-        self.num_images = num_images
-        self.num_steps = num_steps
-        self.seed = seed
+    samples: AuditedSamples
+    _: KW_ONLY
+    num_images: PositiveInt = 16
+    num_steps: PositiveInt = 50
+    every: Every = Every(epochs=1)
+    seed: int = 0
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_steps` denoiser passes and a decoder pass an image."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.targets.target import Target
 
@@ -58,9 +61,9 @@ class Every:
     def __post_init__(self) -> None:
         given = [each for each in (self.epochs, self.steps) if each is not None]
         if len(given) != 1:
-            raise UserError("cadence: give either epochs or steps, as in every_n_epochs=5.")
+            raise UserError("every: give either epochs or steps, as in every.epochs=5.")
         if given[0] < 1:
-            raise UserError(f"cadence: every {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
+            raise UserError(f"every: {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
 
     def due(self, moment: Moment) -> bool:
         """Whether that moment is one of the cadence."""
@@ -84,17 +87,19 @@ class Watcher:
     and without gradients; whoever calls it sees to that, and logs what comes back in the main process.
 
     Args:
-        every: When to look.
+        every: When to look; after each epoch by default. In a config `every: {epochs: 5}` or `every: {steps: 1000}`, and the
+            audits' cadence by default.
 
     Attributes:
         last: The newest moment that was looked at; None before any.
+        samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
 
-    every: Every
     last: Moment | None = None
+    samples: AuditedSamples | None
 
-    def __init__(self, every: Every):
-        self.every = every
+    def __init__(self, every: Every | None = None):
+        self.every = every or Every(epochs=1)
 
     @property
     def unit(self) -> str:
@@ -146,22 +151,26 @@ class Watcher:
         self.load_state_dict(state)
 
 
-def look_with(watchers: Mapping[str, Watcher], target: Target, moment: Moment) -> dict[str, Look]:
-    """One after the other, those that are due."""
+def look_with(
+    watchers: Mapping[str, Watcher], target: Target, moment: Moment, device: torch.device | None = None
+) -> dict[str, Look]:
+    """One after the other, those that are due; their samples are brought to `device`, where it is given.
+
+    Raises:
+        UserError: The target can't take the samples; it is asked for that only where a look fails.
+    """
     looks = {}
     for label, watcher in watchers.items():
         if watcher.due(moment):
-            looks[label] = watcher.look(target, moment)
+            if (samples := getattr(watcher, "samples", None)) is not None:
+                watcher.samples = samples = samples.here(device)
+            try:
+                looks[label] = watcher.look(target, moment)
+            except UserError:
+                raise
+            except Exception:
+                if samples is not None and len(samples):
+                    target.check(samples.latent, samples.condition)
+                raise
             watcher.last = moment
     return looks
-
-
-def cadence(every_n_epochs: int | None, every_n_steps: int | None, default: Every | None) -> Every:
-    """The cadence that a config asks for; the default where it asks for none.
-
-    Raises:
-        UserError: As `Every`.
-    """
-    if every_n_epochs is None and every_n_steps is None and default is not None:
-        return default
-    return Every(every_n_epochs, every_n_steps)

@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from ldm_privacy import randomness
-from ldm_privacy.attacks import (
-    Attack,
-    UnmaskableAttack,
-    attack_statistics,
-    draw_noise,
-    get_attack,
-    mask_and_sum,
-    membership_scores,
-)
+from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
+from ldm_privacy.attacks.runner import attack_statistics, draw_noise, mask_and_sum
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.testing import CountingPredictor, check_attack
@@ -257,7 +250,7 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
     monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "outside_attack.py").write_text(
-        "from ldm_privacy.attacks import Attack\n"
+        "from ldm_privacy.attacks.base import Attack\n"
         "from ldm_privacy.registry import ATTACKS\n"
         "\n"
         "@ATTACKS.register('sima_power')\n"
@@ -277,7 +270,7 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
         ours = attack_statistics(attack, CountingPredictor(), latent, [10], keep_masks)
         sima = attack_statistics(get_attack("sima"), CountingPredictor(), latent, [10], keep_masks)
         torch.testing.assert_close(ours, sima, rtol=1e-5, atol=0)
-        with pytest.raises(ValueError, match="attack 'sima' is already registered"):
+        with pytest.raises(UserError, match="attack 'sima' is already registered"):
             ATTACKS.register("sima")(type(attack))
     finally:
         del sys.modules["outside_attack"]

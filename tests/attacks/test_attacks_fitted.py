@@ -10,7 +10,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ldm_privacy import randomness
-from ldm_privacy.attacks import CombinedAttack, attack_statistics, fit_dime, get_attack, membership_scores
+from ldm_privacy.attacks.base import get_attack, membership_scores
+from ldm_privacy.attacks.combined import CombinedAttack
+from ldm_privacy.attacks.dime import fit_dime
+from ldm_privacy.attacks.runner import attack_statistics
 from ldm_privacy.errors import UserError
 from ldm_privacy.testing import CountingPredictor
 

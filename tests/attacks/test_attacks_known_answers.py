@@ -9,7 +9,8 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks import attack_statistics, get_attack, membership_scores
+from ldm_privacy.attacks.base import get_attack, membership_scores
+from ldm_privacy.attacks.runner import attack_statistics
 from ldm_privacy.models.ideal import IdealDenoiser, MembershipBlindPredictor
 from ldm_privacy.registry import ATTACKS
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from ldm_privacy.attacks import attack_statistics, draw_noise, get_attack
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.attacks.runner import attack_statistics, draw_noise
 from tests.reference import attacks as plain
 
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks import UnmaskableAttack, get_attack
-from ldm_privacy.audit import TUNED, Audit, AuditedSamples, check_labels
+from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
+from ldm_privacy.audit.audit import Audit, check_labels
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
 from ldm_privacy.types import AuditKey, Intervals
 from tests.reference.predictors import Memoriser
 
@@ -150,7 +152,7 @@ def test_without_influence_there_are_the_other_masks_and_no_sweep(samples):
     audit = Audit(pixels, attacks, masks, [0], keep_fractions=[0.5], intervals=FEW)
     report = audit(Memoriser(members_of(samples)))
     assert [row.key for row in report.rows] == audit.keys == [AuditKey("sima", mask) for mask in masks]
-    with pytest.raises(UserError, match="one ranks by influence, but these samples have none"):
+    with pytest.raises(UserError, match=r"^audit\.masks\..*: ranks by influence, but there is none"):
         Audit(pixels, attacks, {"top60": KeepTopInfluence(0.6)}, [0])
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ldm_privacy import processes
-from ldm_privacy.audit import AuditedSamples, is_calibration
 from ldm_privacy.audit import samples as samples_module
-from ldm_privacy.data import draw_split
+from ldm_privacy.audit.samples import AuditedSamples, is_calibration
+from ldm_privacy.data.draw import draw_split
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepTopDeviation
+from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepTopDeviation
 
 COLUMNS = ("latent", "is_member", "sample_index", "group", "is_calibration", "influence", "distortion", "reconstruction_error")
 
@@ -91,6 +91,7 @@ def test_what_is_left_out_has_a_default():
 
 def test_rankings_and_the_masks_that_use_them(whole):
     assert whole.ranking("influence") is whole.influence
+    assert whole.ranking("latent") is whole.latent
     assert torch.equal(whole.ranking("deviation"), whole.deviation.expand(10, 2, 3, 3))
     assert torch.equal(whole.keep(KeepLowestInfluence(0.5)), KeepLowestInfluence(0.5)(whole.influence, whole.sample_index))
     blind = replace(whole, influence=None)
@@ -98,7 +99,7 @@ def test_rankings_and_the_masks_that_use_them(whole):
     deviation = blind.keep(KeepTopDeviation(0.5))
     assert (deviation == deviation[:1]).all()
     assert deviation[0].sum() == 9
-    with pytest.raises(UserError, match="one ranks by influence, but these samples have none") as caught:
+    with pytest.raises(UserError, match="these samples have no influence") as caught:
         blind.keep(KeepLowestInfluence(0.5))
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="not 'size'"):

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores, schema, write_scores
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey, Intervals
 from tests.evidence.synthetic import make_scores

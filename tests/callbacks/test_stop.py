@@ -5,51 +5,47 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import train
-from callbacks.stop import SMALLEST_RATE, StopOnMemorization
-from ldm_privacy.audit import AuditNews
+from ldm_privacy.callbacks.stop import SMALLEST_RATE, StopOnMemorization
 from ldm_privacy.errors import UserError
-from ldm_privacy.training.checkpoint import epochs_in, load_checkpoint
 from ldm_privacy.types import AuditKey, Estimate
-from tests.tiny import arguments, series
-
-KEY = AuditKey("sima", "all")
-SMALL = [
-    "audit.attacks=[sima]",
-    "audit.masks={top60: null, random60: null, low60: null, std60: null}",
-    "audit.keep_fractions=[]",
-    "autoencoder.max_epochs=1",
-    "geometry.distortion_rank=0",
-]
+from ldm_privacy.watch.memorization import News
+from ldm_privacy.watch.watcher import Moment
 
 
 class Training:
     """Audits with given AUROCs and held-out losses."""
 
     def __init__(self, limit=0.7, bound="upper", action="stop", state=None):
-        self.auroc, self.loss, self.lines = Estimate(0.5, 0.4, 0.6), 1.0, []
+        self.loss, self.lines = 1.0, []
+        self.audits = SimpleNamespace(news=None, last=None, key=AuditKey("sima", "all"))
         self.callback = StopOnMemorization(
             limit,
             bound=bound,
             action=action,
             factor=0.1,
-            key=KEY,
-            newest=lambda: AuditNews(self.auroc, 40, None),
+            audits=self.audits,
             heldout_loss=lambda: self.loss,
             say=self.lines.append,
         )
         if state is not None:
             self.callback.load_state_dict(state)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
-        self.trainer = SimpleNamespace(should_stop=False, optimizers=[optimizer], loggers=[], sanity_checking=False)
-        self.module = SimpleNamespace(trainer=self.trainer, current_epoch=0, learning_rate=1e-2)
+        self.trainer = SimpleNamespace(should_stop=False, optimizers=[optimizer], loggers=[], current_epoch=0, global_step=0)
+        self.module = SimpleNamespace(learning_rate=1e-2)
         self.callback.on_fit_start(self.trainer, self.module)
 
     def audit(self, epoch, auroc, loss=1.0):
-        self.auroc, self.loss = Estimate(auroc, auroc - 0.1, auroc + 0.1), loss
-        self.trainer.sanity_checking = epoch == 0
-        self.module.current_epoch = max(0, epoch - 1)
-        self.callback.on_validation_epoch_end(self.trainer, self.module)
+        self.audits.news, self.loss = News(Estimate(auroc, auroc - 0.1, auroc + 0.1), 40, None), loss
+        self.audits.last = Moment(epoch, 10 * epoch)
+        return self.end_of(epoch)
+
+    def end_of(self, epoch):
+        """The end of an epoch, audited or not."""
+        if epoch == 0:
+            self.callback.on_train_start(self.trainer, self.module)
+        else:
+            self.trainer.current_epoch = epoch - 1
+            self.callback.on_train_epoch_end(self.trainer, self.module)
         return self.callback.is_best_under_limit()
 
     @property
@@ -122,59 +118,10 @@ def test_a_stopped_run_stays_stopped_until_its_limit_is_changed():
     assert not Training(action="lower_learning_rate", state=state).trainer.should_stop
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """A run that nothing stops."""
-    folder = tmp_path_factory.mktemp("straight")
-    assert train.main(arguments(folder, *SMALL, "trainer.max_epochs=3", "audit.every_n_epochs=1")) == 0
-    return folder / "digits"
-
-
-def test_a_whole_run_stops_keeps_its_best_and_goes_on_when_it_may(straight, tmp_path, capsys):
-    auroc = {epoch: value for (_, epoch, name), value in series(straight).items() if name == "memorization/sima/all/auroc"}
-    first_above = next(epoch for epoch in (1, 2) if auroc[epoch] > max(0.5, auroc[0]))
-    limit = (auroc[first_above] + max([0.5, *(auroc[epoch] for epoch in range(first_above))])) / 2
-    stop = [f"audit.stop.limit={limit}", "audit.stop.bound=value"]
-    options = ["trainer.max_epochs=3", "audit.every_n_epochs=1"]
-    assert train.main(arguments(tmp_path, *SMALL, *options, *stop)) == 0
-    run = tmp_path / "digits"
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"Stopped after epoch {first_above}: the AUROC (sima/all)" in printed
-    assert f"digits, epoch {first_above}:" in printed
-    assert {epoch for _, epoch, name in series(run) if name == "denoiser/train_loss"} == set(range(1, first_above + 1))
-    losses = {epoch: series(run)["denoiser", epoch, "denoiser/loss_heldout"] for epoch in range(first_above)}
-    kept = load_checkpoint(run / "checkpoints" / "under-limit.ckpt")
-    assert epochs_in(kept) == min(losses, key=losses.get)
-
-    before = series(run)
-    assert train.main([f"resume={run}"]) == 0
-    assert series(run) == before
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"Stopped after epoch {first_above}" in printed
-    assert "sima/all" in printed
-
-    assert train.main([f"resume={run}", "audit.stop.limit=null"]) == 0
-    assert series(run) == series(straight)
-    assert "Stopped after" not in capsys.readouterr().out
-
-
-def test_a_lowered_rate_survives_a_resume(tmp_path, straight):
-    auroc = {epoch: value for (_, epoch, name), value in series(straight).items() if name == "memorization/sima/all/auroc"}
-    limit = max(0.501, auroc[0] + 0.001)
-    stop = [f"audit.stop.limit={limit}", "audit.stop.bound=value", "audit.stop.action=lower_learning_rate"]
-    options = [*SMALL, "audit.every_n_epochs=1", *stop]
-    train.main(arguments(tmp_path, *options, "trainer.max_epochs=3"))
-    train.main(arguments(tmp_path, *options, "trainer.max_epochs=2", "name=resumed"))
-    assert train.main([f"resume={tmp_path}/resumed", "trainer.max_epochs=3"]) == 0
-    values = series(tmp_path / "digits")
-    assert series(tmp_path / "resumed") == values
-    rates = [values["denoiser", epoch, "denoiser/learning_rate"] for epoch in range(4)]
-    assert rates[0] == 1e-3
-    assert rates[-1] < 1e-3
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_a_whole_run_under_too_low_a_limit_ends_before_its_first_step(tmp_path):
-    with pytest.raises(UserError, match=r"audit\.stop\.limit: 0\.51 is below what 42 reported samples can show"):
-        train.main(arguments(tmp_path, *SMALL, "audit.stop.limit=0.51"))
-    assert not (tmp_path / "digits" / "checkpoints" / "last.ckpt").exists()
+def test_an_epoch_without_an_audit_is_not_judged():
+    training = Training(action="lower_learning_rate")
+    assert not training.end_of(1)
+    training.audit(2, 0.8)
+    for epoch in (3, 4):
+        training.end_of(epoch)
+    assert training.rate == pytest.approx(1e-3)

@@ -41,5 +41,7 @@ def test_overrides_outside_the_allowed_sections_are_refused():
 def test_help_lists_configs_keys_and_registered_names():
     text = io.StringIO()
     print_help("usage", Console(file=text, width=200))
-    for expected in ("digits.yaml", "cifar10.yaml", "trainer.max_epochs", "audit.onset.num_consecutive", "sima", "unet"):
+    configs = ("digits.yaml", "cifar10.yaml")
+    names = ("sima", "unet", "identity", "labels", "per_channel", "loss_gap", "l1", "probe")
+    for expected in (*configs, "trainer.max_epochs", "audit.onset.num_consecutive", "loggers", *names):
         assert expected in text.getvalue()

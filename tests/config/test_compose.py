@@ -5,6 +5,7 @@ import pytest
 from ldm_privacy.config import compose, finish
 from ldm_privacy.config.compose import entry_files, merge, parse_overrides
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import ATTACKS
 
 
 def test_the_command_line_wins_over_the_entry_and_the_entry_over_its_groups(tmp_path):
@@ -36,6 +37,13 @@ def test_merge_keeps_arguments_while_the_class_stays():
 def test_null_takes_a_component_out_and_a_list_names_them():
     assert list(compose("digits.yaml", ["audit.attacks.loss=null"]).config.audit.attacks) == ["sima", "pia"]
     assert list(compose("digits.yaml", ["audit.attacks=[loss]"]).config.audit.attacks) == ["loss"]
+    assert set(compose("digits.yaml", ["watch.generations=null"]).config.watch) == {"loss_gap", "samples"}
+    assert list(compose("digits.yaml", ["autoencoder.losses.kl=null"]).config.autoencoder.losses) == ["reconstruction"]
+
+
+def test_a_component_can_be_named_alone():
+    assert compose("digits.yaml", ["denoiser.channel_map=none"]).config.denoiser.channel_map.name == "none"
+    assert compose("digits.yaml", ["denoiser.condition=labels"]).config.denoiser.condition.arguments == {}
 
 
 @pytest.mark.parametrize("path", entry_files(), ids=lambda path: path.name)
@@ -55,6 +63,17 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
         ("audit.attacks.x.class=simma", "audit.attacks.x.class: unknown attack 'simma'. Did you mean 'sima'?"),
         ("audit.attacks.loss.powr=2", "audit.attacks.loss: unknown key 'powr'. Did you mean 'power'?"),
         ("audit.masks.top60.seed=3", "audit.masks.top60: unknown key 'seed'"),
+        ("audit.attacks.loss.power=x", "audit.attacks.loss.power: 'x' should be 2 or 4"),
+        ("autoencoder.losses.kl.weigt=2", "autoencoder.losses.kl: unknown key 'weigt'. Did you mean 'weight'?"),
+        ("autoencoder.losses.more=l3", "autoencoder.losses.more.class: unknown loss 'l3'. Did you mean 'l2'?"),
+        (
+            "denoiser.channel_map=per_chanel",
+            "denoiser.channel_map.class: unknown channel map 'per_chanel'. Did you mean 'per_channel'?",
+        ),
+        ("denoiser.condition=label", "denoiser.condition.class: unknown condition 'label'. Did you mean 'labels'?"),
+        ("watch.more=sample", "watch.more.class: unknown watcher 'sample'. Did you mean 'samples'?"),
+        ("watch.generations.num_images=10", "watch.generations.num_images: 10 should be greater than or equal to 1000"),
+        ("watch.loss_gap.seed=3", "watch.loss_gap: unknown key 'seed'"),
         ("audit.onset.nun_consecutive=3", "audit.onset: unknown key 'nun_consecutive'"),
         ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' should be a valid integer"),
         ("trainer.max_epochs=0", "trainer.max_epochs: 0 should be greater than 0"),
@@ -117,11 +136,12 @@ def test_keys_that_contradict_each_other_are_named(pair):
 
 def test_a_plugin_beside_the_user_is_imported(tmp_path, monkeypatch):
     (tmp_path / "my_attacks_for_compose.py").write_text(
-        "from ldm_privacy.attacks import register_attack\n"
         "from ldm_privacy.attacks.sima import SimA\n"
-        "@register_attack('mine_for_compose')\n"
+        "from ldm_privacy.registry import ATTACKS\n"
+        "@ATTACKS.register('mine_for_compose')\n"
         "class Mine(SimA):\n    pass\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     config = compose("digits.yaml", ["plugins=[my_attacks_for_compose]", "audit.attacks.x.class=mine_for_compose"]).config
     assert type(config.audit.attacks["x"].build()).__name__ == "Mine"

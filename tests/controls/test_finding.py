@@ -8,8 +8,8 @@ import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import WITHOUT_DENOISER, WITHOUT_MODEL, Case, Finding, hold_together, run_controls
-from ldm_privacy.controls.influence import influence_score
-from ldm_privacy.controls.latent_norm import latent_norm_score
+from ldm_privacy.controls.influence import influence
+from ldm_privacy.controls.latent_norm import latent_norm
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.registry import CONTROLS
@@ -40,17 +40,17 @@ def registered(monkeypatch):
 
 
 def test_influence_score_is_half_the_log_of_the_product():
-    influence = normal(6, 2, 3, 3).square() + 0.1
-    torch.testing.assert_close(influence_score(influence), influence.flatten(1).prod(dim=1).log() / 2)
-    shift = influence_score(4 * influence) - influence_score(influence)
-    torch.testing.assert_close(shift, torch.full_like(shift, 18 * math.log(2)))
-    assert influence_score(torch.zeros(1, 2, 3, 3)).isfinite().all()
+    value = normal(6, 2, 3, 3).square() + 0.1
+    score, fourfold, nothing = (influence(case(6, influence=each)).score for each in (value, 4 * value, 0 * value))
+    torch.testing.assert_close(score, value.flatten(1).prod(dim=1).log() / 2)
+    torch.testing.assert_close(fourfold - score, torch.full_like(score, 18 * math.log(2)))
+    assert nothing.isfinite().all()
 
 
 def test_latent_norm_score_is_the_norm_of_all_dimensions():
     latent = torch.zeros(2, 2, 2, 2)
     latent[0, 0, 0, 0], latent[0, 1, 1, 1] = 3.0, -4.0
-    assert latent_norm_score(latent).tolist() == [5.0, 0.0]
+    assert latent_norm(case(2, latent=latent)).score.tolist() == [5.0, 0.0]
 
 
 @pytest.mark.parametrize("group", [None, torch.arange(80) // 4])
@@ -117,9 +117,21 @@ def test_images_are_read_once_in_chunks_and_in_order(monkeypatch):
 
     counted = Case(audited.samples, images)
     assert torch.equal(counted.thumbnails, audited.thumbnails)
-    assert torch.equal(counted.features.value, audited.features.value)
+    assert all(torch.equal(counted.features[name], value) for name, value in audited.features.items())
     assert [len(index) for index in read] == [32, 32, 16]
     assert torch.equal(torch.cat(read), torch.arange(80))
+
+
+def test_an_image_that_is_not_finite_is_named():
+    audited = case()
+    index = audited.samples.sample_index + 100
+    samples = replace(audited.samples, sample_index=index)
+
+    def images(index):
+        return audited.images(index - 100).where(index[:, None, None, None] != 107, torch.inf)
+
+    with pytest.raises(UserError, match="sample 107 is not finite"):
+        run_controls(Case(samples, images))
 
 
 def test_all_controls_are_run_and_what_cannot_be_computed_is_left_out():
@@ -141,12 +153,12 @@ def test_all_controls_are_run_and_what_cannot_be_computed_is_left_out():
 def test_a_control_of_a_users_own_is_run_with_the_others(registered):
     @registered("brightness")
     def brightness(case):
-        return Finding("brightness", WITHOUT_DENOISER, meaning="it is darker", score=case.features.value[:, 0])
+        return Finding("brightness", WITHOUT_DENOISER, meaning="it is darker", score=case.features["mean of grey"])
 
     found = run_controls(case())
     options = replace(Intervals(), confidence=0.975).options()
     is_member = case().samples.is_member
-    assert found["brightness"].estimate == auroc_interval(case().features.value[:, 0], is_member, **options)
+    assert found["brightness"].estimate == auroc_interval(case().features["mean of grey"], is_member, **options)
     assert "the intervals of brightness and latent norm include 0.5" in found["latent norm"].sentence
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ldm_privacy.data import Split, find_duplicates, remove_duplicates
+from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 
 

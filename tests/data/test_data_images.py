@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
-from ldm_privacy.data import decode_image, flip_horizontal, to_float, to_pixels, to_uint8
+from ldm_privacy.data.images import decode_image, to_float, to_pixels, to_uint8
 from ldm_privacy.errors import UserError
 
 
@@ -121,12 +121,6 @@ def test_shrinking_is_antialiased():
 @pytest.mark.parametrize("size", [(5, 3), (3, 5), (1, 900), (900, 1), (7, 7)])
 def test_any_size_gives_the_wanted_shape(random_image, size):
     assert to_pixels(random_image(3, size), resolution=8, channels=1).shape == (1, 8, 8)
-
-
-def test_flip_is_an_involution_of_the_width():
-    images = torch.arange(24.0).reshape(2, 1, 3, 4)
-    assert torch.equal(flip_horizontal(images)[..., 0], images[..., -1])
-    assert torch.equal(flip_horizontal(flip_horizontal(images)), images)
 
 
 def broken_cells(png_bytes: bytes) -> dict[str, object]:

@@ -10,7 +10,11 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ldm_privacy.data import Digits, ImageData, Parquet, Saved, Split, draw_split, to_float
+from ldm_privacy.data.draw import draw_split
+from ldm_privacy.data.images import to_float
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.sources import Digits, Parquet, Saved
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 
 
@@ -33,7 +37,6 @@ def data_of(source, **options):
 
 def test_images_are_addressed_by_sample_index(saved, random_image):
     data = data_of(saved(20), num_public=5, seed=7)
-    data.prepare()
     split = data.split
     index = torch.cat([split.public_index, split.member_index, split.heldout_index])
     images = data.images(index)
@@ -49,7 +52,6 @@ def test_images_are_addressed_by_sample_index(saved, random_image):
 def test_only_rows_of_the_split_are_decoded(saved):
     source = saved(20)
     data = data_of(source)
-    data.prepare()
     outside = sorted(set(range(20)) - set(data.split.audited_index.tolist()))
     for row in (outside[0], -1, 20):
         with pytest.raises(ValueError, match=f"row {row} is not in the split"):
@@ -58,7 +60,6 @@ def test_only_rows_of_the_split_are_decoded(saved):
 
 def test_digits(saved):
     data = ImageData(Digits(), resolution=8, channels=1, num_members=256, num_heldout=256, num_public=1285)
-    data.prepare()
     assert data.num_classes == 10
     assert data.class_names == [str(digit) for digit in range(10)]
     index = data.split.member_index
@@ -68,64 +69,42 @@ def test_digits(saved):
     assert data.groups(index) is None
 
 
-def test_open_draws_without_decoding(saved, image_dataset):
-    broken = image_dataset(8).to_dict()
-    broken["image"] = [{"bytes": b"no image", "path": None}] * 8
-    data = data_of(saved(datasets.Dataset.from_dict(broken, features=datasets.Features({"image": datasets.Image()}))))
-    data.open()
-    assert len(data.split.member_index) == 4
-    with pytest.raises(RuntimeError, match="prepare"):
-        data.images(data.split.member_index)
-    with pytest.raises(UserError, match="row 0, column 'image'"):
-        data.prepare()
-
-
 def test_unreadable_image_is_named_by_its_row(saved, image_dataset):
     cells = image_dataset(12).cast_column("image", datasets.Image(decode=False))["image"][:]
     cells[9] = {"bytes": cells[9]["bytes"][:40], "path": None}
     dataset = datasets.Dataset.from_dict({"image": cells}, features=datasets.Features({"image": datasets.Image()}))
     with pytest.raises(UserError, match=r"row 9, column 'image': the image can't be read"):
-        data_of(saved(dataset), num_members=6, num_heldout=6).prepare()
+        data_of(saved(dataset), num_members=6, num_heldout=6)
 
 
 def test_progress_covers_every_row(saved):
     calls = []
-    data_of(saved(20)).prepare(lambda done, total: calls.append((done, total)))
+    data_of(saved(20), progress=lambda done, total: calls.append((done, total)))
     assert calls == [(0, 8), (8, 8)]
 
 
 def test_held_out_copies_of_members_are_taken_out(saved, image_dataset):
     data = data_of(saved(datasets.concatenate_datasets([image_dataset(10)] * 2)), num_members=10, num_heldout=10)
-    data.open()
-    drawn = data.split
-    data.prepare()
+    drawn = draw_split(20, num_members=10, num_heldout=10, seed=0)
     copies = [row for row in drawn.heldout_index.tolist() if (row + 10) % 20 in drawn.member_index.tolist()]
     assert copies
     assert data.duplicates.pairs[:, 1].tolist() == copies
     assert data.split.heldout_index.tolist() == sorted(set(drawn.heldout_index.tolist()) - set(copies))
-    kept = draw_stored(data, drawn)
+    kept = data_of(saved(datasets.concatenate_datasets([image_dataset(10)] * 2)), split=drawn)
     assert kept.split.hash == drawn.hash
     assert kept.duplicates.num_heldout_copies == len(copies)
-
-
-def draw_stored(data, split):
-    other = ImageData(data.source, resolution=6, channels=3, num_members=1, num_heldout=1)
-    other.prepare(split=split)
-    return other
 
 
 def test_a_stored_split_is_used_as_it_is(saved):
     source = saved(20)
     data = data_of(source, seed=5)
-    data.prepare()
-    again = data_of(source, seed=99, num_members=7)
-    again.prepare(split=Split.from_state_dict(data.split.state_dict()))
+    again = data_of(source, seed=99, num_members=7, split=Split.from_state_dict(data.split.state_dict()))
     assert again.split.hash == data.split.hash
     assert again.duplicates.content_hash == data.duplicates.content_hash
     index = data.split.audited_index
     assert torch.equal(again.images(index), data.images(index))
     with pytest.raises(UserError, match="belongs to a source of 21 rows, but this one has 20"):
-        data.prepare(split=Split(*(torch.tensor([row]) for row in range(3)), 21))
+        data_of(source, split=Split(*(torch.tensor([row]) for row in range(3)), 21))
 
 
 def test_labels_captions_and_groups(saved):
@@ -136,7 +115,6 @@ def test_labels_captions_and_groups(saved):
         patient=[f"p{row // 3}" for row in range(12)],
     )
     data = data_of(source, num_members=6, num_heldout=6, group_column="patient")
-    data.prepare()
     index = torch.tensor([3, 11, 0])
     assert data.class_names == ["cat", "dog"]
     assert data.labels(index).tolist() == [0, 0, 1]
@@ -148,7 +126,6 @@ def test_labels_captions_and_groups(saved):
 
 def test_missing_labels_are_minus_one(saved):
     data = data_of(saved(8, label=[3, None, 5, 6, 7, 8, 9, 0]))
-    data.prepare()
     assert data.labels(torch.arange(3)).tolist() == [3, -1, 5]
     assert data.class_names is None
 
@@ -164,7 +141,7 @@ def test_missing_labels_are_minus_one(saved):
 )
 def test_group_columns_that_can_not_be(saved, columns, group_column, message):
     with pytest.raises(UserError, match=message):
-        data_of(saved(2, **columns), num_members=1, num_heldout=1, group_column=group_column).open()
+        data_of(saved(2, **columns), num_members=1, num_heldout=1, group_column=group_column)
 
 
 @pytest.mark.parametrize(
@@ -183,13 +160,12 @@ def test_impossible_options(options, message):
 
 def test_more_members_than_rows(saved):
     with pytest.raises(UserError, match=r"data\.num_members=30.* the source has 20"):
-        data_of(saved(20), num_members=30).open()
+        data_of(saved(20), num_members=30)
 
 
 def test_index_file_alone_is_enough(saved, tmp_path):
     np.savez(tmp_path / "index.npz", mia_train_idxs=[1, 2, 3], mia_eval_idxs=[4, 5])
     data = data_of(saved(8), num_members=None, num_heldout=None, index_file=str(tmp_path / "index.npz"), num_public=3)
-    data.prepare()
     assert data.split.member_index.tolist() == [1, 2, 3]
     assert data.split.heldout_index.tolist() == [4, 5]
     assert data.split.public_index.tolist() == [0, 6, 7]
@@ -198,7 +174,6 @@ def test_index_file_alone_is_enough(saved, tmp_path):
 def test_cifar10_rows_keep_every_byte(shared_file):
     file = shared_file("data/cifar10/test-00000-of-00001.parquet")
     data = ImageData(Parquet(files=str(file)), resolution=32, channels=3, num_members=20, num_heldout=20)
-    data.prepare()
     table = pyarrow.parquet.read_table(file)
     assert data.num_classes == 10
     for row in data.split.audited_index[::5].tolist():
@@ -219,7 +194,6 @@ def test_captioned_images_at_another_resolution(shared_file):
         num_heldout=10,
         group_column="subgroup",
     )
-    data.prepare()
     index = data.split.member_index
     assert data.images(index).shape == (len(index), 3, 16, 16)
     table = pyarrow.parquet.read_table(folder / name, columns=["text"])

@@ -11,7 +11,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from ldm_privacy.data import Columns, Digits, Folder, Hub, Parquet, Saved, decode_image, find_columns
+from ldm_privacy.data.columns import Columns, find_columns
+from ldm_privacy.data.images import decode_image
+from ldm_privacy.data.sources import Digits, Folder, Hub, Parquet, Saved
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import IMAGE_SOURCES
 

@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ldm_privacy.data import Split, draw_split, split_from_index_file
-from ldm_privacy.data.draw import choose_groups
+from ldm_privacy.data.draw import choose_groups, draw_split, split_from_index_file
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from tests.reference.subset_sum import largest_sum_within
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from ldm_privacy.audit import AuditedSamples, AuditScores
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import AuditScores
 from ldm_privacy.types import AuditKey, Intervals
 
 SHAPE = (2, 4, 4)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import ScoreFile, read_scores, write_scores
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.compare import compare
 from ldm_privacy.metrics import auroc_difference
@@ -46,8 +47,8 @@ def test_the_difference_is_the_paired_one_of_each_audits_own_choice(group_size):
     assert comparison.num_shared == int((~data.is_calibration).sum())
     reporting = ~data.is_calibration
     group = None if data.group is None else data.group[reporting]
+    reports = [report_of(each, intervals=QUICK) for each in (data, other)]
     for key in comparison.keys:
-        reports = [report_of(each, intervals=QUICK) for each in (data, other)]
         scores = [report.reported_scores(key) for report in reports]
         expected = auroc_difference(scores[1], scores[0], data.is_member[reporting], confidence=0.9, group=group)
         assert comparison.differences["run-1"][key] == expected

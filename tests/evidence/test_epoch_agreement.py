@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ldm_privacy.audit import AuditScores, report_of
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import AuditScores
 from ldm_privacy.evidence.exposure import EarlierScores, epoch_agreement
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK

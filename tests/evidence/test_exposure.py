@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.evidence.exposure import attack_agreement, exposure_of
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores

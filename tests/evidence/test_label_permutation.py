@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from ldm_privacy.audit import TUNED, report_of
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import label_permutation
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
@@ -87,12 +88,12 @@ def test_the_seed_decides_all_of_it_up_to_the_largest():
 
 
 def test_scores_that_know_nothing_are_called_so_as_often_as_stated():
-    """200 random labellings of the same scores, timestep and keep fraction chosen anew on each calibration half."""
+    """100 random labellings of the same scores, timestep and keep fraction chosen anew on each calibration half."""
     data = make_scores(100, 100, attacks=("sima",), masks=("all",), timesteps=range(8), fractions=(0.3, 0.6, 1.0))
     claims = {each: score for each, score in data.sweeps["sima"].items() if each[0] == "influence"}
     data = replace(data, sweeps={"sima": claims})
     generator = torch.Generator().manual_seed(1)
-    num_runs = 200
+    num_runs = 100
     left_out, gained, small = {ALL: 0, TUNED_KEY: 0}, 0, 0
     for run in range(num_runs):
         is_member = data.is_member[torch.randperm(200, generator=generator)]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from ldm_privacy.geometry import DecoderJacobian
+from ldm_privacy.geometry.jacobian import DecoderJacobian
 
 
 @pytest.fixture

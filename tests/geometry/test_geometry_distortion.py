@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import Distortion, stream_distortion
+from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.geometry.stream import stream_distortion
 from tests.reference.geometry import dense_jacobian, published_decoder
 
 

@@ -9,19 +9,13 @@ import torch.nn.functional as F
 from scipy.special import digamma, polygamma
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import (
-    DecoderJacobian,
-    ExactInfluence,
-    InfluenceEstimate,
-    KeepTopInfluence,
-    ProbeInfluence,
-    ShrunkInfluence,
-    dataset_influence,
-    gradients_enabled,
-    mask_overlap,
-    shrink_log_influence,
-    stream_influence,
-)
+from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
+from ldm_privacy.geometry.masks import KeepTopInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.geometry.shrunk import ShrunkInfluence, dataset_influence, shrink_log_influence
+from ldm_privacy.geometry.stream import stream_influence
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from tests.reference.geometry import dense_jacobian, influence_loop, published_decoder, shrunk_log_influence
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.audit import AuditedSamples
+from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepAll, KeepLowestInfluence, KeepRandom, KeepTopInfluence, keep_ladder
-from ldm_privacy.geometry.masks import keep_largest
+from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepRandom, KeepTopInfluence, keep_ladder, keep_largest
 from ldm_privacy.registry import MASK_RULES
 from tests.reference.geometry import percentile_mask
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import InfluenceEstimate, ProbeInfluence, Store, fingerprint, stream_influence
+from ldm_privacy.geometry.estimate import InfluenceEstimate
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.geometry.store import Store, fingerprint
+from ldm_privacy.geometry.stream import stream_influence
 
 INDEX = torch.tensor([5, 2, 9])
 PROCESSES = multiprocessing.get_context("forkserver")  # a clean process imports torch once, the others are its copies

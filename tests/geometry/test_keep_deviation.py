@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import KeepTopDeviation, KeepTopInfluence, latent_deviation
+from ldm_privacy.geometry.deviation import latent_deviation
+from ldm_privacy.geometry.masks import KeepTopDeviation, KeepTopInfluence
 
 SHAPE = (4, 8, 8)
 

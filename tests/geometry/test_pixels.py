@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry import ExactInfluence, pixel_influence
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.randomness import normal
 from tests.reference.geometry import dense_jacobian
 

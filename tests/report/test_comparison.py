@@ -12,7 +12,7 @@ from rich.console import Console
 from ldm_privacy.audit.score_file import ScoreFile
 from ldm_privacy.evidence.compare import compare
 from ldm_privacy.report.comparison import print_comparison, write_comparison
-from ldm_privacy.report.tables import short, signed
+from ldm_privacy.report.tables import short
 from tests.evidence.synthetic import QUICK, make_scores
 
 NAMES = ("runs/a/last", "runs/b/last", "runs/<script>/last")
@@ -48,7 +48,7 @@ def test_the_terminal_shows_every_audit_difference_and_spread(comparison):
         for report in comparison.reports.values():
             assert short(report.row(key).metrics.auroc) in line
         for differences in comparison.differences.values():
-            assert signed(differences[key]) in line
+            assert short(differences[key], "+") in line
         assert f"{comparison.spread[key].mean:.3f}, {comparison.spread[key].deviation:.3f}".replace("0.", ".") in line
     assert f"{comparison.num_shared} reported samples" in text
 
@@ -63,7 +63,7 @@ def test_two_audits_fit_80_columns(comparison):
     lines = printed(two, 80).splitlines()
     for key in comparison.keys:
         line = next(each for each in lines if each.split()[:1] == [str(key)])
-        assert signed(two.differences[names[1]][key]) in line
+        assert short(two.differences[names[1]][key], "+") in line
         assert line.rstrip().endswith(f"{comparison.spread[key].deviation:.3f}".removeprefix("0"))
 
 
@@ -104,3 +104,4 @@ def test_the_page_holds_the_same_table_and_interprets_no_name(comparison, tmp_pa
         assert str(key) in page
         assert short(comparison.reports[NAMES[1]].row(key).metrics.auroc) in page
     assert f"{NAMES[1]} differs from {NAMES[0]} in" in page
+    assert f"A = {NAMES[0]}, B = {NAMES[1]}" in page

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from ldm_privacy.audit import report_of
+from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
 from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
-from ldm_privacy.geometry import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
+from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
-from ldm_privacy.report.context import Context, Protocol
-from ldm_privacy.report.evidence_page import evidence_page
-from ldm_privacy.report.folder import evidence_figures, write_evaluation
-from ldm_privacy.report.geometry_report import geometry_figures, geometry_series, quartile_series
+from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_evaluation
+from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
 from ldm_privacy.report.page.page import render
 from ldm_privacy.report.sections import curves, geometry, onset, whole_set
@@ -31,7 +31,13 @@ from tests.evidence.synthetic import QUICK, Pictures, decoder, make_samples, mak
 
 KEY = AuditKey("sima", "all")
 MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
-PROTOCOL = Protocol("a run", 7, {"data": "noise", "split hash": "ab" * 32}, ("python evaluate.py",), "seed: 3\n")
+PROTOCOL = {
+    "name": "a run",
+    "epoch": 7,
+    "facts": {"data": "noise", "split hash": "ab" * 32},
+    "commands": ("python evaluate.py",),
+    "config": "seed: 3\n",
+}
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
 ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
@@ -44,8 +50,12 @@ def gather(data, *, distortion=True, brighten=0.0, **options):
     return gather_evidence(report, KEY, samples, pictures, num_permutations=39, **options), samples, pictures
 
 
-def page_of(evidence, figures, pictures, *, protocol=PROTOCOL, onsets=()):
-    return render(evidence_page(evidence, Context(protocol, figures, pictures, onsets)))
+def evaluation_of(evidence, figures, pictures, **changed):
+    return Evaluation(evidence, figures, pictures, **PROTOCOL | changed)
+
+
+def page_of(evidence, figures, pictures, **changed):
+    return render(evaluation_page(evaluation_of(evidence, figures, pictures, **changed)))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,7 @@ def found():
     history = {0: EarlierScores(data.sample_index, torch.randn(120, generator=torch.Generator().manual_seed(0)))}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
-    figures |= {"onset": figures["p_value"], "memorization": figures["roc"]}
+    figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
     return evidence, figures, pictures
 
 
@@ -109,7 +119,7 @@ def test_every_row_has_its_numbers(found, html):
     evidence = found[0]
     cells = Reader(html).rows
     for row in evidence.report.rows:
-        label = f"tuned ({row.keep_fraction:.0%})" if row.key.mask == "tuned" else row.key.mask
+        label = f"tuned {row.keep_fraction:.0%}" if row.key.mask == "tuned" else row.key.mask
         line = [cell for each in cells if each[:2] == [row.key.attack, label] for cell in each]
         band = evidence.permuted[row.key].band
         assert short(row.metrics.auroc) in line
@@ -140,11 +150,10 @@ def test_everything_that_was_found_is_said(found, html):
         assert f"held-out {neighbour}" in text
     for limit in LIMITS:
         assert limit in text
-    for fact in (*PROTOCOL.facts.items(), PROTOCOL.commands):
+    for fact in (*PROTOCOL["facts"].items(), PROTOCOL["commands"]):
         for each in fact:
             assert each in text
-    assert PROTOCOL.config.strip() in text
-    # Captions stand in the text once, and once more as what the picture shows.
+    assert PROTOCOL["config"].strip() in text
     for name in figures:
         if name in CAPTIONS:
             assert CAPTIONS[name] in text, name
@@ -168,7 +177,7 @@ def test_it_asks_for_nothing(html):
 
 def test_both_themes_and_print_have_their_styles(html):
     assert '<meta name="color-scheme" content="light dark">' in html
-    assert "prefers-color-scheme: dark" in html
+    assert "light-dark(" in html
     assert "@media print" in html
 
 
@@ -178,8 +187,8 @@ def test_it_is_smaller_than_5_mb(html):
 
 def test_names_are_shown_and_never_interpreted(found, html):
     evidence, _, pictures = found
-    protocol = replace(PROTOCOL, name=HOSTILE, facts={HOSTILE: HOSTILE}, commands=(HOSTILE,), config=HOSTILE)
-    for page in (html, page_of(evidence, {}, pictures, protocol=protocol, onsets=(HOSTILE,))):
+    hostile = {"name": HOSTILE, "facts": {HOSTILE: HOSTILE}, "commands": [HOSTILE], "config": HOSTILE, "onsets": [HOSTILE]}
+    for page in (html, page_of(evidence, {}, pictures, **hostile)):
         assert "<script" not in page
         assert "<img src=x" not in page
         assert any(HOSTILE in row for row in Reader(page).rows)
@@ -193,7 +202,7 @@ def test_what_there_is_not_leaves_no_hole():
     assert evidence.dataset is None
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
-    page = page_of(evidence, figures, pictures)
+    page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
     assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name != "onset"]
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
@@ -218,7 +227,9 @@ def test_in_pixel_space_what_needs_a_decoder_is_left_out():
     assert not {"influence", "reconstruction error"} & set(evidence.findings)
     assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
     assert geometry_series(samples) == {}
-    assert "geometry" not in Reader(page_of(evidence, evidence_figures(evidence, samples, {}, None, pictures), pictures)).ids
+    figures = evidence_figures(evidence, samples, {}, None, pictures)
+    assert set(figures) == {"roc", "auroc_by_timestep", "histogram", "p_value"}
+    assert "geometry" not in Reader(page_of(evidence, {"p_value": figures["p_value"]}, pictures)).ids
 
 
 def test_geometry_drawn_elsewhere_is_not_drawn_again(found):
@@ -238,12 +249,9 @@ def test_distortion_is_that_of_the_samples_where_it_was_measured():
     for name, side in (("members", samples.is_member), ("heldout", ~samples.is_member)):
         expected = float(samples.distortion[side & measured].mean())
         assert series[f"geometry/distortion/{name}"] == pytest.approx(expected)
-    curves = quartile_series(report, holes.distortion)
-    prefix = f"memorization/{KEY}/quartile2/auroc"
-    place = data.timesteps["sima"].index(report.row(KEY).timestep)
-    assert curves[prefix] == report.quartiles(KEY, holes.distortion).auroc[place][1].value
-    assert curves[f"{prefix}_lower"] <= curves[prefix] <= curves[f"{prefix}_upper"]
-    assert quartile_series(report, None) == {}
+    chosen = report.is_reporting & measured
+    expected = auroc_by_quartile(data.scores[KEY][:, chosen], data.is_member[chosen], samples.distortion[chosen])
+    assert report.quartiles(KEY, holes.distortion).auroc == expected.auroc
 
 
 @pytest.fixture
@@ -262,14 +270,14 @@ def plug_in(monkeypatch):
         return Finding("file size", WITHOUT_MODEL, sentence, "", score, area, True, True, pairs=(pair,), numbers={"bytes": 7})
 
     @SECTIONS.register("requirements")
-    def requirements(evidence, context):
-        told = Paragraph(f"{evidence.key} of {context.protocol.name} is audited.")
-        return Section("requirements", "What is required", "", (told,), place=15)
+    def requirements(evaluation):
+        told = Paragraph(f"{evaluation.evidence.key} of {evaluation.name} is audited.")
+        return Section("What is required", "", [told], place=15)
 
 
 def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plug_in, tmp_path):
     evidence, _, pictures = gather(make_scores(24, 24), distortion=False)
-    write_evaluation(tmp_path, evidence, PROTOCOL, {}, pictures, facts={"split_hash": "cd" * 32})
+    write_evaluation(tmp_path, evaluation_of(evidence, {}, pictures), facts={"split_hash": "cd" * 32})
     page = (tmp_path / "report.html").read_text()
     reader = Reader(page)
     assert [name for name in reader.ids if name in ("attacks", "requirements", "controls")] == [
@@ -291,7 +299,8 @@ def folder(found, tmp_path_factory):
     evidence, figures, pictures = found
     path = tmp_path_factory.mktemp("evaluation") / "new"
     figures = {name: figures[name] for name in ("p_value", "histogram")}
-    report = write_evaluation(path, evidence, PROTOCOL, figures, pictures, facts={"split_hash": "cd" * 32, "epoch": 7})
+    evaluation = evaluation_of(evidence, figures, pictures)
+    report = write_evaluation(path, evaluation, facts={"split_hash": "cd" * 32, "epoch": 7})
     assert report == path / "report.html"
     return path
 
@@ -350,5 +359,5 @@ def test_without_a_verdict_on_the_set_the_files_are_still_written(tmp_path):
     data = make_scores(12, 8)
     data = replace(data, scores={**data.scores, KEY: torch.zeros_like(data.scores[KEY])})
     evidence, _, pictures = gather(data, distortion=False)
-    write_evaluation(tmp_path, evidence, PROTOCOL, {}, pictures, facts={"split_hash": "cd" * 32})
+    write_evaluation(tmp_path, evaluation_of(evidence, {}, pictures), facts={"split_hash": "cd" * 32})
     assert json.loads((tmp_path / "metrics.json").read_text())["dataset"] is None

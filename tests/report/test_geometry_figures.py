@@ -9,6 +9,7 @@ import torch
 
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.randomness import normal
+from ldm_privacy.report.figures.base import PALETTE
 from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
 
@@ -35,9 +36,8 @@ def shown(axis):
     return np.ma.filled(axis.images[0].get_array().astype(float), np.nan)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("num_samples", "num_images"), [(1, 2), (2, 2), (5, 4), (40, 8)])
-def test_distortion_draws_violins_and_extremes(channels, num_samples, num_images):
+@pytest.mark.parametrize(("num_samples", "num_images", "channels"), [(1, 2, 1), (2, 2, 3), (5, 4, 1), (40, 8, 3)])
+def test_distortion_draws_violins_and_extremes(num_samples, num_images, channels):
     distortion = numbers(num_samples)
     figure = distortion_figure(distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh())
     assert len(figure.axes) == 1 + num_images
@@ -62,23 +62,16 @@ def test_distortion_of_one_set_and_of_equal_values_draws(is_member):
     picture(distortion_figure(torch.full((6,), 2.0), is_member, torch.zeros(6, 1, 4, 4)))
 
 
-def test_distortion_refuses_what_does_not_belong_together():
-    with pytest.raises(ValueError, match="don't belong together"):
-        distortion_figure(numbers(4), torch.ones(3, dtype=torch.bool), torch.zeros(4, 1, 2, 2))
-    with pytest.raises(ValueError, match="don't belong together"):
-        distortion_figure(numbers(0), torch.ones(0, dtype=torch.bool), torch.zeros(0, 1, 2, 2))
-
-
 def quartiles(num_timesteps, num_samples=64):
     return auroc_by_quartile(numbers(num_timesteps, num_samples), torch.arange(num_samples) % 2 == 0, numbers(num_samples))
 
 
-def test_quartiles_have_a_panel_each_with_value_and_band():
+def test_quartiles_have_a_panel_each_with_value_and_interval():
     found = quartiles(5)
     figure = quartile_figure(found, [0, 10, 20, 40, 80], title="SimA")
     assert len(figure.axes) == 4
     for place, axis in enumerate(figure.axes):
-        own = [line for line in axis.lines if line.get_marker() == "."]
+        own = [line for line in axis.lines if line.get_color() == PALETTE[place]]
         assert own[0].get_ydata().tolist() == [row[place].value for row in found.auroc]
         band = axis.collections[0].get_paths()[0].vertices[:, 1]
         assert band.min() == min(row[place].lower for row in found.auroc)
@@ -88,10 +81,14 @@ def test_quartiles_have_a_panel_each_with_value_and_band():
 
 
 @pytest.mark.parametrize("timesteps", [[], [50]])
-def test_one_number_a_quartile_is_one_panel(timesteps):
-    figure = quartile_figure(quartiles(1), timesteps, title="PFAMI")
-    assert len(figure.axes) == 1
-    assert figure.axes[0].get_ylabel() == ("AUROC at timestep 50 (95% interval)" if timesteps else "AUROC (95% interval)")
+def test_one_number_a_quartile_is_a_dot_in_each_panel(timesteps):
+    found = quartiles(1)
+    figure = quartile_figure(found, timesteps, title="PFAMI")
+    own = [next(line for line in axis.lines if line.get_color() == PALETTE[place]) for place, axis in enumerate(figure.axes)]
+    assert [line.get_ydata().tolist() for line in own] == [[estimate.value] for estimate in found.auroc[0]]
+    bars = [axis.collections[0].get_paths()[0].vertices[:, 1].tolist() for axis in figure.axes]
+    assert bars == [[estimate.lower, estimate.upper] for estimate in found.auroc[0]]
+    assert [axis.get_xticks().tolist() for axis in figure.axes] == [timesteps] * 4
     picture(figure)
 
 
@@ -100,12 +97,7 @@ def test_quartiles_without_an_estimate_draw(num_timesteps):
     picture(quartile_figure(quartiles(num_timesteps, 6), list(range(num_timesteps)), title="a handful"))
 
 
-def test_timesteps_must_fit_the_quartiles():
-    with pytest.raises(ValueError, match="2 timesteps for 3 rows"):
-        quartile_figure(quartiles(3), [0, 10], title="SimA")
-
-
-@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (3, 4), (3, 6)])
+@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (3, 6)])
 def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels):
     influence = numbers(num_samples, channels, 4, 4).exp()
     figure = influence_map_figure(influence)
@@ -122,7 +114,7 @@ def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels)
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 2.5e-7])
 def test_constant_influence_draws(value):
-    figure = influence_map_figure(torch.full((2, 4, 4, 4), value))
+    figure = influence_map_figure(torch.full((2, 1, 4, 4), value))
     low, high = panels(figure)[0].images[0].get_clim()
     assert low < high
     picture(figure)
@@ -151,29 +143,18 @@ def test_mask_frequency_has_a_row_a_mask_and_a_column_a_channel(channels):
     picture(figure)
 
 
-def test_masks_must_be_there_and_alike():
-    with pytest.raises(ValueError, match="one shape"):
-        mask_frequency_figure({})
-    with pytest.raises(ValueError, match="one shape"):
-        mask_frequency_figure({"a": torch.ones(2, 1, 4, 4), "b": torch.ones(3, 1, 4, 4)})
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("num_samples", "num_columns"), [(1, 1), (4, 4), (9, 6)])
-def test_pixel_influence_stands_under_its_image(channels, num_samples, num_columns):
+@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (6, 3)])
+def test_pixel_influence_stands_under_its_image(channels, num_samples):
     images, influence = numbers(num_samples, channels, 8, 8).tanh(), numbers(num_samples, 8, 8).exp()
     figure = pixel_influence_figure(images, influence)
     axes = panels(figure)
-    assert len(axes) == 2 * num_columns
-    for sample in range(num_columns):
+    assert len(axes) == 2 * num_samples
+    for sample in range(num_samples):
         expected = ((images[sample] + 1) * 127.5).round().permute(1, 2, 0).expand(-1, -1, 3)
         np.testing.assert_array_equal(axes[sample].images[0].get_array(), expected)
-        np.testing.assert_allclose(shown(axes[num_columns + sample]), influence[sample].double().log10())
-    assert f"{num_columns} of {num_samples} samples" in figure.get_suptitle()
+        np.testing.assert_allclose(shown(axes[num_samples + sample]), influence[sample].double().log10())
     picture(figure)
 
 
-def test_constant_pixel_influence_draws_and_shapes_must_fit():
+def test_constant_pixel_influence_draws():
     picture(pixel_influence_figure(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4)))
-    with pytest.raises(ValueError, match="don't fit"):
-        pixel_influence_figure(torch.zeros(2, 1, 4, 4), torch.zeros(2, 8, 8))

@@ -1,20 +1,24 @@
-"""The figure of the onsets: a panel per quantity that has values, its own line where it has an onset."""
+"""The onsets that metrics.csv knows: a panel per quantity that has values, its own line and sentence where it has an onset."""
 
 import pytest
 
-from ldm_privacy.report.figures.training import GENERATIONS, LOSS_GAP, onset_figure
+from ldm_privacy.report.curves import onset_figure, onset_lines, training_figures
+from ldm_privacy.types import AuditKey
 
-AUROC = "memorization/sima/all/auroc"
+KEY = AuditKey("sima", "all")
+AREA = f"memorization/{KEY}"
 
 
 @pytest.fixture
 def history():
+    """The gap opens at epoch 20 and the AUROC rises at epoch 10, which the audits at 30 know; no copies stand out."""
     epochs = range(0, 50, 10)
-    curves = {(epoch, LOSS_GAP): 0.001 * epoch for epoch in epochs}
+    curves = {(epoch, "denoiser/loss_gap"): 0.001 * epoch for epoch in epochs}
     for end, offset in (("", 0.0), ("_lower", -0.05), ("_upper", 0.05)):
-        curves |= {(epoch, AUROC + end): 0.5 + 0.008 * epoch + offset for epoch in epochs}
-        curves |= {(epoch, GENERATIONS + end): 0.01 * epoch + offset for epoch in (20, 40)}
-    return curves | {(epoch, "generations/memorized_heldout"): 0.01 for epoch in (20, 40)}
+        curves |= {(epoch, f"{AREA}/auroc{end}"): 0.5 + 0.008 * epoch + offset for epoch in epochs}
+        curves |= {(epoch, f"generations/memorized{end}"): 0.01 * epoch + offset for epoch in (20, 40)}
+    curves |= {(epoch, "generations/memorized_heldout"): 0.01 for epoch in (20, 40)}
+    return curves | {(30, "denoiser/loss_gap_onset_epoch"): 20.0, (30, f"{AREA}/onset_epoch"): 10.0}
 
 
 def vertical_lines(axis):
@@ -22,17 +26,30 @@ def vertical_lines(axis):
 
 
 def test_every_quantity_has_its_panel_and_its_own_onset(history):
-    axes = onset_figure(history, {LOSS_GAP: 20, AUROC: 10, GENERATIONS: None}).axes
+    axes = onset_figure(history, KEY).axes
     assert [vertical_lines(axis) for axis in axes] == [[20], [10], []]
     assert [axis.lines[0].get_xdata().tolist() for axis in axes] == [[0, 10, 20, 30, 40], [0, 10, 20, 30, 40], [20, 40]]
     assert axes[0].get_xlim() == axes[1].get_xlim() == axes[2].get_xlim()
-    assert [len(axis.collections) for axis in axes] == [0, 1, 1]
+    bands = [axis.collections[0].get_paths()[0].vertices[:, 1] for axis in axes]
+    assert [band.min() for band in bands] == pytest.approx([0, 0.45, 0.15])
+    assert [band.max() for band in bands] == pytest.approx([0.04, 0.87, 0.45])
     titles = [axis.get_title(loc="left") for axis in axes]
     assert "onset: epoch 20" in titles[0]
     assert "sima/all" in titles[1]
     assert "no onset" in titles[2]
 
 
+def test_each_onset_is_said(history):
+    assert onset_lines(history, KEY) == [
+        "Onset of the loss gap: epoch 20.",
+        "Memorization onset (sima/all): epoch 10.",
+        "Onset of memorized generations: none up to epoch 40.",
+    ]
+
+
 def test_a_quantity_that_was_never_measured_has_no_panel(history):
     without = {key: value for key, value in history.items() if not key[1].startswith("generations")}
-    assert len(onset_figure(without, {LOSS_GAP: None, AUROC: None, GENERATIONS: None}).axes) == 2
+    assert len(onset_figure(without, KEY).axes) == 2
+    assert len(onset_lines(without, KEY)) == 2
+    assert set(training_figures(without, [KEY], KEY)) == {"memorization", "onset"}
+    assert training_figures({}, [KEY], KEY) == {}

@@ -9,48 +9,65 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
-from callbacks import AveragedWeights
-from ldm_privacy.attacks import get_attack
+from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.runner import masked_sums
-from ldm_privacy.geometry import ExactInfluence, ProbeInfluence
-from ldm_privacy.models.autoencoder import kl_autoencoder
-from ldm_privacy.models.denoiser import NetworkPredictor, unet
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.callbacks import AveragedWeights
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.losses.kl import KL
+from ldm_privacy.losses.reconstruction import L1
+from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.models.unet import unet
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS
-from ldm_privacy.types import AuditBatch
+from ldm_privacy.watch.loss_gap import LossGap
 
 DEVICE = torch.device("meta")
 
 
 def small_autoencoder():
-    return kl_autoencoder(
-        image_channels=3, resolution=32, block_out_channels=[16, 16, 16], layers_per_block=1, norm_num_groups=8
-    )
+    options = {"block_out_channels": [16, 16, 16], "layers_per_block": 1, "norm_num_groups": 8}
+    return KLCodec.build(image_channels=3, resolution=32, **options).network
 
 
-def small_unet():
-    return unet(
-        latent_channels=4, latent_size=8, block_out_channels=[16, 32], layers_per_block=1, dropout=0.1, norm_num_groups=8
-    )
+def small_unet(**options):
+    blocks = {"block_out_channels": [16, 32], "layers_per_block": 1, "dropout": 0.1, "norm_num_groups": 8}
+    return unet(latent_channels=4, latent_size=8, **blocks, **options)
 
 
 def audited():
-    return AuditBatch(torch.randn(12, 4, 8, 8), torch.arange(12) < 6, torch.arange(12)).to(DEVICE)
+    samples = AuditedSamples(torch.randn(12, 4, 8, 8), torch.arange(12) < 6, torch.arange(12), deviation=torch.ones(4, 8, 8))
+    return samples.to(DEVICE)
 
 
 def autoencoder_stage():
-    return AutoencoderModule(small_autoencoder(), torch.zeros(40, 3, 32, 32, dtype=torch.uint8), batch_size=16)
+    losses = {"reconstruction": L1(), "kl": KL(weight=0.01)}
+    return AutoencoderModule(small_autoencoder(), torch.zeros(40, 3, 32, 32, dtype=torch.uint8), losses, batch_size=16)
 
 
 def denoiser_stage():
-    scheduler = DDPMScheduler()
-    return DenoiserModule(small_unet(), scheduler, torch.randn(2, 40, 4, 8, 8), audited(), batch_size=16, warmup_steps=2)
+    abar = linear_alphas_cumprod().float()
+    return DenoiserModule(small_unet(), abar, torch.randn(2, 40, 4, 8, 8), batch_size=16, warmup_steps=2)
 
 
-@pytest.mark.parametrize("stage", [autoencoder_stage, denoiser_stage])
+def conditional_stage():
+    return DenoiserModule(
+        small_unet(num_class_embeds=4),
+        linear_alphas_cumprod().float(),
+        torch.randn(1, 40, 4, 8, 8),
+        condition={"class_labels": torch.arange(40) % 3},
+        null={"class_labels": torch.tensor([3])},
+        condition_dropout=0.5,
+        batch_size=16,
+    )
+
+
+@pytest.mark.parametrize("stage", [autoencoder_stage, denoiser_stage, conditional_stage])
 def test_a_step_waits_only_for_its_look_at_the_loss(stage):
     module, averages = stage(), AveragedWeights(0.99)
     module.to(DEVICE)
@@ -84,10 +101,11 @@ def no_autocast(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
 
 
-def test_the_loss_of_an_audited_batch_stays_on_the_device(no_autocast):
+def test_the_loss_of_an_audited_batch_stays_on_the_device():
     module = denoiser_stage().to(DEVICE)
     module.on_fit_start()
-    assert module.validation_step(audited(), 0).device == DEVICE
+    samples = audited()
+    assert LossGap(samples).losses(module.predictor, samples).device == DEVICE
 
 
 @pytest.fixture
@@ -109,7 +127,7 @@ def test_an_attack_reads_one_number_a_pass(name, one_look_a_pass):
     attack, batch = get_attack(name), audited()
     network, passes = small_unet().to(DEVICE), []
     network.register_forward_hook(lambda *_: passes.append(1))
-    predictor = NetworkPredictor(network, DDPMScheduler().alphas_cumprod.to(DEVICE), "epsilon")
+    predictor = NetworkPredictor(network, linear_alphas_cumprod().float().to(DEVICE), "epsilon")
     masks = torch.ones(2, *batch.latent.shape, dtype=torch.bool, device=DEVICE)
     sums = masked_sums(attack, predictor, batch.latent, [10, 100], masks, sample_index=batch.sample_index)
     assert all(term.device == DEVICE for term in sums)

@@ -1,46 +1,49 @@
 """Pictures of the attacks: ROC curves, AUROC over timesteps and keep fractions, score histograms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.report.figures.base import PALETTE, panels, style
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, banded, panels, style
 from ldm_privacy.types import AuditKey
 
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
 
 
-def roc_figure(report: AuditReport, *, title: str) -> Figure:
+def roc_figure(report: AuditReport) -> Figure:
     """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
-    figure, axes = panels(_attacks(report), title)
-    for attack, axis in axes.items():
-        rows = [row for row in report.rows if row.key.attack == attack]
-        floor = 1 / len(report.reported_membership)
+    figure, attacks = _panels(report, "ROC")
+    floor = 1 / len(report.reported_membership)
+    for attack, axis, rows in attacks:
         for place, row in enumerate(rows):
             fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
             label = f"{row.key.mask} ({row.metrics.auroc.value:.3f})"
             axis.plot(fpr.clamp_min(floor), tpr.clamp_min(floor), label=label, **style(place))
-        diagonal = np.geomspace(floor, 1, 50)
-        axis.plot(diagonal, diagonal, color="0.7", linewidth=0.8)
+        axis.axline((floor, floor), (1, 1), color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
         axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
         axis.legend(title="mask (AUROC)", loc="lower right", fontsize="small")
     return figure
 
 
-def auroc_by_timestep_figure(report: AuditReport, *, title: str) -> Figure:
+def auroc_by_timestep_figure(report: AuditReport) -> Figure:
     """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
-    figure, axes = panels(_attacks(report), title)
-    for attack, axis in axes.items():
-        for place, row in enumerate(row for row in report.rows if row.key.attack == attack):
-            timesteps, line = report.data.timesteps[attack], style(place)
-            if not timesteps or row.timestep is None:
+    figure, attacks = _panels(report, "AUROC over timesteps")
+    for attack, axis, rows in attacks:
+        for place, row in enumerate(rows):
+            line = style(place)
+            if row.timestep is None:
                 axis.axhline(row.metrics.auroc.value, color=line["color"], label=row.key.mask)
-                continue
-            axis.plot(timesteps, row.auroc_by_timestep, label=row.key.mask, **line)
-            axis.plot(row.timestep, row.metrics.auroc.value, "o", color=line["color"], markersize=5)
+            else:
+                axis.plot(report.data.timesteps[attack], row.auroc_by_timestep, label=row.key.mask, **line)
+                axis.plot(row.timestep, row.metrics.auroc.value, "o", color=line["color"], markersize=5)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
         axis.legend(title="mask", fontsize="small")
@@ -53,43 +56,41 @@ def keep_fraction_figure(report: AuditReport) -> Figure:
     A panel per attack, a line per ranking, the keep fraction that the calibration half chose marked.
     """
     figure, axes = panels(list(report.sweep), "AUROC over the share of latent dimensions kept")
-    for attack, axis in axes.items():
-        points = report.sweep[attack]
+    for attack, points in report.sweep.items():
+        axis = axes[attack]
         for place, ranking in enumerate(dict.fromkeys(point.ranking for point in points)):
             line = sorted((point for point in points if point.ranking == ranking), key=lambda point: point.keep_fraction)
-            kept = [point.keep_fraction for point in line]
-            name = RANKING_NAMES.get(ranking, ranking)
-            axis.plot(kept, [point.auroc.value for point in line], marker=".", label=name, **style(place))
-            bounds = ([point.auroc.lower for point in line], [point.auroc.upper for point in line])
-            axis.fill_between(kept, *bounds, color=style(place)["color"], alpha=0.12, linewidth=0)
-        tuned = next((row for row in report.rows if row.key.attack == attack and row.key.mask == "tuned"), None)
-        if tuned is not None:
-            axis.plot(tuned.keep_fraction, tuned.metrics.auroc.value, "o", color=PALETTE[0], markersize=7, fillstyle="none")
+            kept, areas = [point.keep_fraction for point in line], [point.auroc for point in line]
+            banded(axis, kept, areas, label=RANKING_NAMES.get(ranking, ranking), **style(place))
+        tuned = report.row(AuditKey(attack, TUNED))
+        axis.plot(tuned.keep_fraction, tuned.metrics.auroc.value, "o", color=PALETTE[0], markersize=7, fillstyle="none")
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="share kept (ring: chosen on the calibration half)", ylabel="AUROC", xlim=(0, 1.03))
         axis.legend(title="dimensions of", fontsize="small")
     return figure
 
 
-def histogram_figure(report: AuditReport, keys: list[AuditKey]) -> Figure:
+def histogram_figure(report: AuditReport, keys: Sequence[AuditKey]) -> Figure:
     """Membership scores of members and held-out samples of the reporting half, a panel per key; outermost 1 % cut off."""
     figure, axes = panels([str(key) for key in keys], "Membership scores (higher = member)")
+    is_member = report.reported_membership
     for key in keys:
         axis, score = axes[str(key)], report.reported_scores(key).double()
         edges = torch.quantile(score[:: max(1, len(score) // 100_000)], torch.tensor([0.005, 0.995], dtype=torch.float64))
         lower, upper = edges.tolist()
         bins = np.linspace(lower, upper if upper > lower else lower + 1.0, 41)
-        for name, chosen, colour, dashes in (
-            ("members", report.reported_membership, PALETTE[1], "-"),
-            ("held-out", ~report.reported_membership, PALETTE[0], "--"),
+        for name, side, colour, dashes in (
+            ("members", is_member, MEMBER_COLOUR, "-"),
+            ("held-out", ~is_member, HELDOUT_COLOUR, "--"),
         ):
-            weights = np.full(int(chosen.sum()), 1 / int(chosen.sum()))
-            share, _ = np.histogram(score[chosen].numpy(), bins, weights=weights)
-            axis.stairs(share, bins, linewidth=1.6, linestyle=dashes, color=colour, label=name)
+            count, _ = np.histogram(score[side].numpy(), bins)
+            axis.stairs(count / int(side.sum()), bins, linewidth=1.6, linestyle=dashes, color=colour, label=name)
         axis.set(title=str(key), xlabel="membership score", ylabel="share of samples")
         axis.legend(fontsize="small")
     return figure
 
 
-def _attacks(report: AuditReport) -> list[str]:
-    return list(dict.fromkeys(row.key.attack for row in report.rows))
+def _panels(report: AuditReport, title: str) -> tuple[Figure, list[tuple[str, Axes, list[AuditRow]]]]:
+    """A panel per attack: its name, its axis and the attack's rows."""
+    figure, axes = panels(list(dict.fromkeys(row.key.attack for row in report.rows)), title)
+    return figure, [(attack, axis, [row for row in report.rows if row.key.attack == attack]) for attack, axis in axes.items()]

@@ -2,19 +2,19 @@
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ldm_privacy.report.page.blocks import Picture
-from ldm_privacy.types import Image
+from ldm_privacy.types import Estimate, Image
 from ldm_privacy.watch.pictures import image_grid
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
 STYLES = ("-", "--", ":", "-.")
 MAX_BYTES = 400_000
 """A drawing above this size goes into the page as pixels: a report of a dozen figures stays under 5 MB."""
@@ -35,7 +35,7 @@ def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Pict
     if buffer.tell() > max_bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="white", dpi=2 * CSS_PIXELS, metadata={"Software": None})
-    return Picture(buffer.getvalue(), caption, caption, round(figure.get_figwidth() * CSS_PIXELS))
+    return Picture(buffer.getvalue(), caption, round(figure.get_figwidth() * CSS_PIXELS))
 
 
 def style(place: int) -> dict[str, Any]:
@@ -43,11 +43,13 @@ def style(place: int) -> dict[str, Any]:
     return {"color": PALETTE[place % len(PALETTE)], "linestyle": STYLES[place % len(STYLES)]}
 
 
-def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each name, at most three beside each other."""
-    columns = min(3, len(names))
+def panels(
+    names: Sequence[str], title: str, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.8)
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel of that size (in inches) for each name, at most so many beside each other."""
+    columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
+    figure = Figure(figsize=(max(5.0, size[0] * columns), size[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes[len(names) :]:
         axis.remove()
@@ -55,17 +57,17 @@ def panels(names: list[str], title: str) -> tuple[Figure, dict[str, Axes]]:
     return figure, dict(zip(names, axes))
 
 
-def numbers(tensor: Tensor) -> np.ndarray:
-    """As float64, for matplotlib."""
-    return tensor.detach().double().cpu().numpy()
+def banded(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], **line: Any) -> None:
+    """A line with its interval as a band behind it; of a single point, as a bar."""
+    value, lower, upper = zip(*((each.value, each.lower, each.upper) for each in estimates))
+    axis.plot(x, value, marker=".", **line)
+    if len(x) > 1:
+        axis.fill_between(x, lower, upper, color=line["color"], alpha=0.15, linewidth=0)
+    else:
+        axis.vlines(x, lower, upper, color=line["color"], linewidth=0.8)
 
 
 def show_image(axis: Axes, image: Image) -> None:
-    """One image in [-1, 1], pixel by pixel."""
+    """One image in [-1, 1], pixel by pixel, without ticks."""
     axis.imshow(image_grid(image[None]), interpolation="nearest")
-    bare(axis)
-
-
-def bare(axis: Axes) -> None:
-    """No ticks."""
     axis.set(xticks=[], yticks=[])

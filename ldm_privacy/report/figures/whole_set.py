@@ -1,11 +1,13 @@
 """Picture of the training set as a whole: how fast it is told from held-out samples as it grows."""
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.dataset import DatasetVerdict
-from ldm_privacy.report.figures.base import PALETTE
-from ldm_privacy.types import AuditKey
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, banded
+from ldm_privacy.types import AuditKey, Estimate
+
+FLOOR = 1e-12
+"""Smaller p-values are drawn here."""
 
 
 def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> Figure:
@@ -16,20 +18,16 @@ def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> F
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     axis, shares = figure.subplots(1, 2)
     size = [point.size for point in dataset.by_size]
-    floor = 1e-12
-    median, low, high = (
-        np.maximum([getattr(point, name) for point in dataset.by_size], floor)
-        for name in ("median", "quantile_10", "quantile_90")
-    )
-    axis.plot(size, median, color=PALETTE[0], marker=".", label="median")
-    axis.fill_between(size, low, high, color=PALETTE[0], alpha=0.15, linewidth=0, label="10 to 90 % of subsets")
+    quantiles = [(point.median, point.quantile_10, point.quantile_90) for point in dataset.by_size]
+    p_values = [Estimate(*(max(FLOOR, p) for p in each)) for each in quantiles]
+    banded(axis, size, p_values, color=MEMBER_COLOUR, label="median (band: 10 to 90 % of subsets)")
     axis.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":", label=f"{alpha:.2g}")
-    axis.set(yscale="log", ylim=(max(floor, low.min() / 3), 2.0))
+    axis.set(yscale="log", ylim=(max(FLOOR, min(each.lower for each in p_values) / 3), 2.0))
     axis.set(xlabel="members in the suspect set", ylabel="p-value (one-sided Welch)", title="p-value")
     axis.legend(fontsize="small")
-    shares.plot(size, [point.power for point in dataset.by_size], color=PALETTE[1], marker=".", label="sets of members")
+    shares.plot(size, [point.power for point in dataset.by_size], color=MEMBER_COLOUR, marker=".", label="sets of members")
     alarms = dataset.false_alarms
-    shares.plot(list(alarms), list(alarms.values()), color=PALETTE[0], linestyle="--", marker=".", label="sets of held-out")
+    shares.plot(list(alarms), list(alarms.values()), color=HELDOUT_COLOUR, ls="--", marker=".", label="sets of held-out")
     shares.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":")
     shares.set(xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
     shares.set(title="sets that are told apart")

@@ -4,68 +4,43 @@ The page needs no network, no script and no file beside it. All text is escaped:
 shown, never interpreted. A content security policy in the page forbids scripts and requests on top of that.
 """
 
+import base64
+import io
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
+import PIL.Image
 
-from ldm_privacy.report.page.blocks import (
-    LONG_TABLE,
-    LONG_TEXT,
-    SMALL_IMAGE,
-    VERDICTS,
-    Block,
-    DataTable,
-    ImageCards,
-    Picture,
-    Section,
-    Verdict,
-    data_uri,
-    png_size,
-)
+from ldm_privacy.evidence.verdict import Verdict
+from ldm_privacy.report.page.blocks import Block, Section
+from ldm_privacy.types import Image
+from ldm_privacy.watch.pictures import image_grid
+
+NUMBERED = {"DataTable": "Table", "Picture": "Figure", "ImagePairs": "Figure"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """A whole report."""
+class Page(NamedTuple):
+    """A whole report; its sections by what a link to them says after the #."""
 
     title: str
     subtitle: str
     verdict: Verdict
-    sections: tuple[Section, ...]
+    sections: Mapping[str, Section]
     footer: str = ""
-
-    def __post_init__(self) -> None:
-        for name, count in Counter(section.id for section in self.sections).items():
-            if count > 1:
-                raise ValueError(f"{count} sections have the id '{name}'")
 
 
 def render(page: Page) -> str:
     """The page as HTML: one file, the same bytes for the same page. Tables and figures are numbered in reading order."""
-    return _templates().get_template("page.html").render(page=page, sections=_numbered(page))
-
-
-def write_page(page: Page, path: Path) -> None:
-    """Write `render(page)` as UTF-8. Characters that UTF-8 can't hold (broken file names) become question marks."""
-    path.write_bytes(render(page).encode("utf-8", errors="replace"))
-
-
-def _numbered(page: Page) -> list[tuple[Section, list[tuple[Block, str]]]]:
     count: Counter[str] = Counter()
 
     def number(block: Block) -> str:
-        word = {DataTable: "Table", Picture: "Figure", ImageCards: "Figure"}.get(type(block))
-        if word is None:
-            return ""
+        word = NUMBERED.get(_kind(block), "")
         count[word] += 1
-        return f"{word} {count[word]}"
+        return f"{word} {count[word]}" if word else ""
 
-    return [(section, [(block, number(block)) for block in section.blocks]) for section in page.sections]
-
-
-def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ldm_privacy.report.page", "templates"),
         autoescape=True,
@@ -73,6 +48,26 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(kind=lambda block: type(block).__name__, png_size=png_size, data_uri=data_uri)
-    environment.globals.update(VERDICTS=VERDICTS, SMALL_IMAGE=SMALL_IMAGE, LONG_TABLE=LONG_TABLE, LONG_TEXT=LONG_TEXT)
-    return environment
+    environment.filters.update(kind=_kind, png=_png, data_uri=_data_uri, number=number)
+    return environment.get_template("page.html").render(page=page)
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write `render(page)` as UTF-8. Characters that UTF-8 can't hold (broken file names) become question marks."""
+    path.write_bytes(render(page).encode("utf-8", errors="replace"))
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image_grid(image[None])).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _data_uri(content: bytes) -> str:
+    """A PNG or an SVG as an address that holds it; a browser runs no script in an image and loads nothing for it."""
+    kind = "png" if content.startswith(b"\x89PNG") else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,8 +1,7 @@
 """Section: the choices of an audit, and its curves."""
 
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.context import Context
+from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Section
 
 CAPTIONS = {
@@ -14,6 +13,6 @@ CAPTIONS = {
 
 
 @SECTIONS.register("curves")
-def curves(evidence: Evidence, context: Context) -> Section:
+def curves(evaluation: Evaluation) -> Section:
     """The figures of the attacks."""
-    return Section("curves", "Choices and curves", "", context.pictures(CAPTIONS), place=40)
+    return Section("Choices and curves", "", evaluation.pictures(CAPTIONS), place=40)

@@ -1,8 +1,7 @@
 """Section: the decoder's geometry."""
 
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.context import Context
+from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Section
 
 QUARTILES = "quartiles_"
@@ -15,13 +14,12 @@ CAPTIONS = {
 
 
 @SECTIONS.register("geometry")
-def geometry(evidence: Evidence, context: Context) -> Section | None:
+def geometry(evaluation: Evaluation) -> Section | None:
     """The figures of distortion, influence and masks; None where there are none."""
+    attacks = [name.removeprefix(QUARTILES) for name in evaluation.figures if name.startswith(QUARTILES)]
     quartiles = {
-        name: f"AUROC of {name.removeprefix(QUARTILES)} by quartile of local distortion, lowest to highest."
-        for name in context.figures
-        if name.startswith(QUARTILES)
+        f"{QUARTILES}{attack}": f"AUROC of {attack} by quartile of local distortion, lowest to highest." for attack in attacks
     }
-    pictures = context.pictures(quartiles | CAPTIONS)
+    pictures = evaluation.pictures(quartiles | CAPTIONS)
     lead = "Attacks by how much the decoder stretches space around an image, and what masks are made of."
-    return Section("geometry", "The decoder's geometry", lead, pictures, place=70) if pictures else None
+    return Section("The decoder's geometry", lead, pictures, place=70) if pictures else None

@@ -1,8 +1,7 @@
 """Section: what the numbers don't mean."""
 
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.context import Context
+from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Bullets, Section
 
 LIMITS = (
@@ -18,6 +17,6 @@ LIMITS = (
 
 
 @SECTIONS.register("limits")
-def limits(evidence: Evidence, context: Context) -> Section:
+def limits(evaluation: Evaluation) -> Section:
     """The same for every evaluation."""
-    return Section("limits", "What these numbers don't mean", "", (Bullets(LIMITS),), place=90)
+    return Section("What these numbers don't mean", "", (Bullets(LIMITS),), place=90)

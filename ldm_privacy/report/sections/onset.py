@@ -1,19 +1,18 @@
 """Section: when memorization set in."""
 
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.context import Context
+from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Block, Paragraph, Section
 
 CAPTIONS = {
     "onset": "Three signs of memorization on one time axis, each with its own onset.",
-    "memorization": "AUROC of each audit with its interval; the untrained denoiser is epoch 0.",
+    "memorization": "AUROC of each audit with its interval; at 0 the denoiser is untrained.",
 }
 
 
 @SECTIONS.register("onset")
-def onset(evidence: Evidence, context: Context) -> Section | None:
+def onset(evaluation: Evaluation) -> Section | None:
     """Each onset in words, the curves of the training; None where the training is not known."""
-    blocks: tuple[Block, ...] = (*map(Paragraph, context.onsets), *context.pictures(CAPTIONS))
+    blocks: list[Block] = [*map(Paragraph, evaluation.onsets), *evaluation.pictures(CAPTIONS)]
     lead = "When it set in. A rise counts from the audit of the untrained denoiser; looking again and again is paid for."
-    return Section("onset", "Memorization over the training", lead, blocks, place=30) if blocks else None
+    return Section("Memorization over the training", lead, blocks, place=30) if blocks else None

@@ -18,17 +18,12 @@ class TidyLogger(Logger):
         path: The CSV file.
     """
 
+    name = "metrics"
+    version = ""
+
     def __init__(self, path: Path):
         super().__init__()
         self.file = SeriesFile(path)
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml lies beside the file."""

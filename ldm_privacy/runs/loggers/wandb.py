@@ -6,11 +6,31 @@ import os
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from ldm_privacy.registry import LOGGERS
 
 log = logging.getLogger("ldm_privacy")
+
+
+class RunLogger(WandbLogger):
+    """Lightning's, with pictures, a summary and the evaluation."""
+
+    def log_picture(self, name: str, picture: Any, epoch: int) -> None:
+        """Log a figure or an array of pixels at that epoch."""
+        import wandb
+
+        self.experiment.log({name: wandb.Image(picture, caption=f"epoch {epoch}"), "epoch": epoch})
+
+    def log_summary(self, values: dict[str, Any]) -> None:
+        """Put them into the run's summary."""
+        self.experiment.summary.update(values)
+
+    def log_evaluation(self, evaluation: Any, folder: Path) -> None:
+        """Tables, ROC, report and artifact; see `log_evaluation` of `wandb_evaluation.py`."""
+        from ldm_privacy.runs.wandb_evaluation import log_evaluation
+
+        log_evaluation(self.experiment, evaluation, folder)
 
 
 @LOGGERS.register("wandb")
@@ -27,7 +47,6 @@ def wandb_logger(
     if "disabled" in (mode, environment):
         return None
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
 
     if environment in ("offline", "dryrun"):
         mode = "offline"
@@ -52,13 +71,12 @@ def wandb_logger(
         except Exception as error:  # whatever wandb raises: a run must not die of its logger
             log.warning("W&B can't be used (%s): the curves are in metrics.csv", str(error).splitlines()[0])
             continue
-        run.define_metric("epoch", hidden=True)
-        for axis in ("autoencoder/epoch", "trainer/global_step"):
+        for axis in ("epoch", "autoencoder/epoch", "trainer/global_step"):
             run.define_metric(axis, hidden=True)
         run.define_metric("*", step_metric="epoch")
         run.define_metric("autoencoder/*", step_metric="autoencoder/epoch")
         id_file.write_text(run.id)
-        return WandbLogger(experiment=run, save_dir=folder)
+        return RunLogger(experiment=run, save_dir=folder)
     return None
 
 

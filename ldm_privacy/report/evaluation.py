@@ -1,0 +1,50 @@
+"""What the files of an evaluation are made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+
+from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.report.figures.base import picture
+from ldm_privacy.report.page.blocks import ImagePair, Picture
+from ldm_privacy.types import Images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An audit with its evidence, its figures, and what a reader needs to repeat it; every section draws from it.
+
+    Attributes:
+        evidence: Of the audit.
+        figures: By name.
+        images: Sample indices -> images.
+        name: Of the run or checkpoint.
+        epoch: Finished epochs of the denoiser, or whatever else `unit` counts.
+        facts: Name -> value: data, split, seeds, versions.
+        commands: To train and to evaluate.
+        config: The resolved config as YAML.
+        unit: "epoch" or "step".
+        onsets: A sentence for each onset; empty where the training is not known.
+    """
+
+    evidence: Evidence
+    figures: Mapping[str, Figure]
+    images: Images
+    name: str
+    epoch: int
+    facts: Mapping[str, str]
+    commands: Sequence[str] = ()
+    config: str = ""
+    onsets: Sequence[str] = ()
+    unit: str = "epoch"
+
+    def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
+        """Those of the named figures that are there, under their captions, in that order."""
+        return tuple(picture(self.figures[name], caption) for name, caption in captions.items() if name in self.figures)
+
+    def pair(self, member: int, heldout: int, caption: str) -> ImagePair:
+        """The images of a member and of a held-out sample side by side, by their sample indices."""
+        images = self.images(torch.tensor([member, heldout]))
+        return ImagePair(images[0], images[1], (f"member {member}", f"held-out {heldout}"), caption)

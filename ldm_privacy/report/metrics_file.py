@@ -1,0 +1,78 @@
+"""metrics.json: every number of an evaluation."""
+
+import json
+import math
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.controls.finding import Finding
+from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.evidence.verdict import verdict_of
+
+
+def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> None:
+    """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
+
+    Each control has its AUROC, whether it is telling and leaks, the paired difference of the primary attack, its own numbers.
+    Each row has attack, mask, keep_fraction, timestep, every metric as {value, lower, upper}, gains over other masks, the band
+    under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
+    """
+    report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
+    dataset = None
+    if whole is not None:
+        sizes = {"by_size": whole.by_size, "false_alarms": whole.false_alarms}
+        dataset = {**vars(whole.test), **sizes, "holm": whole.adjusted}
+    content = {
+        **facts,
+        "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
+        "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
+        "dataset": dataset,
+        "sweep": report.sweep,
+        "series": report.series(),
+        "rows": [_row(row, evidence) for row in report.rows],
+    }
+    write_json(path, content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Strict JSON of mappings, lists and records (dataclasses); numbers that JSON doesn't have become null."""
+    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _control(finding: Finding, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "looks_at": finding.looks_at,
+        "auroc": finding.estimate,
+        "is_telling": finding.is_telling,
+        "leaks": finding.leaks,
+        "sentence": finding.sentence,
+        "attack_above_it": evidence.over_controls.get(finding.name),
+        **finding.numbers,
+    }
+
+
+def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
+    timesteps: list[Any] = evidence.report.data.timesteps[row.key.attack] or ["all"]
+    return {
+        **vars(row.key),
+        "keep_fraction": row.keep_fraction,
+        "timestep": row.timestep,
+        **vars(row.metrics),
+        "carried": row.carried,
+        "gains": row.gains,
+        "permuted_labels": evidence.permuted[row.key],
+        "oracle": {"timestep": row.oracle_timestep, "keep_fraction": row.oracle_keep_fraction, "auroc": row.oracle_auroc},
+        "auroc_by_timestep": dict(zip(timesteps, row.auroc_by_timestep.tolist())),
+    }

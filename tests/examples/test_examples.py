@@ -1,0 +1,78 @@
+"""The examples run as they stand, shortened, and show what they promise: a curve that rises."""
+
+import os
+import runpy
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty working directory, in which an example must leave nothing."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    yield here
+    assert not list(here.iterdir())
+
+
+def run(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def rises(auroc):
+    assert 0.35 < auroc[0] < 0.65
+    assert auroc[-1] > 0.75
+    assert sum(late > early for early, late in pairwise(auroc)) >= len(auroc) - 2, auroc
+
+
+def test_a_lightning_module_of_ones_own(empty, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "own_lightning_module.py", "--max-epochs", "150", "--folder", str(tmp_path / "out"))
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line.split() and line.split()[0].isdigit()]
+    assert [row[0] for row in table] == ["0", "50", "100", "150"]
+    rises([float(row[1]) for row in table])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["metrics.csv"]
+
+
+def test_two_processes_share_the_samples_of_a_look(empty, tmp_path, monkeypatch):
+    """Whoever builds an audit before the processes are there has all samples in each: intervals must not count them twice."""
+    run(monkeypatch, "own_lightning_module.py", "--max-epochs", "1", "--folder", str(tmp_path / "one"))
+    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "two_processes.py"), "--max-epochs", "1", "--folder", tmp_path / "two"],
+        check=True,
+        capture_output=True,
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)},
+    )
+    one, two = (pd.read_csv(tmp_path / name / "metrics.csv").query("step == 0").iloc[0] for name in ("one", "two"))
+    assert one["memorization/sima/all/auroc_upper"] - one["memorization/sima/all/auroc_lower"] > 0.2
+    for name in one.index[one.notna()]:
+        assert two[name] == pytest.approx(one[name], abs=1e-6), name
+
+
+def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "plain_loop.py", "--max-steps", "300", "--folder", str(tmp_path / "out"))
+    lines = capsys.readouterr().out.splitlines()
+    rises([float(line.split("SimA ")[1].split(",")[0]) for line in lines if line.startswith("step")])
+    assert lines[-1].startswith(str(tmp_path / "out" / "report.html"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Step 300; 64 members and 64 held-out images audited" in page
+    assert (tmp_path / "out" / "figures" / "memorization.png").exists()
+
+
+def test_the_notebook(empty):
+    path = EXAMPLES / "notebook.py"
+    source = path.read_text()
+    assert source.count("range(601)") == 1
+    names = {"__name__": "notebook"}
+    exec(compile(source.replace("range(601)", "range(301)"), path, "exec"), names)
+    for mask in ("all", "top60", "random60"):
+        rises([row[mask] for row in names["curve"].values()])

@@ -1,0 +1,104 @@
+"""Mistakes at the command line: one line that names what is wrong, exit code 2, no traceback, nothing made."""
+
+import pytest
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.recipes import cli
+from tests.tiny import PIXELS, arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.num_members=5000", r"5000.*1797|1797.*5000"),
+        ("data.resolution=7", r"data.resolution: 7 can't be halved"),
+        ("data.num_members=null", r"data.num_members: missing"),
+        ("autoencoder.network.norm_num_groups=3", r"autoencoder.network.block_out_channels: 8 is not a multiple"),
+        ("denoiser.network.block_out_channels=[8,8,8,8]", r"denoiser.network.block_out_channels: .* halves the latent"),
+        ("audit.timesteps=[1000]", r"audit.timesteps: 1000 is outside the noise schedule, 0 to 999"),
+        ("audit.onset.attack=combined", r"audit.onset.attack: 'combined' is not in audit.attacks"),
+        ("geometry.distortion_rank=100", r"geometry.distortion_rank: 100 singular values, but a latent has 64 dimensions"),
+        ("data.num_heldout=2", r"half of the audit has fewer than two held-out samples"),
+        ("audit.attacks.x.class=pfami audit.attacks.x.timesteps=[5000]", r"timestep 5000 is outside the schedule"),
+        ("audit.attacks.x.class=secmi audit.timesteps=[15]", r"15"),
+        ("denoiser.network.block_out_channels=[]", r"denoiser.network.block_out_channels: \[\]"),
+        ("autoencoder.network.norm_num_groups=0", r"autoencoder.network.norm_num_groups: 0"),
+        ("denoiser.network.layers_per_block=-1", r"denoiser.network.layers_per_block: -1"),
+        ("seed=99999999999999999999999", r"seed: 9+ should be less than"),
+        ("audit.timesteps=[]", r"audit.timesteps: empty"),
+        ("audit.onset.attack=secmi", r"audit.onset.attack: 'secmi' is not in audit.attacks"),
+        ("audit.onset.mask=top10", r"audit.onset.mask: 'top10' is not in audit.masks"),
+        ("audit.masks.top60.keep_fraction=1.5", r"keep_fraction"),
+        ("geometry.influence.num_probes=0", r"num_probes"),
+        ("audit.attacks.loss.power=3", r"power"),
+        ("data.group_column=patient", r"'patient'"),
+        ("data.index_file=nowhere.npz", r"nowhere\.npz"),
+        ("name=../up", r"name: '../up' can't be a folder's name"),
+        ("loggers=[csv,tensorbord]", r"unknown logger 'tensorbord'\. Did you mean 'tensorboard'"),
+        ("watch.loss_gap.every.epochs=0", r"every: 0 epochs; use 1 or more"),
+        ("watch.loss_gap.every.steps=0", r"every: 0 steps; use 1 or more"),
+        ("watch.loss_gap.every.epochs=1 watch.loss_gap.every.steps=1", r"every: give either epochs or steps"),
+        ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
+        ("denoiser.channel_map=whitening_of", r"denoiser\.channel_map\.class: unknown channel map"),
+        ("data.num_public=0", r"autoencoder\.train_on: 'public' needs public images"),
+        ("autoencoder.losses.reconstruction=null autoencoder.losses.kl=null", r"autoencoder\.losses: name at least one loss"),
+        ("audit.masks.a/b.class=all", r"audit.masks: the label 'a/b'"),
+        ("audit.masks.tuned.class=all", r"'tuned' is taken"),
+        ("audit.attacks.sima=null audit.attacks.loss=null audit.attacks.pia=null", r"audit\.attacks and audit\.masks: name at least one of each"),
+        # Pixel space: no decoder, so no influence; said before anything is made.
+        (" ".join(PIXELS), r"^audit\.masks\.top60: ranks by influence, but there is none: the codec has no decoder"),
+        (" ".join([*PIXELS[:1], PIXELS[2], "audit.masks=[all]"]), r"^autoencoder\.max_epochs: .* use autoencoder\.max_epochs=0"),
+        (" ".join([*PIXELS[:2], "audit.masks=[all]"]), r"^denoiser\.channel_map: .* use denoiser\.channel_map=none"),
+    ],
+)
+def test_a_mistake_is_found_before_a_folder_is_made(tmp_path, override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        cli.train(arguments(tmp_path / "runs", *override.split()))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_accelerator_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"trainer\.accelerator: 'mps' is not there"):
+        cli.train(arguments(tmp_path, "trainer.accelerator=mps"))
+
+
+def test_no_config_lists_the_configs():
+    with pytest.raises(UserError, match=r"no config: name one, as in --config digits.yaml. In configs/: .*cifar10.yaml"):
+        cli.train([])
+
+
+def test_resuming_takes_no_config():
+    for line in (["resume="], ["--config", "digits.yaml", "resume=runs/x"]):
+        with pytest.raises(UserError, match="resume: name a run's folder"):
+            cli.train(line)
+
+
+def test_resuming_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no config.yaml"):
+        cli.train([f"resume={tmp_path}"])
+
+
+def test_evaluating_nothing_is_named():
+    with pytest.raises(UserError, match="ckpt: name a checkpoint"):
+        cli.evaluate([])
+
+
+def test_a_data_set_that_is_not_there_offline_says_how_to_name_a_copy(tmp_path):
+    overrides = ["data.source.class=hub", "data.source.repo_id=nobody/nothing"]
+    with pytest.raises(UserError, match=r"nobody/nothing.*parquet"):
+        cli.train(arguments(tmp_path, *overrides))
+
+
+def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
+    assert cli.train(arguments(tmp_path / "runs", "dry_run=true", "geometry.distortion_max_samples=50")) == 0
+    output = capsys.readouterr().out
+    for expected in (
+        "num_members: 40",
+        "40 members, 40 held-out, 64 public",
+        "parameters",
+        "audits of 80 samples",
+        "distortion of 80 samples",
+    ):
+        assert expected in output
+    assert not (tmp_path / "runs").exists()

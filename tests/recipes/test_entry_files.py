@@ -1,0 +1,131 @@
+"""Every config that is shipped runs, both stages and the audits, on a few images."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ldm_privacy.config.compose import entry_files, find_entry
+from ldm_privacy.recipes import cli
+from tests.tiny import arguments, series
+
+GEOMETRY = ("distortion", "influence", "masks", "pixel_influence")
+PICTURES = ("samples", "reconstructions", "memorization", "onset", *GEOMETRY)
+OF_THE_EVALUATION = ("memorization", "onset", "roc", "auroc_by_timestep", "keep_fraction", "histogram", "p_value", *GEOMETRY)
+SMALL = [
+    "data.num_members=24",
+    "data.num_heldout=24",
+    "denoiser.network.block_out_channels=[8,8]",
+    "denoiser.network.norm_num_groups=4",
+    "audit.timesteps=[100]",
+    "audit.attacks=[sima]",
+    "audit.num_bootstrap=20",
+    "watch.samples.num_images=2",
+    "watch.samples.num_steps=2",
+    "geometry.influence.num_probes=2",
+    "geometry.distortion_rank=2",
+    "geometry.distortion_oversample=1",
+    "geometry.distortion_max_samples=12",
+    "trainer.accelerator=cpu",
+    "trainer.compile=none",
+    "trainer.max_epochs=1",
+    "wandb.mode=disabled",
+]
+OF_AN_ENTRY = {
+    "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
+    "digits_pixels": ["data.num_public=0"],
+    "cifar10_small": ["data.num_public=16"],
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """80 colour images as CIFAR-10's parquet files hold them."""
+    generator = np.random.default_rng(0)
+    cells = []
+    for _ in range(80):
+        buffer = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+        cells.append({"bytes": buffer.getvalue(), "path": None})
+    path = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"img": cells, "label": [0] * 80}), path)
+    return path
+
+
+# Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour.
+RUNS = [pytest.param(path, path.stem == "digits", id=path.stem) for path in entry_files()]
+COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("entry", "draws"), [*RUNS, COLOUR])
+def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
+    overrides = [*SMALL, *OF_AN_ENTRY.get(entry.stem, []), f"output_dir={tmp_path}/runs"]
+    if entry.stem != "digits_pixels":
+        blocks = "[8,8]" if entry.stem == "digits" else "[8,8,8]"
+        overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
+        overrides += ["autoencoder.max_epochs=1"]
+    if entry.stem.startswith("cifar10"):
+        overrides += ["data.source.class=parquet", f"data.source.files={images}"]
+    overrides.append(f"trainer.figures={str(draws).lower()}")
+    assert cli.train(["--config", str(entry), *overrides]) == 0
+    run = tmp_path / "runs" / entry.stem
+    assert ("denoiser", 1, "memorization/sima/all/auroc") in series(run)
+    for name in PICTURES if draws else ():
+        assert (run / "figures" / f"{name}.png").stat().st_size > 1000, name
+    for name in OF_THE_EVALUATION if draws else ():
+        assert (run / "evaluation" / "figures" / f"{name}.png").stat().st_size > 1000, name
+    assert not draws or (run / "evaluation" / "report.html").stat().st_size < 5e6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
+        assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}/out"]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+ONE_EPOCH = ["autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.attacks=[sima]", "audit.timesteps=[100]"]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [
+            "denoiser.channel_map=per_channel",
+            "denoiser.prediction_type=v_prediction",
+            "autoencoder.losses.reconstruction=l2",
+            "geometry.influence.class=exact",
+        ],
+        [
+            "denoiser.channel_map=none",
+            "denoiser.prediction_type=sample",
+            "autoencoder.train_on=all",
+            "autoencoder.network.mid_block_attention=true",
+            "geometry.influence.class=shrunk",
+        ],
+        [
+            "denoiser.ema_decay=null",
+            "denoiser.network.mid_block_attention=true",
+            "denoiser.condition=labels",
+            "data.flip=true",
+            "audit.combine=true",
+        ],
+        ["trainer.precision=bf16-mixed", "trainer.gradient_clip=null"],
+    ],
+    ids=" ".join,
+)
+def test_every_choice_trains_and_audits(choices, tmp_path):
+    assert cli.train(arguments(tmp_path, *ONE_EPOCH, *choices)) == 0
+    assert ("denoiser", 1, "memorization/sima/top60/auroc") in series(tmp_path / "digits")
+
+
+def test_a_pretrained_autoencoder_is_taken_as_it_is(run, tmp_path):
+    pretrained = [
+        "autoencoder.network.class=pretrained",
+        f"autoencoder.network.path={run}/autoencoder",
+        "autoencoder.max_epochs=0",
+        "trainer.max_epochs=1",
+    ]
+    assert cli.train(arguments(tmp_path, *pretrained)) == 0
+    weights = "autoencoder/diffusion_pytorch_model.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "digits" / weights).read_bytes()

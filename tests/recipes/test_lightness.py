@@ -1,0 +1,81 @@
+"""Commands that need no network are done before anything heavy is imported."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "lightning", "diffusers", "datasets", "wandb", "sklearn", "pandas", "matplotlib", "scipy")
+TELL = """
+import sys, runpy
+{first}
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print("imported:", *(name for name in {heavy} if name in sys.modules))
+    sys.exit(end.code)
+"""
+
+
+def program(line, folder, *, heavy=HEAVY, first=""):
+    """The finished process, what it imported, and the seconds of CPU that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    command = [sys.executable, "-c", TELL.format(heavy=heavy, first=first), str(ROOT / line[0]), *line[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    *lines, last = done.stdout.splitlines()
+    return done, lines, last.split()[1:], seconds
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("train.py --help", 0, ""),
+        ("evaluate.py --help", 0, ""),
+        ("evaluate.py ckpt=missing.ckpt", 2, "error: missing.ckpt: does not exist; name a checkpoint file."),
+        ("train.py --config nosuch.yaml", 2, "error: no config 'nosuch.yaml'."),
+        ("train.py --config digits.yaml denoisr.x=1", 2, "error: config: unknown key 'denoisr'. Did you mean 'denoiser'?"),
+        ("train.py --config digits.yaml trainer.max_epoch=3", 2, "error: trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
+        ("train.py --what", 2, "error: '--what': unknown option."),
+        ("train.py resume=nowhere", 2, "error: resume: 'nowhere' is no run"),
+    ],
+)
+def test_a_command_that_needs_no_network_imports_none(tmp_path, line, code, message):
+    done, printed, imported, seconds = program(line.split(), tmp_path)
+    assert done.returncode == code
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == (1 if message else 0)
+    assert bool(printed) is not bool(message)
+    assert imported == []
+    assert seconds < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_library_brings_no_trainer_and_no_reader_of_tables(tmp_path):
+    rooms = ("attacks", "metrics", "geometry", "audit", "models.identity", "watch.watcher", "recipes.loop")
+    unwanted = ("lightning", "wandb", "sklearn", "pandas", "matplotlib", "jinja2", "pyarrow", "datasets")
+    code = "import sys\n" + "".join(
+        f"import ldm_privacy.{room}\nprint('{room}', *(name for name in {unwanted} if name in sys.modules))\n" for room in rooms
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == list(rooms)
+
+
+def test_an_evaluation_imports_no_trainer_and_no_logger(run, tmp_path):
+    # Drawing is most of its time, and has tests of its own.
+    first = "import ldm_privacy.recipes.publish\nldm_privacy.recipes.publish.evidence_figures = lambda *a, **b: {}"
+    done, _, imported, _ = program(
+        ["evaluate.py", f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}/out"],
+        tmp_path,
+        heavy=("lightning", "wandb", "torchmetrics", "tensorboard"),
+        first=first,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+    assert imported == []

@@ -1,0 +1,189 @@
+"""Watching a plain loop: it leaves no trace, looks when it is due, sees through wrappers, and ends in a report."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.targets.target import unwrapped
+from ldm_privacy.types import Intervals
+from ldm_privacy.watch.samples import Samples
+
+QUICK = {"every_n_steps": 4, "timesteps": [30], "intervals": Intervals(num_bootstrap=20)}
+SCHEDULER = DDPMScheduler()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def network(dtype=torch.float32):
+    """With dropout, so that a step depends on the mode and on the random state."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "block_out_channels": [8, 8]}
+    shapes = {"in_channels": 1, "out_channels": 1, "layers_per_block": 1, "norm_num_groups": 4, "add_attention": False}
+    return UNet2DModel(**blocks, **shapes, dropout=0.2).to(dtype)
+
+
+def trained(images, dtype, watch=None, autocast=False):
+    """What ten steps leave: weights, optimizer, random states, and what was drawn and lost on the way."""
+    unet = network(dtype).train()
+    unet.conv_in.eval()  # modes are restored module by module
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    trace = []
+    for step in range(11):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = {} if watch is None else watch(unet, step=step, is_last=step == 10)
+            assert bool(found) is (watch is not None and step in (0, 4, 8, 10))
+            batch = images[torch.randint(32, (8,))].to(dtype)
+            noise, timestep = torch.randn_like(batch), torch.randint(1000, (8,))
+            loss = (unet(SCHEDULER.add_noise(batch, noise, timestep), timestep).sample - noise).square().mean()
+        loss.backward()
+        if step % 2:  # a look in the midst of an accumulation leaves its gradients
+            optimizer.step()
+            optimizer.zero_grad()
+        trace.append((loss.item(), random.random(), np.random.rand()))
+    assert unet.training
+    assert not unet.conv_in.training
+    left = [*unet.state_dict().values(), *(parameter.grad for parameter in unet.parameters()), torch.get_rng_state()]
+    left += [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    return trace, left
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)], ids=str
+)
+def test_a_training_ends_the_same_to_the_last_bit(images, dtype, autocast):
+    watch = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+    expected_trace, expected = trained(images, dtype, autocast=autocast)
+    trace, left = trained(images, dtype, watch, autocast=autocast)
+    assert trace == expected_trace
+    assert len(left) == len(expected)
+    for mine, theirs in zip(left, expected):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_look_is_the_same_in_any_mode_and_wrapper(images):
+    """Evaluation mode, no autocast; and the network inside torch.compile, DataParallel and DistributedDataParallel."""
+    unet = network()
+    plain = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)(unet.eval(), step=0)
+    assert plain["memorization/sima/all/auroc_lower"] < plain["memorization/sima/all/auroc"]
+    assert {"denoiser/loss_members", "memorization/loss/all/auroc"} < plain.keys()
+    compiled = torch.compile(unet, backend="eager")
+    for wrapped in (unet.train(), compiled, nn.DataParallel(unet), nn.DataParallel(compiled)):
+        watch = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert watch(wrapped, step=0) == plain
+        assert unwrapped(wrapped) is unet
+
+
+def test_wrappers_are_taken_off_and_a_network_that_holds_another_is_not(tmp_path):
+    unet = network()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert unwrapped(DistributedDataParallel(unet)) is unet
+        assert unwrapped(DistributedDataParallel(torch.compile(unet, backend="eager"))) is unet
+    finally:
+        dist.destroy_process_group()
+
+    class Preconditioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = unet
+
+    own = Preconditioned()
+    assert unwrapped(own) is own
+
+
+def test_weights_of_a_low_precision_are_looked_at_in_theirs(images):
+    watch = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+    asked = []
+    unet = network(torch.bfloat16)
+    unet.register_forward_pre_hook(lambda module, arguments: asked.append(arguments[0].dtype))
+    series = watch(unet, step=0)
+    assert set(asked) == {torch.bfloat16}
+    assert 0 <= series["memorization/sima/all/auroc"] <= 1
+
+
+def test_it_looks_when_it_is_due_and_never_twice_at_a_step(images):
+    watch = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+    unet = network()
+    assert watch.due(0)
+    assert watch(unet, step=0)
+    assert not watch.due(0)
+    assert watch(unet, step=0) == {}
+    assert [step for step in range(1, 13) if watch.due(step)] == [4, 8, 12]
+    assert watch.due(7, is_last=True)
+    assert watch(unet, step=7) == {}
+    assert watch(unet, step=8)
+    assert watch(unet, step=8, is_last=True) == {}
+    assert {step for step, _ in watch.curves} == {0, 8}
+
+
+def test_going_on_from_a_state_equals_going_on(images):
+    def one():
+        return MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+
+    straight, first, second, unet = one(), one(), one(), network()
+    straight(unet, step=0), first(unet, step=0)
+    torch.save(first.state_dict(), buffer := io.BytesIO())
+    buffer.seek(0)
+    second.load_state_dict(torch.load(buffer, weights_only=True))
+    with torch.no_grad():
+        unet.conv_out.weight += 1
+    assert second(unet, step=4) == straight(unet, step=4)
+    assert second.curves == straight.curves
+    assert "memorization/sima/all/rise" in second(unet, step=8)
+
+
+def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    shapes = {"in_channels": 1, "out_channels": 1, "latent_channels": 1, "norm_num_groups": 4}
+    vae = AutoencoderKL(**shapes, **blocks, block_out_channels=[4, 4], scaling_factor=0.5, shift_factor=0.1)
+    watch = MemorizationWatch(
+        images[:32],
+        images[32:],
+        SCHEDULER,
+        codec=KLCodec.scaled(vae),
+        watchers={"samples": lambda samples, every: Samples(samples, num_images=1, num_steps=2, every=every)},
+        **QUICK,
+    )
+    expected = (vae.encode(images).latent_dist.mean - 0.1) * 0.5
+    assert torch.allclose(watch.samples.latent, expected, atol=1e-6)
+    series = watch(network(), step=0)
+    assert {f"memorization/sima/{mask}/auroc" for mask in ("all", "top", "random", "deviation")} < series.keys()
+    assert watch.watchers["samples"].last is not None
+
+    page = watch.report(tmp_path / "audit")
+    assert page == tmp_path / "audit" / "report.html"
+    assert "Step 0; 32 members and 32 held-out images audited" in page.read_text()
+    assert {"scores.parquet", "metrics.json", "exposed.csv"} < {each.name for each in page.parent.iterdir()}
+
+
+def test_mistakes_cost_one_line(images):
+    sides = images[:32], images[32:]
+    watch = MemorizationWatch(*sides, SCHEDULER, **QUICK)
+    with pytest.raises(UserError, match=r"^report: there was no look yet; [^\n]*$"):
+        watch.report("anywhere")
+    with pytest.raises(UserError, match=r"^every: 0 steps; use 1 or more\.$"):
+        MemorizationWatch(*sides, SCHEDULER, every_n_steps=0)
+    with pytest.raises(UserError, match=r"unknown attack 'simma'\. Did you mean 'sima'\?"):
+        MemorizationWatch(*sides, SCHEDULER, attacks=["simma"])
+    with pytest.raises(UserError, match="ranks by influence"):
+        MemorizationWatch(*sides, SCHEDULER, masks=["top"])
+    with pytest.raises(UserError, match=r"^target: the network can't take a latent of shape \(1, 8, 8\) [^\n]*$"):
+        watch(nn.Linear(3, 3), step=0)
+    with pytest.raises(UserError, match="fewer than two members"):
+        MemorizationWatch(images[:1], images[32:], SCHEDULER)

@@ -1,0 +1,71 @@
+"""Memory that runs out: one line that says where and what to lower."""
+
+import pytest
+import torch
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.recipes import cli
+from ldm_privacy.training.autoencoder import AutoencoderModule
+from ldm_privacy.training.denoiser import DenoiserModule
+from tests.tiny import arguments
+
+SHORT = [
+    *("autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.every_n_epochs=1", "audit.attacks=[sima]"),
+    "audit.keep_fractions=[]",
+]
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError(CPU_MESSAGE)])
+def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, error):
+    for stage, module, checkpoint in (
+        ("autoencoder", AutoencoderModule, r"autoencoder-last\.ckpt"),
+        ("denoiser", DenoiserModule, r"last\.ckpt"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "backward", raises(error))
+            size = {"autoencoder": 32, "denoiser": 16}[stage]
+            message = rf"^out of memory in a step of the {stage}: lower {stage}\.batch_size \(now {size}\)\. .*{checkpoint}\.$"
+            with pytest.raises(UserError, match=message):
+                cli.train(arguments(tmp_path / stage, *SHORT))
+
+
+def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, monkeypatch):
+    from ldm_privacy.audit.audit import Audit
+
+    options = [*SHORT, "audit.batch_size=33", "geometry.distortion_rank=0"]
+    cli.train(arguments(tmp_path, *options))
+    monkeypatch.setattr(Audit, "_attack", raises(torch.OutOfMemoryError("CUDA out of memory.")))
+    message = r"^out of memory in an audit: lower audit\.batch_size \(now 33\); .* 0\.25 GiB"
+    with pytest.raises(UserError, match=message):
+        cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt", f"out={tmp_path}/out"])
+    with pytest.raises(UserError, match=message + r".* The last checkpoint is .*last\.ckpt\.$"):
+        cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=2"])
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("ldm_privacy.audit.measure.stream_influence", r"^out of memory while influence .*geometry\.influence\.decode_batch_size"),
+        (
+            "ldm_privacy.audit.measure.stream_distortion",
+            r"^out of memory while distortion .*geometry\.distortion_rank \(now 2; 0: none",
+        ),
+        (
+            "ldm_privacy.watch.generations.generate_images",
+            r"^out of memory while images are generated: .*\.batch_size \(now 51\)\. The last checkpoint is",
+        ),
+    ],
+)
+def test_out_of_memory_in_measurements_names_what_to_lower(tmp_path, monkeypatch, what, message):
+    monkeypatch.setattr(what, raises(torch.OutOfMemoryError("CUDA out of memory.")))
+    generations = ["watch={generations: {class: generations, batch_size: 51}}"]
+    with pytest.raises(UserError, match=message):
+        cli.train(arguments(tmp_path, *SHORT, *generations))
+
+
+def raises(error):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it

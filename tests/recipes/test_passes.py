@@ -1,0 +1,90 @@
+"""What a run costs: nothing twice, and as much as the plan says."""
+
+from collections import Counter
+
+import pytest
+from matplotlib.figure import Figure
+
+from ldm_privacy.config import compose
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.plan import costs
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
+from tests.recipes.counting import counted_passes
+from tests.tiny import PIXELS, arguments, settings
+
+GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 3}}}"
+SAMPLES = "watch={samples: {class: samples, num_images: 3, num_steps: 4, every: {steps: 2}}}"
+EXACT = [f"geometry.distortion_{name}" for name in ("rank=20", "oversample=10", "power_iterations=2")]
+SHORT = ["trainer.max_epochs=3", "autoencoder.max_epochs=1"]
+
+
+def announced(*overrides):
+    """Network -> passes, and the parts that may be more."""
+    setup = Setup(compose("digits.yaml", settings(*overrides)).config, progress)
+    found, more = Counter(), set()
+    for cost in costs(setup, setup.codec):
+        found[cost.network] += cost.passes
+        more |= {cost.network} if cost.or_more else set()
+    return found, more
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are asked for, with whatever passes they cost, but not drawn."""
+    for name in ("influence_map_figure", "mask_frequency_figure", "pixel_influence_figure", "distortion_figure"):
+        monkeypatch.setattr(f"ldm_privacy.report.geometry_report.{name}", lambda *arguments, **options: Figure(figsize=(1, 1)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        [*EXACT, "data.flip=true", SAMPLES, "geometry.influence.class=exact", "audit.every_n_epochs=1", "audit.max_samples=30"],
+        [GENERATIONS, "trainer.figures=true", "geometry.distortion_rank=0", "audit.attacks={secmi: {class: secmi}}"],
+        [*EXACT, "autoencoder.train_on=all", "watch.loss_gap=null", "geometry.influence.class=shrunk", "denoiser.condition=labels"],
+        [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
+    ],
+    ids=["plain", "flipped, samples, exact", "generations, figures", "shrunk, conditional", "pixels"],
+)
+def test_the_plan_announces_what_happens(tmp_path, undrawn, overrides):
+    expected, more = announced(*SHORT, *overrides)
+    with counted_passes() as found:
+        assert cli.train(arguments(tmp_path, *SHORT, *overrides)) == 0
+    assert {network for network, count in expected.items() if count} >= set(found.rows)
+    for network, passes in expected.items():
+        if network in ("encoder", "decoder") and PIXELS[0] in overrides:
+            continue  # they are the images themselves
+        if network in more:
+            assert found.rows[network] >= passes, network
+        else:  # an exact estimator decodes one sample more, to see what its image looks like
+            assert found.rows[network] == pytest.approx(passes, rel=0.05 if network == "decoder" else 0), network
+
+
+def test_each_audited_image_is_encoded_once_and_reconstructed_once(tmp_path):
+    with counted_passes() as found:
+        assert cli.train(arguments(tmp_path, *SHORT, "data.num_members=50", "audit.max_samples=30")) == 0
+    # 50 members and 30 of the held-out samples, one of which is a copy of no other.
+    assert len(found.encoded) == found.rows["encoder"] == 80
+    assert set(found.encoded.values()) == {1}
+    assert len(found.reconstructed) == 60
+    assert set(found.reconstructed.values()) == {1}
+
+
+def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run, tmp_path):
+    with counted_passes() as found:
+        assert cli.train([f"resume={run}"]) == 0
+    assert set(found.rows) == {"denoiser"}
+    assert found.rows["denoiser"] == 80 * 7  # one audit at two timesteps: SimA, Loss, and PIA, which asks once more
+    with counted_passes() as found:
+        assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}"]) == 0
+    assert set(found.rows) == {"denoiser"}
+
+
+def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
+    options = ["autoencoder.max_epochs=1", "trainer.max_epochs=2", "data.num_members=50", "audit.max_samples=30", "data.flip=true"]
+    cli.train(arguments(tmp_path, *options))
+    with counted_passes() as found:
+        assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
+        assert cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt"]) == 0
+    assert set(found.rows) == {"denoiser"}

@@ -1,0 +1,53 @@
+"""Other targets than an unconditional latent one train, audit, evaluate and go on: pixel space, class labels, both."""
+
+import json
+
+import pytest
+import torch
+
+from ldm_privacy.recipes import cli
+from ldm_privacy.targets.checkpoint import target_of_checkpoint
+from ldm_privacy.targets.record import Checkpoint
+from tests.tiny import PIXELS, arguments, series
+
+SHORT = ["autoencoder.max_epochs=1", "audit.attacks=[sima,pia]", "watch.samples={class: samples, num_images: 2, num_steps: 2}"]
+WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
+LABELS = "denoiser.condition=labels"
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
+        ([LABELS], {"condition": "labels"}),
+        ([*PIXELS, WITHOUT_INFLUENCE, "denoiser.condition={class: labels, dropout: 0.5}"], {"condition": "labels"}),
+    ],
+    ids=["pixels", "labels", "both"],
+)
+def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stopped(tmp_path, options, facts):
+    line = [*SHORT, *options]
+    assert cli.train(arguments(tmp_path, *line)) == 0
+    run = tmp_path / "digits"
+    curves = series(run)
+    assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt"]) == 0
+    evaluated = json.loads((run / "evaluation" / "metrics.json").read_text())["series"]
+    logged = {name: value for (stage, epoch, name), value in curves.items() if (stage, epoch) == ("denoiser", 4)}
+    assert {name: logged[name] for name in evaluated} == evaluated
+    assert "memorization/sima/random60/auroc" in evaluated
+
+    assert cli.train(arguments(tmp_path, *line, "trainer.max_epochs=2", "name=cut")) == 0
+    assert cli.train([f"resume={tmp_path}/cut", "trainer.max_epochs=4"]) == 0
+    assert series(tmp_path / "cut") == curves
+    assert cli.train([f"resume={tmp_path}/cut"]) == 0
+    assert series(tmp_path / "cut") == curves
+
+    target = target_of_checkpoint(Checkpoint.read(run / "checkpoints" / "last.ckpt"))
+    assert facts.items() <= target.facts.items()
+    in_pixels = PIXELS[0] in options
+    measured = {name for _, epoch, name in curves if name.startswith(("geometry/", "baseline/", "memorization/sima/tuned"))}
+    assert bool(measured) is not in_pixels
+    # Each class, the null class too, has an embedding of its own; without a condition there is none.
+    latent = torch.zeros(11, *((1, 8, 8) if in_pixels else (4, 4, 4)))
+    classes = {"class_labels": torch.arange(11)} if facts["condition"] == "labels" else {}
+    epsilon = target.predictor(latent, torch.full((11,), 500), classes)
+    assert (epsilon[1:] != epsilon[:1]).flatten(1).any(1).all() == bool(classes)

@@ -1,0 +1,318 @@
+"""A whole run: files, curves, evaluation, and going on after every kind of stop."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.recipes import cli
+from ldm_privacy.targets.record import RECORD, Checkpoint
+from ldm_privacy.training.autoencoder import AutoencoderModule
+from ldm_privacy.training.denoiser import DenoiserModule
+from tests.tiny import arguments, series
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["audit.attacks=[sima]", "audit.masks=[all]", "audit.keep_fractions=[]", "geometry.distortion_rank=0"]
+
+
+def last(run):
+    return run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, tmp_path_factory):
+    """An evaluation of a copy of the last checkpoint, far from its run."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "copy.ckpt").write_bytes(last(run).read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
+        assert cli.evaluate([f"ckpt={folder}/copy.ckpt", f"out={folder}/out"]) == 0
+    return folder / "out"
+
+
+def test_the_promised_files_are_there(run):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "split.npz",
+        "autoencoder/config.json",
+        "autoencoder/diffusion_pytorch_model.safetensors",
+        "checkpoints/last.ckpt",
+        "checkpoints/before-onset.ckpt",
+    ):
+        assert (run / name).is_file(), name
+
+
+def test_the_promised_series_are_there_at_epochs_0_2_and_4(run):
+    values = series(run)
+    for attack in ("sima", "loss", "pia"):
+        for mask in ("all", "top60", "random60", "low60", "std60", "tuned"):
+            for epoch in (0, 2, 4):
+                point = {
+                    name: values["denoiser", epoch, f"memorization/{attack}/{mask}/{name}"]
+                    for name in (
+                        *("auroc", "auroc_lower", "auroc_upper", "asr", "tpr_at_1fpr"),
+                        *("tpr_at_1fpr_lower", "tpr_at_1fpr_upper"),
+                    )
+                }
+                assert point["auroc_lower"] < point["auroc"] < point["auroc_upper"]
+                assert 0 <= point["tpr_at_1fpr_lower"] <= point["tpr_at_1fpr"] <= point["tpr_at_1fpr_upper"] <= 1
+                assert 0.5 <= point["asr"] <= 1
+    assert {epoch for stage, epoch, name in values if name == "denoiser/train_loss"} == {1, 2, 3, 4}
+    assert {epoch for stage, epoch, name in values if name == "denoiser/loss_heldout"} == {0, 2, 4}
+    assert {epoch for stage, epoch, name in values if stage == "autoencoder"} == {1, 2}
+
+
+def test_evaluation_equals_the_last_audit_exactly_and_needs_the_checkpoint_alone(run, evaluated):
+    found = json.loads((evaluated / "metrics.json").read_text())
+    logged = {name: value for (stage, epoch, name), value in series(run).items() if (stage, epoch) == ("denoiser", 4)}
+    assert found["epoch"] == 4
+    assert len(found["series"]) > 40
+    assert {name: logged[name] for name in found["series"]} == found["series"]
+
+
+def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):
+    scores = pd.read_parquet(evaluated / "scores.parquet")
+    assert len(scores) == 80 * 3 * 6
+    assert not scores.duplicated(["sample_index", "attack", "mask"]).any()
+    assert (scores["membership_scores"].map(len) == 2).all()
+    members = Checkpoint.read(last(run)).split.member_index
+    assert set(scores.loc[scores["is_member"], "sample_index"]) == set(members.tolist())
+
+
+def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path):
+    overrides = ["audit.attacks=[sima]", "audit.timesteps=[50]", "audit.max_samples=30"]
+    assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", *overrides]) == 0
+    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert {row["attack"] for row in rows} == {"sima"}
+    assert {row["timestep"] for row in rows} == {50}
+
+
+def test_an_evaluation_keeps_the_checkpoints_networks_and_split(run):
+    for override in ("denoiser.batch_size=3", "seed=3", "data.num_members=10", "data.group_column=x"):
+        with pytest.raises(UserError, match=re.escape(override.partition("=")[0])):
+            cli.evaluate([f"ckpt={last(run)}", override])
+
+
+def test_the_checkpoint_loads_without_running_anything_in_it(run):
+    checkpoint = torch.load(last(run), weights_only=True)
+    assert set(checkpoint[RECORD]) >= {"config", "split", "codec", "denoiser", "content_hash", "version"}
+
+
+def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_another(run, tmp_path, capsys):
+    before = (run / "metrics.csv").read_bytes()
+    assert cli.train(arguments(run.parent)) == 0
+    again = run.with_name("digits-2")
+    assert "digits-2" in capsys.readouterr().out
+    assert series(again) == series(run)
+    assert (run / "metrics.csv").read_bytes() == before
+    # Of another seed, the split, the first weights and every draw are others: the first epoch says so.
+    short = ["autoencoder.max_epochs=1", "trainer.max_epochs=1"]
+    assert cli.train(arguments(tmp_path, "seed=1", *short)) == 0
+    assert series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"] != series(run)[
+        "autoencoder", 1, "autoencoder/train_loss"
+    ]
+
+
+def test_resuming_a_finished_run_shows_its_table(run, capsys):
+    before = series(run)
+    assert cli.train([f"resume={run}"]) == 0
+    assert "sima/top60" in capsys.readouterr().out
+    assert series(run) == before
+
+
+def test_a_resumed_run_may_go_further_and_equals_one_that_never_stopped(tmp_path, run):
+    cli.train(arguments(tmp_path, "trainer.max_epochs=2"))
+    assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
+    assert series(tmp_path / "digits") == series(run)
+
+
+def test_a_resumed_run_keeps_its_config(run):
+    with pytest.raises(UserError, match=r"'denoiser\.learning_rate' can't be changed here"):
+        cli.train([f"resume={run}", "denoiser.learning_rate=1"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "edited", "key"),
+    [
+        ("learning_rate: 0.001\n  weight_decay: 0.0001", "learning_rate: 0.002\n  weight_decay: 0.0001", "denoiser.learning_rate"),
+        ("train_on: public", "train_on: all", "autoencoder.train_on"),
+        ("num_members: 40", "num_members: 41", "data.num_members"),
+        ("channel_map: scaling_factor", "channel_map: none", "denoiser.channel_map"),
+        ("name: digits", "name: digits\nseed: 3", "seed"),
+    ],
+)
+def test_a_config_that_was_edited_in_the_run_folder_is_refused(run, stored, edited, key):
+    config = run / "config.yaml"
+    text, curves = config.read_text(), (run / "metrics.csv").read_bytes()
+    assert stored in text
+    try:
+        config.write_text(text.replace(stored, edited))
+        with pytest.raises(UserError, match=rf"^resume: config\.yaml has {re.escape(key)}=") as caught:
+            cli.train([f"resume={run}"])
+        assert len(str(caught.value).splitlines()) == 1
+        assert (run / "metrics.csv").read_bytes() == curves
+    finally:
+        config.write_text(text)
+
+
+def test_other_pixels_under_the_same_rows_are_refused(run, monkeypatch):
+    from ldm_privacy.data import module
+
+    decode = module.decode_image
+    monkeypatch.setattr(module, "decode_image", lambda cell, **options: decode(cell, **options).roll(1, -1))
+    message = r"data\.source: these are not the images that .*last\.ckpt was trained and audited on: hash [0-9a-f]{12}, not "
+    for command in (lambda: cli.train([f"resume={run}"]), lambda: cli.evaluate([f"ckpt={last(run)}"])):
+        with pytest.raises(UserError, match=message):
+            command()
+
+
+def test_a_warm_up_that_is_interrupted_goes_on(tmp_path):
+    options = ["denoiser.warmup_steps=8", "autoencoder.max_epochs=0", *SHORT]
+    cli.train(arguments(tmp_path / "whole", *options))
+    cli.train(arguments(tmp_path / "cut", *options, "trainer.max_epochs=2"))
+    assert cli.train([f"resume={tmp_path}/cut/digits", "trainer.max_epochs=4"]) == 0
+    assert series(tmp_path / "cut" / "digits") == series(tmp_path / "whole" / "digits")
+
+
+@pytest.mark.parametrize(("first", "then"), [("default", "none"), ("none", "default")])
+def test_a_run_goes_on_with_other_settings_and_its_checkpoint_is_evaluated(tmp_path, traced, first, then):
+    settings = {"none": ["trainer.compile=none"], "default": ["trainer.compile=default", "trainer.channels_last=true"]}
+    short = [*SHORT, "autoencoder.max_epochs=0"]
+    short += ["denoiser.network.block_out_channels=[8]", "denoiser.batch_size=20"]  # one graph to trace
+    cli.train(arguments(tmp_path, *short, *settings[first], "trainer.max_epochs=2"))
+    there = tmp_path / "digits"
+    names = list(Checkpoint.read(last(there)).parts["state_dict"])
+    assert cli.train([f"resume={there}", *settings[then], "trainer.max_epochs=4"]) == 0
+    checkpoint = Checkpoint.read(last(there)).parts
+    assert list(checkpoint["state_dict"]) == list(checkpoint["current_model_state"]) == names
+    assert not any("_orig_mod" in name for name in names)
+    curves = series(there)
+    assert {epoch for _, epoch, name in curves if name == "denoiser/train_loss"} == {1, 2, 3, 4}
+    assert cli.evaluate([f"ckpt={last(there)}", f"out={tmp_path}/out"]) == 0
+
+
+class Killed(Exception):
+    """A kill -9 as far as the files are concerned: nothing more is stored."""
+
+
+def kill_at(monkeypatch, module, step):
+    original = module.loss
+
+    def killed(self, indices):
+        if self.global_step == step:
+            raise Killed
+        return original(self, indices)
+
+    monkeypatch.setattr(module, "loss", killed)
+
+
+def test_a_run_that_is_killed_in_the_autoencoder_goes_on_to_the_same_curves(run, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, AutoencoderModule, 3)  # in its second epoch
+        with pytest.raises(Killed):
+            cli.train(arguments(tmp_path))
+    assert ("autoencoder", 1, "autoencoder/train_loss") in series(tmp_path / "digits")
+    assert cli.train([f"resume={tmp_path}/digits"]) == 0
+    assert series(tmp_path / "digits") == series(run)
+
+
+def test_a_run_that_is_killed_in_mid_epoch_goes_on_from_the_checkpoint_by_time(tmp_path):
+    hour = count(0, 7200)  # a clock that is two hours later at every look
+    clock = SimpleNamespace(monotonic=lambda: next(hour))
+    short = [*SHORT, "autoencoder.max_epochs=0", "denoiser.batch_size=1", "denoiser.ema_decay=0.99", "trainer.max_epochs=2"]
+    assert cli.train(arguments(tmp_path, *short, "name=whole")) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ldm_privacy.callbacks.checkpoints.time", clock)
+        kill_at(patch, DenoiserModule, 65)
+        with pytest.raises(Killed):
+            cli.train(arguments(tmp_path, *short))
+    there = tmp_path / "digits"
+    stored = Checkpoint.read(last(there))
+    assert (stored.parts["global_step"], stored.epoch) == (61, 1)
+    assert Checkpoint.read(there / "checkpoints" / "before-onset.ckpt").parts["global_step"] == 0
+    assert cli.train([f"resume={there}"]) == 0
+    assert series(there) == series(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    original = DenoiserModule.loss
+
+    def poisoned(self, indices):
+        losses = original(self, indices)
+        if self.current_epoch == 2:
+            losses["loss"] = losses["loss"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(DenoiserModule, "loss", poisoned)
+    with pytest.raises(UserError, match=r"loss is nan in epoch 3, step \d+: lower denoiser.learning_rate. .*last\.ckpt"):
+        cli.train(arguments(tmp_path, *SHORT, "autoencoder.max_epochs=0"))
+    checkpoint = Checkpoint.read(last(tmp_path / "digits"))
+    assert all(value.isfinite().all() for value in checkpoint.parts["state_dict"].values())
+    monkeypatch.setattr(DenoiserModule, "loss", original)
+    assert cli.train([f"resume={tmp_path}/digits"]) == 0
+    assert {epoch for _, epoch, name in series(tmp_path / "digits") if name == "denoiser/train_loss"} == {1, 2, 3, 4}
+
+
+def stop_when(process: subprocess.Popen, reached, number: int) -> str:
+    """Send a signal once `reached()` is true; the rest of the output."""
+    deadline = time.monotonic() + 120
+    while not reached():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+    process.send_signal(number)
+    return process.communicate(timeout=120)[0]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("stage", "epoch"),
+    [
+        # A kill at these points differs from the others in the epoch alone.
+        pytest.param("autoencoder", 1, marks=pytest.mark.slow),
+        pytest.param("denoiser", 0, marks=pytest.mark.slow),
+        pytest.param("denoiser", 1, marks=pytest.mark.slow),
+        ("denoiser", 3),
+    ],
+    ids=str,
+)
+def test_a_killed_process_goes_on_to_the_same_curves(run, tmp_path, stage, epoch):
+    there = tmp_path / "digits"
+    process = start(tmp_path)
+    stop_when(process, lambda: f"{stage},{epoch}," in _text(there / "metrics.csv"), signal.SIGKILL)
+    assert cli.train([f"resume={there}"]) == 0
+    assert series(there) == series(run)
+
+
+def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path):
+    there = tmp_path / "digits"
+    process = start(tmp_path)
+    output = stop_when(process, lambda: "denoiser,1," in _text(there / "metrics.csv"), signal.SIGINT)
+    assert process.returncode == 130, output
+    assert f"train.py resume={there}" in output.replace("\n", "")
+    assert "Traceback" not in output
+    assert cli.train([f"resume={there}"]) == 0
+    assert series(there) == series(run)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

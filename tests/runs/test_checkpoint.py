@@ -1,0 +1,76 @@
+"""Writing checkpoints: whole or not at all, whatever happens in between."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.runs.checkpoint import keep_copy, save_checkpoint
+
+
+class Disk:
+    """A trainer whose checkpoints are a few bytes."""
+
+    def __init__(self):
+        self.content = b""
+        self.lightning_module = SimpleNamespace(parameters=lambda: [])
+        self.current_epoch = 0
+        self.global_step = 1
+
+    def save_checkpoint(self, path):
+        with open(path, "r+b" if path.exists() else "wb") as file:  # an older file is written into, not replaced
+            file.write(self.content)
+
+
+def test_a_kill_between_the_copy_and_the_checkpoint_harms_neither(tmp_path, monkeypatch):
+    disk, last, copy = Disk(), tmp_path / "last.ckpt", tmp_path / "copy.ckpt"
+    disk.content = b"old"
+    save_checkpoint(disk, last)
+    disk.content = b"new"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(source, target):
+        if target == last:
+            raise Killed
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ldm_privacy.runs.checkpoint.os.replace", kill)
+        with pytest.raises(Killed):
+            save_checkpoint(disk, last, copies=[copy])
+    assert (last.read_bytes(), copy.read_bytes()) == (b"old", b"new")
+    # What the kill left behind is another name of the copy's file: the next checkpoint must not write into it.
+    disk.content = b"ne2"
+    save_checkpoint(disk, last)
+    assert (last.read_bytes(), copy.read_bytes()) == (b"ne2", b"new")
+
+
+class FullDisk:
+    """A trainer whose checkpoint doesn't fit on the disk."""
+
+    def save_checkpoint(self, path):
+        path.write_bytes(b"half of")
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"the old one")
+    with pytest.raises(UserError, match=r"can't be written \(No space left on device\).*is whole"):
+        save_checkpoint(FullDisk(), path)
+    assert path.read_bytes() == b"the old one"
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_kept_copy_outlives_the_next_checkpoint(tmp_path):
+    class Disk:
+        def save_checkpoint(self, path):
+            path.write_bytes(b"new")
+
+    path, copy = tmp_path / "last.ckpt", tmp_path / "before-onset.ckpt"
+    path.write_bytes(b"old")
+    keep_copy(path, copy)
+    save_checkpoint(Disk(), path)
+    assert (path.read_bytes(), copy.read_bytes()) == (b"new", b"old")

@@ -1,0 +1,29 @@
+"""Scores of the primary attack at every audit, stored by epoch."""
+
+import pytest
+import torch
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.types import AuditKey
+
+KEY = AuditKey("sima", "all")
+
+
+def test_a_history_gives_back_what_was_stored_up_to_an_epoch(tmp_path):
+    history = ScoreHistory(tmp_path / "scores")
+    assert history.read(KEY, until=100) == {}
+    for epoch in (10, 2, 30):
+        history.write(epoch, KEY, torch.tensor([5, 3]), torch.tensor([0.5, epoch]))
+    history.write(2, KEY, torch.tensor([5, 3]), torch.tensor([0.25, 2.0]))
+    found = history.read(KEY, until=10)
+    assert list(found) == [2, 10]
+    assert dict(zip(found[2][0].tolist(), found[2][1].tolist())) == {3: 2.0, 5: 0.25}
+    assert history.read(AuditKey("loss", "all"), until=10) == {}, "scores of another attack are not compared"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    history = ScoreHistory(tmp_path)
+    (tmp_path / "epoch-4.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(UserError, match=r"epoch-4\.parquet: can't be read"):
+        history.read(KEY, until=9)

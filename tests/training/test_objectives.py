@@ -1,0 +1,82 @@
+"""What a step minimises: weighted sums of losses; the squared error of the noise; conditions, some of them dropped."""
+
+import pytest
+import torch
+
+from ldm_privacy.diffusion import add_noise
+from ldm_privacy.losses.kl import KL
+from ldm_privacy.losses.reconstruction import L1, L2
+from ldm_privacy.training.denoiser import DenoiserModule
+from tests.training.test_stepwise import autoencoder, denoiser, fit
+
+
+def test_the_loss_of_stage_1_is_the_sum_of_each_loss_times_its_weight():
+    module = autoencoder(losses={"a": L1(weight=2.0), "b": KL(weight=0.5), "c": L2(weight=0.0)}, flip=False)
+    module.on_fit_start()
+    values = module.loss(torch.arange(16))
+    assert float(values["loss"]) == pytest.approx(2 * float(values["a"]) + 0.5 * float(values["b"]), rel=1e-6)
+    assert float(values["c"]) > 0
+    means = fit(autoencoder(losses={"a": L1(), "b": KL(weight=0.0)}), max_epochs=1).epoch_means
+    assert set(means) == {f"autoencoder/train_{name}" for name in ("loss", "a", "b")}
+    assert means["autoencoder/train_loss"] == pytest.approx(means["autoencoder/train_a"], rel=1e-6)
+
+
+class Recording(torch.nn.Module):
+    """A network that remembers what it was asked, and answers with zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.asked = []
+
+    def forward(self, noisy_latent, timestep, **condition):
+        self.asked.append((noisy_latent, timestep, condition))
+        return torch.zeros_like(noisy_latent) + self.weight
+
+
+def recording(count=4000, dropout=0.0):
+    return DenoiserModule(
+        Recording(),
+        torch.linspace(0.99, 0.01, 10),
+        torch.arange(count).float().reshape(1, -1, 1, 1, 1),
+        condition={"class_labels": torch.arange(count), "text": torch.arange(count).float()[:, None, None].expand(-1, 2, 3)},
+        null={"class_labels": torch.tensor([-1]), "text": torch.full((1, 2, 3), -1.0)},
+        condition_dropout=dropout,
+    )
+
+
+def test_each_sample_is_asked_with_its_own_condition():
+    module = recording()
+    indices = torch.tensor([7, 1, 3999, 12])
+    torch.manual_seed(0)
+    loss = module.loss(indices)["loss"]
+    ((noisy, timestep, condition),) = module.network.asked
+    assert condition["class_labels"].tolist() == indices.tolist()
+    assert torch.equal(condition["text"][:, 1, 2], indices.float())
+    latent = indices.float().reshape(-1, 1, 1, 1)
+    abar = module.alphas_cumprod[timestep].reshape(-1, 1, 1, 1)
+    noise = (noisy - abar.sqrt() * latent) / (1 - abar).sqrt()
+    torch.testing.assert_close(add_noise(latent, noise, module.alphas_cumprod, timestep), noisy)
+    assert float(loss) == pytest.approx(float(noise.square().mean()), rel=1e-2)
+
+
+def test_conditions_are_dropped_whole_and_as_often_as_asked():
+    module = recording(dropout=0.25)
+    torch.manual_seed(0)
+    module.loss(torch.arange(4000))
+    ((_, _, condition),) = module.network.asked
+    dropped = condition["class_labels"] == -1
+    assert torch.equal(condition["class_labels"][~dropped], torch.arange(4000)[~dropped])
+    assert torch.equal((condition["text"] == -1).all((1, 2)), dropped)
+    assert torch.equal((condition["text"] == -1).any((1, 2)), dropped)
+    assert abs(int(dropped.sum()) - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
+
+
+def test_a_network_with_classes_trains():
+    classes = {"class_labels": torch.arange(40) % 3}
+    module = denoiser(num_classes=4, condition=classes, null={"class_labels": torch.tensor([3])}, condition_dropout=0.3)
+    before = module.network.class_embedding.weight.detach().clone()
+    fit(module, max_epochs=1)
+    assert bool((module.network.class_embedding.weight != before).any(1).all()), (
+        "an embedding, the null class's too, is untouched"
+    )

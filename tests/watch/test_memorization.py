@@ -1,0 +1,146 @@
+"""Audits as a watched quantity: the rise since the untrained denoiser, what processes learn, going on after a stop."""
+
+import pytest
+import torch
+
+import ldm_privacy.watch.memorization
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import auroc_difference
+from ldm_privacy.models.ideal import IdealDenoiser
+from ldm_privacy.models.identity import IdentityCodec
+from ldm_privacy.randomness import normal
+from ldm_privacy.registry import MASK_RULES
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import AuditKey, Estimate, Intervals
+from ldm_privacy.watch.memorization import Memorization, News
+from ldm_privacy.watch.onset import OnsetDetector, Rise
+from ldm_privacy.watch.watcher import Every, Moment
+
+KEY = AuditKey("sima", "all")
+COUNT = 120
+INDEX = torch.arange(COUNT)
+LATENT = normal("latents", (INDEX,), (1, 4, 4))
+
+
+def samples(count=COUNT):
+    distortion = torch.where(INDEX[:count] % 5 == 0, torch.nan, INDEX[:count].double())
+    return AuditedSamples(LATENT[:count], INDEX[:count] % 2 == 0, INDEX[:count], distortion=distortion)
+
+
+def target(num_memorised):
+    """A denoiser that knows some of the members by heart, and all the rest of the world only roughly."""
+    known = LATENT[::2][:num_memorised]
+    return Target(IdentityCodec(image_channels=1), IdealDenoiser(torch.cat([known, 3 * normal("x", (INDEX,), (1, 4, 4))])))
+
+
+def watcher(count=COUNT, **options):
+    audit = Audit(
+        samples(count),
+        {"sima": get_attack("sima"), "loss": get_attack("loss")},
+        {"all": MASK_RULES.get("all")(), "random": MASK_RULES.get("random")()},
+        [300, 500],
+        intervals=Intervals(num_bootstrap=20),
+    )
+    return Memorization(audit, **{"key": KEY, "onset": OnsetDetector(2, 0.9), **options})
+
+
+def looks(it, numbers):
+    """Series by epoch; at epoch k the denoiser knows so many members."""
+    found = {}
+    for epoch, number in enumerate(numbers):
+        moment = Moment(epoch, 10 * epoch)
+        found[epoch] = it.look(target(number), moment).series
+        it.last = moment
+    return found
+
+
+def test_the_rise_is_paired_with_the_first_audit_and_gives_the_onset():
+    reports = []
+    it = watcher(on_report=lambda report, moment: reports.append(report))
+    rows = looks(it, [0, 0, 40, 60])
+    assert it.onset.onset_epoch == 2
+    assert it.sentences() == ["Memorization onset (sima/all): epoch 2."]
+    scores = [each.reported_scores(KEY) for each in reports]
+    level = OnsetDetector(2, 0.9).confidence_at(2)
+    expected = auroc_difference(scores[2], scores[0], reports[0].reported_membership, confidence=level, alternative="greater")
+    assert rows[2]["memorization/sima/all/rise"] == pytest.approx(expected.value)
+    assert rows[2]["memorization/sima/all/rise_lower"] == pytest.approx(expected.lower)
+    assert rows[1]["memorization/sima/all/rise"] == 0.0
+    assert "memorization/sima/all/rise" not in rows[0]
+    assert {epoch for epoch, row in rows.items() if "memorization/sima/all/onset_epoch" in row} == {3}
+    assert rows[3]["memorization/sima/all/auroc"] > 0.9
+    for attack in ("sima", "loss"):
+        assert {f"memorization/{attack}/all/quartile{number}/auroc" for number in (1, 2, 3, 4)} <= set(rows[0])
+    best = {epoch: row["memorization/loss/random/auroc"] for epoch, row in rows.items()}
+    assert it.summary()["best/loss/random/auroc"] == max(best.values())
+    assert it.summary()["best/loss/random/epoch"] == max(best, key=best.get)
+    assert it.summary()["last/loss/random/auroc"] == best[3]
+    assert it.passes() == {"denoiser": 4 * COUNT}
+
+
+def test_a_cadence_of_steps_counts_steps():
+    it = watcher(every=Every(steps=10))
+    rows = looks(it, [0, 40, 60])
+    assert it.onset.onset_epoch == 10
+    assert rows[2]["memorization/sima/all/onset_epoch"] == 10.0
+    assert it.sentences() == ["Memorization onset (sima/all): step 10."]
+
+
+def test_a_line_a_look_with_its_legend_before_the_first():
+    it = watcher()
+    first = it.look(target(0), Moment(0, 0))
+    it.last = Moment(0, 0)
+    second = it.look(target(0), Moment(10, 40))
+    assert first.lines[0].startswith("AUROC with the masks all")
+    assert first.lines[1].startswith("epoch    0  sima .")
+    assert len(second.lines) == 1
+    assert second.lines[0].startswith("epoch   10  sima .")
+
+
+def test_it_goes_on_as_if_it_had_not_stopped_with_fewer_samples_too():
+    straight, stopped = watcher(), watcher()
+    numbers = [0, 10, 40, 60]
+    rows = looks(straight, numbers)
+    for epoch, number in enumerate(numbers):
+        again = watcher()
+        again.load_full_state(stopped.full_state())
+        moment = Moment(epoch, 10 * epoch)
+        assert again.look(target(number), moment).series == rows[epoch]
+        again.last = moment
+        stopped = again
+    assert stopped.summary() == straight.summary()
+    fewer = watcher(count=80)
+    looks(stopped := watcher(), [0])
+    fewer.load_full_state(stopped.full_state())
+    series = fewer.look(target(60), Moment(1, 10)).series
+    assert series["memorization/sima/all/rise"] > 0
+
+
+def test_the_primary_attack_cannot_change_half_way():
+    it = watcher()
+    looks(it, [0])
+    with pytest.raises(UserError, match=r"counts its onset by sima/all since its first audit; it can't be changed to loss/all"):
+        watcher(key=AuditKey("loss", "all")).load_full_state(it.full_state())
+
+
+def test_another_process_learns_the_news_and_holds_no_report(monkeypatch):
+    news = iter(
+        [
+            News(Estimate(0.5, 0.4, 0.6), 40, None),
+            News(Estimate(0.7, 0.6, 0.8), 40, Rise(1, 1, 0.97, 0.2, 0.1, None)),
+            News(Estimate(0.7, 0.6, 0.8), 40, Rise(2, 2, 0.99, 0.2, -0.1, 1)),
+        ]
+    )
+    monkeypatch.setattr(ldm_privacy.watch.memorization, "gather_on_main", lambda shard: [shard])
+    monkeypatch.setattr(ldm_privacy.watch.memorization, "on_main", lambda function: (None, next(news)))
+    it = watcher()
+    before_onset = []
+    for epoch in range(3):
+        it.look(target(0), Moment(epoch, epoch))
+        assert it.report is None
+        before_onset.append(it.is_before_onset())
+    # A rise that is certain now, or one that was and gave the onset, though this audit's lower bound is below 0 again.
+    assert before_onset == [True, False, False]
