@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from ldm_privacy.processes import is_main
+from ldm_privacy.processes import gather, is_main
 from ldm_privacy.targets.target import Target, target_of
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, Watcher, look_with
@@ -67,11 +67,16 @@ class Watch(Callback):
         ends = epoch == trainer.max_epochs or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         self._look(trainer, pl_module, Moment(epoch, trainer.global_step, is_last=ends))
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A callback after this one may have ended the training.
+        self._look(trainer, pl_module, Moment(trainer.current_epoch, trainer.global_step, is_last=True))
+
     def _look(self, trainer: Trainer, module: LightningModule, moment: Moment) -> None:
         if not any(watcher.due(moment) for watcher in self.watchers.values()):
             return
         with _averaged(trainer, module), undisturbed(module):
             looks = look_with(self.watchers, target_of(self.target, module), moment, module.device)
+        gather(None)  # the others wait here for looks of the main one alone, not in a step of theirs that would time out
         if not is_main():
             return
         series = {name: value for look in looks.values() for name, value in look.series.items()}
@@ -94,9 +99,9 @@ class Watch(Callback):
 
 @contextmanager
 def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """The trainer's averaged weights in the module, where it averages them."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    swapped = [each for each in callbacks if isinstance(each, WeightAveraging) and each._average_model is not None]
+    """The trainer's averaged weights in the module, where it averages them and has begun to."""
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    swapped = [each for each in averages if each._average_model is not None and int(each._average_model.n_averaged)]
     with ExitStack() as back:
         for each in swapped:
             each._swap_models(module)

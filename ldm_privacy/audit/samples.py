@@ -109,6 +109,12 @@ class AuditedSamples:
             return replace(mine, is_share=False)
         return replace(mine._each(lambda value: torch.cat(gather_on_main(value))), is_share=not is_main())
 
+    def all_conditions(self) -> dict[str, Tensor]:
+        """The conditions of all samples in the main process; in the others their own. All processes call it."""
+        if not self.is_share or world_size() == 1:
+            return dict(self.condition)
+        return {name: torch.cat(gather_on_main(value.cpu())).to(value.device) for name, value in self.condition.items()}
+
     def keep(self, rule: MaskRule) -> KeepMask:
         """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""
         return rule(self.ranking(getattr(rule, "ranks_by", "influence")), self.sample_index)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, epsilon_from_output
@@ -13,7 +14,7 @@ from ldm_privacy.types import Condition, Latent, Timestep
 
 @dataclass(eq=False)
 class NetworkPredictor:
-    """A network as a `NoisePredictor`.
+    """A network as a `NoisePredictor`; one of lower precision is fed in that and answers in float32.
 
     Args:
         network: (z_t, t, **condition) -> output like z_t: a tensor, or a record with the tensor as `sample`, as diffusers'
@@ -28,7 +29,13 @@ class NetworkPredictor:
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
-        output = output_of(self.network, noisy_latent, timestep, condition)
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        dtype = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
+        if dtype == torch.float32:
+            output = output_of(self.network, noisy_latent, timestep, condition)
+        else:
+            given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
+            output = output_of(self.network, noisy_latent.to(dtype), timestep, given).float()
         if output.shape != noisy_latent.shape:
             shapes = f"{tuple(output.shape[1:])} for a latent of shape {tuple(noisy_latent.shape[1:])}"
             raise UserError(f"target: the network returns {shapes}.")

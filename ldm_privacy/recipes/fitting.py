@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from ldm_privacy.callbacks.progress import ProgressBar
 from ldm_privacy.config.schema import AutoencoderConfig, Config, DenoiserConfig, TrainerConfig
-from ldm_privacy.device import OutOfMemory, explain_out_of_memory
+from ldm_privacy.device import OutOfMemory, device_of, explain_out_of_memory
 from ldm_privacy.processes import is_main, world_size
 from ldm_privacy.recipes.launch import cluster_plugins
 from ldm_privacy.recipes.terminal import console
@@ -54,9 +54,10 @@ class Fitting:
     ) -> None:
         """Train to `max_epochs`, from the checkpoint `resumed` where there is one; `last` is named where memory runs out."""
         config = self.config
+        device = device_of(config.accelerator, tf32=config.tf32)
         trainer = Trainer(
             max_epochs=max_epochs,
-            accelerator=config.accelerator,
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy="auto" if world_size() == 1 else "ddp",

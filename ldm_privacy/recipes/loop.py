@@ -27,8 +27,9 @@ from ldm_privacy.targets.target import Target, unwrapped
 from ldm_privacy.types import Condition, Image, Intervals
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
+from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.undisturbed import undisturbed
-from ldm_privacy.watch.watcher import Every, Moment, Watcher, look_with
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
 
 
 class MemorizationWatch:
@@ -57,7 +58,7 @@ class MemorizationWatch:
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
         timesteps: That every attack queries.
         influence: Estimator; 16 probes by default where there is a decoder.
-        every_n_steps: The cadence; the first call is a look too, and so is the one with `is_last`.
+        every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
         batch_size: Samples at a time.
         intervals: How intervals are made.
@@ -100,6 +101,8 @@ class MemorizationWatch:
         self.watchers: dict[str, Watcher] = {}
         self.curves: dict[tuple[int, str], float] = {}
         """(step, name) -> value, of all looks."""
+        self.looks: Mapping[str, Look] = {}
+        """Of the newest call that looked, by watcher, with their lines and pictures."""
         if main_process_only and not is_main():
             return
         if masks is None:
@@ -110,13 +113,13 @@ class MemorizationWatch:
             self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
         samples = self.samples
         samples.check_halves()
-        audit = Audit(
-            samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals or Intervals(seed=seed)
-        )
+        intervals = intervals or Intervals(seed=seed)
+        audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
+        onset = OnsetDetector(confidence=intervals.confidence)
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
             "memorization": self.memorization,
-            "loss_gap": LossGap(samples, every=every, seed=seed, audit_batch_size=batch_size),
+            "loss_gap": LossGap(samples, every=every, onset=onset, seed=seed, audit_batch_size=batch_size),
             **{label: make(samples, every) for label, make in (watchers or {}).items()},
         }
 
@@ -135,11 +138,12 @@ class MemorizationWatch:
         if not self.due(step, is_last=is_last):
             return {}
         inner = unwrapped(network)
-        predictor = NetworkPredictor(_in_its_precision(inner), self.alphas_cumprod, self.prediction_type)
+        predictor = NetworkPredictor(inner, self.alphas_cumprod, self.prediction_type)
         target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
         device = next((each.device for each in inner.parameters()), None)
         with alone() if self.main_process_only else nullcontext(), undisturbed(inner):
             looks = look_with(self.watchers, target, self._moment(step, is_last), device)
+        self.looks = looks
         series = {name: value for look in looks.values() for name, value in look.series.items()}
         self.curves |= {(step, name): value for name, value in series.items()}
         return series
@@ -166,7 +170,7 @@ class MemorizationWatch:
         decoder = None if self.codec.network is None else self.codec.decode
         figures = {
             **training_figures(self.curves, audit.keys, evidence.key, "step"),
-            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of),
+            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed),
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         step = self.memorization.last.step
@@ -207,17 +211,3 @@ class MemorizationWatch:
         measuring = Measuring(self.codec, self._images_of, "", None, batch_size, self.codec.device, progress)
         means = measuring.means(index)
         return measuring.samples(index, means, index < num_members, condition=condition, influence=influence)
-
-
-def _in_its_precision(network: nn.Module) -> Callable[..., Tensor]:
-    """The network, fed in the precision of its weights and answering in float32."""
-    dtype = next((each.dtype for each in network.parameters() if each.is_floating_point()), torch.float32)
-    if dtype == torch.float32:
-        return network
-
-    def call(noisy_latent: Tensor, timestep: Tensor, **condition: Tensor) -> Tensor:
-        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
-        output = network(noisy_latent.to(dtype), timestep, **cast)
-        return (output if isinstance(output, Tensor) else output.sample).float()
-
-    return call

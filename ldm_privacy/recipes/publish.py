@@ -62,7 +62,7 @@ def publish(
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key),
-        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn),
+        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
     }
     stored = {
         "checkpoint": str(checkpoint),

@@ -1,5 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,14 @@ class Setup:
         return self.config.denoiser.condition.build(
             images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
         )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 in hexadecimal, of the images and of what the denoiser is told of them."""
+        digest = hashlib.sha256(self.data.duplicates.content_hash.encode())
+        for name, value in sorted(self.condition(self.data.split.audited_index).items()):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def audited_index(self) -> Tensor:

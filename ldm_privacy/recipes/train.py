@@ -31,10 +31,10 @@ from ldm_privacy.targets.record import FORMAT, Checkpoint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REPORT = "{run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images\n"
 NEXT = """
 {run}/metrics.csv          every curve
-{run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images
-{run}/figures/             memorization curves, samples, geometry
+{report}{run}/figures/             memorization curves, samples, geometry
 {run}/checkpoints/         last.ckpt, before-onset.ckpt{leet}
 {evaluation}
 """
@@ -60,6 +60,10 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         from ldm_privacy.recipes.plan import print_plan
 
         return print_plan(setup, codec, network, composed.to_yaml(), console)
+    if of_denoiser is not None and composed.config.trainer.max_epochs < of_denoiser.epoch:
+        raise UserError(
+            f"trainer.max_epochs: {composed.config.trainer.max_epochs}, but the run has {of_denoiser.epoch} epochs already."
+        )
     if checkpoint is not None:
         check_content(setup, checkpoint)
     folder = _begin(setup, composed, resumed) if is_main() else None
@@ -84,7 +88,10 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
             leet = f"\nwandb leet {run.path}/wandb     the curves in the terminal" if (run.path / "wandb").is_dir() else ""
-            words = NEXT.format(run=run.path, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins))
+            report = REPORT.format(run=run.path) if composed.config.trainer.figures else ""
+            words = NEXT.format(
+                run=run.path, report=report, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins)
+            )
             console.print(words, highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -104,7 +111,7 @@ def record(setup: Setup, composed: Composed) -> dict[str, Any]:
         "version": __version__,
         "config": composed.to_yaml(),
         "split": setup.data.split.state_dict(),
-        "content_hash": setup.data.duplicates.content_hash,
+        "content_hash": setup.content_hash,
     }
 
 
@@ -127,7 +134,7 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
         if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
-                "trainer.*, audit.*, geometry.*, watch.* and data.source.* alone."
+                f"{', '.join(RESUMABLE)} alone."
             )
 
 

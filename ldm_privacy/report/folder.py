@@ -31,6 +31,7 @@ def evidence_figures(
     images: Images,
     *,
     drawn: Mapping[str, Figure] | None = None,
+    seed: int = 0,
 ) -> dict[str, Figure]:
     """Every figure of an evaluation by name, without those that need the curves of a training.
 
@@ -38,13 +39,14 @@ def evidence_figures(
         evidence, images: See `gather_evidence`.
         samples, masks, decoder: See `geometry_figures`.
         drawn: The figures of the geometry, where they are drawn already.
+        seed: Of their probes.
     """
     report = evidence.report
     figures = {
         "roc": roc_figure(report),
         "auroc_by_timestep": auroc_by_timestep_figure(report),
         "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
-        **(geometry_figures(samples, masks, decoder, images) if drawn is None else drawn),
+        **(geometry_figures(samples, masks, decoder, images, seed=seed) if drawn is None else drawn),
     }
     if samples.distortion is not None:
         for key in report.unmasked:

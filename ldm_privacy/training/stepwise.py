@@ -33,7 +33,7 @@ class Steps(TypedDict, total=False):
 
 
 LOOK_EVERY_N_STEPS = 20
-"""Steps between looks at the loss for the progress bar: a look waits for the device."""
+"""Steps between looks at the loss, at the clock and for a stop in all processes: a look waits for the device."""
 
 
 class StepwiseModule(LightningModule):

@@ -15,7 +15,7 @@ from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import Image, Images, Intervals, Progress, no_progress
+from ldm_privacy.types import Condition, Image, Images, Intervals, Progress, no_progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
@@ -71,11 +71,12 @@ class Generations(Watcher):
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_steps` denoiser passes and a decoder pass a generation, and a search among all images."""
+        condition = self.samples.all_conditions()
         if not is_main():
             return Look()
         advice = f"while images are generated: lower watch.generations.batch_size (now {self.batch_size})."
         with explain_out_of_memory(lambda: advice):
-            generated = self._generated(target)
+            generated = self._generated(target, condition)
             copies = self._copies(generated)
         self.memorized = copies.memorized.value
         series = copies.series() | self.onset.look(self.time(moment), copies.rise).series("generations/")
@@ -88,7 +89,7 @@ class Generations(Watcher):
         pairs = torch.stack([generated.cpu()[closest], nearest.cpu()], 1).flatten(0, 1)
         return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)})
 
-    def _generated(self, target: Target) -> Image:
+    def _generated(self, target: Target, condition: Condition) -> Image:
         with self.progress("Generating images", self.num_images) as done:
             return generate_images(
                 target.predictor,
@@ -96,7 +97,7 @@ class Generations(Watcher):
                 self.samples.latent.shape[1:],
                 num_images=self.num_images,
                 num_steps=self.num_steps,
-                condition=self.samples.condition,
+                condition=condition,
                 seed=self.seed,
                 batch_size=self.batch_size,
                 device=self.samples.latent.device,

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.processes import gather
@@ -57,7 +58,10 @@ class LossGap(Watcher):
         starts = range(0, len(self.samples), self.audit_batch_size)
         batches = [self.samples.rows(slice(start, start + self.audit_batch_size)) for start in starts]
         mine = [self.samples.sample_index, self.samples.is_member]
-        mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
+        with explain_out_of_memory(
+            lambda: f"while losses are looked at: lower audit.batch_size (now {self.audit_batch_size})."
+        ):
+            mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
         if self.samples.group is not None:
             mine.append(self.samples.group)
         columns = [torch.cat(shards) for shards in zip(*gather([column.cpu() for column in mine]))]

@@ -98,9 +98,9 @@ class Memorization(Watcher):
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rise = None
         scores, index = report.reported_scores(self.key), report.data.sample_index[report.is_reporting]
-        if self._baseline is None:
+        if moment.step == 0:
             self._baseline = Baseline(index, scores)
-        else:
+        elif self._baseline is not None:
             here, before = self._baseline.paired(index)
             group = None if report.reported_group is None else report.reported_group[here]
             paired = partial(auroc_difference, scores[here], before, report.reported_membership[here], group=group)

@@ -35,6 +35,7 @@ class Samples(Watcher):
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_steps` denoiser passes and a decoder pass an image."""
+        condition = self.samples.all_conditions()
         if not is_main():
             return Look()
         images = generate_images(
@@ -43,7 +44,7 @@ class Samples(Watcher):
             self.samples.latent.shape[1:],
             num_images=self.num_images,
             num_steps=self.num_steps,
-            condition=self.samples.condition,
+            condition=condition,
             seed=self.seed,
             device=self.samples.latent.device,
         )

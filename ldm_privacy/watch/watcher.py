@@ -65,14 +65,14 @@ class Every:
         if given[0] < 1:
             raise UserError(f"every: {given[0]} {'epochs' if self.steps is None else 'steps'}; use 1 or more.")
 
-    def due(self, moment: Moment) -> bool:
-        """Whether that moment is one of the cadence."""
+    def due(self, moment: Moment, since: int = 0) -> bool:
+        """Whether that moment is one of the cadence. `since`: step of the newest look; a count may jump over a multiple."""
         if moment.is_last or moment.step == 0:
             return moment.is_epoch_end
         if self.epochs is not None:
             return moment.is_epoch_end and moment.epoch % self.epochs == 0
         assert self.steps is not None
-        return moment.step % self.steps == 0
+        return moment.step // self.steps > since // self.steps
 
     def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
         """Looks in a training of so many epochs, the one before its first step and the one at its end among them."""
@@ -112,7 +112,9 @@ class Watcher:
 
     def due(self, moment: Moment) -> bool:
         """Whether to look at that moment. The same step is never looked at twice."""
-        return (self.last is None or self.last.step != moment.step) and self.every.due(moment)
+        return (self.last is None or self.last.step != moment.step) and self.every.due(
+            moment, 0 if self.last is None else self.last.step
+        )
 
     def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
         """Looks in a whole training of so many epochs."""
@@ -143,10 +145,13 @@ class Watcher:
 
     def full_state(self) -> dict[str, Any]:
         """`state_dict` with the newest moment."""
-        return {"last": None if self.last is None else asdict(self.last), **self.state_dict()}
+        last = None if self.last is None else asdict(self.last)
+        return {"kind": [type(self).__name__, self.unit], "last": last, **self.state_dict()}
 
     def load_full_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `full_state`."""
+        """The inverse of `full_state`; the state of another kind of watcher, or in another unit, is left alone."""
+        if state["kind"] != [type(self).__name__, self.unit]:
+            return
         self.last = None if state["last"] is None else Moment(**state["last"])
         self.load_state_dict(state)
 
