@@ -79,8 +79,7 @@ class _Contract:
         self.latent = randomness.normal("latent", (self.sample_index,), shape).double()
         self.condition = {"c": randomness.normal("condition", (self.sample_index,), ()).double()}
         keep = randomness.uniform("keep", (self.sample_index,), shape) < 0.6
-        self.all = torch.ones_like(keep)[None]
-        self.masks = torch.stack([torch.ones_like(keep), keep, ~keep]) if attack.maskable else self.all
+        self.masks = torch.stack([torch.ones_like(keep), keep, ~keep][: 3 if attack.maskable else 1])
 
     def sums(
         self,
@@ -165,7 +164,7 @@ class _Contract:
 
     def refusals(self) -> None:
         if not self.attack.maskable:
-            holes = self.all.clone()
+            holes = self.masks.clone()
             holes[0, 0, 0, 0, 0] = False
             assert _refuses(lambda: self.statistics(keep_masks=holes)), "the attack has no mask, but accepts one"
         if self.attack.per_timestep:

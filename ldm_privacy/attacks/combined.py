@@ -19,11 +19,7 @@ class CombinedAttack(Generic[Key]):
     log-odds of membership = intercept + sum_j coefficient_j (statistic_j - mean_j) / std_j, with an L2 penalty on the
     coefficients. Statistics may come raw or oriented: the fit finds the sign. No network passes, no randomness.
 
-    Args:
-        inverse_penalty: C of scikit-learn: smaller = stronger penalty.
-
-    Raises:
-        UserError: inverse_penalty not above 0.
+    `inverse_penalty`, above 0, is C of scikit-learn: smaller = stronger penalty.
     """
 
     def __init__(self, *, inverse_penalty: float = 1.0):

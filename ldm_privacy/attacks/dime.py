@@ -35,11 +35,8 @@ class Dime(Attack):
     Args:
         gamma: Size of the displacement in units of sigma, > 0.
         phi: Angle between the two sums, in radians.
-        num_draws: Displacements per (sample, timestep).
+        num_draws: Displacements per (sample, timestep), at least 1.
         higher_means_member: Orientation.
-
-    Raises:
-        UserError: gamma not above 0, num_draws below 1.
     """
 
     noise_distribution = "rademacher"

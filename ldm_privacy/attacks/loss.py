@@ -18,13 +18,7 @@ class Loss(Attack):
     One normal noise n per (sample, timestep). One query per timestep.
 
     Source: Matsumoto, Miura, Yanai, arXiv 2302.03262; power 2 as in Rao, Qu, Moyer, arXiv 2509.25003, power 4 as in their
-    masked version, arXiv 2511.20592.
-
-    Args:
-        power: 2 or 4.
-
-    Raises:
-        UserError: Another power.
+    masked version, arXiv 2511.20592; no other.
     """
 
     num_draws = 1

@@ -1,6 +1,6 @@
 """From membership scores to the numbers that are reported: the choice on one half, everything else on the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,8 +53,7 @@ class AuditReport:
 
     def place(self, key: AuditKey) -> int:
         """Place of the chosen timestep among the attack's."""
-        timestep = self.row(key).timestep
-        return 0 if timestep is None else self.data.timesteps[key.attack].index(timestep)
+        return self.data.labels(key.attack).index(self.row(key).timestep)
 
     def scores_at(self, key: AuditKey) -> Tensor:
         """(samples,) scores of all audited samples at the chosen timestep, ascending by sample index."""
@@ -133,7 +132,8 @@ def report_of(
     kept = {key: choice.keep_fraction for key, choice in choices.items()}
     data = replace(data, scores={key: candidates[key][kept[key]] for key in kept}, keep_fraction=kept)
     rows = []
-    for key in _ordered(data.scores):
+    attacks = list(dict.fromkeys(key.attack for key in data.scores))
+    for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):
         against = {other.mask: data.scores[other][choices[other].place] for other in rivals_of(key, data)}
         if key.mask == TUNED:
             against |= {
@@ -143,9 +143,3 @@ def report_of(
             }
         rows.append(row_of(key, data, choices[key], against, intervals, tuple(target_fprs)))
     return AuditReport(data, rows, intervals, tuple(target_fprs))
-
-
-def _ordered(keys: Mapping[AuditKey, Tensor]) -> list[AuditKey]:
-    """By attack, in the order in which attacks first appear; `tuned` after the attack's other masks."""
-    attacks = list(dict.fromkeys(key.attack for key in keys))
-    return sorted(keys, key=lambda key: (attacks.index(key.attack), key.mask == TUNED))

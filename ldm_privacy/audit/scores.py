@@ -40,9 +40,9 @@ class AuditScores:
         """The first key of that attack whose mask keeps everything."""
         return next((key for key, kept in self.keep_fraction.items() if key.attack == attack and kept == 1.0), None)
 
-    def labels(self, attack: str) -> list[int] | list[None]:
+    def labels(self, attack: str) -> list[int | None]:
         """What the rows of its scores are called: timesteps, or None where one number is for all."""
-        return self.timesteps[attack] or [None]
+        return [*self.timesteps[attack]] or [None]
 
     def group_of(self, rows: Tensor) -> Tensor | None:
         """Groups of some of the samples."""

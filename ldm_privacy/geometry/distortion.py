@@ -112,7 +112,8 @@ class Distortion:
         is_done = torch.zeros(len(latent), dtype=torch.bool, device=latent.device)
         iteration = 0
         while True:
-            images.append(jacobian.times(_as_vectors(newest, latent), vectors_per_pass=vectors_per_pass))
+            vectors = newest.permute(2, 0, 1).reshape(-1, *latent.shape).to(latent.dtype)
+            images.append(jacobian.times(vectors, vectors_per_pass=vectors_per_pass))
             gram = _extended_gram(gram, images)
             found = torch.linalg.eigvalsh(gram).flip(1)[:, : self.rank].clamp_min(0).sqrt().to(latent.device)
             # Values that are zero to rounding fluctuate by their own size; they don't count.
@@ -138,11 +139,6 @@ def _all_singular_values(jacobian: DecoderJacobian) -> Tensor:
     unit = torch.eye(image.shape[1:].numel(), dtype=image.dtype, device=image.device).reshape(-1, 1, *image.shape[1:])
     rows = jacobian.transpose_times(unit.expand(-1, *image.shape))
     return torch.linalg.svdvals(rows.flatten(2).transpose(0, 1).double())
-
-
-def _as_vectors(block: Tensor, latent: Latent) -> Tensor:
-    """(batch, D, vectors) -> (vectors, batch, channels, height, width)."""
-    return block.permute(2, 0, 1).reshape(-1, *latent.shape).to(latent.dtype)
 
 
 def _orthonormal_to(basis: Tensor, block: Tensor) -> Tensor:

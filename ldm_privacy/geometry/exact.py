@@ -89,8 +89,6 @@ class ExactInfluence:
 def _unit_vectors(like: Tensor, per_chunk: int) -> Iterator[Tensor]:
     """Chunks (vectors, batch, ...) that together are all unit vectors of one sample, the same for each of the batch."""
     size = like.shape[1:].numel()
-    for start in range(0, size, per_chunk):
-        unit = torch.zeros(min(per_chunk, size - start), size, dtype=like.dtype, device=like.device)
-        row = torch.arange(len(unit), device=like.device)
-        unit[row, start + row] = 1
+    for place in torch.arange(size, device=like.device).split(per_chunk):
+        unit = torch.nn.functional.one_hot(place, size).to(like.dtype)
         yield unit.reshape(-1, 1, *like.shape[1:]).expand(-1, *like.shape)

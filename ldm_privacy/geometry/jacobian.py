@@ -54,7 +54,7 @@ class DecoderJacobian:
             )
         self._decoder = decoder
         self._backward: tuple[Tensor, Tensor] | None = None
-        self._forward_mode_works = True
+        self._forward_mode_works = self._batching_works = True
         with gradients_enabled(latent) as leaf:
             self._latent = leaf
             self._image = self._checked_decode(leaf)
@@ -66,9 +66,7 @@ class DecoderJacobian:
         One decoder backward pass a vector.
         """
         self._check_shape(vectors, self.image.shape, "probes", "the decoder's image")
-        vectors = vectors.to(self.image)
-        with torch.inference_mode(False):
-            return _in_chunks(self._image, self._latent, vectors, vectors_per_pass)
+        return self._products(self._image, self._latent, vectors.to(self.image), vectors_per_pass)
 
     def times(self, vectors: Latent, *, vectors_per_pass: int = 1) -> Tensor:
         """J v for several v, (vectors, batch, channels, height, width) -> (vectors, batch, *image).
@@ -90,8 +88,23 @@ class DecoderJacobian:
             with gradients_enabled(self.image) as cotangent:
                 (pulled_back,) = torch.autograd.grad(self._image, self._latent, cotangent, create_graph=True)
             self._backward = pulled_back, cotangent
+        return self._products(*self._backward, vectors, vectors_per_pass)
+
+    def _products(self, output: Tensor, variable: Tensor, vectors: Tensor, vectors_per_pass: int) -> Tensor:
+        """The products of every vector with d output / d variable."""
+
+        def product(chunk: Tensor) -> Tensor:
+            if self._batching_works and len(chunk) > 1:
+                try:
+                    return torch.autograd.grad(output, variable, chunk, retain_graph=True, is_grads_batched=True)[0]
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError:  # an operation without a batching rule: one vector at a time
+                    self._batching_works = False
+            return torch.stack([torch.autograd.grad(output, variable, each, retain_graph=True)[0] for each in chunk])
+
         with torch.inference_mode(False):
-            return _in_chunks(*self._backward, vectors, vectors_per_pass)
+            return torch.cat([product(chunk) for chunk in vectors.split(vectors_per_pass)])
 
     def _forward_mode(self, vectors: Tensor) -> Tensor:
         with gradients_enabled(self._latent) as leaf, torch.no_grad():
@@ -122,28 +135,6 @@ class DecoderJacobian:
     def _check_shape(vectors: Tensor, shape: torch.Size, name: str, of: str) -> None:
         if vectors.shape[1:] != shape:
             raise UserError(f"{name} of shape {tuple(vectors.shape)} (vectors first) don't fit {of}, {tuple(shape)}.")
-
-
-def _in_chunks(output: Tensor, variable: Tensor, vectors: Tensor, vectors_per_pass: int) -> Tensor:
-    """The vector-Jacobian products of d output / d variable with every vector, in one result."""
-    results = torch.empty(len(vectors), *variable.shape, dtype=variable.dtype, device=variable.device)
-    start = 0
-    while start < len(vectors):
-        chunk = vectors[start : start + vectors_per_pass]
-        if len(chunk) > 1:
-            try:
-                (results[start : start + len(chunk)],) = torch.autograd.grad(
-                    output, variable, chunk, retain_graph=True, is_grads_batched=True
-                )
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # an operation without a batching rule: one vector at a time
-                vectors_per_pass = 1
-                continue
-        else:
-            (results[start],) = torch.autograd.grad(output, variable, chunk[0], retain_graph=True)
-        start += len(chunk)
-    return results
 
 
 class _DoublePrecision(TorchFunctionMode):

@@ -72,12 +72,12 @@ class KeepTopInfluence(_KeepByRank):
     is_control: ClassVar[bool] = False
 
     def __call__(self, ranking: Tensor, sample_index: Tensor) -> KeepMask:
-        mask = super().__call__(ranking, sample_index)
         if self.rule == "count" or self.keep_fraction == 1:
-            return mask
+            return super().__call__(ranking, sample_index)
         flat = ranking.flatten(1)
-        threshold = flat.sort(dim=1).values[:, percentile_rank(flat.shape[1], self.keep_fraction), None]
-        return (flat > threshold).reshape(ranking.shape)
+        # Strictly above the percentile = strictly above the largest value that is left out, at or just below it.
+        left_out = num_kept(flat.shape[1], self.keep_fraction, self.rule)
+        return (flat > flat.sort(dim=1, descending=True).values[:, left_out, None]).reshape(ranking.shape)
 
 
 @MASK_RULES.register("deviation")
@@ -140,22 +140,13 @@ def num_kept(num_dimensions: int, keep_fraction: float, rule: CountRule = "count
 
     Both keep all for fraction 1. Raises UserError where that is none.
     """
+    kept = round(keep_fraction * num_dimensions)
     if rule == "percentile" and keep_fraction < 1:
-        kept = num_dimensions - 1 - percentile_rank(num_dimensions, keep_fraction)
-    else:
-        kept = round(keep_fraction * num_dimensions)
+        # The percentile is rounded so that keep fraction 0.7 means the 30th, not the 30.000000000000004th.
+        kept = num_dimensions - 1 - int((num_dimensions - 1) * (round(100 * (1 - keep_fraction), 10) / 100))
     if kept < 1:
         raise UserError(f"keep_fraction: {keep_fraction} keeps none of {num_dimensions} dimensions. Use a larger one.")
     return kept
-
-
-def percentile_rank(num_dimensions: int, keep_fraction: float) -> int:
-    """The ascending rank (from 0) at or just below the percentile: strictly above the percentile = strictly above its value.
-
-    Linear interpolation lies between this value and the next; it reaches neither the next nor, off the integers, this one.
-    The percentile is rounded to 1e-10 so that keep fraction 0.7 means the 30th, not the 30.000000000000004th.
-    """
-    return int((num_dimensions - 1) * (round(100 * (1 - keep_fraction), 10) / 100))
 
 
 def keep_largest(value: Tensor, count: int) -> KeepMask:

@@ -18,7 +18,7 @@ def auroc(score: Tensor, is_member: Tensor) -> Tensor:
     scores changes a digit.
 
     Returns:
-        Tensor float64 (...), in [0, 1]. O(samples log samples) a row.
+        Tensor float64 (...), in [0, 1]. O(samples log samples) a row. Arguments and errors: see `ldm_privacy.metrics`.
     """
     score, is_member = check_scores(score, is_member)
     num_members = int(is_member.sum())
@@ -40,7 +40,7 @@ def auroc_interval(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """AUROC with its interval.
+    """AUROC with its interval. Arguments and errors: see `ldm_privacy.metrics`.
 
     * In general: DeLong's variance `var(V10) / members + var(V01) / held-out` (DeLong, DeLong & Clarke-Pearson,
       Biometrics 1988; sort-based placements of Sun & Xu 2014), normal on the logit scale.

@@ -48,6 +48,7 @@ def auroc_difference(
         score_a, score_b: (samples,), the same samples in the same order.
         alternative: "two-sided", or "greater" for a one-sided lower bound at `confidence` (the upper bound is then 1)
             and the p-value against a > b.
+        is_member, confidence, group: As in `ldm_privacy.metrics`; so are errors.
     """
     check_share("confidence", confidence)
     if alternative not in ("two-sided", "greater"):

@@ -41,14 +41,13 @@ def permuted_labels(is_member: Tensor, *, num_permutations: int = 200, group: Te
     """
     if num_permutations < 1:
         raise UserError(f"num_permutations is {num_permutations}: choose at least 1 (199 or more for a 95 % band).")
-    label, member_of_group = is_member.cpu(), None
-    if group is not None:
-        sides_of(is_member, group)
-        _, first, member_of_group = np.unique(np.asarray(group), return_index=True, return_inverse=True)
-        label = label[torch.from_numpy(first)]
+    sides_of(is_member, group)
+    unit = np.arange(len(is_member)) if group is None else np.asarray(group)
+    _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
+    label = is_member.cpu()[torch.from_numpy(first)]
     generator = torch.Generator().manual_seed(derive_seed("label permutation", seed))
     permuted = torch.stack([label[torch.randperm(len(label), generator=generator)] for _ in range(num_permutations)])
-    return permuted if member_of_group is None else permuted[:, torch.from_numpy(member_of_group)]
+    return permuted[:, torch.from_numpy(unit)]
 
 
 def permuted_auroc(
@@ -62,7 +61,7 @@ def permuted_auroc(
 
     Where a timestep was chosen on one half and reported on the other, choose it anew under every permutation:
     `permuted_auroc(report, ...).gather(0, permuted_auroc(calibration, ...).argmax(0, keepdim=True))`, the two calls with
-    different seeds. `num_permutations`, `group` and `seed` are those of `permuted_labels`.
+    different seeds. Arguments and errors are those of `permuted_labels`; scores as in `ldm_privacy.metrics`.
 
     Returns:
         Tensor float64 (..., num_permutations), in [0, 1]; without groups and ties the variance is

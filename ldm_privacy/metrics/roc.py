@@ -13,7 +13,7 @@ def roc_curve(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     Returns:
         FPR, TPR (both rising from 0 to 1) and thresholds (falling, the first infinite), each (distinct scores + 1,)
-        float64.
+        float64. Arguments and errors: see `ldm_privacy.metrics`.
     """
     score, is_member = check_scores(score, is_member)
     ordered, order = score.sort(descending=True)

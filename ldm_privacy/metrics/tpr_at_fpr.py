@@ -39,7 +39,7 @@ def threshold_at_fpr(score: Tensor, is_member: Tensor, target_fpr: float = 0.01)
     """The lowest threshold with FPR <= target, for the rule "member where score > threshold".
 
     With a = floor(target * held-out) false positives allowed it is the (a + 1)-th largest held-out score, ties or not;
-    float64 (...).
+    float64 (...). Arguments and errors: see `ldm_privacy.metrics`.
     """
     check_share("target_fpr", target_fpr)
     score, is_member = check_scores(score, is_member)
@@ -52,7 +52,7 @@ def tpr_at_fpr(score: Tensor, is_member: Tensor, target_fpr: float = 0.01) -> Te
     """The largest TPR over all thresholds with FPR <= target; member is the positive class.
 
     A target below 1 / held-out allows no false positive (see `resolvable`): the result is then the TPR at FPR 0.
-    Float64 (...), in [0, 1].
+    Float64 (...), in [0, 1]. Arguments and errors: see `ldm_privacy.metrics`.
     """
     threshold = threshold_at_fpr(score, is_member, target_fpr)
     score, is_member = check_scores(score, is_member)
@@ -91,7 +91,7 @@ def tpr_at_fpr_interval(
     * It is never narrower than Clopper-Pearson's at the estimated threshold: a bootstrap of members that are all (or
       none) above the threshold has no spread, which does not mean certainty.
 
-    Groups are counted in place of samples in the last two.
+    Groups are counted in place of samples in the last two. Arguments and errors: see `ldm_privacy.metrics`.
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     threshold = float(threshold_at_fpr(score, is_member, target_fpr))

@@ -34,7 +34,7 @@ def tpr_at_threshold(
     Clopper-Pearson intervals: exact, because neither side had a say in the threshold. At a threshold chosen on these
     very samples they would be far too narrow for the TPR at a target FPR; `tpr_at_fpr_interval` is right there.
     With `group`, percentiles of a bootstrap over whole groups instead, widened to the exact interval of as many samples
-    as there are groups.
+    as there are groups. Arguments and errors: see `ldm_privacy.metrics`.
     """
     check_share("confidence", confidence)
     score, is_member = check_scores(score, is_member)
