@@ -1,6 +1,5 @@
 """An evaluation in Weights & Biases: tables, ROC chart, the report, and an artifact with scores and report."""
 
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from ldm_privacy.data.images import to_uint8
 from ldm_privacy.metrics import roc_curve
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.types import Estimate
 
 MAX_ROC_POINTS = 200
 NUM_EXPOSED = 32
@@ -32,8 +32,8 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
             row.key.mask,
             row.keep_fraction,
             -1 if row.timestep is None else row.timestep,
-            *astuple(row.metrics.auroc),
-            *astuple(row.metrics.tpr_at_1fpr),
+            *_numbers(row.metrics.auroc),
+            *_numbers(row.metrics.tpr_at_1fpr),
             row.metrics.asr.value,
             row.oracle_auroc,
             evidence.permuted[row.key].band.p_value,
@@ -74,3 +74,7 @@ def roc_places(count: int) -> Tensor:
     if count <= MAX_ROC_POINTS:
         return torch.arange(count)
     return torch.from_numpy(np.geomspace(1, count, MAX_ROC_POINTS)).round().long().unique() - 1
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.lower, estimate.upper

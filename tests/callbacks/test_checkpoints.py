@@ -179,5 +179,3 @@ def test_each_copy_is_the_newest_checkpoint_that_its_rule_wanted(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"epoch 2"
     assert (tmp_path / "b").read_bytes() == b"epoch 5"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "last"]
-
-

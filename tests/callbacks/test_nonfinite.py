@@ -20,7 +20,9 @@ def test_it_looks_at_every_20th_loss_and_the_last_of_an_epoch(tmp_path, loss):
     for place in range(50):
         end_of_batch(callback, 0.5, place)
         if place % 20 == 0 or place == 49:
-            with pytest.raises(UserError, match=rf"^loss is {loss} in epoch 3, step 107: lower denoiser\.learning_rate\. There is no"):
+            with pytest.raises(
+                UserError, match=rf"^loss is {loss} in epoch 3, step 107: lower denoiser\.learning_rate\. There is no"
+            ):
                 end_of_batch(callback, loss, place)
         else:
             end_of_batch(callback, loss, place)

@@ -1,4 +1,4 @@
-"""Watching a training that knows nothing of this program: the training is the same to the last bit, and the curves are there."""
+"""Watching a training that knows nothing of this program: it is the same to the last bit, and the curves are there."""
 
 import csv
 import random
@@ -96,7 +96,10 @@ class Foreign(LightningModule):
             scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.7)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         parts = (self.network.body, nn.ModuleList([self.network.head, self.network.time]))
-        optimizers = [torch.optim.SGD(parts[0].parameters(), lr=0.1, momentum=0.9), torch.optim.Adam(parts[1].parameters(), 1e-2)]
+        optimizers = [
+            torch.optim.SGD(parts[0].parameters(), lr=0.1, momentum=0.9),
+            torch.optim.Adam(parts[1].parameters(), 1e-2),
+        ]
         return optimizers, [torch.optim.lr_scheduler.StepLR(each, 2, 0.7) for each in optimizers]
 
 
@@ -133,7 +136,7 @@ class Nasty(Watcher):
         return Look({"nasty": float(moment.step)})
 
 
-def watchers(every=None, seed=0):
+def watchers(every=Every(epochs=1), seed=0):  # noqa: B008
     samples = AuditedSamples(IMAGES, torch.arange(2 * NUM) < NUM)
     attacks, masks = {"sima": get_attack("sima"), "loss": get_attack("loss")}, {"all": MASK_RULES.get("all")()}
     audit = Audit(samples, attacks, masks, [3, 8], intervals=Intervals(num_bootstrap=5), seed=seed)
@@ -207,7 +210,13 @@ def without(manual, averaged, precision):
 @pytest.mark.parametrize("every", [Every(epochs=2), Every(steps=2)], ids=["epochs", "steps"])
 @pytest.mark.parametrize(
     ("manual", "averaged", "precision"),
-    [(False, False, "32-true"), (False, True, "32-true"), (True, False, "32-true"), (True, True, "32-true"), (False, True, "bf16-mixed")],
+    [
+        (False, False, "32-true"),
+        (False, True, "32-true"),
+        (True, False, "32-true"),
+        (True, True, "32-true"),
+        (False, True, "bf16-mixed"),
+    ],
     ids=["automatic", "automatic, averaged", "manual", "manual, averaged", "bfloat16"],
 )
 def test_the_training_is_the_same_to_the_last_bit(manual, averaged, precision, every, watch_first):
@@ -313,7 +322,10 @@ class Other(nn.Module):
         (lambda module: module.network, r"^target=: it must return a Target\(codec, predictor\), not Network"),
         (lambda module: None, r"^target=: .* not NoneType"),
         (lambda module: looked_at(Network(channels=3)), r"^target: the network can't take a latent of shape \(1, 4, 4\) \("),
-        (lambda module: looked_at(Other(lambda noisy: noisy[:, :, :2])), r"^target: the network returns \(1, 2, 4\) for a latent of"),
+        (
+            lambda module: looked_at(Other(lambda noisy: noisy[:, :, :2])),
+            r"^target: the network returns \(1, 2, 4\) for a latent of",
+        ),
         (lambda module: looked_at(Other(lambda noisy: noisy.flatten(1))), r"^target: the network (can't take|returns)"),
     ],
 )

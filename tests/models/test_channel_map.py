@@ -107,5 +107,5 @@ def test_a_full_matrix_survives_its_record(means, tmp_path):
     ids=str,
 )
 def test_a_damaged_record_is_refused(damage):
-    with pytest.raises(UserError, match="^its channel map is missing or holds something else$"):
+    with pytest.raises(UserError, match=r"^its channel map is missing or holds something else$"):
         ChannelMap.from_record({**full().record(), **damage}, CHANNELS)

@@ -19,7 +19,7 @@ def plain_process():
 
 @pytest.fixture(autouse=True)
 def without_figures(request, monkeypatch):
-    """Figures have tests of their own, and they are most of an evaluation's time; `figures` in a test's arguments draws them."""
+    """Figures have tests of their own, and they are most of an evaluation's time; the fixture `figures` asks for them."""
     if "figures" not in request.fixturenames:
         monkeypatch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
 

@@ -44,10 +44,16 @@ from tests.tiny import PIXELS, arguments
         ("autoencoder.losses.reconstruction=null autoencoder.losses.kl=null", r"autoencoder\.losses: name at least one loss"),
         ("audit.masks.a/b.class=all", r"audit.masks: the label 'a/b'"),
         ("audit.masks.tuned.class=all", r"'tuned' is taken"),
-        ("audit.attacks.sima=null audit.attacks.loss=null audit.attacks.pia=null", r"audit\.attacks and audit\.masks: name at least one of each"),
+        (
+            "audit.attacks.sima=null audit.attacks.loss=null audit.attacks.pia=null",
+            r"audit\.attacks and audit\.masks: name at least one of each",
+        ),
         # Pixel space: no decoder, so no influence; said before anything is made.
         (" ".join(PIXELS), r"^audit\.masks\.top60: ranks by influence, but there is none: the codec has no decoder"),
-        (" ".join([*PIXELS[:1], PIXELS[2], "audit.masks=[all]"]), r"^autoencoder\.max_epochs: .* use autoencoder\.max_epochs=0"),
+        (
+            " ".join([*PIXELS[:1], PIXELS[2], "audit.masks=[all]"]),
+            r"^autoencoder\.max_epochs: .* use autoencoder\.max_epochs=0",
+        ),
         (" ".join([*PIXELS[:2], "audit.masks=[all]"]), r"^denoiser\.channel_map: .* use denoiser\.channel_map=none"),
     ],
 )

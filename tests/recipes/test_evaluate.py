@@ -35,7 +35,11 @@ def one_figure(evidence, *arguments, **options):
 @pytest.fixture(scope="module")
 def run(folder):
     """A training with its report and every logger; of the figures of an audit, one."""
-    loggers = ["loggers=[csv,wandb,tensorboard]", "wandb.mode=offline", "watch.samples={class: samples, num_images: 2, num_steps: 2}"]
+    loggers = [
+        "loggers=[csv,wandb,tensorboard]",
+        "wandb.mode=offline",
+        "watch.samples={class: samples, num_images: 2, num_steps: 2}",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ldm_privacy.recipes.baselines.geometry_figures", lambda *arguments, **options: {})
         patch.setattr("ldm_privacy.recipes.publish.evidence_figures", one_figure)
@@ -177,7 +181,9 @@ def test_networks_come_from_the_weights_record_and_not_from_the_config(run, tmp_
         config["autoencoder"]["network"]["block_out_channels"] = [16, 16]
 
     assert cli.evaluate([f"ckpt={with_config(run, tmp_path / 'wide.ckpt', widen)}", f"out={tmp_path}/out"]) == 0
-    again, before = (json.loads((each / "metrics.json").read_text())["series"] for each in (tmp_path / "out", run / "evaluation"))
+    again, before = (
+        json.loads((each / "metrics.json").read_text())["series"] for each in (tmp_path / "out", run / "evaluation")
+    )
     assert again == before
     for part, settings in (("denoiser", "network"), ("codec", "config")):
         path = altered(

@@ -41,7 +41,11 @@ def program(line, folder, *, heavy=HEAVY, first=""):
         ("evaluate.py ckpt=missing.ckpt", 2, "error: missing.ckpt: does not exist; name a checkpoint file."),
         ("train.py --config nosuch.yaml", 2, "error: no config 'nosuch.yaml'."),
         ("train.py --config digits.yaml denoisr.x=1", 2, "error: config: unknown key 'denoisr'. Did you mean 'denoiser'?"),
-        ("train.py --config digits.yaml trainer.max_epoch=3", 2, "error: trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
+        (
+            "train.py --config digits.yaml trainer.max_epoch=3",
+            2,
+            "error: trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?",
+        ),
         ("train.py --what", 2, "error: '--what': unknown option."),
         ("train.py resume=nowhere", 2, "error: resume: 'nowhere' is no run"),
     ],
@@ -57,25 +61,21 @@ def test_a_command_that_needs_no_network_imports_none(tmp_path, line, code, mess
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_library_brings_no_trainer_and_no_reader_of_tables(tmp_path):
+def test_the_library_brings_no_trainer_and_an_evaluation_needs_none(run, tmp_path):
+    """In one process: the rooms of the library, then an evaluation; nothing is drawn, which has tests of its own."""
     rooms = ("attacks", "metrics", "geometry", "audit", "models.identity", "watch.watcher", "recipes.loop")
     unwanted = ("lightning", "wandb", "sklearn", "pandas", "matplotlib", "jinja2", "pyarrow", "datasets")
-    code = "import sys\n" + "".join(
-        f"import ldm_privacy.{room}\nprint('{room}', *(name for name in {unwanted} if name in sys.modules))\n" for room in rooms
+    first = "\n".join(
+        f"import ldm_privacy.{room}\nprint('{room}', *(name for name in {unwanted} if name in sys.modules))" for room in rooms
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.split() == list(rooms)
-
-
-def test_an_evaluation_imports_no_trainer_and_no_logger(run, tmp_path):
-    # Drawing is most of its time, and has tests of its own.
-    first = "import ldm_privacy.recipes.publish\nldm_privacy.recipes.publish.evidence_figures = lambda *a, **b: {}"
-    done, _, imported, _ = program(
+    first += "\nimport ldm_privacy.recipes.publish\nldm_privacy.recipes.publish.evidence_figures = lambda *a, **b: {}"
+    done, printed, imported, _ = program(
         ["evaluate.py", f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}/out"],
         tmp_path,
         heavy=("lightning", "wandb", "torchmetrics", "tensorboard"),
         first=first,
     )
     assert done.returncode == 0, done.stderr
+    assert printed[: len(rooms)] == list(rooms)
     assert (tmp_path / "out" / "report.html").exists()
     assert imported == []

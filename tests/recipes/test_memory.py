@@ -46,7 +46,10 @@ def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, mon
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("ldm_privacy.audit.measure.stream_influence", r"^out of memory while influence .*geometry\.influence\.decode_batch_size"),
+        (
+            "ldm_privacy.audit.measure.stream_influence",
+            r"^out of memory while influence .*geometry\.influence\.decode_batch_size",
+        ),
         (
             "ldm_privacy.audit.measure.stream_distortion",
             r"^out of memory while distortion .*geometry\.distortion_rank \(now 2; 0: none",

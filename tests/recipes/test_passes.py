@@ -13,7 +13,7 @@ from ldm_privacy.recipes.terminal import progress
 from tests.recipes.counting import counted_passes
 from tests.tiny import PIXELS, arguments, settings
 
-GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 3}}}"
+GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 9}}}"
 SAMPLES = "watch={samples: {class: samples, num_images: 3, num_steps: 4, every: {steps: 2}}}"
 EXACT = [f"geometry.distortion_{name}" for name in ("rank=20", "oversample=10", "power_iterations=2")]
 SHORT = ["trainer.max_epochs=3", "autoencoder.max_epochs=1"]
@@ -42,7 +42,13 @@ def undrawn(monkeypatch):
         [],
         [*EXACT, "data.flip=true", SAMPLES, "geometry.influence.class=exact", "audit.every_n_epochs=1", "audit.max_samples=30"],
         [GENERATIONS, "trainer.figures=true", "geometry.distortion_rank=0", "audit.attacks={secmi: {class: secmi}}"],
-        [*EXACT, "autoencoder.train_on=all", "watch.loss_gap=null", "geometry.influence.class=shrunk", "denoiser.condition=labels"],
+        [
+            *EXACT,
+            "autoencoder.train_on=all",
+            "watch.loss_gap=null",
+            "geometry.influence.class=shrunk",
+            "denoiser.condition=labels",
+        ],
         [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
     ],
     ids=["plain", "flipped, samples, exact", "generations, figures", "shrunk, conditional", "pixels"],
@@ -82,7 +88,13 @@ def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run
 
 
 def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
-    options = ["autoencoder.max_epochs=1", "trainer.max_epochs=2", "data.num_members=50", "audit.max_samples=30", "data.flip=true"]
+    options = [
+        "autoencoder.max_epochs=1",
+        "trainer.max_epochs=2",
+        "data.num_members=50",
+        "audit.max_samples=30",
+        "data.flip=true",
+    ]
     cli.train(arguments(tmp_path, *options))
     with counted_passes() as found:
         assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0

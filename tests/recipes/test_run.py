@@ -121,9 +121,10 @@ def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_anot
     # Of another seed, the split, the first weights and every draw are others: the first epoch says so.
     short = ["autoencoder.max_epochs=1", "trainer.max_epochs=1"]
     assert cli.train(arguments(tmp_path, "seed=1", *short)) == 0
-    assert series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"] != series(run)[
-        "autoencoder", 1, "autoencoder/train_loss"
-    ]
+    assert (
+        series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"]
+        != series(run)["autoencoder", 1, "autoencoder/train_loss"]
+    )
 
 
 def test_resuming_a_finished_run_shows_its_table(run, capsys):
@@ -147,7 +148,11 @@ def test_a_resumed_run_keeps_its_config(run):
 @pytest.mark.parametrize(
     ("stored", "edited", "key"),
     [
-        ("learning_rate: 0.001\n  weight_decay: 0.0001", "learning_rate: 0.002\n  weight_decay: 0.0001", "denoiser.learning_rate"),
+        (
+            "learning_rate: 0.001\n  weight_decay: 0.0001",
+            "learning_rate: 0.002\n  weight_decay: 0.0001",
+            "denoiser.learning_rate",
+        ),
         ("train_on: public", "train_on: all", "autoencoder.train_on"),
         ("num_members: 40", "num_members: 41", "data.num_members"),
         ("channel_map: scaling_factor", "channel_map: none", "denoiser.channel_map"),
@@ -187,20 +192,24 @@ def test_a_warm_up_that_is_interrupted_goes_on(tmp_path):
     assert series(tmp_path / "cut" / "digits") == series(tmp_path / "whole" / "digits")
 
 
-@pytest.mark.parametrize(("first", "then"), [("default", "none"), ("none", "default")])
-def test_a_run_goes_on_with_other_settings_and_its_checkpoint_is_evaluated(tmp_path, traced, first, then):
-    settings = {"none": ["trainer.compile=none"], "default": ["trainer.compile=default", "trainer.channels_last=true"]}
+def test_a_run_goes_on_with_other_settings_of_its_steps_and_back(tmp_path, traced):
+    plain, fast = (
+        ["trainer.compile=none", "trainer.channels_last=false"],
+        ["trainer.compile=default", "trainer.channels_last=true"],
+    )
     short = [*SHORT, "autoencoder.max_epochs=0"]
     short += ["denoiser.network.block_out_channels=[8]", "denoiser.batch_size=20"]  # one graph to trace
-    cli.train(arguments(tmp_path, *short, *settings[first], "trainer.max_epochs=2"))
+    cli.train(arguments(tmp_path, *short, *fast, "trainer.max_epochs=2"))
     there = tmp_path / "digits"
     names = list(Checkpoint.read(last(there)).parts["state_dict"])
-    assert cli.train([f"resume={there}", *settings[then], "trainer.max_epochs=4"]) == 0
-    checkpoint = Checkpoint.read(last(there)).parts
-    assert list(checkpoint["state_dict"]) == list(checkpoint["current_model_state"]) == names
     assert not any("_orig_mod" in name for name in names)
-    curves = series(there)
-    assert {epoch for _, epoch, name in curves if name == "denoiser/train_loss"} == {1, 2, 3, 4}
+    for epochs, settings in ((4, plain), (6, fast)):
+        assert cli.train([f"resume={there}", *settings, f"trainer.max_epochs={epochs}"]) == 0
+        checkpoint = Checkpoint.read(last(there)).parts
+        assert list(checkpoint["state_dict"]) == list(checkpoint["current_model_state"]) == names
+    assert {epoch for _, epoch, name in series(there) if name == "denoiser/train_loss"} == {1, 2, 3, 4, 5, 6}
+    modes, _ = traced
+    assert modes == ["default", "default"]
     assert cli.evaluate([f"ckpt={last(there)}", f"out={tmp_path}/out"]) == 0
 
 

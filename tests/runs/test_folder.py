@@ -47,7 +47,7 @@ def test_the_run_around_a_file_here_is_this_folder(tmp_path, monkeypatch):
 
 def test_a_config_is_replaced_whole_and_a_run_is_known_by_it(tmp_path):
     run = RunFolder.create(tmp_path, "digits")
-    with pytest.raises(UserError, match="is no run: it has no config.yaml"):
+    with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
         RunFolder.open(str(run.path))
     run.write_config("seed: 0")
     run.write_config("seed: 1")

@@ -66,8 +66,7 @@ def whole(tmp_path, contents):
 
 def refused(path, message, *, stage="denoiser"):
     with pytest.raises(UserError, match=message) as caught:
-        checkpoint = Checkpoint.read(path, stage=stage)
-        target_of_checkpoint(checkpoint)
+        target_of_checkpoint(Checkpoint.read(path, stage=stage))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
