@@ -1,7 +1,7 @@
 """Names for components: how a config file, a plug-in or a notebook reaches a class by its name.
 
 A component is one file with `@ATTACKS.register("name")` above its class or function. The built-in ones are found by reading the
-files, not by running them: naming all attacks imports none, and no room is imported before one of its components is asked for.
+files, not by running them: naming all attacks imports none, and building one imports its file alone.
 """
 
 import difflib
