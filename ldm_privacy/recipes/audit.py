@@ -52,10 +52,15 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
 
 
 def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
-    """Raise UserError where the images are not those of the checkpoint."""
-    here = setup.content_hash
+    """Raise UserError where the images, or what the denoiser is told of them, are not those of the checkpoint."""
+    here = setup.data.duplicates.content_hash
     if checkpoint.content_hash != here:
         raise UserError(
             f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
-            f"{checkpoint.content_hash[:12]} (pixels or conditions differ, though there are as many). Name the same data."
+            f"{checkpoint.content_hash[:12]} (their pixels differ, though there are as many). Name the same data."
+        )
+    if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != setup.condition_record:
+        raise UserError(
+            f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
+            "labels or another order of classes. Name the same data."
         )

@@ -68,7 +68,7 @@ def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, D
         raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
     schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
     alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
-    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition.record())
+    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, setup.condition_record)
 
 
 def train_denoiser(

@@ -79,12 +79,12 @@ class Setup:
         )
 
     @cached_property
-    def content_hash(self) -> str:
-        """SHA-256 in hexadecimal, of the images and of what the denoiser is told of them."""
-        digest = hashlib.sha256(self.data.duplicates.content_hash.encode())
+    def condition_record(self) -> dict[str, Any]:
+        """What a checkpoint says of the condition, with a SHA-256 of what every audited sample is told."""
+        digest = hashlib.sha256()
         for name, value in sorted(self.condition(self.data.split.audited_index).items()):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return {**self.condition.record(), "hash": digest.hexdigest()}
 
     @cached_property
     def audited_index(self) -> Tensor:

@@ -111,7 +111,7 @@ def record(setup: Setup, composed: Composed) -> dict[str, Any]:
         "version": __version__,
         "config": composed.to_yaml(),
         "split": setup.data.split.state_dict(),
-        "content_hash": setup.content_hash,
+        "content_hash": setup.data.duplicates.content_hash,
     }
 
 

@@ -72,7 +72,7 @@ class Checkpoint:
         epoch: Finished epochs of that stage.
         config: The resolved config as YAML text; not trusted.
         split: Who is a member.
-        content_hash: Of the images and their conditions.
+        content_hash: Of the images.
         parts: Everything as it lies in the file.
     """
 

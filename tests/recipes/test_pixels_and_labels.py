@@ -1,14 +1,20 @@
 """Other targets than an unconditional latent one train, audit, evaluate and go on: pixel space, class labels."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from ldm_privacy.config import compose
+from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.audit import check_content
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
-from tests.tiny import PIXELS, arguments, series
+from tests.tiny import PIXELS, arguments, series, settings
 
 SHORT = ["autoencoder.max_epochs=1", "audit.attacks=[sima,pia]", "watch.samples={class: samples, num_images: 2, num_steps: 2}"]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
@@ -48,3 +54,15 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     classes = {"class_labels": torch.arange(11)} if facts["condition"] == "labels" else {}
     epsilon = target.predictor(latent, torch.full((11,), 500), classes)
     assert (epsilon[1:] != epsilon[:1]).flatten(1).any(1).all() == bool(classes)
+
+
+def test_images_with_other_labels_are_not_those_of_the_checkpoint():
+    setup = Setup(compose("digits.yaml", settings("denoiser.condition=labels")).config, progress)
+    denoiser = SimpleNamespace(condition=setup.condition_record)
+    content_hash = setup.data.duplicates.content_hash
+    checkpoint = SimpleNamespace(path="a.ckpt", stage="denoiser", content_hash=content_hash, denoiser=denoiser)
+    check_content(setup, checkpoint)
+    setup.data._label = 9 - setup.data._label
+    del setup.condition_record
+    with pytest.raises(UserError, match=r"^data\.source: what the denoiser is told of these images is not what a\.ckpt"):
+        check_content(setup, checkpoint)

@@ -25,7 +25,7 @@ class Copier(Generations):
         super().__init__(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
         self.of = of
 
-    def _generated(self, target):
+    def _generated(self, target, condition):
         assert target == "averaged weights"
         noise = torch.randn(20 * len(self.of), 1, 4, 4, generator=torch.Generator().manual_seed(1))
         return IMAGES[self.of].repeat(20, 1, 1, 1) + 0.01 * noise
