@@ -1,7 +1,9 @@
 """The audit of a target, whoever trained it: measure, attack, report."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.report import AuditReport
@@ -51,6 +53,14 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     return Audited(target, audit.compute(join(shards)), whole, checkpoint.epoch) if is_main() else None
 
 
+def condition_record(setup: Setup) -> dict[str, Any]:
+    """What a checkpoint says of the condition, with a SHA-256 of what every sample is told."""
+    digest = hashlib.sha256()
+    for name, value in sorted(setup.condition(setup.data.split.audited_index).items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return {**setup.condition.record(), "hash": digest.hexdigest()}
+
+
 def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
     """Raise UserError where the images, or what the denoiser is told of them, are not those of the checkpoint."""
     here = setup.data.duplicates.content_hash
@@ -59,7 +69,7 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
             f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
             f"{checkpoint.content_hash[:12]} (their pixels differ, though there are as many). Name the same data."
         )
-    if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != setup.condition_record:
+    if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != condition_record(setup):
         raise UserError(
             f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
             "labels or another order of classes. Name the same data."

@@ -14,7 +14,7 @@ from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, S
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.audit import Audited
+from ldm_privacy.recipes.audit import Audited, condition_record
 from ldm_privacy.recipes.baselines import log_baselines
 from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
@@ -68,7 +68,7 @@ def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, D
         raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
     schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
     alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
-    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, setup.condition_record)
+    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition_record(setup))
 
 
 def train_denoiser(

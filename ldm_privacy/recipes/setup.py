@@ -1,6 +1,5 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,14 +76,6 @@ class Setup:
         return self.config.denoiser.condition.build(
             images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
         )
-
-    @cached_property
-    def condition_record(self) -> dict[str, Any]:
-        """What a checkpoint says of the condition, with a SHA-256 of what every audited sample is told."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.condition(self.data.split.audited_index).items()):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-        return {**self.condition.record(), "hash": digest.hexdigest()}
 
     @cached_property
     def audited_index(self) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from ldm_privacy.config import compose
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.audit import check_content
+from ldm_privacy.recipes.audit import check_content, condition_record
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
@@ -58,11 +58,10 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
 
 def test_images_with_other_labels_are_not_those_of_the_checkpoint():
     setup = Setup(compose("digits.yaml", settings("denoiser.condition=labels")).config, progress)
-    denoiser = SimpleNamespace(condition=setup.condition_record)
+    denoiser = SimpleNamespace(condition=condition_record(setup))
     content_hash = setup.data.duplicates.content_hash
     checkpoint = SimpleNamespace(path="a.ckpt", stage="denoiser", content_hash=content_hash, denoiser=denoiser)
     check_content(setup, checkpoint)
     setup.data._label = 9 - setup.data._label
-    del setup.condition_record
     with pytest.raises(UserError, match=r"^data\.source: what the denoiser is told of these images is not what a\.ckpt"):
         check_content(setup, checkpoint)
