@@ -64,16 +64,18 @@ class Distortion:
         values = self.singular_values(decoder, latent)
         return values.double().clamp_min(1e-12).log().sum(1).to(at_least_float32(latent))
 
-    def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
+    def products_per_sample(self, num_dimensions: int, num_pixels: int, *, most: bool = False) -> int:
         """Products J v and J^T u that a sample costs beside its decode; D latent dimensions, numbers in the image.
 
-        Of `num_power_iterations` applications: where the tolerance asks for more, the randomized method takes more.
+        Of `num_power_iterations` applications, or with `most` of as many as the tolerance can ask for.
         """
         if self._is_exact(num_pixels):
             return num_pixels
         block = min(self.rank + self.oversample, num_dimensions)
         # Nothing is applied any more once the basis spans the whole latent space.
-        applications = min(self.num_power_iterations, -(-num_dimensions // block) - 1)
+        applications = -(-num_dimensions // block) - 1
+        if not most or self.tolerance == math.inf:
+            applications = min(self.num_power_iterations, applications)
         return applications * block + min((applications + 1) * block, num_dimensions)
 
     def singular_values(self, decoder: Decoder, latent: Latent) -> Tensor:

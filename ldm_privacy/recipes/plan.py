@@ -23,14 +23,14 @@ class Cost(NamedTuple):
         network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v) or "denoiser".
         passes: How many.
         times: Of each: 3 in training, one forward and two for the gradient.
-        or_more: Whether a tolerance may ask for more.
+        most: How many a tolerance can ask for; None: just `passes`.
     """
 
     what: str
     network: str
     passes: int
     times: int = 1
-    or_more: bool = False
+    most: int | None = None
 
 
 def costs(setup: Setup, codec: Codec) -> list[Cost]:
@@ -70,10 +70,9 @@ def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
     ]
     if (distortion := setup.distortion) is not None:
         chosen = len(setup.distortion_index)
-        products = distortion.products_per_sample(num_dimensions, num_pixels)
+        least, most = (chosen * distortion.products_per_sample(num_dimensions, num_pixels, most=each) for each in (False, True))
         found.append(Cost(f"distortion of {chosen} samples", "decoder", chosen))
-        is_exact = products == num_pixels
-        found.append(Cost(f"distortion of {chosen} samples", "decoder products", chosen * products, or_more=not is_exact))
+        found.append(Cost(f"distortion of {chosen} samples", "decoder products", least, most=most))
     if config.trainer.figures:
         count = min(NUM_PIXEL_MAPS, audited)
         found.append(Cost("pictures of the geometry", "decoder", count))
@@ -88,7 +87,9 @@ def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str,
     table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
     for cost in costs(setup, codec):
         times = "" if cost.times == 1 else f" x {cost.times} (forward and gradient)"
-        table.add_row(cost.what, cost.network, f"{cost.passes:,}{times}{' or more' if cost.or_more else ''}")
+        table.add_row(
+            cost.what, cost.network, f"{cost.passes:,}{times}{f' to {cost.most:,}' if (cost.most or 0) > cost.passes else ''}"
+        )
     console.print(table)
     shape = setup.latent_shape(codec)
     autoencoder = f"Autoencoder {num_parameters(codec.network):,} parameters; " if codec.network is not None else ""
