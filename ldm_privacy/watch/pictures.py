@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 
+from ldm_privacy.data.images import to_uint8
 from ldm_privacy.types import Image
 
 
 def image_grid(image: Image, *, columns: int | None = None) -> np.ndarray:
     """Images in [-1, 1] side by side as one uint8 array (height, width, 3), a pixel of white between them."""
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
+    pixels = to_uint8(image.detach().cpu())
     count, channels, height, width = pixels.shape
     if channels == 1:
         pixels = pixels.expand(-1, 3, -1, -1)

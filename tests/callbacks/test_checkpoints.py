@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from ldm_privacy.callbacks.checkpoints import Interrupted, RunCheckpoint
 from ldm_privacy.errors import UserError
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS, StepwiseModule
+from tests.disk import Disk
 
 
 class Regression(StepwiseModule):
@@ -148,20 +149,6 @@ def test_weights_that_are_not_finite_are_not_stored(tmp_path):
         fit(tmp_path / "last.ckpt", Poison())
     stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert stored["state_dict"]["layer.weight"].isfinite().all()
-
-
-class Disk:
-    """A trainer whose checkpoints are a few bytes."""
-
-    def __init__(self):
-        self.content = b""
-        self.lightning_module = SimpleNamespace(parameters=lambda: [])
-        self.current_epoch = 0
-        self.global_step = 1
-
-    def save_checkpoint(self, path):
-        with open(path, "r+b" if path.exists() else "wb") as file:  # an older file is written into, not replaced
-            file.write(self.content)
 
 
 def test_each_copy_is_the_newest_checkpoint_that_its_rule_wanted(tmp_path):

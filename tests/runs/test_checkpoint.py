@@ -1,25 +1,10 @@
 """Writing checkpoints: whole or not at all, whatever happens in between."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.runs.checkpoint import keep_copy, save_checkpoint
-
-
-class Disk:
-    """A trainer whose checkpoints are a few bytes."""
-
-    def __init__(self):
-        self.content = b""
-        self.lightning_module = SimpleNamespace(parameters=lambda: [])
-        self.current_epoch = 0
-        self.global_step = 1
-
-    def save_checkpoint(self, path):
-        with open(path, "r+b" if path.exists() else "wb") as file:  # an older file is written into, not replaced
-            file.write(self.content)
+from tests.disk import Disk
 
 
 def test_a_kill_between_the_copy_and_the_checkpoint_harms_neither(tmp_path, monkeypatch):
