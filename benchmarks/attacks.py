@@ -1,26 +1,28 @@
-"""Attacks with shared denoiser passes against the same attacks written plainly: one call per timestep and mask.
+"""Attacks of this library beside the same attacks as the published code and as batched code have them.
 
-    python benchmarks/attacks.py [--num-latents 1000] [--num-timesteps 20] [--num-masks 4] [--plain-batch-size 128]
-                                 [--num-threads 1]
+    python -m benchmarks.attacks [--num-latents 1000] [--num-timesteps 20] [--num-masks 4] [--batch-size 64] [--rounds 5]
 
-SimA, Loss, PIA and SecMI on 4x8x8 latents with a small UNet2DModel of random weights; seconds depend on the network, not on
-what it has learned. The plain versions run through the latents in batches of their own, draw noise with `torch.randn` and
-recompute for each mask what published scripts recompute. Each attack is also timed with one mask, where no pass is shared by
-masks; those are the faster of two runs, taken in turn. Both versions are compared on the first latents with the same noise.
+SimA, Loss, PIA and SecMI on 4x8x8 latents that were encoded once, with a small UNet2DModel of random weights; seconds depend on
+the network, not on what it has learned. The published code (2509.25003, 2511.20592) calls the denoiser once a timestep and
+batch (SecMI: once for the way up, once for the way back) and takes one mask a run; batched code masks what such a call gives
+with all masks at once. Both draw noise with `torch.randn`. All are timed in turn, `--rounds` times; times are medians over the
+rounds, ratios medians of each round's ratio. Results are compared on the first latents with the same noise.
 """
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from diffusers import UNet2DModel
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.in_turn import in_turn, times_faster
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.runner import attack_statistics, draw_noise
 
@@ -57,7 +59,7 @@ class Network:
         return self(states, torch.full((len(states),), timestep), None)
 
 
-# The plain versions: contributions at every timestep, one call each, for one batch.
+# As published: contributions at every timestep, one call each, for one batch.
 
 
 def noised(latent: Tensor, noise: Tensor, abar: float) -> Tensor:
@@ -65,7 +67,7 @@ def noised(latent: Tensor, noise: Tensor, abar: float) -> Tensor:
     return math.sqrt(abar) * latent + math.sqrt(1 - abar) * noise
 
 
-def plain_sima(
+def published_sima(
     predict: Predict, abar: list[float], latent: Tensor, timesteps: list[int], noise: Tensor | None
 ) -> Iterator[Tensor]:
     """epsilon(z0, t)^4."""
@@ -73,7 +75,7 @@ def plain_sima(
         yield predict(latent, timestep) ** 4
 
 
-def plain_loss(
+def published_loss(
     predict: Predict, abar: list[float], latent: Tensor, timesteps: list[int], noise: Tensor | None
 ) -> Iterator[Tensor]:
     """(n - epsilon(z_t, t))^2."""
@@ -82,7 +84,7 @@ def plain_loss(
         yield (drawn - predict(noised(latent, drawn, abar[timestep]), timestep)) ** 2
 
 
-def plain_pia(
+def published_pia(
     predict: Predict, abar: list[float], latent: Tensor, timesteps: list[int], noise: Tensor | None
 ) -> Iterator[Tensor]:
     """(e0 - epsilon(z_t, t))^4, e0 found once."""
@@ -91,7 +93,7 @@ def plain_pia(
         yield (initial - predict(noised(latent, initial, abar[timestep]), timestep)) ** 4
 
 
-def plain_secmi(
+def published_secmi(
     predict: Predict, abar: list[float], latent: Tensor, timesteps: list[int], noise: Tensor | None
 ) -> Iterator[Tensor]:
     """Up and back along one inversion, a call for each way."""
@@ -108,11 +110,11 @@ def plain_secmi(
         state = above
 
 
-PLAIN = {"sima": plain_sima, "loss": plain_loss, "pia": plain_pia, "secmi": plain_secmi}
+PUBLISHED = {"sima": published_sima, "loss": published_loss, "pia": published_pia, "secmi": published_secmi}
 
 
 @torch.no_grad()
-def plain(
+def batched(
     name: str,
     network: Network,
     latent: Tensor,
@@ -122,32 +124,25 @@ def plain(
     batch_size: int,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """(masks, timesteps, batch): a full run of the attack for each mask. `noise` (timesteps, *latent.shape) or drawn."""
+    """(masks, timesteps, batch): all masks of every call. `noise` (timesteps, *latent.shape) or drawn."""
     abar = network.alphas_cumprod.tolist()
     statistics = torch.empty(len(keep_masks), len(timesteps), len(latent))
-    for mask, keep in enumerate(keep_masks):
-        for start in range(0, len(latent), batch_size):
-            batch = slice(start, start + batch_size)
-            given = None if noise is None else noise[:, batch]
-            for place, contribution in enumerate(PLAIN[name](network.predict, abar, latent[batch], timesteps, given)):
-                statistics[mask, place, batch] = (contribution * keep[batch]).flatten(1).sum(1)
+    for start in range(0, len(latent), batch_size):
+        batch = slice(start, start + batch_size)
+        given = None if noise is None else noise[:, batch]
+        for place, contribution in enumerate(PUBLISHED[name](network.predict, abar, latent[batch], timesteps, given)):
+            statistics[:, place, batch] = (contribution * keep_masks[:, batch]).flatten(2).sum(2)
     return statistics
 
 
-def seconds(run: Callable[[], Tensor]) -> float:
-    """Wall time."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def main() -> None:
-    """Times every attack both ways, with all masks and with one, checks that both agree, and prints a table."""
+    """Times every attack in each way, checks that they agree, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-latents", type=int, default=1000)
     parser.add_argument("--num-timesteps", type=int, default=20)
     parser.add_argument("--num-masks", type=int, default=4)
-    parser.add_argument("--plain-batch-size", type=int, default=128, help="latents per call of the plain versions")
+    parser.add_argument("--batch-size", type=int, default=64, help="latents per call of the published and the batched code")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num-threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
@@ -159,34 +154,32 @@ def main() -> None:
     timesteps = list(range(0, INTERVAL * options.num_timesteps, INTERVAL))
     network.predict(latent[:NUM_COMPARED], 0)  # the first call allocates
 
-    def both(name: str, keep_masks: Tensor) -> tuple[float, float]:
-        return (
-            seconds(lambda: plain(name, network, latent, timesteps, keep_masks, batch_size=options.plain_batch_size)),
-            seconds(lambda: attack_statistics(get_attack(name), network, latent, timesteps, keep_masks)),
-        )
+    def run(name: str, way: str) -> Tensor:
+        if way == "ours":
+            return attack_statistics(get_attack(name), network, latent, timesteps, masks)
+        parts = masks.split(1) if way == "published" else [masks]
+        return torch.cat([batched(name, network, latent, timesteps, part, batch_size=options.batch_size) for part in parts])
 
+    variants = {(name, way): partial(run, name, way) for name in PUBLISHED for way in ("published", "batched", "ours")}
+    timings = in_turn(variants, track(range(options.rounds), "attacks"))
     table = Table(
-        *("attack", "masks", "plain s", "shared s", "ratio", "largest difference"),
-        title=f"{options.num_latents:,} latents x {options.num_timesteps} timesteps, {options.num_threads} thread(s), "
-        f"plain batches of {options.plain_batch_size}",
+        *("attack", "published s", "batched s", "ours s", "faster than published", "than batched", "largest difference"),
+        box=box.MARKDOWN,
+        title=f"{options.num_latents:,} latents x {options.num_timesteps} timesteps x {options.num_masks} masks, "
+        f"{options.num_threads} thread(s), batches of {options.batch_size}",
     )
-    total = [0.0, 0.0]
-    for name in track(PLAIN, "attacks"):
+    for name in PUBLISHED:
         difference = largest_difference(name, network, latent[:NUM_COMPARED], timesteps, masks[:, :NUM_COMPARED])
-        one = [min(times) for times in zip(both(name, masks[:1]), both(name, masks[:1]))]
-        many = both(name, masks)
-        total = [sum(times) for times in zip(total, many)]
-        for count, (slow, fast) in ((1, one), (options.num_masks, many)):
-            table.add_row(name, str(count), f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.2f}", f"{difference:.1e}")
-    slow, fast = total
-    table.add_row("all", str(options.num_masks), f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.2f}", "")
-    Console().print(table)
+        published, together, ours = (timings[name, way] for way in ("published", "batched", "ours"))
+        seconds = [f"{each.median:.2f}" for each in (published, together, ours)]
+        table.add_row(name, *seconds, times_faster(ours, published), times_faster(ours, together), f"{difference:.1e}")
+    Console(width=140).print(table)
 
 
 def largest_difference(name: str, network: Network, latent: Tensor, timesteps: list[int], keep_masks: Tensor) -> float:
-    """Between both versions with the same noise, relative to the largest statistic."""
+    """Between batched code and ours with the same noise, relative to the largest statistic."""
     noise = draw_noise(get_attack("loss"), latent, timesteps)
-    expected = plain(name, network, latent, timesteps, keep_masks, batch_size=len(latent), noise=noise)
+    expected = batched(name, network, latent, timesteps, keep_masks, batch_size=len(latent), noise=noise)
     result = attack_statistics(get_attack(name), network, latent, timesteps, keep_masks)
     return float((result - expected).abs().max() / expected.abs().max())
 

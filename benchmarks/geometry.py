@@ -1,43 +1,48 @@
 """Mask quality against time of the influence estimators, and the cost of local distortion, on the CPU (or `--device cuda`).
 
-    python benchmarks/geometry.py --images 'cifar10/train-*.parquet' [--autoencoder FOLDER] [--num-samples 96]
+    python -m benchmarks.geometry --images 'cifar10/train-*.parquet' [--autoencoder FOLDER] [--num-samples 96] [--rounds 5]
 
-Part 1: a CIFAR-10-sized decoder (4x8x8 -> 3x32x32). Overlap of the kept 60 % with the exact mask, and time, of a plain
-loop over samples and probes, of the same probes batched, of shrunk and of data-set-wide estimates. The autoencoder is
-`--autoencoder` (a diffusers folder) or a small one that is trained first for `--train-minutes`. Without `--images` its
-weights and the latents are random: the times mean something, the overlaps don't.
+Part 1: a CIFAR-10-sized decoder (4x8x8 -> 3x32x32). Overlap of the kept 60 % with the exact mask, and time, of the published
+code (one decode and all products from its graph, sample by sample), of the same in batches, and of our estimators. The
+autoencoder is `--autoencoder` (a diffusers folder) or a small one that is trained first for `--train-steps`. Without
+`--images` its weights and the latents are random: the times mean something, the overlaps don't.
 
-Part 2: a decoder of Stable Diffusion's shape (4x32x32 -> 3x256x256, D = 4096, attention) with few channels and random
-weights: `Distortion` against building J column by column, of which `--columns` are timed and scaled to 4096.
+Part 2: `Distortion`, the published code and whole Jacobians on that decoder; and on one of Stable Diffusion's shape
+(4x32x32 -> 3x256x256, D = 4096, attention) with few channels and random weights.
+
+All variants are timed in turn, `--rounds` times; times are medians over the rounds, ratios medians of each round's ratio.
 """
 
 import argparse
 import glob
 import io
-import time
 from collections.abc import Callable
-from unittest.mock import patch
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from rich import box
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from ldm_privacy.geometry.distortion import Distortion
+from benchmarks.distortion import Decode, distortion_table
+from benchmarks.in_turn import Timing, in_turn, times_faster
 from ldm_privacy.geometry.estimate import mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
-from ldm_privacy.geometry.jacobian import DecoderJacobian
 from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
-from ldm_privacy.geometry.shrunk import ShrunkInfluence
+from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
 from ldm_privacy.geometry.stream import stream_influence
 
-console = Console()
-Decode = Callable[[Tensor], Tensor]
+console = Console(width=140)
+BATCH_SIZE = 16
+NUM_PROBES = 16
+"""Of the published code."""
 
 
 def small_autoencoder() -> AutoencoderKL:
@@ -67,13 +72,13 @@ def read_images(pattern: str, count: int) -> Tensor:
     return torch.tensor(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def train(autoencoder: AutoencoderKL, images: Tensor, minutes: float) -> None:
-    """L1 + 0.01 KL, AdamW, learning rate falling to a twentieth, for that long."""
+def train(autoencoder: AutoencoderKL, images: Tensor, num_steps: int) -> None:
+    """L1 + 0.01 KL, AdamW, learning rate falling to a twentieth."""
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(0)
-    start, steps, loss = time.perf_counter(), 0, torch.zeros(())
-    while (share := (time.perf_counter() - start) / (60 * minutes)) < 1:
-        optimizer.param_groups[0]["lr"] = 1e-3 * max(0.05, 1 - share)
+    loss = torch.zeros(())
+    for step in track(range(num_steps), "autoencoder"):
+        optimizer.param_groups[0]["lr"] = 1e-3 * max(0.05, 1 - step / num_steps)
         batch = images[torch.randint(len(images), (32,), generator=generator)].float() / 127.5 - 1
         batch = batch.to(autoencoder.device)
         posterior = autoencoder.encode(batch).latent_dist
@@ -83,38 +88,28 @@ def train(autoencoder: AutoencoderKL, images: Tensor, minutes: float) -> None:
         (loss + 1e-2 * kl).backward()
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
         optimizer.step()
-        steps += 1
-    console.print(f"Autoencoder trained for {steps} steps of 32 images; last L1 {loss.item():.3f}.")
+    console.print(f"Autoencoder trained for {num_steps} steps of 32 images; last L1 {loss.item():.3f}.")
 
 
-def plain_loop(decode: Decode, latent: Tensor, index: Tensor, num_probes: int, *, one_decode: bool) -> Tensor:
-    """One sample and one probe at a time; every probe decodes anew unless `one_decode`."""
-    estimator, influence = ProbeInfluence(num_probes), torch.zeros_like(latent)
-    for n in range(len(latent)):
-        image = leaf = None
-        for probe in range(num_probes):
-            if image is None or leaf is None or not one_decode:
-                leaf = latent[n : n + 1].clone().requires_grad_()
-                image = decode(leaf)
-            vector = estimator.draw(index[n : n + 1], probe, image.shape[1:], image.device)
-            (gradient,) = torch.autograd.grad(image, leaf, vector, retain_graph=one_decode)
-            influence[n] += gradient[0].square() / num_probes
+def published_influence(decode: Decode, latent: Tensor, num_probes: int) -> Tensor:
+    """As the code of 2511.20592: sample by sample, one decode and all J^T v from its graph."""
+    return torch.cat([batched_influence(decode, sample, num_probes, 1) for sample in latent.split(1)])
+
+
+def batched_influence(decode: Decode, latent: Tensor, num_probes: int, batch_size: int) -> Tensor:
+    """One decode a batch, and a J^T v a probe over all of its samples."""
+    influence = torch.zeros_like(latent)
+    for start in range(0, len(latent), batch_size):
+        leaf = latent[start : start + batch_size].clone().requires_grad_()
+        image = decode(leaf)
+        for _ in range(num_probes):
+            (product,) = torch.autograd.grad(image, leaf, torch.randn_like(image), retain_graph=True)
+            influence[start : start + batch_size] += product.square() / num_probes
     return influence
 
 
-def timed(function: Callable[[], Tensor], device: str) -> tuple[Tensor, float]:
-    """Result and seconds."""
-    start = time.perf_counter()
-    result = function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
-
-
-def masks(options: argparse.Namespace) -> None:
-    """Part 1."""
-    torch.manual_seed(0)
-    images = read_images(options.images, 5000) if options.images else None
+def trained(options: argparse.Namespace, images: Tensor | None) -> AutoencoderKL:
+    """The autoencoder of part 1."""
     if options.autoencoder:
         autoencoder = AutoencoderKL.from_pretrained(options.autoencoder, low_cpu_mem_usage=False).to(options.device)
     else:
@@ -122,56 +117,64 @@ def masks(options: argparse.Namespace) -> None:
         if images is None:
             console.print("No --images: random weights and latents. Times only; pass CIFAR-10's parquet files for overlaps.")
         else:
-            train(autoencoder, images, options.train_minutes)
-    autoencoder.eval().requires_grad_(False)
-    count = options.num_samples
-    if images is None:
-        latent = torch.randn(count, 4, 8, 8).to(options.device)
-    else:
-        with torch.no_grad():
-            chosen = images[:count].float().to(options.device) / 127.5 - 1
-            latent = autoencoder.encode(chosen).latent_dist.mean
-    index = torch.arange(count)
+            train(autoencoder, images, options.train_steps)
+    return autoencoder.eval().requires_grad_(False)
 
-    def decode(value: Tensor) -> Tensor:
-        return autoencoder.decode(value).sample
 
-    def run(estimator: ProbeInfluence | ShrunkInfluence | ExactInfluence) -> Callable[[], Tensor]:
-        return lambda: stream_influence(estimator, decode, latent, index, batch_size=16).influence
+def masks(decode: Decode, latent: Tensor, options: argparse.Namespace) -> None:
+    """Part 1."""
+    count, index = len(latent), torch.arange(len(latent))
 
-    run(ProbeInfluence(1))()
-    exact, exact_seconds = timed(run(ExactInfluence()), options.device)
-    log = 0.5 * exact.flatten(1).double().log()
+    def ours(estimator: ProbeInfluence | ShrunkInfluence | ExactInfluence) -> Tensor:
+        return stream_influence(estimator, decode, latent, index, batch_size=BATCH_SIZE).influence
+
+    exact = in_turn({"exact": partial(ours, ExactInfluence())}, [0])["exact"]
+    log = 0.5 * exact.result.flatten(1).double().log()
     centred = log - log.mean(1, keepdim=True)
     console.print(
         f"c = ln(G)/2: standard deviation between dimensions {centred.mean(0).std():.2f}, within a dimension over samples "
         f"{(centred - centred.mean(0)).std():.2f}."
     )
-    rule = KeepTopInfluence(0.6)
-    table = Table("method", "probes", "overlap", "ms a sample", "times faster", title=f"{count} samples, keep 60 %")
-    plain, plain_seconds = timed(lambda: plain_loop(decode, latent, index, 16, one_decode=False), options.device)
-
-    def add(name: str, probes: object, influence: Tensor, seconds: float) -> None:
-        overlap = mask_overlap(rule(exact, index), rule(influence, index)).double()
-        interval = f"{overlap.mean():.4f} ± {1.96 * overlap.std() / count**0.5:.4f}"
-        table.add_row(name, str(probes), interval, f"{1000 * seconds / count:.1f}", f"{plain_seconds / seconds:.1f}")
-
-    add("plain loop", 16, plain, plain_seconds)
-    add(
-        "plain loop, one decode a sample",
-        16,
-        *timed(lambda: plain_loop(decode, latent, index, 16, one_decode=True), options.device),
-    )
-    add("exact", "all", exact, exact_seconds)
+    variants: dict[str, Callable[[], Tensor]] = {
+        "published": partial(published_influence, decode, latent, NUM_PROBES),
+        "batched": partial(batched_influence, decode, latent, NUM_PROBES, BATCH_SIZE),
+    }
     for probes in options.probes:
-        add("batched", probes, *timed(run(ProbeInfluence(probes)), options.device))
-        add("shrunk", probes, *timed(run(ShrunkInfluence(probes)), options.device))
-        add("data-set-wide", probes, *timed(run(ShrunkInfluence(probes, residual_variance="none")), options.device))
+        variants[f"probe {probes}"] = partial(ours, ProbeInfluence(probes))
+        variants[f"shrunk {probes}"] = partial(ours, ShrunkInfluence(probes))
+    timings = in_turn(variants, track(range(options.rounds), "influence"))
+
+    rule = KeepTopInfluence(0.6)
+    table = Table("method", "probes", "overlap", "ms a sample", box=box.MARKDOWN, title=f"{count} samples, keep 60 %")
+
+    def add(name: str, probes: object, influence: Tensor, timing: Timing | None) -> None:
+        overlap = mask_overlap(rule(exact.result, index), rule(influence, index)).double()
+        interval = f"{overlap.mean():.4f} ± {1.96 * overlap.std() / count**0.5:.4f}"
+        table.add_row(name, str(probes), interval, f"{1000 * timing.median / count:.1f}" if timing else "as shrunk")
+
+    add("published code", NUM_PROBES, timings["published"].result, timings["published"])
+    add("the same in batches", NUM_PROBES, timings["batched"].result, timings["batched"])
+    add("ExactInfluence", "all", exact.result, exact)
+    for name, title in (("probe", "ProbeInfluence"), ("shrunk", "ShrunkInfluence")):
+        for probes in options.probes:
+            add(title, probes, timings[f"{name} {probes}"].result, timings[f"{name} {probes}"])
+    for probes in options.probes:
+        add("data-set-wide", probes, shrink_log_influence(timings[f"probe {probes}"].result, probes, "none").influence, None)
     console.print(table)
 
+    faster = Table(
+        *("", "than the published code", "than the same in batches"),
+        box=box.MARKDOWN,
+        title=f"Times faster than {NUM_PROBES} probes (least and largest of {options.rounds} rounds)",
+    )
+    for name in variants:
+        if name not in ("published", "batched"):
+            faster.add_row(name, *(times_faster(timings[name], timings[slow]) for slow in ("published", "batched")))
+    console.print(faster)
 
-def distortion(options: argparse.Namespace) -> None:
-    """Part 2."""
+
+def large_decoder(device: str) -> tuple[Decode, Tensor]:
+    """Of Stable Diffusion's shape with few channels and random weights, and one latent."""
     torch.manual_seed(0)
     autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -182,59 +185,48 @@ def distortion(options: argparse.Namespace) -> None:
         norm_num_groups=8,
         sample_size=256,
     )
-    autoencoder.to(options.device).eval().requires_grad_(False)
-    latent = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1)).to(options.device)
+    autoencoder.to(device).eval().requires_grad_(False)
+    latent = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1)).to(device)
+    return lambda value: autoencoder.decode(value).sample, latent
+
+
+def main() -> None:
+    """Runs the parts and prints their tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", help="CIFAR-10 as parquet files, a glob")
+    parser.add_argument("--autoencoder", help="diffusers folder of a trained autoencoder for 3x32x32 images")
+    parser.add_argument("--train-steps", type=int, default=400)
+    parser.add_argument("--num-samples", type=int, default=96)
+    parser.add_argument("--num-distortion-samples", type=int, default=4)
+    parser.add_argument("--probes", type=int, nargs="+", default=[1, 2, 3, 4, 8, 16])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num-threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--part", choices=["masks", "distortion", "large", "all"], default="all")
+    options = parser.parse_args()
+    torch.set_num_threads(options.num_threads)
+    if options.part in ("large", "all"):
+        console.print(distortion_table(*large_decoder(options.device), options.rounds, with_whole=False))
+    if options.part == "large":
+        return
+    torch.manual_seed(0)
+    images = read_images(options.images, 5000) if options.images else None
+    autoencoder = trained(options, images)
+    if images is None:
+        latent = torch.randn(options.num_samples, 4, 8, 8).to(options.device)
+    else:
+        with torch.no_grad():
+            chosen = images[: options.num_samples].float().to(options.device) / 127.5 - 1
+            latent = autoencoder.encode(chosen).latent_dist.mean.contiguous()  # vmap wants it so
 
     def decode(value: Tensor) -> Tensor:
         return autoencoder.decode(value).sample
 
-    jacobian = DecoderJacobian(decode, latent)
-    num_dimensions, num_pixels = latent.numel(), jacobian.image.numel()
-    unit = torch.eye(num_dimensions, device=options.device)[: options.columns].reshape(-1, *latent.shape)
-    jacobian.times(unit[:1])
-    _, seconds = timed(lambda: jacobian.times(unit), options.device)
-    build = seconds / options.columns * num_dimensions
-
-    vectors = 0
-    original = DecoderJacobian.times
-
-    def counting(self: DecoderJacobian, value: Tensor, **arguments: int) -> Tensor:
-        nonlocal vectors
-        vectors += len(value)
-        return original(self, value, **arguments)
-
-    with patch.object(DecoderJacobian, "times", counting):
-        values, ours = timed(lambda: Distortion(vectors_per_pass=1).singular_values(decode, latent), options.device)
-    held = vectors + 2 * 30 * 2  # all images of the basis; two blocks in double precision while products are taken
-    table = Table("", "seconds a sample", "products", "MiB held", title=f"J is {num_pixels} x {num_dimensions}, rank 20")
-    mib = num_pixels * 4 / 2**20
-    table.add_row(
-        f"build J ({options.columns} columns timed)", f"{build:.0f}", str(num_dimensions), f"{num_dimensions * mib:.0f}"
-    )
-    table.add_row("Distortion", f"{ours:.1f}", str(2 * vectors - 30), f"{held * mib:.0f}")
-    table.add_row("ratio", f"{build / ours:.1f}", "", f"{num_dimensions / held:.1f}")
-    console.print(table)
-    console.print(f"Largest singular value {values[0, 0]:.3g}, 20th {values[0, -1]:.3g}.")
-
-
-def main() -> None:
-    """Runs both parts and prints their tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", help="CIFAR-10 as parquet files, a glob")
-    parser.add_argument("--autoencoder", help="diffusers folder of a trained autoencoder for 3x32x32 images")
-    parser.add_argument("--train-minutes", type=float, default=4.0)
-    parser.add_argument("--num-samples", type=int, default=96)
-    parser.add_argument("--probes", type=int, nargs="+", default=[1, 2, 3, 4, 8, 16])
-    parser.add_argument("--columns", type=int, default=64)
-    parser.add_argument("--num-threads", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--part", choices=["masks", "distortion", "both"], default="both")
-    options = parser.parse_args()
-    torch.set_num_threads(options.num_threads)
-    if options.part != "masks":
-        distortion(options)
-    if options.part != "distortion":
-        masks(options)
+    if options.part in ("distortion", "all"):
+        few = latent[: options.num_distortion_samples]
+        console.print(distortion_table(decode, few, options.rounds, with_whole=True))
+    if options.part in ("masks", "all"):
+        masks(decode, latent, options)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Samples per second of the denoiser's training against a plain loop, its share of the device, and where the rest goes.
+"""Samples per second of the denoiser's training beside the loops that people run, and where the time goes.
 
     python -m benchmarks.train [--network paper|small] [--batch-size 128] [--precision 32-true|bf16-mixed]
-                               [--compile none|default|reduce-overhead] [--channels-last] [--ema] [--steps 20] [--repeats 3]
+                               [--compile none|default|reduce-overhead] [--channels-last] [--ema] [--steps 20] [--rounds 5]
 
 Ours: `DenoiserModule` on cached latents, through Lightning's Trainer with the callbacks of `train.py` that act in a step.
-Plain: float32 as PyTorch leaves it (on a GPU its convolutions use TensorFloat-32), eager, a torch DataLoader over the images (a
-tensor in memory, nothing is decoded), the frozen autoencoder's encoder at every batch, AdamW, the same network and gradient
-clip. Images and weights are random: the time of a step doesn't depend on them. Both are timed in turn, without their first
-steps, and the median of the repeats is reported.
+Published: the loop of 2511.20592's code, and of diffusers' examples: a torch DataLoader over the images, the frozen
+autoencoder's encoder at every batch, AdamW, gradient clip, float32 as PyTorch leaves it (on a GPU its convolutions use
+TensorFloat-32), eager. Its images are a tensor in memory here; nothing is decoded. Cached: that loop over latents that were
+encoded once, both mirror images, in our batch size and precision, as who knows that the encoder is frozen writes it.
+Images and weights are random: the time of a step doesn't depend on them. All are timed in turn, without their first steps;
+times are medians over the rounds, ratios medians of each round's ratio.
 
 The share of the device is model FLOPs (three times a forward pass, counted by torch) per second over the rate of one large
 matrix product in the precision of the steps. `paper`: both networks of configs/cifar10.yaml; `small`: the same shapes, narrow.
@@ -15,7 +17,6 @@ matrix product in the precision of the steps. `paper`: both networks of configs/
 
 import argparse
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,13 +26,16 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import DDPMScheduler
 from lightning.pytorch import Callback, Trainer
+from rich import box
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.in_turn import Timing, clock, times_faster, turns
 from ldm_privacy.callbacks import AveragedWeights, StopOnNonFiniteLoss
 from ldm_privacy.device import allow_tf32
 from ldm_privacy.diffusion import add_noise
@@ -70,33 +74,27 @@ RULES = (
     (COPIES, ("copy",)),
 )
 """The first rule with a sign that is in a kernel's name gives its group."""
-console = Console(width=110)
+console = Console(width=140)
 
 
 class Clock(Callback):
-    """Seconds per step after the warm-up, waiting for the device at both ends; a profile of the steps where asked for."""
+    """Seconds per step after the warm-up, and a profile of the steps where asked for."""
 
-    def __init__(self, device: torch.device, profiler: profile | None = None):
-        self.device, self.profiler, self.seconds = device, profiler, 0.0
+    def __init__(self, profiler: profile | None = None):
+        self.profiler, self.seconds = profiler, 0.0
+        # What a profile counts is wall time.
+        self.clock = clock if profiler is None or torch.cuda.is_available() else time.perf_counter
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == WARM_UP:
-            synchronize(self.device)
             if self.profiler is not None:
                 self.profiler.start()
-            self.seconds = -time.perf_counter()
+            self.seconds = -self.clock()
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        synchronize(self.device)
-        self.seconds = (self.seconds + time.perf_counter()) / (trainer.global_step - WARM_UP)
+        self.seconds = (self.seconds + self.clock()) / (trainer.global_step - WARM_UP)
         if self.profiler is not None:
             self.profiler.stop()
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def build(options: argparse.Namespace) -> tuple[KLCodec, nn.Module]:
@@ -125,7 +123,7 @@ def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.devi
     """Seconds per step of our stage."""
     if device.type == "cuda":
         allow_tf32(True)
-    clock = Clock(device, profiler)
+    timer = Clock(profiler)
     callbacks: list[Callback] = [StopOnNonFiniteLoss(Path("last.ckpt"), "denoiser.learning_rate")]
     if options.ema:
         callbacks.append(AveragedWeights(0.999))
@@ -136,7 +134,7 @@ def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.devi
             devices=1,
             precision=options.precision,
             gradient_clip_val=1.0,
-            callbacks=[*callbacks, clock],
+            callbacks=[*callbacks, timer],
             logger=False,
             limit_val_batches=0,
             enable_checkpointing=False,
@@ -145,36 +143,41 @@ def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.devi
             default_root_dir=folder,
         ).fit(module)
     module.to(device)
-    return clock.seconds
+    return timer.seconds
 
 
-def plain(codec: KLCodec, network: nn.Module, images: Tensor, options: argparse.Namespace, device: torch.device) -> float:
-    """Seconds per step of the plain loop, an epoch over `images`."""
+def loop(
+    network: nn.Module, codec: KLCodec | None, samples: Tensor, options: argparse.Namespace, device: torch.device
+) -> float:
+    """Seconds per step of a loop without this library, an epoch over `samples`: images for the codec, or cached latents."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
     network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4, weight_decay=1e-4)
     alphas_cumprod = DDPMScheduler().alphas_cumprod.to(device)
-    loader = DataLoader(TensorDataset(images), batch_size=options.batch_size, shuffle=True, num_workers=options.workers)
+    loader = DataLoader(TensorDataset(samples), batch_size=options.batch_size, shuffle=True, num_workers=options.workers)
     batches, start = iter(loader), 0.0
     for step in range(WARM_UP + options.steps):  # its workers start before the clock does and end after it
         (batch,) = next(batches)
         if step == WARM_UP:
-            synchronize(device)
-            start = time.perf_counter()
-        image = batch.to(device).float() / 127.5 - 1
-        image = torch.where(torch.rand(len(image), 1, 1, 1, device=device) < 0.5, image.flip(-1), image)
-        with torch.no_grad():
-            latent = codec.mean(image)
+            start = clock()
+        latent = batch.to(device)
+        mirrored = torch.rand(len(latent), 1, 1, 1, device=device) < 0.5
+        if codec is not None:
+            image = latent.float() / 127.5 - 1
+            with torch.no_grad():
+                latent = codec.mean(torch.where(mirrored, image.flip(-1), image))
+        else:
+            latent = torch.where(mirrored, latent[:, 0], latent[:, 1])
         noise = torch.randn_like(latent)
         timestep = torch.randint(len(alphas_cumprod), (len(latent),), device=device)
-        loss = (network(add_noise(latent, noise, alphas_cumprod, timestep), timestep).sample - noise).square().mean()
+        with torch.autocast(device.type, torch.bfloat16, enabled=codec is None and options.precision == "bf16-mixed"):
+            output = network(add_noise(latent, noise, alphas_cumprod, timestep), timestep).sample
         optimizer.zero_grad()
-        loss.backward()
+        (output.float() - noise).square().mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    synchronize(device)
-    return (time.perf_counter() - start) / options.steps
+    return (clock() - start) / options.steps
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -183,11 +186,9 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def once() -> float:
-        synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         left @ right
-        synchronize(device)
-        return time.perf_counter() - start
+        return clock() - start
 
     once()
     return 2 * size**3 / min(once() for _ in range(10))
@@ -225,19 +226,19 @@ def shares(profiler: profile, seconds: float, device: torch.device) -> dict[str,
 
 
 def main() -> None:
-    """Times both in turn and prints two tables."""
+    """Times all in turn and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--network", choices=WIDTHS, default="paper" if on_gpu else "small")
     parser.add_argument("--batch-size", type=int, default=1024 if on_gpu else 64)
-    parser.add_argument("--plain-batch-size", type=int, default=128 if on_gpu else 64, help="of the plain loop")
+    parser.add_argument("--published-batch-size", type=int, default=128 if on_gpu else 64, help="of the published loop")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed" if on_gpu else "32-true")
     parser.add_argument("--compile", choices=("none", "default", "reduce-overhead"), default="default" if on_gpu else "none")
-    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--ema", action="store_true", help="with averaged weights, which the plain loop hasn't")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=on_gpu)
+    parser.add_argument("--ema", action="store_true", help="with averaged weights, which the other loops haven't")
     parser.add_argument("--steps", type=int, default=200 if on_gpu else 20)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=4 if on_gpu else 0, help="of the plain loop's DataLoader")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=4 if on_gpu else 0, help="of the other loops' DataLoader")
     options = parser.parse_args()
     quiet_libraries()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
@@ -245,7 +246,7 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     codec, network = build(options)
     codec.to(device)
-    num_samples = options.batch_size * (WARM_UP + options.steps)  # whole batches only, as the plain loop has them
+    num_samples = options.batch_size * (WARM_UP + options.steps)  # whole batches only, as the other loops have them
     latents = torch.randn(2, num_samples, 4, 8, 8)
     module = DenoiserModule(
         network,
@@ -256,16 +257,18 @@ def main() -> None:
         channels_last=options.channels_last,
     )
     _, plain_network = build(options)
-    plain_options = argparse.Namespace(**{**vars(options), "batch_size": options.plain_batch_size})
-    images = torch.randint(0, 256, (options.plain_batch_size * (WARM_UP + options.steps), 3, 32, 32), dtype=torch.uint8)
-
-    fast, slow = [], []
-    for repeat in range(options.repeats):
-        with console.status(f"repeat {repeat + 1} of {options.repeats}"):
-            slow.append(plain(codec, plain_network, images, plain_options, device))
-            fast.append(ours(module, options, device))
-    rate = options.batch_size / statistics.median(fast)
-    plain_rate = options.plain_batch_size / statistics.median(slow)
+    published = argparse.Namespace(**{**vars(options), "batch_size": options.published_batch_size})
+    images = torch.randint(0, 256, (published.batch_size * (WARM_UP + options.steps), 3, 32, 32), dtype=torch.uint8)
+    steps = {
+        "ours": lambda: ours(module, options, device),
+        "published": lambda: loop(plain_network, codec, images, published, device),
+        "cached": lambda: loop(plain_network, None, latents.transpose(0, 1), options, device),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}  # per sample
+    for name in turns(list(steps), track(range(options.rounds), "rounds")):
+        batch_size = published.batch_size if name == "published" else options.batch_size
+        seconds[name].append(steps[name]() / batch_size)
+    timings = {name: Timing(None, each) for name, each in seconds.items()}
     latent, timestep = torch.randn(1, 4, 8, 8, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     forward = flops(lambda: plain_network(latent, timestep))
     encode = flops(lambda: codec.mean(torch.randn(1, 3, 32, 32, device=device)))
@@ -274,28 +277,31 @@ def main() -> None:
 
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)"
     table = Table(
-        "what", "ours", "plain", "ratio", title=f"{options.network} network, {num_parameters(network) / 1e6:.1f} M, {name}"
+        "what", *timings, box=box.MARKDOWN, title=f"{options.network} network, {num_parameters(network) / 1e6:.1f} M, {name}"
     )
-    table.add_row("batch size", str(options.batch_size), str(options.plain_batch_size), "")
-    table.add_row("samples per second", f"{rate:,.1f}", f"{plain_rate:,.1f}", f"{rate / plain_rate:.2f}")
-    spread = [f"{min(each) * 1e3:.1f} to {max(each) * 1e3:.1f}" for each in (fast, slow)]
-    table.add_row(f"ms per step, {options.repeats} repeats", *spread, "")
-    table.add_row("MFLOP per sample", f"{3 * forward / 1e6:,.0f}", f"{(3 * forward + encode) / 1e6:,.0f}", "")
-    table.add_row("model GFLOP per second", f"{3 * forward * rate / 1e9:,.1f}", f"{3 * forward * plain_rate / 1e9:,.1f}", "")
+    rates = [1 / timing.median for timing in timings.values()]
+    table.add_row("batch size", *(str(each) for each in (options.batch_size, published.batch_size, options.batch_size)))
+    table.add_row("samples per second", *(f"{rate:,.1f}" for rate in rates))
+    table.add_row(
+        f"least and most of {options.rounds} rounds",
+        *(f"{1 / max(each):,.1f} to {1 / min(each):,.1f}" for each in seconds.values()),
+    )
+    table.add_row("ours is faster by", "", *(times_faster(timings["ours"], timings[slow]) for slow in ("published", "cached")))
+    work = (3 * forward, 3 * forward + encode, 3 * forward)
+    table.add_row("MFLOP per sample", *(f"{each / 1e6:,.0f}" for each in work))
+    table.add_row("model GFLOP per second", *(f"{3 * forward * rate / 1e9:,.1f}" for rate in rates))
     table.add_row(
         f"share of one product's {peak / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}",
-        f"{3 * forward * rate / peak:.1%}",
-        f"{3 * forward * plain_rate / peak:.1%}",
-        "",
+        *(f"{3 * forward * rate / peak:.1%}" for rate in rates),
     )
     console.print(table)
 
     activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]  # tracing the host too would slow it
     options.steps = min(options.steps, 20)
     profiler = profile(activities=activities)
-    seconds = ours(module, options, device, profiler) * options.steps
+    total = ours(module, options, device, profiler) * options.steps
     where = Table("where a step's time goes", "share", title=f"Profile of {options.steps} steps of ours")
-    for group, share in shares(profiler, seconds, device).items():
+    for group, share in shares(profiler, total, device).items():
         where.add_row(group, f"{share:.1%}")
     console.print(where)
 
