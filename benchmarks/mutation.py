@@ -57,6 +57,8 @@ def main() -> int:
         room = rooms.setdefault("/".join(path.parts[:2]), Counter())
         for name, code in data.exit_code_by_key.items():
             status = status_by_exit_code[code]
+            if status == "not checked":
+                continue
             room["mutants"] += 1
             if status in CAUGHT:
                 room["caught"] += 1
@@ -73,7 +75,7 @@ def main() -> int:
     print("| room | mutants | caught | the device of a tensor | no number changes | not caught |\n|---|---|---|---|---|---|")
     columns = ("mutants", "caught", "device", "listed", "holes")
     rooms["all"] = sum(rooms.values(), Counter())
-    for room, counts in rooms.items():
+    for room, counts in ((room, counts) for room, counts in rooms.items() if counts["mutants"]):
         print(f"| {room} | " + " | ".join(str(counts[column]) for column in columns) + " |")
     for hole in holes:
         print(f"\n{hole}")

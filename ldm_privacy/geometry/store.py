@@ -34,7 +34,7 @@ def fingerprint(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any], s
     for name in sorted(state_dict):
         value = state_dict[name].detach().cpu().contiguous()
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(settings, sort_keys=True).encode())
     digest.update(sample_index.cpu().to(torch.int64).contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -206,3 +206,23 @@ def test_products_are_a_lower_bound_where_the_tolerance_asks_for_more(products):
     distortion = Distortion(6, 2, 0)
     distortion(small_decoder, normal(1, 2, 4, 4))
     assert products.total() > distortion.products_per_sample(32, 192) == 8
+    # At most until the basis spans all 32 dimensions: blocks of 8 through J and back three times, and the fourth through J.
+    assert distortion.products_per_sample(32, 192, most=True) == 3 * (8 + 8) + 8
+    endless = Distortion(6, 2, 0, tolerance=1e-300)
+    products.clear()
+    endless(small_decoder, normal(1, 2, 4, 4))
+    assert products.total() <= 56
+    fixed = Distortion(6, 2, 0, tolerance=torch.inf)
+    assert fixed.products_per_sample(32, 192, most=True) == fixed.products_per_sample(32, 192) == 8
+
+
+def test_the_whole_jacobian_is_taken_in_the_precision_of_the_latent():
+    latent = normal(2, 2, 4, 4, seed=1).double()
+    weight = WEIGHT.double()
+
+    def decode(latent):
+        return torch.tanh(F.conv2d(latent, weight, padding=1)).flatten(1).unflatten(1, (3, 8, 8))
+
+    exact = Distortion(6, exact=True).singular_values(decode, latent)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda z: decode(z[None])[0].flatten()))(latent).flatten(2)
+    torch.testing.assert_close(exact, torch.linalg.svdvals(jacobian)[:, :6], rtol=1e-12, atol=0)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import digamma, polygamma
 
+from ldm_privacy import randomness
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
@@ -81,6 +82,28 @@ def test_drawn_probes_are_what_is_used():
     drawn, given = estimator(smooth, latent, index), estimator(smooth, latent, index, probes)
     assert torch.equal(drawn.influence, given.influence)
     assert torch.equal(drawn.mask_stability, given.mask_stability)
+
+
+@pytest.mark.parametrize(("distribution", "draw"), [("gaussian", randomness.normal), ("rademacher", randomness.rademacher)])
+def test_probes_are_draws_that_belong_to_the_sample(distribution, draw):
+    index = torch.tensor([7, 1, 4])
+    probe = ProbeInfluence(distribution=distribution, seed=5).draw(index, 2, torch.Size((3, 6, 6)), torch.device("cpu"))
+    assert torch.equal(probe, draw("probe", (5, index, 2), (3, 6, 6)))
+
+
+def test_products_in_half_precision_are_squared_in_single_precision():
+    latent, index = torch.zeros(3, 1, 4, 4, dtype=torch.bfloat16), torch.arange(3)
+    estimator = ProbeInfluence(1)
+    influence = estimator(lambda z: z, latent, index).influence
+    probe = estimator.draw(index, 0, latent.shape[1:], latent.device).bfloat16()
+    assert influence.dtype == torch.float32
+    assert torch.equal(influence, probe.float().square())
+
+
+def test_images_may_have_one_dimension(matrix):
+    latent, probes = normal(3, 3, 2, 2, dtype=torch.float64), normal(3, 5, 48, seed=1, dtype=torch.float64)
+    influence = ProbeInfluence()(lambda z: z.flatten(1) @ matrix.T, latent, torch.arange(3), probes).influence
+    torch.testing.assert_close(influence.flatten(1), (probes @ matrix).square().mean(1))
 
 
 def test_linear_decoder_has_squared_column_norms(matrix):
@@ -177,6 +200,12 @@ def test_mask_stability_is_the_overlap_of_the_halves():
     assert ProbeInfluence(1)(smooth, latent, index).mask_stability is None
 
 
+def test_mask_overlap_is_a_share_of_what_the_first_keeps():
+    first = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 1]]).bool().reshape(2, 1, 2, 2)
+    second = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 0]]).bool().reshape(2, 1, 2, 2)
+    torch.testing.assert_close(mask_overlap(first, second), torch.tensor([2 / 3, 0.0]))
+
+
 @pytest.mark.parametrize("attention", [False, True])
 def test_exact_through_autoencoder_equals_the_dense_jacobian(autoencoder, attention):
     network = autoencoder(attention).float()
@@ -249,6 +278,11 @@ def test_streaming_decodes_no_more_than_a_batch():
 
     stream_influence(ProbeInfluence(2), decode, torch.zeros(5000, 1, 1, 2), torch.arange(5000), batch_size=500)
     assert largest == 64
+    done = []
+    estimate = stream_influence(
+        ProbeInfluence(2), decode, torch.zeros(1, 1, 1, 2), torch.arange(1), batch_size=1, progress=done.append
+    )
+    assert (done, len(estimate.influence)) == ([1], 1)
 
 
 @pytest.mark.parametrize("upscale", [1, 4])
@@ -281,6 +315,8 @@ def test_an_estimate_comes_back_from_its_tensors_row_by_row():
     alone = ProbeInfluence(4)(smooth, normal(5, 2, 3, 3)[[3, 1]], torch.tensor([3, 1]))
     for name, value in some.tensors().items():
         torch.testing.assert_close(value, getattr(alone, name))
+    assert {value.device.type for value in whole.to("meta").tensors().values()} == {"meta"}
+    assert whole.to("meta").tensors().keys() == whole.tensors().keys()
     with pytest.raises(ValueError, match="standard_error"):
         InfluenceEstimate(whole.influence, whole.standard_error[:2])
 
@@ -335,6 +371,37 @@ def test_variance_decomposition_finds_its_parts():
     assert abs(float((fit.level - truth.log().flatten(1).mean(1)).mean())) < 5 * float(level_error)
 
 
+@pytest.mark.parametrize(
+    ("samples", "channels", "positions"), [(2, 1, 2), (2, 2, 1), (3, 1, 2), (7, 3, 4), (1, 2, 3), (5, 1, 1)]
+)
+def test_residual_variance_and_standard_error_equal_a_two_way_table(samples, channels, positions):
+    num_probes, noise = 3, float(polygamma(1, 1.5))
+    estimate = torch.tensor(np.random.default_rng(samples).lognormal(0, 3, (samples, channels, 1, positions)))
+    table = np.log(estimate.flatten(1).numpy())
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    dimensions = channels * positions
+    by_dimension = np.zeros(dimensions)
+    if samples > 1 and dimensions > 1:
+        # Mean squares of the interaction: (N - 1)(D - 1) degrees of freedom over D dimensions.
+        by_dimension = (residual**2).sum(0) / ((samples - 1) * (dimensions - 1) / dimensions) - noise
+    by_channel = np.repeat(by_dimension.reshape(channels, positions).mean(1), positions)
+    for kind, expected in (("dimension", by_dimension), ("channel", by_channel), ("none", np.zeros(dimensions))):
+        fit = shrink_log_influence(estimate, num_probes, kind)
+        variance = np.maximum(expected, 0)
+        np.testing.assert_allclose(fit.residual_variance.flatten(), variance, rtol=1e-9, atol=1e-12)
+        # Posterior variance, and that of the prior's mean as far as the posterior leans on it.
+        lean = noise / (variance + noise)
+        error = np.sqrt((1 - lean) * noise + lean**2 * (variance + noise) / samples)
+        np.testing.assert_allclose((fit.standard_error / fit.influence).flatten(1), np.tile(error, (samples, 1)), rtol=1e-9)
+
+
+def test_shrinking_keeps_the_precision():
+    _, estimate = lognormal_set(5, 6, 4, residual_sd=0.3)
+    fit = shrink_log_influence(estimate.float(), 4)
+    assert (fit.influence.dtype, fit.standard_error.dtype) == (torch.float32, torch.float32)
+    assert dataset_influence(estimate.float(), 4).dtype == torch.float32
+
+
 def test_pure_noise_leaves_no_residual():
     _, estimate = lognormal_set(400, 30, 2, residual_sd=0.0, seed=4)
     by_dimension = shrink_log_influence(estimate, 2, "dimension").residual_variance
@@ -351,6 +418,19 @@ def test_posterior_mode_equals_a_grid_search():
     expected = shrunk_log_influence(estimate.flatten(1).numpy(), 3, np.maximum(variance, 1e-12))
     found = fit.influence.flatten(1).log().numpy()
     np.testing.assert_allclose(found[:, positive], expected[:, positive], atol=2e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_posterior_mode_of_a_wild_value_equals_a_grid_search(factor):
+    estimate = torch.full((12, 1, 1, 3), 2.0, dtype=torch.float64) * torch.tensor([0.5, 1, 2])
+    estimate[3, 0, 0, 1] *= factor
+    fit = shrink_log_influence(estimate, 2, "dimension")
+    variance = fit.residual_variance.flatten()
+    level, mean = fit.level[3], fit.dimension_mean.flatten()[1]
+    assert variance[1] > 0
+    grid = torch.linspace(-80, 80, 3_200_001, dtype=torch.float64)
+    objective = -(grid + estimate[3, 0, 0, 1] * torch.exp(-grid)) - (grid - level - mean).square() / (2 * variance[1])
+    assert float(fit.influence[3, 0, 0, 1].log()) == pytest.approx(float(grid[objective.argmax()]), abs=1e-4)
 
 
 def test_no_residual_means_one_ranking_for_all():
@@ -393,6 +473,22 @@ def test_shrunk_influence_is_the_fit_of_probe_influence():
     given = ShrunkInfluence(4)(smooth, latent, index, probes)
     fit = shrink_log_influence(ProbeInfluence()(smooth, latent, index, probes).influence, 9)
     assert torch.equal(given.influence, fit.influence)
+    single, plain = ShrunkInfluence(1)(smooth, latent, index), ProbeInfluence(1)(smooth, latent, index)
+    fit = shrink_log_influence(plain.influence, 1)
+    assert torch.equal(single.influence, fit.influence)
+    assert torch.equal(single.standard_error, fit.standard_error)
+    assert (single.mask_stability, single.halves) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["channel", "dimension", "none"])
+def test_shrunk_influence_and_its_halves_have_the_residual_variance_that_was_asked_for(kind):
+    latent, index = normal(6, 2, 3, 3), torch.arange(6)
+    shrunk = ShrunkInfluence(5, residual_variance=kind)(smooth, latent, index)
+    plain = ProbeInfluence(5)(smooth, latent, index)
+    assert torch.equal(shrunk.influence, shrink_log_influence(plain.influence, 5, kind).influence)
+    for part in range(2):
+        half = shrink_log_influence(plain.halves[:, part], 2, kind).influence
+        assert torch.equal(shrunk.halves[:, part], half)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -427,8 +523,17 @@ def test_wrong_arguments():
             estimator(decode_batch_size=0)
         with pytest.raises(UserError, match=r"probes of shape \(2, 4, 3, 5, 5\)|don't fit"):
             estimator()(smooth, normal(2, 2, 3, 3), torch.arange(2), normal(2, 4, 3, 5, 5))
+        for shape in ((3, 4, 3, 6, 6), (2, 0, 3, 6, 6), (2, 4)):
+            with pytest.raises(UserError, match=r"probes of shape .* don't fit 2 samples"):
+                estimator()(smooth, normal(2, 2, 3, 3), torch.arange(2), torch.zeros(shape))
+        with pytest.raises(UserError, match="probe_batch_size"):
+            estimator(probe_batch_size=0)
+        with pytest.raises(UserError, match="batch_size"):
+            stream_influence(estimator(), smooth, normal(2, 2, 3, 3), torch.arange(2), batch_size=0)
     with pytest.raises(UserError, match="distribution"):
         ProbeInfluence(distribution="uniform")
+    with pytest.raises(UserError, match="num_probes"):
+        shrink_log_influence(torch.ones(2, 1, 1, 2), 0)
     with pytest.raises(UserError, match="residual_variance"):
         ShrunkInfluence(residual_variance="pixel")
     with pytest.raises(UserError, match="memory_mib"):

@@ -84,6 +84,8 @@ def test_fingerprint_sees_everything_that_decides_the_numbers():
     settings = {"estimator": "probe", "arguments": {"num_probes": 16}, "split": "x"}
     known = fingerprint(weights, settings, INDEX)
     assert fingerprint(dict(reversed(weights.items())), dict(reversed(settings.items())), INDEX) == known
+    assert fingerprint(weights, settings, INDEX.to(torch.int32)) == known
+    assert fingerprint(weights | {"none": torch.zeros(0, 3)}, settings, INDEX) != known
     others = [
         fingerprint(weights | {"a": torch.arange(4.0).reshape(2, 2)}, settings, INDEX),
         fingerprint(weights | {"a": torch.arange(4.0).double()}, settings, INDEX),

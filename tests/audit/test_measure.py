@@ -1,0 +1,229 @@
+"""What is measured of the audited samples, with a codec whose every number has a closed form; and the store that finds it again."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from ldm_privacy import processes
+from ldm_privacy.audit import measure as measure_module
+from ldm_privacy.audit import samples as samples_module
+from ldm_privacy.audit.measure import NUM_KEPT, Measuring
+from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.geometry.probe import ProbeInfluence
+from ldm_privacy.geometry.shrunk import ShrunkInfluence
+from ldm_privacy.models.channel_map import ChannelMap
+from ldm_privacy.models.codec import Codec
+
+INDEX = torch.arange(23) * 3 + 1
+IMAGES = torch.rand(80, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+IS_MEMBER = INDEX % 2 == 0
+SHARE = torch.tensor([[1.5, -0.25], [0.5, 0.75]])  # of the channels of a map that is no diagonal
+
+
+class Linear(Codec):
+    """mean = A x + 5, far from 0; image = B mean, both one matrix a position; passes are counted by image."""
+
+    name = "linear"
+
+    def __init__(self, channel_map):
+        generator = torch.Generator().manual_seed(1)
+        self.a, self.b = (torch.randn(2, 2, generator=generator) for _ in range(2))
+        self.network = nn.ParameterDict({"a": nn.Parameter(self.a), "b": nn.Parameter(self.b)})
+        self.channel_map = channel_map
+        self.encoded, self.decoded = 0, 0
+
+    def mean(self, image):
+        self.encoded += len(image)
+        return torch.einsum("ij,bjhw->bihw", self.a, image) + 5
+
+    def decode(self, latent):
+        self.decoded += latent.numel() // 18
+        return torch.einsum("ij,...jhw->...ihw", self.b, self.channel_map.inverse(latent))
+
+    def record(self):
+        return {"class": self.name, "scale": 1.0}
+
+
+MAPS = {
+    "per channel": ChannelMap.diagonal("per_channel", torch.tensor([4.0, -3.0]), torch.tensor([0.25, 3.0])),
+    "full": ChannelMap("full", torch.tensor([4.0, -3.0]), SHARE),
+}
+
+
+def measuring(codec, folder=None, said=None, **changes):
+    @contextmanager
+    def progress(words, total):
+        yield lambda done: None if said is None else said.append((words, done, total))
+
+    given = {"content": "these", "batch_size": 5, "device": torch.device("cpu"), **changes}
+    return Measuring(codec, lambda index: IMAGES[index], store_folder=folder, progress=progress, **given)
+
+
+def everything(measure, *, influence, rank=3):
+    """All that can be measured, the distortion of every second sample."""
+    return measure.samples(
+        INDEX,
+        measure.means(INDEX),
+        IS_MEMBER,
+        group=INDEX // 10,
+        condition={"class_labels": INDEX + 100},
+        influence=influence,
+        influence_settings={"estimator": type(influence).__name__},
+        distortion=Distortion(rank, oversample=1, num_power_iterations=1),
+        distortion_index=INDEX[::2],
+    )
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_every_column_has_its_closed_form(name):
+    codec = Linear(MAPS[name])
+    shift, matrix = codec.channel_map.shift, codec.channel_map.matrix
+    samples = everything(measuring(codec), influence=ExactInfluence())
+    mean = torch.einsum("ij,bjhw->bihw", codec.a, IMAGES[INDEX]) + 5
+    torch.testing.assert_close(samples.latent, torch.einsum("ij,bjhw->bihw", matrix, mean - shift[:, None, None]))
+    assert torch.equal(samples.sample_index, INDEX)
+    assert torch.equal(samples.is_member, IS_MEMBER)
+    assert torch.equal(samples.group, INDEX // 10)
+    assert torch.equal(samples.condition["class_labels"], INDEX + 100)
+    # The decoder stands at the posterior mean: image = B mean, and J = B M^-1 at each of the nine positions.
+    error = (torch.einsum("ij,bjhw->bihw", codec.b, mean) - IMAGES[INDEX]).abs().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(samples.reconstruction_error, error)
+    jacobian = codec.b @ torch.linalg.inv(matrix)
+    columns = jacobian.square().sum(0)[:, None, None].expand(2, 3, 3)
+    torch.testing.assert_close(samples.influence, columns.expand(23, 2, 3, 3))
+    largest = float(torch.linalg.svdvals(jacobian.double())[0])
+    expected = torch.full((23,), torch.nan, dtype=torch.float64)
+    expected[::2] = 3 * torch.tensor(largest).double().log()  # one such value a position, the three largest of them
+    torch.testing.assert_close(samples.distortion, expected, equal_nan=True, rtol=1e-5, atol=1e-6)
+    assert samples.mask_stability is None
+    assert not samples.is_share
+
+
+def test_mirrored_means_are_those_of_the_mirror_images():
+    codec = Linear(MAPS["full"])
+    mirrored = measuring(codec).means(INDEX, mirrored=True)
+    torch.testing.assert_close(mirrored, torch.einsum("ij,bjhw->bihw", codec.a, IMAGES[INDEX].flip(-1)) + 5)
+
+
+def test_batches_change_nothing():
+    one, other = (
+        everything(measuring(Linear(MAPS["full"]), batch_size=size), influence=ShrunkInfluence(num_probes=2)) for size in (1, 50)
+    )
+    for column in ("latent", "influence", "reconstruction_error", "distortion"):
+        torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
+    assert one.mask_stability == pytest.approx(other.mask_stability)
+
+
+def test_only_what_is_asked_for_is_measured():
+    measure = measuring(Linear(MAPS["full"]))
+    means = measure.means(INDEX)
+    samples = measure.samples(INDEX, means, IS_MEMBER, distortion=Distortion(2))
+    assert (samples.influence, samples.distortion, samples.group, samples.condition) == (None, None, None, {})
+    assert measure.codec.decoded == len(INDEX)
+    measure.codec.network = None
+    assert measure.samples(INDEX, means, IS_MEMBER, influence=ExactInfluence()).reconstruction_error is None
+
+
+def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
+    first = Linear(MAPS["full"])
+    one = everything(measuring(first, tmp_path), influence=ShrunkInfluence(num_probes=2))
+    again = Linear(MAPS["full"])
+    two = everything(measuring(again, tmp_path), influence=ShrunkInfluence(num_probes=2))
+    assert (first.encoded, again.encoded, again.decoded) == (23, 0, 0)
+    for column in ("latent", "influence", "reconstruction_error", "distortion"):
+        assert torch.equal(getattr(one, column).nan_to_num(7), getattr(two, column).nan_to_num(7))
+    assert one.mask_stability == two.mask_stability
+
+    def passes(codec, **changes):
+        everything(measuring(codec, tmp_path, **changes), influence=ShrunkInfluence(num_probes=2))
+        return codec.encoded, codec.decoded > 0
+
+    other_map = passes(Linear(MAPS["per channel"]))
+    assert other_map == (0, True), "posterior means are before the map, all else is after it"
+    shifted = ChannelMap("full", MAPS["full"].shift + 1, MAPS["full"].matrix)
+    assert passes(Linear(shifted)) == (0, True)
+    assert passes(Linear(MAPS["full"]), content="others") == (23, True)
+    assert passes(Linear(MAPS["full"]), batch_size=9) == (0, False)
+    trained = Linear(MAPS["full"])
+    trained.network["a"].data += 1
+    assert passes(trained) == (23, True)
+
+
+@pytest.mark.parametrize("change", [{"influence": ProbeInfluence(num_probes=2)}, {"rank": 2}])
+def test_other_estimators_do_not_find_the_results_of_these(tmp_path, change):
+    everything(measuring(Linear(MAPS["full"]), tmp_path), influence=ShrunkInfluence(num_probes=2))
+    codec = Linear(MAPS["full"])
+    given = {"influence": ShrunkInfluence(num_probes=2), **change}
+    found = everything(measuring(codec, tmp_path), **given)
+    alone = everything(measuring(Linear(MAPS["full"])), **given)
+    assert (codec.encoded, codec.decoded > 0) == (0, True)
+    torch.testing.assert_close(found.influence, alone.influence)
+    torch.testing.assert_close(found.distortion, alone.distortion, equal_nan=True)
+
+
+def test_the_first_images_are_not_decoded_again():
+    measure = measuring(Linear(MAPS["full"]), batch_size=20)
+    samples = everything(measure, influence=ExactInfluence())
+    before = measure.codec.decoded
+    shown = measure.decoded(samples.latent[:NUM_KEPT])
+    assert measure.codec.decoded == before
+    torch.testing.assert_close(shown, measure.codec.decode(samples.latent[:NUM_KEPT]))
+    more = measure.decoded(samples.latent[: NUM_KEPT + 1])
+    assert measure.codec.decoded == before + 2 * NUM_KEPT + 1
+    torch.testing.assert_close(more[:-1], shown)
+
+
+def test_progress_ends_at_the_number_of_samples():
+    said = []
+    everything(measuring(Linear(MAPS["full"]), said=said), influence=ExactInfluence())
+    ends = {words: (done, total) for words, done, total in said}
+    assert ends == {
+        "Encoding images": (23, 23),
+        "Reconstruction error": (23, 23),
+        "Influence (pullback metric)": (23, 23),
+        "Local distortion": (12, 12),
+    }
+    assert [done for words, done, _ in said if words == "Encoding images"] == [5, 10, 15, 20, 23]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
+    alone = everything(measuring(Linear(MAPS["full"])), influence=ShrunkInfluence(num_probes=2))
+    barrier, values, here = threading.Barrier(2), [None, None], threading.local()
+
+    def gather(value):
+        values[here.rank] = value
+        barrier.wait(60)
+        found = list(values)
+        barrier.wait(60)
+        return found
+
+    def half(rank):
+        here.rank = rank
+        codec = Linear(MAPS["full"])
+        return everything(measuring(codec, tmp_path if stored else None), influence=ShrunkInfluence(num_probes=2)), codec
+
+    for module in (processes, samples_module, measure_module):
+        monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: here.rank)
+    monkeypatch.setattr(processes, "gather", gather)
+    monkeypatch.setattr(measure_module, "gather", gather)
+    monkeypatch.setattr(measure_module, "is_main", lambda: here.rank == 0)
+    monkeypatch.setattr(measure_module, "gather_on_main", lambda value: gather(value) if here.rank == 0 else gather(value)[1:])
+    monkeypatch.setattr(measure_module, "on_main", lambda function: gather(function() if here.rank == 0 else None)[0])
+    for found in (False, stored):
+        with ThreadPoolExecutor(2) as pool:
+            (first, one), (second, two) = pool.map(half, range(2))
+        assert first.is_share
+        assert second.is_share
+        for column in ("latent", "sample_index", "is_member", "group", "influence", "reconstruction_error", "distortion"):
+            both = torch.cat([getattr(first, column), getattr(second, column)])
+            torch.testing.assert_close(both, getattr(alone, column), equal_nan=True, rtol=1e-5, atol=1e-6)
+        assert torch.equal(torch.cat([first.condition["class_labels"], second.condition["class_labels"]]), INDEX + 100)
+        assert first.mask_stability == second.mask_stability == pytest.approx(alone.mask_stability)
+        assert (one.encoded, two.encoded) == ((0, 0) if found else (11, 12))
