@@ -42,7 +42,9 @@ class Registry:
         self._components: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers a class under `name`. Raises UserError where the name is taken."""
+        """Decorator that registers a class under `name`. Raises UserError where the name is taken, or is none."""
+        if not isinstance(name, str):
+            raise UserError(f'write @{self.variable}.register("name"), with the name of the {self.kind}.')
 
         def decorate(component: T) -> T:
             mine, taken = component.__module__, self._components.get(name)
@@ -50,7 +52,7 @@ class Registry:
             if taken is not None:
                 mine, owner = (f"{each.__module__}.{each.__qualname__}" for each in (component, taken))
             if mine != owner:
-                raise UserError(f"{self.kind} '{name}' is already registered by {owner}")
+                raise UserError(f"{self.kind} '{name}' is already registered by {owner}; choose another name.")
             self._components[name] = component
             return component
 
@@ -68,6 +70,10 @@ class Registry:
         """What is called to build the component of that name: its `build` where it has one, else itself."""
         component = self.get(name)
         return getattr(component, "build", component)
+
+    def own(self) -> dict[str, Callable[..., Any]]:
+        """Those that are a user's own: registered from outside the room's files."""
+        return {name: component for name, component in self._components.items() if name not in self._built_in}
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._built_in, *self._components}))

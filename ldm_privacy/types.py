@@ -13,11 +13,12 @@ Axis names: batch, channels, height, width; image_channels, image_height, image_
 * MembershipScore: (batch,), higher = member
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
 Image: TypeAlias = Tensor
@@ -61,6 +62,14 @@ class NoisePredictor(Protocol):
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c), like `noisy_latent`. `timestep` is an integer tensor (batch,)."""
         ...
+
+
+def check_shape(what: str, value: object, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor that a component returned. Raises ValueError where it is none, or has another shape or dtype."""
+    if isinstance(value, Tensor) and value.shape == tuple(shape) and dtype in (None, value.dtype):
+        return value
+    found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(f"{what}: it returns {found}, not a tensor {f'{dtype} ' if dtype else ''}{tuple(shape)}")
 
 
 def rows_of(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from ldm_privacy import randomness
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack
 from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic, rows_of
+from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic, check_shape, rows_of
 
 DEFAULT_MEMORY_BUDGET = {"cpu": 2**28, "cuda": 2**32}
 """Bytes, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
@@ -80,7 +80,7 @@ def attack_statistics(
     Raises:
         UserError: A timestep that the schedule or the attack doesn't have, a mask asked of an attack that has none, a
             prediction that is not finite (sample and timestep are named), autocast on CPU.
-        ValueError: Shapes or dtypes that don't fit together.
+        ValueError: Shapes or dtypes that don't fit together; the attack returns another shape.
     """
     return attack.combine(*masked_sums(attack, predictor, latent, timesteps, keep_masks, **options))
 
@@ -208,13 +208,12 @@ def _checked_noise(attack: Attack, noise: Tensor, shape: tuple[int, ...]) -> Ten
 
 def _sums(attack: Attack, arguments: _Arguments, keep_masks: KeepMask) -> list[Tensor]:
     """The masked sum of each term over some samples, (masks, timesteps, samples)."""
-    if isinstance(attack, UnmaskableAttack):
-        return [attack.statistic(*arguments).double().expand(len(keep_masks), -1, -1)]
-    terms = attack.contributions(*arguments)
-    terms = (terms,) if isinstance(terms, Tensor) else terms
     _, latent, timesteps, _ = arguments
-    shape = (len(timesteps) if attack.per_timestep else 1, *latent.shape)
-    for term in terms:
-        if term.shape != shape:
-            raise ValueError(f"{type(attack).__name__}: contributions of shape {tuple(term.shape)}, not {shape}")
-    return [mask_and_sum(term, keep_masks) for term in terms]
+    num_timesteps = len(timesteps) if attack.per_timestep else 1
+    if isinstance(attack, UnmaskableAttack):
+        statistic = check_shape("statistic", attack.statistic(*arguments), (num_timesteps, len(latent)))
+        return [statistic.double().expand(len(keep_masks), -1, -1)]
+    terms = attack.contributions(*arguments)
+    terms = terms if isinstance(terms, tuple | list) else (terms,)
+    shape = (num_timesteps, *latent.shape)
+    return [mask_and_sum(check_shape("contributions", term, shape), keep_masks) for term in terms]

@@ -17,7 +17,8 @@ from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
+from ldm_privacy.plugins import blamed_on
+from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
 
 COMBINED = "combined"
 
@@ -144,7 +145,8 @@ class Audit:
         for name, attack in self.attacks.items() if len(batch) else ():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
             every = torch.cat([masks, *ladder]) if attack.maskable else masks
-            terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]
+            with blamed_on(attack):
+                terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]
             sums[name] = [term[: len(masks)] for term in terms]
             # Half the memory: a sweep has many masks, and its scores are only ranked.
             sweeps[name] = [term[len(masks) :].float() for term in terms]
@@ -162,8 +164,10 @@ class Audit:
 
         def oriented(attack: Attack, sums: Sequence[Tensor]) -> Tensor:
             """(timesteps, samples) from the masked sums, each like that."""
-            attack = attack.calibrated(tuple(each[:, half] for each in sums), is_member[half])
-            return membership_scores(attack, attack.combine(*(each[None] for each in sums))[0])
+            with blamed_on(attack):
+                attack = attack.calibrated(tuple(each[:, half] for each in sums), is_member[half])
+                statistic = check_shape("combine", attack.combine(*(each[None] for each in sums)), (1, *sums[0].shape))
+                return membership_scores(attack, statistic[0])
 
         scores, sweeps = {}, {}
         for name, attack in self.attacks.items():

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.deviation import latent_deviation
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather_on_main, is_main, share_of, total, world_size
 from ldm_privacy.randomness import uniform
-from ldm_privacy.types import Condition, Influence, KeepMask, Latent
+from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape
 
 
 class MaskRule(Protocol):
@@ -117,7 +118,9 @@ class AuditedSamples:
 
     def keep(self, rule: MaskRule) -> KeepMask:
         """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""
-        return rule(self.ranking(getattr(rule, "ranks_by", "influence")), self.sample_index)
+        ranking = self.ranking(getattr(rule, "ranks_by", "influence"))
+        with blamed_on(rule):
+            return check_shape("mask", rule(ranking, self.sample_index), self.latent.shape, torch.bool)
 
     def ranking(self, ranks_by: str) -> Tensor:
         """What a rule ranks dimensions by, like `latent`: influence, the latent, or deviation, the same for each sample.

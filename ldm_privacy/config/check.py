@@ -5,12 +5,15 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import Registry, nearest_name
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,16 @@ class Component:
 
     def build(self, **provided: Any) -> Any:
         """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
-        return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
+        with blamed_on(self.registry.get(self.name)):
+            return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
+
+    def build_a(self, base: type[T], **provided: Any) -> T:
+        """As `build`. Raises TypeError where the result is no `base`."""
+        made = self.build(**provided)
+        with blamed_on(self.registry.get(self.name)):
+            if not isinstance(made, base):
+                raise TypeError(f"it is no {base.__name__}; derive it from {base.__module__}.{base.__name__}")
+        return made
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `provided` that it takes."""
@@ -52,7 +64,8 @@ def check_component(node: Any, key: str, registry: Registry, *, provided: Iterab
     except UserError as error:
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}
-    return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
+    with blamed_on(registry.get(name)):
+        return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
 
 
 def check_arguments(

@@ -1,7 +1,5 @@
 """From an entry file, its groups and the command line to one checked config."""
 
-import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from yaml import YAMLError
 from ldm_privacy.config.check import check_keys, check_section
 from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
+from ldm_privacy.plugins import import_plugins, plugin_names
 from ldm_privacy.registry import nearest_name
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
@@ -92,7 +91,7 @@ def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
     over = parse_overrides(overrides)
     plugins = stored.get("plugins") or []
     wanted = [str(each) for each in (plugins if isinstance(plugins, list) else [plugins])]
-    if any(plugin not in (over.get("plugins") or []) for plugin in wanted):
+    if not {*wanted} <= {*plugin_names(over.get("plugins"))}:
         names = ",".join(wanted)
         raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
     return finish(merge(stored, over))
@@ -107,7 +106,7 @@ def finish(tree: dict[str, Any]) -> Composed:
     assert isinstance(resolved, dict)
     plain = {str(key): value for key, value in resolved.items()}
     check_sections(plain)
-    _import_plugins(plain.get("plugins") or [])
+    import_plugins(plain.get("plugins"))
     return Composed(check_section(Config, plain), plain)
 
 
@@ -171,15 +170,3 @@ def _read_group(entry: Path, group: str) -> dict[str, Any]:
             return {group.split("/")[0]: tree}
     known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in CONFIG_DIR.glob("*/*.yaml"))
     raise UserError(f"{entry}: defaults: no group '{group}'.{nearest_name(group, known)} There are: {', '.join(known)}.")
-
-
-def _import_plugins(plugins: Any) -> None:
-    if not isinstance(plugins, list):
-        raise UserError(f"plugins: expected a list of module names, got {plugins!r}.")
-    for plugin in plugins:
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
-        try:
-            importlib.import_module(str(plugin))
-        except ImportError as error:
-            raise UserError(f"plugins: '{plugin}' can't be imported ({error}).") from None

@@ -13,8 +13,9 @@ from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import CONTROLS
-from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
+from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore, check_shape
 
 WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
@@ -111,13 +112,26 @@ def run_controls(case: Case, progress: Done = lambda done, total=None: None) -> 
     """
     findings: list[Finding] = []
     for done, name in enumerate(CONTROLS, start=1):
-        found = CONTROLS.get(name)(case)
-        findings += [found] if isinstance(found, Finding) else found or []
+        findings += findings_of(name, case)
         progress(done)
     named = {each.name: each for each in hold_together(findings, case)}
     if len(named) < len(findings):
         raise ValueError(f"two controls found something of the same name: {[each.name for each in findings]}")
     return named
+
+
+def findings_of(name: str, case: Case) -> list[Finding]:
+    """What the control registered under that name finds. Raises TypeError or ValueError where it returns something else."""
+    control = CONTROLS.get(name)
+    with blamed_on(control):
+        found = control(case)
+        findings = [found] if isinstance(found, Finding) else [*(found or ())]
+        for each in findings:
+            if not isinstance(each, Finding):
+                raise TypeError(f"it returns {type(each).__name__}, not a Finding")
+            if each.score is not None:
+                check_shape("score", each.score, case.samples.is_member.shape)
+    return findings
 
 
 def hold_together(findings: Sequence[Finding], case: Case) -> list[Finding]:

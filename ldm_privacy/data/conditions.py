@@ -8,7 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import CONDITIONS
+from ldm_privacy.types import check_shape
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,6 +39,17 @@ class ConditionSource:
     def record(self) -> dict[str, Any]:
         """For a checkpoint: {"class": its name, ...}."""
         raise NotImplementedError
+
+
+def check_condition(condition: ConditionSource, sample_index: Tensor) -> None:
+    """Raise TypeError or ValueError unless it gives a row for each of those samples, and one for none of them."""
+    with blamed_on(condition):
+        given, null = condition(sample_index), condition.null()
+        for what, found, count in (("condition", given, len(sample_index)), ("null", null, 1)):
+            for name, value in found.items():
+                check_shape(f"{what} '{name}'", value, (count, *value.shape[1:]))
+        if {*given} != {*null}:
+            raise ValueError(f"null: it names {sorted(null)}, the condition {sorted(given)}")
 
 
 @CONDITIONS.register("none")

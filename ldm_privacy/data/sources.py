@@ -44,7 +44,10 @@ class ImageSource(ABC):
         shown = not datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()  # they would tear the run's own
         try:
-            dataset = self.open().with_format(None)
+            opened = self.open()
+            if not isinstance(opened, Dataset):
+                raise TypeError(f"open: it returns {type(opened).__name__}, not a datasets.Dataset")
+            dataset = opened.with_format(None)
         finally:
             if shown:
                 datasets.enable_progress_bars()

@@ -10,6 +10,7 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.recipes.rehearsal import rehearse_audit
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
@@ -44,6 +45,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device)
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
+    rehearse_audit(setup, target.codec, checkpoint.denoiser.alphas_cumprod)
     measuring = setup.measuring(target.codec, store_folder)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)

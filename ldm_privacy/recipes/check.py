@@ -1,13 +1,16 @@
 """Every mistake that can be found without training, found before a run folder is made."""
 
+from torch import nn
+
 from ldm_privacy.audit.audit import check_labels
 from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.recipes.launch import check_processes
+from ldm_privacy.recipes.rehearsal import rehearse_training
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
 from ldm_privacy.targets.record import Denoiser, check_plain
@@ -28,13 +31,14 @@ def check_audit(setup: Setup) -> None:
     if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
         raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
     for attack in setup.attacks.values():
-        attack.grid(config.audit.timesteps, count)
+        with blamed_on(attack):
+            attack.grid(config.audit.timesteps, count)
     _ = setup.masks, setup.influence
     groups = setup.data.groups(setup.audited_index)
     check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
 
 
-def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
+def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """Raise UserError for whatever can be found wrong without training."""
     config, stored = setup.config, codec.record()
     check_name(config.name)
@@ -71,9 +75,9 @@ def check_training(setup: Setup, codec: Codec, denoiser: Denoiser) -> None:
     losses = config.watch.get("loss_gap")
     if config.audit.stop.limit is not None and (losses is None or losses.name != "loss_gap"):
         raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
-    setup.watchers(blank, progress)
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
         raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
+    rehearse_training(setup, codec, network, denoiser)
     most = min(len(setup.audited_index), len(setup.data.split.member_index))
     check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)

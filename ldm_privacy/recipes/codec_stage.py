@@ -67,7 +67,7 @@ def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
     return AutoencoderModule(
         autoencoder,
         setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
-        {label: loss.build() for label, loss in config.autoencoder.losses.items()},
+        setup.losses,
         flip=config.data.flip,
         **steps_of(config, config.autoencoder),
     )

@@ -15,7 +15,7 @@ import torch
 
 from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.processes import gather, is_main, is_torchrun, leave, rank
-from ldm_privacy.recipes.terminal import called
+from ldm_privacy.recipes.terminal import called, in_one_line
 
 GRACE_SECONDS = 10.0
 """An error that all processes share is told by the main one, which ends the others in this time."""
@@ -104,7 +104,8 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
         if not isinstance(error, Exception):
             raise SystemExit(130) from error
         time.sleep(GRACE_SECONDS)
-        raise ProcessError(f"process {rank()}: {(str(error) or repr(error)).splitlines()[0]}") from error
+        words = in_one_line(error) or str(error) or repr(error)
+        raise ProcessError(f"process {rank()}: {words.splitlines()[0]}") from error
 
 
 def _end_with(parent: int) -> None:

@@ -12,14 +12,17 @@ from ldm_privacy.audit.audit import COMBINED, Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.config import Config
-from ldm_privacy.data.conditions import ConditionSource
+from ldm_privacy.data.conditions import ConditionSource, check_condition
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import device_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
+from ldm_privacy.registry import IMAGE_SOURCES
 from ldm_privacy.types import AuditKey, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -54,7 +57,7 @@ class Setup:
     def data(self) -> ImageData:
         """The images of the split, loaded."""
         config = self.config.data
-        with self.progress("Reading images", 0) as done:
+        with self.progress("Reading images", 0) as done, blamed_on(IMAGE_SOURCES.get(config.source.name)):
             return ImageData(
                 config.source.build(),
                 resolution=config.resolution,
@@ -73,9 +76,11 @@ class Setup:
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
         data = self.data
-        return self.config.denoiser.condition.build(
-            images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
+        condition = self.config.denoiser.condition.build_a(
+            ConditionSource, images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
         )
+        check_condition(condition, self.audited_index[:3])
+        return condition
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -98,16 +103,18 @@ class Setup:
         """The configured codec: random weights or pretrained."""
         torch.manual_seed(self.config.seed)
         config = self.config.data
-        return self.config.autoencoder.network.build(image_channels=config.channels, resolution=config.resolution)
+        return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
 
     def latent_shape(self, codec: Codec) -> torch.Size:
         """(channels, height, width) of the latents."""
-        return codec.latent_shape(self.config.data.channels, self.config.data.resolution)
+        with blamed_on(codec):
+            channels, height, width = codec.latent_shape(self.config.data.channels, self.config.data.resolution)
+        return torch.Size((channels, height, width))
 
     @cached_property
     def attacks(self) -> dict[str, Attack]:
         """The configured attacks by label."""
-        return {label: attack.build() for label, attack in self.config.audit.attacks.items()}
+        return {label: attack.build_a(Attack) for label, attack in self.config.audit.attacks.items()}
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:
@@ -177,6 +184,11 @@ class Setup:
             distortion_index=self.distortion_index,
         )
 
+    @cached_property
+    def losses(self) -> dict[str, CodecLoss]:
+        """The losses of stage 1 by label."""
+        return {label: loss.build_a(CodecLoss) for label, loss in self.config.autoencoder.losses.items()}
+
     def blank_samples(self, codec: Codec) -> AuditedSamples:
         """As `samples`, but with nothing encoded or measured: for checks and for the plan."""
         shape = self.latent_shape(codec)
@@ -223,7 +235,7 @@ class Setup:
             "progress": progress,
             "audit_batch_size": config.audit.batch_size,
         }
-        return {label: component.build(**provided, onset=self.detector()) for label, component in config.watch.items()}
+        return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,12 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ldm_privacy.errors import ProcessError, UserError
+from ldm_privacy.plugins import explained
 
 console = Console()
+
+TRACEBACK = "LDM_PRIVACY_TRACEBACK"
+"""Set in the environment, it shows the traceback above the line that tells a mistake."""
 
 
 def called(command: str) -> str:
@@ -56,7 +61,7 @@ def quiet_libraries() -> None:
 
 
 def run_program(main: Callable[[list[str]], int], arguments: list[str]) -> None:
-    """Call `main` with the command line and exit with its code: 2 with one line on stderr for a user's mistake.
+    """Call `main` with the command line and exit with its code: 2 with one line on stderr for a user's or a plug-in's mistake.
 
     Of several processes the main one alone prints; a mistake that is found before they are together is told by it.
     """
@@ -64,20 +69,30 @@ def run_program(main: Callable[[list[str]], int], arguments: list[str]) -> None:
     quiet_libraries()
     try:
         code = main(arguments)
-    except UserError as error:
-        if _is_first() or isinstance(error, ProcessError):
-            print(f"error: {error}", file=sys.stderr)
-        code = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 130
-    except OSError as error:
-        if error.errno is None or not error.filename:
+    except BaseException as error:
+        if (words := in_one_line(error)) is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        if _is_first() or isinstance(error, ProcessError):
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+            print(f"error: {words}", file=sys.stderr)
         code = 2
     sys.stdout.flush()
     sys.exit(code)
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """What a user can mend of an error: a mistake of theirs, of a plug-in, a file's; None where it is the program's own."""
+    if isinstance(error, UserError):
+        return str(error)
+    if (words := explained(error)) is not None:
+        return f"{words} ({TRACEBACK}=1 shows the traceback)"
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
 
 
 def _is_first() -> bool:

@@ -13,6 +13,7 @@ from ldm_privacy.config.compose import RESUMABLE
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
 from ldm_privacy.recipes.check import check_audit, check_training
@@ -55,7 +56,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
     network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
-    check_training(setup, codec, denoiser)
+    check_training(setup, codec, network, denoiser)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
@@ -167,8 +168,14 @@ def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) 
     facts = {**composed.tree, "split_hash": setup.data.split.hash}
     provided = {"folder": run.path, "facts": facts, "resume": resume, **vars(composed.config.wandb)}
     names = dict.fromkeys(["csv", *composed.config.loggers])
-    loggers = [Component(LOGGERS, name, {}).build(**provided) for name in names]
-    return [logger for logger in loggers if logger is not None]
+    loggers = []
+    for name in names:
+        logger = Component(LOGGERS, name, {}).build(**provided)
+        with blamed_on(LOGGERS.get(name)):
+            if not isinstance(logger, Logger | None):
+                raise TypeError(f"it returns {type(logger).__name__}, not a lightning.pytorch.loggers.Logger")
+        loggers += [] if logger is None else [logger]
+    return loggers
 
 
 def _conclude(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogram_figure, keep_fraction_figure, roc_figure
@@ -17,6 +18,7 @@ from ldm_privacy.report.figures.distortion import quartile_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
+from ldm_privacy.report.page.blocks import Section
 from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.types import Decoder, Images
 
@@ -62,7 +64,7 @@ def evidence_figures(
 def evaluation_page(evaluation: Evaluation) -> Page:
     """The page of an evaluation: every registered section that has something to say, by its place."""
     report, facts = evaluation.evidence.report, evaluation.facts
-    found = {name: SECTIONS.get(name)(evaluation) for name in SECTIONS}
+    found = {name: _section(name, evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
     num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     return Page(
@@ -73,6 +75,15 @@ def evaluation_page(evaluation: Evaluation) -> Page:
         dict(sorted(sections.items(), key=lambda item: item[1].place)),
         f"ldm_privacy {facts.get('version', '')}",
     )
+
+
+def _section(name: str, evaluation: Evaluation) -> Section | None:
+    section = SECTIONS.get(name)
+    with blamed_on(section):
+        written = section(evaluation)
+        if written is not None and not isinstance(written, Section):
+            raise TypeError(f"it returns {type(written).__name__}, not a Section")
+    return written
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, Any]) -> Path:

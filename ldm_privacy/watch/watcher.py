@@ -8,6 +8,7 @@ import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.targets.target import Target
 
 if TYPE_CHECKING:
@@ -170,7 +171,10 @@ def look_with(
             if (samples := getattr(watcher, "samples", None)) is not None:
                 watcher.samples = samples = samples.here(device)
             try:
-                looks[label] = watcher.look(target, moment)
+                with blamed_on(watcher):
+                    looks[label] = look = watcher.look(target, moment)
+                    if not isinstance(look, Look):
+                        raise TypeError(f"look: it returns {type(look).__name__}, not a Look")
             except UserError:
                 raise
             except Exception:

@@ -1,0 +1,166 @@
+"""A rehearsal of the user's own components on a few samples before anything is trained: what raises, or returns something else
+than it must, is told at once. Built-in ones are not rehearsed, so a run without plug-ins costs nothing more.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.controls.finding import Case, findings_of
+from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.losses.base import Autoencoded
+from ldm_privacy.models.channel_map import ChannelMap
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.ideal import MembershipBlindPredictor
+from ldm_privacy.models.predictor import NetworkPredictor, output_of
+from ldm_privacy.plugins import blamed_on, is_own
+from ldm_privacy.randomness import normal, uniform
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS
+from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import Latent, check_shape
+from ldm_privacy.watch.undisturbed import undisturbed
+from ldm_privacy.watch.watcher import Moment, look_with
+
+NUM_SAMPLES = 16
+"""Of each side of each half of the audit."""
+
+MOST_PASSES = 4096
+"""A watcher whose look costs more is not rehearsed."""
+
+
+def rehearse_audit(setup: Setup, codec: Codec, alphas_cumprod: Tensor) -> None:
+    """Mask rules, attacks, the influence estimator and controls, on latents of noise and a predictor in closed form.
+
+    Raises whatever they raise, and ValueError or TypeError where they return something else, blamed on the component.
+    """
+    with undisturbed(nn.Identity()):
+        samples = _few(_noise_samples(setup, codec)).to(setup.device)
+        for rule in filter(is_own, setup.masks.values()):
+            with blamed_on(rule):
+                float(rule.keep_fraction)
+                samples.keep(rule)
+        audit, predictor = setup.audit(samples), MembershipBlindPredictor(samples.latent, alphas_cumprod)
+        for label, attack in setup.attacks.items():
+            if is_own(attack):
+                with blamed_on(attack):
+                    alone = replace(audit, attacks={label: attack}, combine=False)
+                    scores = alone.scores(alone.collect(predictor))
+                    if not all(score.isfinite().all() for score in scores.scores.values()):
+                        raise ValueError("a statistic is not finite")
+        if codec.network is not None and is_own(setup.influence):
+            with blamed_on(setup.influence), torch.enable_grad():
+                latent = samples.latent[:2, :, :4, :4]  # a whole one may cost as many passes as it has dimensions
+                found = stream_influence(setup.influence, _smooth_decoder, latent, samples.sample_index[:2])
+                check_shape("influence", found.influence, latent.shape)
+                int(setup.influence.products_per_sample(latent[0].numel(), 4 * latent[0].numel()))
+        case = Case(samples.to("cpu"), setup.data.images, setup.intervals, setup.config.seed)
+        for name in CONTROLS:
+            if is_own(CONTROLS.get(name)):
+                findings_of(name, case)
+
+
+def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
+    """All of `rehearse_audit`, and codec, channel map, losses, denoiser and watchers, with the networks as they are."""
+    with undisturbed(network):
+        if is_own(codec):
+            _rehearse_codec(setup, codec)
+        component = setup.config.denoiser.channel_map
+        if is_own(fit := CHANNEL_MAPS.get(component.name)):
+            with blamed_on(fit):
+                means = _noise(setup, codec, torch.arange(4 * NUM_SAMPLES))
+                fitted = component.build_a(ChannelMap, means=means, codec=codec)
+                check_shape("channel map", fitted(means), means.shape)
+        for loss in filter(is_own, setup.losses.values()):
+            with blamed_on(loss), torch.enable_grad():
+                float(loss.weight)
+                image = setup.data.images(setup.audited_index[:2])
+                mean, output = _noise(setup, codec, torch.arange(2)).requires_grad_(), (0.5 * image).requires_grad_()
+                value = check_shape("loss", loss(Autoencoded(image, mean, 0.5 * mean, output)), ())
+                if not value.isfinite() or not value.requires_grad:
+                    raise ValueError("loss: it is not finite, or no gradient flows through it")
+        samples = _noise_samples(setup, codec)
+        watchers = {label: each for label, each in setup.watchers(samples, progress).items() if is_own(each)}
+        if any(is_own(each) for each in (network, *watchers.values())):
+            with _on(setup.device, network):
+                _rehearse_network(setup, codec, network, denoiser, samples)
+                for label, watcher in watchers.items():
+                    with blamed_on(watcher):
+                        is_cheap = sum(watcher.passes().values()) <= MOST_PASSES
+                    if is_cheap:
+                        predictor = NetworkPredictor(network, denoiser.alphas_cumprod, setup.config.denoiser.prediction_type)
+                        look_with({label: watcher}, Target(codec, predictor), Moment(0, 0), setup.device)
+    rehearse_audit(setup, codec, denoiser.alphas_cumprod)
+
+
+def _rehearse_codec(setup: Setup, codec: Codec) -> None:
+    """Both ways for two images, and through its record."""
+    image, device = setup.data.images(setup.audited_index[:2]), codec.device
+    with blamed_on(codec):
+        codec.to(setup.device)
+        mean = check_shape("mean", codec.mean(image), (2, *setup.latent_shape(codec)))
+        check_shape("decode", codec.decode(mean), image.shape)
+        again = type(codec).from_record(codec.record())
+        codec.to(device)
+        if not isinstance(again, Codec):
+            raise TypeError(f"from_record: it returns {type(again).__name__}, not a Codec")
+
+
+def _rehearse_network(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser, samples: AuditedSamples) -> None:
+    """One pass of two latents, with and without the condition."""
+    if not is_own(network):
+        return
+    latent = samples.latent[:2].to(setup.device)
+    timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=latent.device)
+    null = {name: value.expand(2, *value.shape[1:]) for name, value in setup.condition.null().items()}
+    for condition in (samples.rows(slice(2)).condition, null):
+        told = {name: value.to(latent.device) for name, value in condition.items()}
+        with blamed_on(network):
+            check_shape("denoiser", output_of(network, latent, timestep, told), latent.shape)
+
+
+@contextmanager
+def _on(device: torch.device, network: nn.Module) -> Iterator[None]:
+    """The network on that device, and back on the CPU afterwards."""
+    network.to(device)
+    try:
+        yield
+    finally:
+        network.cpu()
+
+
+def _noise(setup: Setup, codec: Codec, index: Tensor) -> Latent:
+    """Standard normal latents."""
+    return normal("rehearsal", (index,), setup.latent_shape(codec))
+
+
+def _noise_samples(setup: Setup, codec: Codec) -> AuditedSamples:
+    """The audited samples with noise for all that is measured of them."""
+    blank = setup.blank_samples(codec)
+    index, latent = blank.sample_index, _noise(setup, codec, blank.sample_index)
+    columns: dict[str, Tensor | None] = {"latent": latent, "deviation": latent.std(0)}
+    if blank.influence is not None:
+        columns |= {"influence": latent.exp(), "reconstruction_error": uniform("rehearsal", (index,), ())}
+        if setup.distortion is not None:
+            columns["distortion"] = uniform("rehearsal", (index,), ()).double()
+    return blank.with_columns(**columns)
+
+
+def _few(samples: AuditedSamples) -> AuditedSamples:
+    """The first few of each side of each half."""
+    kept = torch.zeros(len(samples), dtype=torch.bool)
+    for half in (samples.is_calibration, ~samples.is_calibration):
+        for side in (samples.is_member, ~samples.is_member):
+            kept[(half & side).nonzero()[:NUM_SAMPLES]] = True
+    return samples.rows(kept)
+
+
+def _smooth_decoder(latent: Latent) -> Tensor:
+    """A stand-in for a decoder: smooth, every image its own latent's, twice as large."""
+    return torch.tanh(latent).repeat_interleave(2, -1).repeat_interleave(2, -2)
