@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +26,15 @@ def plugin_names(value: object) -> list[str]:
     """The names that `plugins` holds; none where it is None. Raises UserError for anything but a list of module names."""
     if value is None:
         return []
-    if isinstance(value, str):
-        raise UserError(f"plugins: expected a list of module names; write plugins=[{value}].")
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"plugins: expected a list of module names, as in plugins=[my_attack], got {value!r}.")
-    for name in value:
+    for name in names:
         if name.endswith(".py") or "/" in name or "\\" in name or name.startswith("."):
             raise UserError(f"plugins: '{name}' is a path; {_as_module(name)}.")
-    return value
+    if isinstance(value, str):
+        raise UserError(f"plugins: expected a list of module names; write plugins=[{value}].")
+    return names
 
 
 def import_plugins(value: object) -> None:
@@ -42,11 +44,13 @@ def import_plugins(value: object) -> None:
         UserError: As `plugin_names`; there is no such module; it raises, ends the program or has a syntax error (file and line
             are named); it takes a name that is taken; it registers nothing; another module has its name.
     """
-    if "" not in sys.path:
+    names = plugin_names(value)
+    if names and "" not in sys.path:
         sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
-    for name in plugin_names(value):
+    for name in names:
         before = [each.own() for each in REGISTRIES]
-        is_known = name in _IMPORTED and name in sys.modules
+        was_loaded = name in sys.modules
+        is_known = was_loaded and name in _IMPORTED
         _IMPORTED.add(name)
         module = _imported(name)
         if (here := _file_beside_user(name)) is not None and here != _file_of(module):
@@ -55,7 +59,9 @@ def import_plugins(value: object) -> None:
         components = [component for each in REGISTRIES for component in each.own().values()]
         is_empty = not any(f"{component.__module__}.".startswith(f"{name}.") for component in components)
         if is_empty and not is_known and before == [each.own() for each in REGISTRIES]:
-            del sys.modules[name]
+            _IMPORTED.remove(name)
+            if not was_loaded:
+                del sys.modules[name]  # or another try in this process would pass
             raise UserError(
                 f"plugins: '{name}' ({_shown(_file_of(module) or name)}) registers nothing; put "
                 '@ATTACKS.register("name"), or the registry of another kind, above its class.'
@@ -87,22 +93,26 @@ def explained(error: BaseException) -> str | None:
     "attack 'mirror' (my_attack.py:31): ValueError: ...". The line is the innermost one that is the user's own, or where the
     component is defined.
     """
-    seen: set[int] = set()
+    found: tuple[BaseException, str | None, object] | None = None
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        component = getattr(cause, "blamed_on", None)
-        place, nearest = _place(cause)
-        registration = _registration(nearest) or _registration(component)
-        place = place or (registration and _definition(registration[2]))
-        if registration is not None:
-            kind, name, _ = registration
-            hint = "; check it with ldm_privacy.testing.check_attack" if kind == ATTACKS.kind else ""
-            return f"{kind} '{name}'{f' ({place})' if place else ''}: {_line(cause)}{hint}"
-        if place is not None:
-            return f"plug-in {place}: {_line(cause)}"
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return None
+    while cause is not None:
+        place, nearest, is_raised_there = _place(cause)
+        nearest = nearest or getattr(cause, "blamed_on", None)
+        if place is not None or (found is None and is_own(nearest)):
+            found = cause, place, nearest
+        if is_raised_there:
+            break
+        # What a library says of an error in a user's line is less than that error.
+        cause = cause.__cause__ or (None if found or cause.__suppress_context__ else cause.__context__)
+    if found is None:
+        return None
+    cause, place, nearest = found
+    if (registration := _registration(nearest)) is None:
+        return f"plug-in {place}: {_line(cause)}"
+    kind, name, component = registration
+    place = place or _definition(component)
+    hint = "; check it with ldm_privacy.testing.check_attack" if kind == ATTACKS.kind else ""
+    return f"{kind} '{name}'{f' ({place})' if place else ''}: {_line(cause)}{hint}"
 
 
 def _imported(name: str) -> ModuleType:
@@ -118,6 +128,8 @@ def _imported(name: str) -> ModuleType:
             raise UserError(
                 f"plugins: there is no module '{name}' in {os.getcwd()}, where you run, or among the installed ones.{hint}"
             ) from error
+        if place is None and (here := _file_beside_user(name)) is not None:
+            place = _shown(here)  # Python doesn't say where a zero byte is
         words = str(error) if isinstance(error, UserError) else _line(error)
         raise UserError(f"plugins: '{name}' can't be imported: {f'{place}: ' if place else ''}{words}") from error
 
@@ -130,7 +142,7 @@ def _as_module(path: str) -> str:
     if module.is_absolute() or ".." in parts:
         folder = module.parent
         return f"name its module: plugins=[{module.name}], run in {folder} or with PYTHONPATH={folder}"
-    return f"name its module: plugins=[{'.'.join(parts)}], looked for in {os.getcwd()} and among the installed ones"
+    return f"name its module: plugins=[{'.'.join(parts).lstrip('.')}], looked for in {os.getcwd()} and among the installed ones"
 
 
 def _file_beside_user(name: str) -> Path | None:
@@ -154,21 +166,25 @@ def _registration(component: object) -> tuple[str, str, Callable[..., Any]] | No
     return None
 
 
-def _place(error: BaseException) -> tuple[str | None, object]:
-    """Where the innermost line of an error is that is the user's own, as file:line, and the component that it is part of."""
+def _place(error: BaseException) -> tuple[str | None, object, bool]:
+    """Where the innermost line of an error is that is the user's own, as file:line; the component that it is part of; and
+    whether it is raised there, not in a library.
+    """
     tops = {name.split(".")[0] for name in _IMPORTED} - {"ldm_privacy"}
     tops |= {component.__module__.split(".")[0] for each in REGISTRIES for component in each.own().values()} - {"__main__"}
-    place, nearest, trace, is_inside = None, None, error.__traceback__, False
+    place, nearest, trace, is_inside, is_last = None, None, error.__traceback__, False, False
     while trace is not None:
         frame, module = trace.tb_frame, str(trace.tb_frame.f_globals.get("__name__"))
         is_plugin = module.split(".")[0] in tops
         is_inside |= is_plugin
-        if is_plugin or (is_inside and not _is_library(module, frame.f_code.co_filename)):
+        is_written = not frame.f_code.co_filename.startswith("<")
+        is_last = is_written and (is_plugin or (is_inside and not _is_library(module, frame.f_code.co_filename)))
+        if is_last:
             place, nearest = _shown(frame.f_code.co_filename, trace.tb_lineno), _component_at(frame, module) or nearest
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename and not _is_library("", error.filename):
         place = _shown(error.filename, error.lineno)
-    return place, nearest
+    return place, nearest, is_last
 
 
 def _component_at(frame: FrameType, module: str) -> object:
@@ -184,7 +200,7 @@ def _component_at(frame: FrameType, module: str) -> object:
 
 def _is_library(module: str, file: str) -> bool:
     """Whether a frame is Python's, an installed package's or this program's."""
-    if module.split(".")[0] == "ldm_privacy" or file.startswith("<"):
+    if module.split(".")[0] == "ldm_privacy":
         return True
     path = Path(file).resolve()
     is_installed = "site-packages" in path.parts or "dist-packages" in path.parts
@@ -209,5 +225,8 @@ def _line(error: BaseException) -> str:
     """Kind and words of an error in one line."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     words = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if not words and isinstance(error, NotImplementedError):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        words = f"it lacks '{frame.f_code.co_name}'"
     whole = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return whole if len(whole) <= _MAX_LENGTH else f"{whole[:_MAX_LENGTH]}..."

@@ -69,7 +69,7 @@ def check_shape(what: str, value: object, shape: Sequence[int], dtype: torch.dty
     if isinstance(value, Tensor) and value.shape == tuple(shape) and dtype in (None, value.dtype):
         return value
     found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(f"{what}: it returns {found}, not a tensor {f'{dtype} ' if dtype else ''}{tuple(shape)}")
+    raise ValueError(f"{what}: it returns {found}, not a {f'{dtype} ' if dtype else ''}tensor of shape {tuple(shape)}")
 
 
 def rows_of(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:

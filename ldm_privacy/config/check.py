@@ -34,7 +34,7 @@ class Component:
         made = self.build(**provided)
         with blamed_on(self.registry.get(self.name)):
             if not isinstance(made, base):
-                raise TypeError(f"it is no {base.__name__}; derive it from {base.__module__}.{base.__name__}")
+                raise TypeError(f"it makes a {type(made).__name__}, which is no {base.__module__}.{base.__name__}")
         return made
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,9 @@ def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def check_sections(tree: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that no section of a config has."""
+    """Raise UserError for a key that no section of a config has, or plug-ins that are no modules' names."""
     check_keys(Config, tree)
+    plugin_names(tree.get("plugins"))
 
 
 def stored_tree(text: str) -> dict[str, Any]:

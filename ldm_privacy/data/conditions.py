@@ -42,8 +42,9 @@ class ConditionSource:
 
 
 def check_condition(condition: ConditionSource, sample_index: Tensor) -> None:
-    """Raise TypeError or ValueError unless it gives a row for each of those samples, and one for none of them."""
+    """Raise an error blamed on it unless it gives a row for each of those samples, a null row, and what else it must."""
     with blamed_on(condition):
+        _ = {**condition.network_arguments()}, {**condition.record()}["class"]
         given, null = condition(sample_index), condition.null()
         for what, found, count in (("condition", given, len(sample_index)), ("null", null, 1)):
             for name, value in found.items():

@@ -40,7 +40,9 @@ def check_audit(setup: Setup) -> None:
 
 def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """Raise UserError for whatever can be found wrong without training."""
-    config, stored = setup.config, codec.record()
+    config = setup.config
+    with blamed_on(codec):
+        stored = {"class": None, **codec.record()}
     check_name(config.name)
     for each, where in (
         (stored, "autoencoder.network"),

@@ -40,9 +40,10 @@ def train(arguments: list[str]) -> int:
         raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
     else:
         tree = read_entry(line.config, line.overrides)
+    composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports
     from ldm_privacy.recipes.train import train as recipe
 
-    return recipe(finish(tree), resumed, dry_run=dry_run)
+    return recipe(composed, resumed, dry_run=dry_run)
 
 
 def evaluate(arguments: list[str]) -> int:

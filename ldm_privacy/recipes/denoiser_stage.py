@@ -62,7 +62,7 @@ def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, D
     if twice := sorted(given.keys() & component.arguments.keys()):
         raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
     torch.manual_seed(setup.config.seed)
-    network = component.build(**given)
+    network = component.build_a(nn.Module, **given)
     arguments = {"class": component.name, **component.arguments, **component.taken(given)}
     if missing := [name for name in condition.network_arguments() if name not in arguments]:
         raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")

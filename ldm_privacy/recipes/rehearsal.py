@@ -95,7 +95,9 @@ def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: 
                         is_cheap = sum(watcher.passes().values()) <= MOST_PASSES
                     if is_cheap:
                         predictor = NetworkPredictor(network, denoiser.alphas_cumprod, setup.config.denoiser.prediction_type)
-                        look_with({label: watcher}, Target(codec, predictor), Moment(0, 0), setup.device)
+                        looks = look_with({label: watcher}, Target(codec, predictor), Moment(0, 0), setup.device)
+                        with blamed_on(watcher):
+                            _ = [float(value) for look in looks.values() for value in look.series.values()]
     rehearse_audit(setup, codec, denoiser.alphas_cumprod)
 
 

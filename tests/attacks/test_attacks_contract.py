@@ -220,7 +220,9 @@ def test_the_contract_catches(fault):
 
 
 def test_contributions_of_a_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match=r"contributions: it returns torch\.float64 \(4, 6\), not a tensor \(4, 6, 2, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"contributions: it returns torch\.float64 \(4, 6\), not a tensor of shape \(4, 6, 2, 8, 8\)"
+    ):
         check_attack(SumsItself())
 
 

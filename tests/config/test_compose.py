@@ -83,7 +83,7 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
         ("data=3", "data: expected keys and values, got 3"),
         ("denoiser.network=3", "denoiser.network: expected 'class: NAME'"),
         ("data.source.class=parquet", "data.source.files: missing"),
-        ("plugins=[no_such_module]", "plugins: 'no_such_module' can't be imported"),
+        ("plugins=[no_such_module]", "plugins: there is no module 'no_such_module' in "),
         ("name=${nowhere}", "Interpolation key 'nowhere' not found"),
     ],
 )

@@ -1,20 +1,15 @@
 """The pages of docs/howto as files in an empty folder, where somebody works who has only installed the package."""
 
-import importlib
-import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-import ldm_privacy.registry
-from ldm_privacy.registry import Registry
+from tests.desk import working_in
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "howto"
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md")
-REGISTRIES = [each for each in vars(ldm_privacy.registry).values() if isinstance(each, Registry)]
 
 
 def examples(page: Path) -> dict[str, str]:
@@ -43,17 +38,5 @@ def desk(tmp_path_factory):
     for page in PAGES:
         for name, text in examples(page).items():
             (folder / name).write_text(text)
-    before, path = os.getcwd(), list(sys.path)
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    yield folder
-    os.chdir(before)
-    sys.path[:] = path
-    mine = {name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(folder))}
-    for name in mine:
-        del sys.modules[name]
-    for registry in REGISTRIES:
-        for name, component in list(registry._components.items()):
-            if component.__module__ in mine:
-                del registry._components[name]
+    with working_in(folder):
+        yield folder

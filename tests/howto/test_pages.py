@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.howto.conftest import DOCS, PAGES, REGISTRIES, commands, examples
+from ldm_privacy.plugins import REGISTRIES
+from tests.howto.conftest import DOCS, PAGES, commands, examples
 from tests.test_imports import ROOMS
 
 
