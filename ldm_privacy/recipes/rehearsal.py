@@ -115,16 +115,20 @@ def _rehearse_codec(setup: Setup, codec: Codec) -> None:
 
 
 def _rehearse_network(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser, samples: AuditedSamples) -> None:
-    """One pass of two latents, with and without the condition."""
+    """One pass of two latents in training and one in evaluation mode, with the condition and with its null."""
     if not is_own(network):
         return
     latent = samples.latent[:2].to(setup.device)
     timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=latent.device)
     null = {name: value.expand(2, *value.shape[1:]) for name, value in setup.condition.null().items()}
-    for condition in (samples.rows(slice(2)).condition, null):
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    for is_training, condition in ((True, samples.rows(slice(2)).condition), (False, null)):
         told = {name: value.to(latent.device) for name, value in condition.items()}
         with blamed_on(network):
+            network.train(is_training)
             check_shape("denoiser", output_of(network, latent, timestep, told), latent.shape)
+    for buffer, before in buffers:  # running means of a normalisation, for one
+        buffer.copy_(before)
 
 
 @contextmanager
