@@ -45,7 +45,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device)
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
-    rehearse_audit(setup, target.codec, checkpoint.denoiser.alphas_cumprod)
+    rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, store_folder)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)

@@ -3,7 +3,7 @@ than it must, is told at once. Built-in ones are not rehearsed, so a run without
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,6 @@ from ldm_privacy.geometry.stream import stream_influence
 from ldm_privacy.losses.base import Autoencoded
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.ideal import MembershipBlindPredictor
 from ldm_privacy.models.predictor import NetworkPredictor, output_of
 from ldm_privacy.plugins import blamed_on, is_own
 from ldm_privacy.randomness import normal, uniform
@@ -24,33 +23,33 @@ from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import Latent, check_shape
+from ldm_privacy.types import Latent, NoisePredictor, check_shape
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with
 
-NUM_SAMPLES = 16
-"""Of each side of each half of the audit."""
-
-MOST_PASSES = 4096
-"""A watcher whose look costs more is not rehearsed."""
+MOST_PASSES = 8192
+"""An attack or a watcher whose rehearsal costs more is not rehearsed."""
 
 
-def rehearse_audit(setup: Setup, codec: Codec, alphas_cumprod: Tensor) -> None:
-    """Mask rules, attacks, the influence estimator and controls, on latents of noise and a predictor in closed form.
+def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> None:
+    """Mask rules, attacks, the influence estimator and controls, on latents of noise; the predictor is on the run's device.
 
     Raises whatever they raise, and ValueError or TypeError where they return something else, blamed on the component.
     """
     with undisturbed(nn.Identity()):
-        samples = _few(_noise_samples(setup, codec)).to(setup.device)
+        everyone = _noise_samples(setup, codec)
+        samples = _few(everyone, 4).to(setup.device)
         for rule in filter(is_own, setup.masks.values()):
             with blamed_on(rule):
                 float(rule.keep_fraction)
                 samples.keep(rule)
-        audit, predictor = setup.audit(samples), MembershipBlindPredictor(samples.latent, alphas_cumprod)
+        audit = setup.audit(samples)
         for label, attack in setup.attacks.items():
             if is_own(attack):
                 with blamed_on(attack):
                     alone = replace(audit, attacks={label: attack}, combine=False)
+                    if alone.num_passes * len(samples) > MOST_PASSES:
+                        continue
                     scores = alone.scores(alone.collect(predictor))
                     if not all(score.isfinite().all() for score in scores.scores.values()):
                         raise ValueError("a statistic is not finite")
@@ -60,7 +59,7 @@ def rehearse_audit(setup: Setup, codec: Codec, alphas_cumprod: Tensor) -> None:
                 found = stream_influence(setup.influence, _smooth_decoder, latent, samples.sample_index[:2])
                 check_shape("influence", found.influence, latent.shape)
                 int(setup.influence.products_per_sample(latent[0].numel(), 4 * latent[0].numel()))
-        case = Case(samples.to("cpu"), setup.data.images, setup.intervals, setup.config.seed)
+        case = Case(_few(everyone, 16), setup.data.images, setup.intervals, setup.config.seed)
         for name in CONTROLS:
             if is_own(CONTROLS.get(name)):
                 findings_of(name, case)
@@ -68,13 +67,15 @@ def rehearse_audit(setup: Setup, codec: Codec, alphas_cumprod: Tensor) -> None:
 
 def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """All of `rehearse_audit`, and codec, channel map, losses, denoiser and watchers, with the networks as they are."""
+    abar, kind = denoiser.alphas_cumprod.to(setup.device), setup.config.denoiser.prediction_type
+    predictor = NetworkPredictor(network, abar, kind)
     with undisturbed(network):
         if is_own(codec):
             _rehearse_codec(setup, codec)
         component = setup.config.denoiser.channel_map
         if is_own(fit := CHANNEL_MAPS.get(component.name)):
             with blamed_on(fit):
-                means = _noise(setup, codec, torch.arange(4 * NUM_SAMPLES))
+                means = _noise(setup, codec, torch.arange(64))
                 fitted = component.build_a(ChannelMap, means=means, codec=codec)
                 check_shape("channel map", fitted(means), means.shape)
         for loss in filter(is_own, setup.losses.values()):
@@ -87,18 +88,16 @@ def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: 
                     raise ValueError("loss: it is not finite, or no gradient flows through it")
         samples = _noise_samples(setup, codec)
         watchers = {label: each for label, each in setup.watchers(samples, progress).items() if is_own(each)}
-        if any(is_own(each) for each in (network, *watchers.values())):
-            with _on(setup.device, network):
-                _rehearse_network(setup, codec, network, denoiser, samples)
-                for label, watcher in watchers.items():
-                    with blamed_on(watcher):
-                        is_cheap = sum(watcher.passes().values()) <= MOST_PASSES
-                    if is_cheap:
-                        predictor = NetworkPredictor(network, denoiser.alphas_cumprod, setup.config.denoiser.prediction_type)
+        needs_network = any(is_own(each) for each in (network, *watchers.values(), *setup.attacks.values()))
+        with _on(setup.device, network) if needs_network else nullcontext():
+            if is_own(network):
+                _rehearse_network(setup, network, denoiser, samples)
+            for label, watcher in watchers.items():
+                with blamed_on(watcher):
+                    if sum(watcher.passes().values()) <= MOST_PASSES:
                         looks = look_with({label: watcher}, Target(codec, predictor), Moment(0, 0), setup.device)
-                        with blamed_on(watcher):
-                            _ = [float(value) for look in looks.values() for value in look.series.values()]
-    rehearse_audit(setup, codec, denoiser.alphas_cumprod)
+                        _ = [float(value) for look in looks.values() for value in look.series.values()]
+            rehearse_audit(setup, codec, predictor)
 
 
 def _rehearse_codec(setup: Setup, codec: Codec) -> None:
@@ -114,10 +113,8 @@ def _rehearse_codec(setup: Setup, codec: Codec) -> None:
             raise TypeError(f"from_record: it returns {type(again).__name__}, not a Codec")
 
 
-def _rehearse_network(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser, samples: AuditedSamples) -> None:
+def _rehearse_network(setup: Setup, network: nn.Module, denoiser: Denoiser, samples: AuditedSamples) -> None:
     """One pass of two latents in training and one in evaluation mode, with the condition and with its null."""
-    if not is_own(network):
-        return
     latent = samples.latent[:2].to(setup.device)
     timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=latent.device)
     null = {name: value.expand(2, *value.shape[1:]) for name, value in setup.condition.null().items()}
@@ -158,12 +155,12 @@ def _noise_samples(setup: Setup, codec: Codec) -> AuditedSamples:
     return blank.with_columns(**columns)
 
 
-def _few(samples: AuditedSamples) -> AuditedSamples:
-    """The first few of each side of each half."""
+def _few(samples: AuditedSamples, count: int) -> AuditedSamples:
+    """The first so many of each side of each half."""
     kept = torch.zeros(len(samples), dtype=torch.bool)
     for half in (samples.is_calibration, ~samples.is_calibration):
         for side in (samples.is_member, ~samples.is_member):
-            kept[(half & side).nonzero()[:NUM_SAMPLES]] = True
+            kept[(half & side).nonzero()[:count]] = True
     return samples.rows(kept)
 
 

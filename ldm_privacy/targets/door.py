@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.target import Target
 
@@ -32,6 +33,10 @@ def open_target(path: Path | str, *, device: torch.device | str = "cpu") -> Targ
         raise UserError(f"{path}: does not exist.")
     for name in TARGETS:
         kind: TargetKind = TARGETS.get(name)  # type: ignore[assignment]
-        if kind.recognises(place):
-            return kind.open(place, torch.device(device))
+        with blamed_on(kind):
+            if kind.recognises(place):
+                target = kind.open(place, torch.device(device))
+                if not isinstance(target, Target):
+                    raise TypeError(f"open: it returns {type(target).__name__}, not a Target")
+                return target
     raise UserError(f"{path}: no kind of target that is known ({', '.join(TARGETS)}).")

@@ -63,7 +63,7 @@ CASES = {
         "        return latent.new_zeros(len(latent), len(timesteps))",
         ATTACK,
         0,
-        "statistic: it returns torch.float32 (64, 2), not a tensor of shape (2, 64)",
+        "statistic: it returns torch.float32 (16, 2), not a tensor of shape (2, 16)",
     ),
     "type hint": (
         "ATTACKS",
