@@ -4,8 +4,12 @@ import re
 
 import pytest
 
+from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.terminal import run_program
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.report.folder import write_section
+from ldm_privacy.watch.watcher import Moment, look_with
 from tests.desk import working_in
 from tests.tiny import PIXELS, settings
 
@@ -161,3 +165,39 @@ def test_it_is_told_before_a_folder_is_made(tmp_path, capsys, registry, text, it
     assert words in told
     assert ("check_attack" in told) == (registry == "ATTACKS")
     assert not (tmp_path / "runs").exists()
+
+
+LATE = """
+@WATCHERS.register("mine")
+class Mine(Watcher):
+    def look(self, target, moment):
+        return Look() if moment.epoch < 2 else {}
+
+
+@SECTIONS.register("mine")
+def mine(evaluation):
+    return "words"
+"""
+
+
+def test_what_shows_itself_late_is_told_alike(tmp_path, capsys):
+    (tmp_path / "my_plugin.py").write_text(HEAD + LATE)
+
+    def look(arguments):
+        for epoch in range(3):
+            look_with({"mine": watcher}, None, Moment(epoch, epoch))
+        return 0
+
+    with working_in(tmp_path):
+        import_plugins(["my_plugin"])
+        watcher = WATCHERS.get("mine")()
+        for main, words in (
+            (look, rf"watcher 'mine' \(my_plugin\.py:{FIRST + 1}\): TypeError: look: it returns dict, not a Look"),
+            (
+                lambda arguments: write_section("mine", None),
+                rf"report section 'mine' \(my_plugin\.py:{FIRST + 7}\): .* not a Section",
+            ),
+        ):
+            with pytest.raises(SystemExit):
+                run_program(main, [])
+            assert re.match(f"error: {words}", capsys.readouterr().err)
