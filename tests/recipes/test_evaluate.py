@@ -16,6 +16,7 @@ from ldm_privacy.recipes import cli
 from ldm_privacy.report.figures.attacks import histogram_figure
 from ldm_privacy.targets.record import RECORD, Checkpoint
 from ldm_privacy.types import AuditKey
+from tests.desk import working_in
 from tests.reference.event_files import names_in, pictures_in, scalars_in
 from tests.reference.wandb_log import read_records
 from tests.tiny import arguments, series
@@ -195,14 +196,23 @@ def test_networks_come_from_the_weights_record_and_not_from_the_config(run, tmp_
     assert not (tmp_path / "other").exists()
 
 
-def test_plugins_that_the_command_line_does_not_name_are_not_imported(run, tmp_path, monkeypatch):
-    (tmp_path / "strange_plugin.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+STRANGE = """
+from pathlib import Path
+from ldm_privacy.registry import ATTACKS
+
+ATTACKS.register("strange")(type("Strange", (), {"__module__": __name__}))
+Path(__file__).with_suffix(".ran").touch()
+"""
+
+
+def test_plugins_that_the_command_line_does_not_name_are_not_imported(run, tmp_path):
+    (tmp_path / "strange_plugin.py").write_text(STRANGE)
     path = with_config(run, tmp_path / "checkpoints" / "x.ckpt", lambda config: config.update(plugins=["strange_plugin"]))
     refused([f"ckpt={path}"], r"its config wants to import strange_plugin; .*plugins=\[strange_plugin\]")
     refused([f"ckpt={path}", "plugins=[json]"], "strange_plugin")
     assert not (tmp_path / "strange_plugin.ran").exists()
-    assert cli.evaluate([f"ckpt={path}", "plugins=[strange_plugin]", "audit.attacks=[sima]"]) == 0
+    with working_in(tmp_path):
+        assert cli.evaluate([f"ckpt={path}", "plugins=[strange_plugin]", "audit.attacks=[sima]"]) == 0
     assert (tmp_path / "strange_plugin.ran").exists()
     # Of a run's folder, the evaluation lies beside the checkpoints.
     assert (tmp_path / "evaluation-x-2" / "report.html").exists()
