@@ -1,4 +1,4 @@
-"""What is measured of the audited samples, with a codec whose every number has a closed form; and the store that finds it again."""
+"""What is measured of the audited samples, with a codec whose every number has a closed form; the store that finds it again."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +112,8 @@ def test_mirrored_means_are_those_of_the_mirror_images():
 
 def test_batches_change_nothing():
     one, other = (
-        everything(measuring(Linear(MAPS["full"]), batch_size=size), influence=ShrunkInfluence(num_probes=2)) for size in (1, 50)
+        everything(measuring(Linear(MAPS["full"]), batch_size=size), influence=ShrunkInfluence(num_probes=2))
+        for size in (1, 50)
     )
     for column in ("latent", "influence", "reconstruction_error", "distortion"):
         torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
