@@ -36,7 +36,7 @@ def pretrained_codec(
     try:
         autoencoder = autoencoder_with(_settings(config), _with_new_names(read_safetensors(weights)))
     except UserError as error:
-        where = "" if str(weights) in str(error) else f"{weights}: "
+        where = "" if any(str(file) in str(error) for file in (config, weights)) else f"{weights}: "
         raise UserError(
             f"autoencoder.network.path: {where}{str(error).rstrip('.')}. Name a folder whose {CONFIG} and {WEIGHTS} are whole "
             "and belong together."
