@@ -52,7 +52,8 @@ def check_component(node: Any, key: str, registry: Registry, *, provided: Iterab
     except UserError as error:
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}
-    for argument in arguments.keys() - inspect.signature(target).parameters.keys():
+    elsewhere = [each for each in arguments if each not in {*inspect.signature(target).parameters, *provided}]
+    for argument in elsewhere:
         if takers := [other for other in registry if argument in inspect.signature(registry.maker(other)).parameters]:
             raise UserError(
                 f"{join(key, str(argument))}: '{name}' takes no such key; it belongs to {', '.join(takers)}. Name the class, "

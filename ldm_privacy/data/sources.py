@@ -110,8 +110,8 @@ class Hub(ImageSource):
         except (OSError, datasets.exceptions.DatasetsError) as error:
             offline = " HF_HUB_OFFLINE is set: unset it to download." if datasets.config.HF_HUB_OFFLINE else ""
             raise UserError(
-                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({reason_of(error)}).{offline} Name "
-                "a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
+                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({reason_of(error)}).{offline} "
+                "Name a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
                 "data.source.class=saved data.source.path=FOLDER."
             ) from error
         except (ValueError, RuntimeError) as error:

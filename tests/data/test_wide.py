@@ -1,7 +1,6 @@
 """Images of more than 8 bits: scaled as their type or the user says, and never dark without a word."""
 
 import io
-import logging
 import struct
 import zlib
 
@@ -60,7 +59,7 @@ def notes(caplog):
 def test_a_small_range_in_a_wide_type_is_said_with_file_range_and_key(
     images, caplog, dtype, low, high, ending, brightest, guess
 ):
-    folder, values = images(dtype, low, high, ending)
+    folder, _ = images(dtype, low, high, ending)
     data = data_of(folder)
     (line,) = notes(caplog)
     assert "\n" not in line
@@ -71,7 +70,7 @@ def test_a_small_range_in_a_wide_type_is_said_with_file_range_and_key(
 
 
 def test_a_type_that_is_used_is_no_cause_for_words(images, caplog):
-    folder, values = images(np.uint16, 0, 40000)
+    folder, _ = images(np.uint16, 0, 40000)
     data_of(folder)
     assert notes(caplog) == []
 
