@@ -148,7 +148,7 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
         logger.warning("data.source.path: %d rows of the metadata in %s name an image that another row names.", twice, root)
     described = {os.path.relpath(file, root) for file in files}
     for name in sorted({*found.images} - described):
-        found.leave_out(f"images that no row of {METADATA[0] if len(found.metadata) > 1 else found.metadata[0]} names", name)
+        found.leave_out("images that no row of the metadata names", name)
     try:
         whole = pa.concat_tables(tables, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

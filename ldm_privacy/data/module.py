@@ -43,7 +43,7 @@ class ImageData:
 
     Attributes:
         split: The rows of each part; a drawn one without the held-out copies of members.
-        duplicates: Held-out copies, other repeats, the hash of all pixels.
+        duplicates: Held-out copies, other repeats, the hash of all pixels and groups.
         class_names: Where the labels have names.
         num_classes: Number of class names, or one more than the largest label; None without labels.
 
@@ -100,7 +100,7 @@ class ImageData:
         self._decode(dataset, columns.image, rows.tolist(), progress, wide)
         for note in wide.notes():
             logger.warning("%s", note)
-        self.duplicates = find_duplicates(self._pixels, rows, drawn)
+        self.duplicates = find_duplicates(self._pixels, rows, drawn, group=self._group)
         self.split = drawn if split is not None else remove_duplicates(drawn, self.duplicates)
 
     def images(self, sample_index: Tensor) -> Image:

@@ -195,7 +195,8 @@ def existing_folder(path: str) -> Path:
     """The folder at that path, absolute. Raises UserError where there is none."""
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError(f"data.source.path: there is no folder {folder}; name the one that holds the data now.")
+        problem = f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}"
+        raise UserError(f"data.source.path: {problem}; name the one that holds the data now.")
     return folder
 
 

@@ -68,7 +68,7 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
     if checkpoint.content_hash != here:
         raise UserError(
             f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
-            f"{checkpoint.content_hash[:12]} (their pixels differ, though there are as many){_sources(setup, checkpoint)}. "
+            f"{checkpoint.content_hash[:12]} (pixels or groups differ, though there are as many){_sources(setup, checkpoint)}. "
             "Name the same data, wherever they lie now."
         )
     if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != condition_record(setup):

@@ -155,6 +155,7 @@ def test_hub_offline_says_how_to_name_a_local_copy():
     ("source", "message"),
     [
         (lambda path: Folder(path=f"{path}/none"), r"data\.source\.path: there is no folder .*none"),
+        (lambda path: Folder(path=f"{path}/broken.pq"), r"data\.source\.path: .*broken\.pq is a file, not a folder"),
         (lambda path: Folder(path=f"{path}/empty"), r"data\.source\.path: no images in .*empty"),
         (lambda path: Saved(path=f"{path}/none"), "there is no folder"),
         (lambda path: Saved(path=f"{path}/empty"), "not written by save_to_disk"),

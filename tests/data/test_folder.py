@@ -116,7 +116,7 @@ def test_metadata_rows_are_the_rows_and_images_without_one_are_counted(folder, s
     assert dataset["day"][:] == ["2020-01-02", "2020-01-03"]
     assert dataset["note"][:] == [None, "x"]
     (line,) = said()
-    assert line.endswith(f"not read of {root}: 2 images that no row of metadata.csv names (the first: 0.png).")
+    assert line.endswith(f"not read of {root}: 2 images that no row of the metadata names (the first: 0.png).")
 
 
 def test_metadata_in_subfolders_and_rows_of_different_keys(folder, said):

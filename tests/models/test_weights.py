@@ -1,10 +1,14 @@
 """The only ways from a file into a network: what doesn't fit is refused with its number, and nothing is changed."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import ldm_privacy
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.weights import built_with, load_weights, read_safetensors
 
@@ -72,3 +76,12 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path):
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(UserError, match="nothing"):
         read_safetensors(tmp_path / "nothing.safetensors")
+
+
+def test_no_file_of_the_package_has_a_way_of_its_own_into_a_network():
+    root, ways = (
+        Path(ldm_privacy.__file__).parent,
+        re.compile(r"from_pretrained\(|network\.load_state_dict\(|load_file\(|torch\.load\("),
+    )
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if ways.search(path.read_text())}
+    assert found == {"models/weights.py", "targets/record.py"}
