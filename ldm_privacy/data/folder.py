@@ -1,5 +1,6 @@
 """A folder of image files. It is read anew each time, so nothing that was there before can come back from a cache."""
 
+import itertools
 import json
 import logging
 import os
@@ -129,6 +130,9 @@ def _image_endings() -> set[str]:
 def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The columns of all metadata files together, and their features, with the image's in place of `file_name`."""
     tables, files = [], []
+    places = sorted(posixpath.dirname(name) for name in found.metadata)
+    if both := [place for place, other in itertools.pairwise(places) if place == other]:
+        raise UserError(f"{root / both[0]}: {' and '.join(METADATA)} lie there both; keep one.")
     for name in sorted(found.metadata):
         file = root / name
         table = _read_csv(file) if file.suffix == ".csv" else _read_jsonl(file)

@@ -36,7 +36,8 @@ class WideImages:
     def __init__(self, limits: tuple[float, float] | None = None):
         self.limits = limits
         self.low, self.high = math.inf, -math.inf
-        self._share, self._num, self._first = 0.0, 0, ""
+        self._darkest, self._brightest = math.inf, 0.0  # as shares of the types
+        self._num, self._first = 0, ""
         self._num_cut, self._first_cut = 0, ""
         self._num_colour, self._first_colour, self._top_colour = 0, "", 0
 
@@ -56,7 +57,8 @@ class WideImages:
         top = 4095.0 if "I;12" in stored else TOPS[image.mode[:4]]
         self._first = self._first or name
         self._num += 1
-        self.low, self.high, self._share = min(self.low, low), max(self.high, high), max(self._share, high / top)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._darkest, self._brightest = min(self._darkest, low / top), max(self._brightest, high / top)
         if self.limits is not None and (low < self.limits[0] or high > self.limits[1]):
             self._first_cut = self._first_cut or f"{name}, {low:g} to {high:g}"
             self._num_cut += 1
@@ -86,15 +88,16 @@ class WideImages:
     def notes(self) -> list[str]:
         """What a user should know of what was seen, a line each."""
         lines = []
-        if self.limits is None and self._num and self._share < 0.5:
+        if self.limits is None and self._num and self._brightest - self._darkest < 0.5:
             lines.append(
                 f"data.source: {self._num} images of more than 8 bits hold values from {self.low:g} to {self.high:g} alone "
-                f"(the first: {self._first}): the brightest becomes {255 * self._share:.0f} of 255. Set "
+                f"(the first: {self._first}): they become {255 * self._darkest:.0f} to {255 * self._brightest:.0f} of 255. Set "
                 f"data.source.value_range=auto, or two numbers{self._guess()}, black and white."
             )
-        if self._num_cut:
+        if self.limits is not None and self._num_cut:
+            black, white = self.limits
             lines.append(
-                f"data.source.value_range: {self._num_cut} images hold values outside {list(self.limits or ())}, which are cut "
+                f"data.source.value_range: {self._num_cut} images hold values outside {black:g} to {white:g}, which are cut "
                 f"off (the first: {self._first_cut})."
             )
         if self._num_colour and (self._top_colour < 128 or self.limits is not None):
@@ -107,7 +110,7 @@ class WideImages:
         return lines
 
     def _guess(self) -> str:
-        is_whole = self.low >= 0 and self.high == int(self.high) and self.high >= 1
+        is_whole = self.low >= 0 and self.high == int(self.high) and 1 <= self.high < 2**15
         return f" such as [0,{2 ** int(self.high).bit_length() - 1}]" if is_whole else ""
 
     def _see_colour(self, image: PIL.Image.Image, name: str) -> None:

@@ -186,6 +186,15 @@ def test_metadata_files_of_two_minds_are_refused(folder):
         Folder(path=str(root)).load()
 
 
+def test_two_metadata_files_in_one_place_are_refused(folder):
+    root = folder("a/0.png")
+    (root / "a" / "metadata.csv").write_text("file_name\n0.png\n")
+    assert len(Folder(path=str(root)).load()) == 1
+    (root / "a" / "metadata.jsonl").write_text('{"file_name": "0.png"}')
+    with pytest.raises(UserError, match=r"images/a: metadata\.csv and metadata\.jsonl lie there both; keep one"):
+        Folder(path=str(root)).load()
+
+
 def test_the_handed_in_inputs_are_told_with_file_and_row(shared_file):
     with pytest.raises(UserError, match=r"metadata_header_only/metadata\.csv: no rows"):
         Folder(path=str(shared_file("inputs/metadata_header_only"))).load()

@@ -48,16 +48,17 @@ def notes(caplog):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "low", "high", "ending", "brightest", "guess"),
+    ("dtype", "low", "high", "ending", "darkest", "brightest", "guess"),
     [
-        (np.uint16, 32, 4081, "png", 16, " such as [0,4095]"),
-        (np.uint16, 0, 1000, "tif", 4, " such as [0,1023]"),
-        (np.int32, 2, 245, "tif", 1, " such as [0,255]"),
-        (np.float32, 0, 0.0625, "tif", 16, ""),
+        (np.uint16, 32, 4081, "png", 0, 16, " such as [0,4095]"),
+        (np.uint16, 0, 1000, "tif", 0, 4, " such as [0,1023]"),
+        (np.int32, 2, 245, "tif", 0, 1, " such as [0,255]"),
+        (np.float32, 0, 0.0625, "tif", 0, 16, ""),
+        (np.uint16, 31768, 35768, "png", 124, 139, ""),
     ],
 )
 def test_a_small_range_in_a_wide_type_is_said_with_file_range_and_key(
-    images, caplog, dtype, low, high, ending, brightest, guess
+    images, caplog, dtype, low, high, ending, darkest, brightest, guess
 ):
     folder, _ = images(dtype, low, high, ending)
     data = data_of(folder)
@@ -65,7 +66,7 @@ def test_a_small_range_in_a_wide_type_is_said_with_file_range_and_key(
     assert "\n" not in line
     assert f"{ROWS} images of more than 8 bits hold values from {low} to {high} alone" in line
     assert f"the first: row 0, {folder}/00.{ending}" in line
-    assert f"the brightest becomes {brightest} of 255. Set data.source.value_range=auto, or two numbers{guess}," in line
+    assert f"they become {darkest} to {brightest} of 255. Set data.source.value_range=auto, or two numbers{guess}," in line
     assert int(data.pixels(torch.arange(ROWS)).max()) == brightest
 
 
@@ -99,7 +100,7 @@ def test_two_numbers_are_black_and_white_and_what_is_outside_is_cut_off_and_coun
     assert torch.equal(data.pixels(torch.arange(ROWS)), torch.from_numpy(expected)[:, None])
     (line,) = notes(caplog)
     assert (
-        f"data.source.value_range: {ROWS} images hold values outside [0, 2000], which are cut off (the first: row 0, " in line
+        f"data.source.value_range: {ROWS} images hold values outside 0 to 2000, which are cut off (the first: row 0, " in line
     )
 
 
