@@ -38,6 +38,7 @@ from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
 from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.models.pretrained import pretrained_codec
 
 console = Console(width=140)
 BATCH_SIZE = 16
@@ -111,7 +112,8 @@ def batched_influence(decode: Decode, latent: Tensor, num_probes: int, batch_siz
 def trained(options: argparse.Namespace, images: Tensor | None) -> AutoencoderKL:
     """The autoencoder of part 1."""
     if options.autoencoder:
-        autoencoder = AutoencoderKL.from_pretrained(options.autoencoder, low_cpu_mem_usage=False).to(options.device)
+        data = {"image_channels": 3, "resolution": 32}
+        autoencoder = pretrained_codec(path=options.autoencoder, **data).network.to(options.device)
     else:
         autoencoder = small_autoencoder().to(options.device)
         if images is None:

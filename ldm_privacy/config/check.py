@@ -65,6 +65,12 @@ def check_component(node: Any, key: str, registry: Registry, *, provided: Iterab
         raise UserError(f"{key}.class: {error}") from None
     arguments = {argument: value for argument, value in node.items() if argument != "class"}
     with blamed_on(registry.get(name)):
+        for argument in [each for each in arguments if each not in {*inspect.signature(target).parameters, *provided}]:
+            if takers := [other for other in registry if argument in inspect.signature(registry.maker(other)).parameters]:
+                raise UserError(
+                    f"{join(key, str(argument))}: '{name}' takes no such key; it belongs to {', '.join(takers)}. Name the class, "
+                    f"as in {key}.class={takers[0]}."
+                )
         return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
 
 
@@ -100,6 +106,8 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
+        if error.errors()[0]["type"] == "string_type" and isinstance(value, int | float):  # what YAML reads it as
+            reason += f'; quote it: \'"{value}"\' on the command line, "{value}" in a file'
         raise UserError(f"{key}: {value!r} {reason}.") from None
 
 

@@ -20,7 +20,7 @@ class Duplicates:
         num_member_repeats: Members that are a copy of another member of lower index: seen more often in training.
         num_public_member: Public images that are a copy of a member.
         num_public_heldout: Public images that are a copy of a held-out image.
-        content_hash: SHA-256 in hexadecimal over the pixels with their sample indices, without the held-out copies.
+        content_hash: SHA-256 in hexadecimal over the pixels with their sample indices and groups, without the held-out copies.
     """
 
     pairs: Tensor
@@ -44,13 +44,14 @@ class Duplicates:
         return "; ".join(f"{count} {what}" for count, what in counts if count) or "no identical images"
 
 
-def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split) -> Duplicates:
+def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split, *, group: Tensor | None = None) -> Duplicates:
     """Compare all images of a split by the SHA-256 of their pixels.
 
     Args:
         pixels: uint8, (rows, channels, height, width).
         sample_index: int64, (rows,): which sample each is; every sample of the split must be there.
         split: The sets.
+        group: int64, (rows of the source,), where there are groups: they decide halves and intervals, so they are content.
 
     Returns:
         The record; nothing depends on the order of the rows. One hash per image.
@@ -67,7 +68,8 @@ def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split) -> Dupli
     content = hashlib.sha256(str(tuple(pixels.shape[1:])).encode())
     copies = {heldout_copy for _, heldout_copy in pairs}  # taken out of a drawn split: a stored one has the same hash
     for index in sorted({*members, *heldout, *public} - copies):
-        content.update(index.to_bytes(8, "little") + digest[index])
+        of_group = b"" if group is None else int(group[index]).to_bytes(8, "little")
+        content.update(index.to_bytes(8, "little") + digest[index] + of_group)
     return Duplicates(
         pairs=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
         num_member_repeats=len(members) - len(first_member),

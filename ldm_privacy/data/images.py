@@ -1,7 +1,8 @@
 """From any image file to a tensor: orientation, mode, resize, centre crop, and the two number ranges."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
+from ldm_privacy.data.wide import WideImages, raw_mode
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Image
 
@@ -26,16 +28,20 @@ def to_uint8(images: Image) -> Tensor:
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tensor:
+def to_pixels(
+    image: PIL.Image.Image, *, resolution: int, channels: int, wide: WideImages | None = None, name: str = "an image"
+) -> Tensor:
     """A PIL image of any mode as uint8, (channels, resolution, resolution), with 1 or 3 channels.
 
-    The EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled by 255 / 65535 and
-    floating-point grey in [0, 1] by 255; colours become grey by ITU-R 601 (one channel) and grey is repeated (three).
-    Then the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
+    Grey of more than 8 bits is scaled as `wide` says, by the range of its type where it is None. The EXIF orientation is
+    applied; transparency is laid on white; colours become grey by ITU-R 601 (one channel) and grey is repeated (three). Then
+    the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
     already has the size keeps its pixels bit for bit. Raises ValueError where the pixels have no known range (floating point
-    outside [0, 1], integers outside 16 bits).
+    outside [0, 1], integers outside 16 bits, values that are not finite). `name` is how messages call it.
     """
-    image = _as_mode(ImageOps.exif_transpose(image), MODES[channels])
+    stored = raw_mode(image)
+    image = (wide or WideImages()).narrowed(ImageOps.exif_transpose(image), stored, name)
+    image = _as_mode(image, MODES[channels])
     if image.size != (resolution, resolution):
         width, height = image.size
         side = min(width, height)
@@ -46,15 +52,30 @@ def to_pixels(image: PIL.Image.Image, *, resolution: int, channels: int) -> Tens
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels: int, row: int, column: str) -> Tensor:
+def decode_image(
+    record: Mapping[str, Any] | None,
+    *,
+    resolution: int,
+    channels: int,
+    row: int,
+    column: str,
+    wide: WideImages | None = None,
+) -> Tensor:
     """`to_pixels` of a cell {"bytes": ..., "path": ...}. Raises UserError with row, column and file where it holds no image."""
+    with opened_image(record, row=row, column=column) as (image, name):
+        return to_pixels(image, resolution=resolution, channels=channels, wide=wide, name=name)
+
+
+@contextmanager
+def opened_image(record: Mapping[str, Any] | None, *, row: int, column: str) -> Iterator[tuple[PIL.Image.Image, str]]:
+    """The image of a cell, and how messages call it; UserError, as of `decode_image`, for whatever goes wrong inside."""
     where = f"data.source: row {row}, column '{column}'"
     if record is None or (record.get("bytes") is None and not record.get("path")):
         raise UserError(f"{where}: there is no image; take the row out of the data.")
     data, path = record.get("bytes"), record.get("path")
     try:
         with PIL.Image.open(str(path) if data is None else io.BytesIO(data)) as image:
-            return to_pixels(image, resolution=resolution, channels=channels)
+            yield image, f"row {row}{f', {path}' if path else ''}"
     except Exception as error:  # Pillow's readers raise many kinds; for the user all mean that this image can't be read
         file = f" ({path})" if path else ""
         # Pillow's messages on bytes end in the address of a buffer, which tells nobody anything.
@@ -65,13 +86,7 @@ def decode_image(record: Mapping[str, Any] | None, *, resolution: int, channels:
 
 
 def _as_mode(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        values, top = np.array(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
-        if not (values.min() >= 0 and values.max() <= top):
-            held = f"mode {image.mode} with values from {values.min():g} to {values.max():g}"
-            raise ValueError(f"{held}, outside 0..{top:g}; store it with 8 or 16 bits")
-        image = PIL.Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
-    elif image.has_transparency_data:
+    if image.has_transparency_data:
         colour = image.convert("RGBA")
         white = PIL.Image.new("RGBA", colour.size, (255, 255, 255, 255))
         image = PIL.Image.alpha_composite(white, colour).convert("RGB")

@@ -1,5 +1,6 @@
 """The images of a run: source, split, pixels in memory, everything addressed by sample index."""
 
+import logging
 from functools import partial
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor
 from ldm_privacy.data.columns import class_codes, first_captions, group_codes
 from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
-from ldm_privacy.data.images import decode_image, to_float
+from ldm_privacy.data.images import decode_image, opened_image, to_float
 from ldm_privacy.data.sources import ImageSource
 from ldm_privacy.data.split import Split
+from ldm_privacy.data.wide import WideImages, raw_mode
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Done, Image
+
+logger = logging.getLogger("ldm_privacy")
 
 _ROWS_AT_ONCE = 256
 
@@ -39,7 +43,7 @@ class ImageData:
 
     Attributes:
         split: The rows of each part; a drawn one without the held-out copies of members.
-        duplicates: Held-out copies, other repeats, the hash of all pixels.
+        duplicates: Held-out copies, other repeats, the hash of all pixels and groups.
         class_names: Where the labels have names.
         num_classes: Number of class names, or one more than the largest label; None without labels.
 
@@ -92,8 +96,11 @@ class ImageData:
         self._position[rows] = torch.arange(len(rows))
         self._caption = None if columns.caption is None else first_captions(dataset, columns.caption, rows.tolist())
         self._pixels = torch.empty(len(rows), channels, resolution, resolution, dtype=torch.uint8)
-        self._decode(dataset, columns.image, rows.tolist(), progress)
-        self.duplicates = find_duplicates(self._pixels, rows, drawn)
+        wide = WideImages(self._limits(source, dataset, columns.image))
+        self._decode(dataset, columns.image, rows.tolist(), progress, wide)
+        for note in wide.notes():
+            logger.warning("%s", note)
+        self.duplicates = find_duplicates(self._pixels, rows, drawn, group=self._group)
         self.split = drawn if split is not None else remove_duplicates(drawn, self.duplicates)
 
     def images(self, sample_index: Tensor) -> Image:
@@ -125,12 +132,24 @@ class ImageData:
             raise ValueError(f"sample_index: row {int(index[positions < 0][0])} is not in the split")
         return positions
 
-    def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Done) -> None:
+    def _limits(self, source: ImageSource, dataset: Dataset, column: str) -> tuple[float, float] | None:
+        """What is black and white in images of more than 8 bits; "auto" looks at every row, so that no split changes it."""
+        if source.value_range != "auto":
+            return source.value_range
+        seen, cells = WideImages(), dataset.select_columns([column])
+        for row in range(len(dataset)):
+            with opened_image(cells[row][column], row=row, column=column) as (image, name):
+                seen.values(image, raw_mode(image), name)
+        return seen.observed()
+
+    def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Done, wide: WideImages) -> None:
         _, channels, resolution, _ = self._pixels.shape
         cells = dataset.select_columns([column])
         progress(0, len(rows))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             chunk = rows[start : start + _ROWS_AT_ONCE]
             for place, (row, cell) in enumerate(zip(chunk, cells[chunk][column]), start):
-                self._pixels[place] = decode_image(cell, resolution=resolution, channels=channels, row=row, column=column)
+                self._pixels[place] = decode_image(
+                    cell, resolution=resolution, channels=channels, row=row, column=column, wide=wide
+                )
             progress(start + len(chunk), len(rows))

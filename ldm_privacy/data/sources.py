@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 
 from ldm_privacy.data.columns import Columns, find_columns
+from ldm_privacy.data.wide import ValueRange
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
 
@@ -25,11 +27,14 @@ class ImageSource(ABC):
         image_column: Name of the column of images; found by its type and usual names when None.
         label_column: Name of the column of class labels; found, or none, when None.
         caption_column: Name of the column of captions; found, or none, when None.
+        value_range: Of images of more than 8 bits, the values that become black and white: two numbers, or "auto": the smallest
+            and the largest in the whole source, for which every row is looked at. None: the range of the images' type.
     """
 
     image_column: str | None = None
     label_column: str | None = None
     caption_column: str | None = None
+    value_range: ValueRange = None
 
     @abstractmethod
     def open(self) -> Dataset:
@@ -98,40 +103,24 @@ class Hub(ImageSource):
     revision: str | None = None
 
     def open(self) -> Dataset:
+        if os.path.exists(self.repo_id):  # the library would read it in the Hub's place, or an old copy of it
+            raise UserError(
+                f"data.source.repo_id: '{self.repo_id}' is on this machine: use data.source.class=folder (of images), saved or "
+                f"parquet; for the Hub's, run elsewhere than in {os.getcwd()}."
+            )
         try:
             return datasets.load_dataset(self.repo_id, self.config_name, split=self.split, revision=self.revision)
         except (OSError, datasets.exceptions.DatasetsError) as error:
             offline = " HF_HUB_OFFLINE is set: unset it to download." if datasets.config.HF_HUB_OFFLINE else ""
             raise UserError(
-                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({_line(error)}).{offline} Name a "
-                "local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
+                f"data.source.repo_id: can't get '{self.repo_id}' from the Hugging Face Hub ({reason_of(error)}).{offline} "
+                "Name a local copy instead: data.source.class=parquet data.source.files='FOLDER/*.parquet', or "
                 "data.source.class=saved data.source.path=FOLDER."
             ) from error
         except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"data.source: '{self.repo_id}' (split '{self.split}', config_name {self.config_name}): {_line(error)}."
+                f"data.source: '{self.repo_id}' (split '{self.split}', config_name {self.config_name}): {reason_of(error)}."
             ) from error
-
-
-@IMAGE_SOURCES.register("folder")
-@dataclass(frozen=True, kw_only=True)
-class Folder(ImageSource):
-    """A folder of image files, rows in the order of their paths.
-
-    Subfolders are classes. A `metadata.jsonl` or `metadata.csv` in the folder, with `file_name`, adds captions, groups
-    and other columns; then its lines are the rows (the "imagefolder" format of Hugging Face datasets).
-
-    Args:
-        path: The folder.
-    """
-
-    path: str
-
-    def open(self) -> Dataset:
-        path = _existing_folder(self.path)
-        with _explained(f"data.source.path: no images can be read from the folder {path}"):
-            # One pattern for everything: otherwise class folders called train or test would be taken for splits.
-            return datasets.load_dataset("imagefolder", data_dir=glob.escape(str(path)), data_files={"train": "**"})["train"]
 
 
 @IMAGE_SOURCES.register("parquet")
@@ -149,6 +138,11 @@ class Parquet(ImageSource):
         files = []
         for pattern in [self.files] if isinstance(self.files, str) else self.files:
             expanded = os.path.expanduser(pattern)
+            if os.path.isdir(expanded):
+                raise UserError(
+                    f"data.source.files: '{pattern}' is a folder; name its files, as in '{pattern.rstrip('/')}/*.parquet', or "
+                    "use data.source.class=folder (of images) or saved, with data.source.path."
+                )
             matches = [expanded] if os.path.isfile(expanded) else sorted(glob.glob(expanded, recursive=True))
             if not matches:
                 raise UserError(f"data.source.files: no file matches '{pattern}' (from the directory {os.getcwd()}).")
@@ -156,8 +150,19 @@ class Parquet(ImageSource):
         if not files:
             raise UserError("data.source.files: the list is empty; name at least one parquet file.")
         with _explained(f"data.source.files: can't read {', '.join(files)} as parquet"):
-            escaped = [glob.escape(os.path.abspath(file)) for file in files]
-            return datasets.load_dataset("parquet", data_files={"train": escaped}, split="train")
+            paths = [os.path.abspath(file) for file in files]
+            escaped = [glob.escape(path) for path in paths]
+            return datasets.load_dataset("parquet", name=_identity(paths), data_files={"train": escaped}, split="train")
+
+
+def _identity(paths: list[str]) -> str:
+    """What these files are now. The library's own cache knows them by name and time alone, and a copy may keep both."""
+    digest = hashlib.sha256()
+    for path in paths:
+        status = os.stat(path)
+        fields = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        digest.update(f"{path} {fields}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 @IMAGE_SOURCES.register("saved")
@@ -174,7 +179,7 @@ class Saved(ImageSource):
     split: str | None = None
 
     def open(self) -> Dataset:
-        path, advice = _existing_folder(self.path), " For a folder of image files use data.source.class=folder."
+        path, advice = existing_folder(self.path), " For a folder of image files use data.source.class=folder."
         with _explained(f"data.source.path: {path} was not written by save_to_disk", advice):
             saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, DatasetDict):
@@ -189,10 +194,12 @@ class Saved(ImageSource):
         raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
 
 
-def _existing_folder(path: str) -> Path:
+def existing_folder(path: str) -> Path:
+    """The folder at that path, absolute. Raises UserError where there is none."""
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError(f"data.source.path: there is no folder {folder}.")
+        problem = f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}"
+        raise UserError(f"data.source.path: {problem}; name the one that holds the data now.")
     return folder
 
 
@@ -202,9 +209,10 @@ def _explained(problem: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{problem} ({_line(error.__cause__ or error)}).{advice}") from error
+        raise UserError(f"{problem} ({reason_of(error.__cause__ or error)}).{advice}") from error
 
 
-def _line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What a library says, in one line without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The KL codec: diffusers' AutoencoderKL, built small or loaded from a folder or the Hub, with a channel map."""
+"""The KL codec: diffusers' AutoencoderKL with a channel map."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +25,9 @@ class KLCodec(Codec):
     Args:
         autoencoder: Any AutoencoderKL; put in evaluation mode and frozen (stage 1 thaws it).
         channel_map: None: posterior means as they are.
+
+    Attributes:
+        factor: Of the latents' height and width to the images'.
     """
 
     name = "kl"
@@ -34,7 +37,7 @@ class KLCodec(Codec):
         autoencoder.set_attn_processor(AttnProcessor())
         self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
         self._channels = autoencoder.config["latent_channels"]
-        self._factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+        self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
         self.channel_map = channel_map or none(torch.zeros(1, self._channels, 1, 1))
         self.device = autoencoder.device
 
@@ -94,7 +97,7 @@ class KLCodec(Codec):
         )
 
     def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
-        size = resolution // self._factor
+        size = resolution // self.factor
         return torch.Size((self._channels, size, size))
 
     def mean(self, image: Image) -> Tensor:
@@ -119,43 +122,20 @@ class KLCodec(Codec):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "KLCodec":
-        config, weights = record.get("config"), record.get("weights")
-        if not isinstance(config, dict) or not isinstance(weights, dict):
-            raise UserError("the settings or weights of its autoencoder are missing or hold something else")
-        blocks, depth = config.get("block_out_channels"), config.get("layers_per_block")
-        if not isinstance(blocks, Sequence) or not isinstance(depth, int) or len(blocks) * depth > len(weights):
-            raise UserError(f"its autoencoder can't be used ({blocks} channels with {depth} layers for {len(weights)} weights)")
-        autoencoder = built_with(lambda: AutoencoderKL.from_config(dict(config)), weights, "its autoencoder")
+        autoencoder = autoencoder_with(record.get("config"), record.get("weights"))
         channel_map = record.get("channel_map")
         channels = autoencoder.config["latent_channels"]
         return cls(autoencoder, ChannelMap.from_record(channel_map if isinstance(channel_map, dict) else {}, channels))
 
 
-@CODECS.register("pretrained")
-def pretrained_codec(
-    *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
-) -> KLCodec:
-    """The AutoencoderKL of a diffusers folder or a Hub id; safetensors only.
+def autoencoder_with(config: object, weights: object) -> AutoencoderKL:
+    """The AutoencoderKL of those settings (a diffusers config.json) and weights; neither is trusted.
 
-    Args:
-        path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id; else UserError.
-        subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
-        revision: Branch, tag or commit on the Hub.
-        image_channels, resolution: Of the data; UserError where the autoencoder doesn't fit them.
+    Raises UserError where they make no autoencoder, or don't fit each other: nothing is allocated before they are known to.
     """
-    try:
-        autoencoder = AutoencoderKL.from_pretrained(
-            path, subfolder=subfolder, revision=revision, use_safetensors=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers "
-            "folder that holds config.json and diffusion_pytorch_model.safetensors (and autoencoder.network.subfolder)."
-        ) from None
-    codec, in_channels = KLCodec(autoencoder), autoencoder.config["in_channels"]
-    if in_channels != image_channels or resolution % codec._factor:
-        takes = f"takes {in_channels} channels and resolutions divisible by {codec._factor}"
-        data = f"data.channels is {image_channels} and data.resolution {resolution}"
-        raise UserError(f"autoencoder.network.path: '{path}' {takes}, but {data}.")
-    return codec
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise UserError("the settings or weights of its autoencoder are missing or hold something else")
+    blocks, depth = config.get("block_out_channels"), config.get("layers_per_block")
+    if not isinstance(blocks, Sequence) or not isinstance(depth, int) or len(blocks) * depth > len(weights):
+        raise UserError(f"its autoencoder can't be used ({blocks} channels with {depth} layers for {len(weights)} weights)")
+    return built_with(lambda: AutoencoderKL.from_config(dict(config)), weights, "its autoencoder")

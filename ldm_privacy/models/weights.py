@@ -1,10 +1,13 @@
-"""Weights that are read from files: refused where a name is missing, unknown or of another shape."""
+"""Weights that are read from files: the only ways into a network, which refuse a name that is missing, unknown or other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
@@ -33,26 +36,62 @@ def built_with(build: Callable[[], Network], state: object, what: str) -> Networ
             expected = build().state_dict()
     except Exception as error:  # libraries raise whatever they stumble over in settings that they don't check
         raise UserError(f"{what} can't be used ({(str(error) or type(error).__name__).splitlines()[0]})") from None
-    if wrong := misfit(expected, state):
-        raise UserError(f"{what} can't be used: the weights don't fit its settings ({wrong})")
+    _require_fit(expected, state, f"{what} can't be used: the weights don't fit its settings")
     network = build()
     network.load_state_dict(state)
     return network
 
 
-def misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """How stored weights differ in names and shapes from those of a network, in words; None where they fit."""
-    if missing := [name for name in expected if name not in state]:
-        return f"{len(missing)} weights are missing, the first '{missing[0]}'"
-    if unknown := [name for name in state if name not in expected]:
-        return f"{len(unknown)} weights are unknown, the first '{unknown[0]}'"
-    for name, weight in expected.items():
-        stored = state[name]
-        if stored.shape != weight.shape:
-            return f"'{name}' has shape {tuple(stored.shape)}, not {tuple(weight.shape)}"
-        # A weight that repeats a few stored numbers could ask for any amount of memory.
-        if stored.layout != torch.strided or stored.untyped_storage().nbytes() < stored.numel() * stored.element_size():
-            return f"'{name}' is not stored whole"
+def load_weights(network: nn.Module, state: object, what: str) -> None:
+    """Put stored weights into a network that is there already.
+
+    This and `built_with` are the only ways from a file into a network: a loader that leaves a weight as it was, or one of the
+    file unused, gives numbers of nothing. Raises UserError, and changes nothing, where a weight is missing, unknown or other.
+
+    Args:
+        network: What they belong to.
+        state: The stored weights.
+        what: Where they come from, as messages say it ("last.ckpt").
+    """
+    _require_fit(network.state_dict(), state, f"{what}: the weights don't fit the network")
+    network.load_state_dict(state)  # type: ignore[arg-type]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU. Raises UserError where it is none, or not whole."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: can't be read, it is truncated or no safetensors file ({reason}).") from None
+
+
+def misfit(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> str | None:
+    """How stored weights differ from those of a network, in words, each kind with its number and first name; None: they fit."""
+    missing = [f"'{name}'" for name in expected if name not in state]
+    unknown = [f"'{name}'" for name in state if name not in expected]
+    other = [said for name, weight in expected.items() if name in state and (said := _difference(name, weight, state[name]))]
+    kinds = (("are missing", missing), ("are unknown", unknown), ("don't match", other))
+    return "; ".join(f"{len(each)} weights {what}, the first {each[0]}" for what, each in kinds if each) or None
+
+
+def _require_fit(expected: Mapping[str, Tensor], state: object, problem: str) -> None:
+    if not isinstance(state, Mapping):
+        raise UserError(f"{problem} (there are none)")
+    if wrong := misfit(expected, state):
+        raise UserError(f"{problem} ({wrong})")
+
+
+def _difference(name: str, weight: Tensor, stored: Any) -> str | None:
+    if not isinstance(stored, Tensor):
+        return f"'{name}' is no tensor"
+    if stored.shape != weight.shape:
+        return f"'{name}' has shape {tuple(stored.shape)}, not {tuple(weight.shape)}"
+    if stored.is_floating_point() != weight.is_floating_point():
+        return f"'{name}' holds {stored.dtype}, not {weight.dtype}"
+    # A weight that repeats a few stored numbers could ask for any amount of memory.
+    if stored.layout != torch.strided or stored.untyped_storage().nbytes() < stored.numel() * stored.element_size():
+        return f"'{name}' is not stored whole"
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.config import stored_tree
 from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
 from ldm_privacy.recipes.rehearsal import rehearse_audit
@@ -69,10 +70,22 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
     if checkpoint.content_hash != here:
         raise UserError(
             f"data.source: these are not the images that {checkpoint.path} was trained and audited on: hash {here[:12]}, not "
-            f"{checkpoint.content_hash[:12]} (their pixels differ, though there are as many). Name the same data."
+            f"{checkpoint.content_hash[:12]} (pixels or groups differ, though there are as many){_sources(setup, checkpoint)}. "
+            "Name the same data, wherever they lie now."
         )
     if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != condition_record(setup):
         raise UserError(
             f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
             "labels or another order of classes. Name the same data."
         )
+
+
+def _sources(setup: Setup, checkpoint: Checkpoint) -> str:
+    """Where the images come from and came from, in words, where that differs."""
+    data = stored_tree(checkpoint.config).get("data")
+    source = setup.config.data.source
+    now, then = {"class": source.name, **source.arguments}, data.get("source") if isinstance(data, dict) else None
+    if now == then or not isinstance(then, dict):
+        return ""
+    words = [" ".join(f"{name}={value}" for name, value in each.items()) for each in (now, then)]
+    return f"; now from {words[0]}, then from {words[1]}"

@@ -7,7 +7,9 @@ from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec, pretrained_codec
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.pretrained import pretrained_codec
+from ldm_privacy.models.weights import load_weights
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
@@ -29,7 +31,7 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
         stored = pretrained_codec(
             path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
         )
-        codec.network.load_state_dict(stored.network.state_dict())
+        load_weights(codec.network, stored.network.state_dict(), f"resume: {run.autoencoder}")
         return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)

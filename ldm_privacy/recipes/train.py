@@ -57,6 +57,12 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     codec = setup.codec if of_denoiser is None else of_denoiser.codec()
     network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
     check_training(setup, codec, network, denoiser)
+    if checkpoint is not None:
+        check_content(setup, checkpoint)
+        if of_denoiser is not None:
+            of_denoiser.check_weights(network, are_averaged=composed.config.denoiser.ema_decay is not None)
+        elif codec.network is not None:
+            checkpoint.check_weights(codec.network)
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
@@ -65,8 +71,6 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         raise UserError(
             f"trainer.max_epochs: {composed.config.trainer.max_epochs}, but the run has {of_denoiser.epoch} epochs already."
         )
-    if checkpoint is not None:
-        check_content(setup, checkpoint)
     folder = _begin(setup, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
     with together(trainer.accelerator, trainer.devices, trainer.num_nodes):

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec, codec_from_record
-from ldm_privacy.models.weights import built_with
+from ldm_privacy.models.weights import built_with, misfit
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.targets.place import check_is_file
 
 RECORD = "ldm_privacy"
 FORMAT = 2
+NETWORKS = {"autoencoder": "autoencoder.", "denoiser": "network."}
+"""Stage -> what stands before the names of its network's weights."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -136,14 +138,27 @@ class Checkpoint:
 
     def network(self) -> nn.Module:
         """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit."""
-        prefix = "network."
-        state = {
-            name.removeprefix(prefix): value for name, value in self.parts["state_dict"].items() if name.startswith(prefix)
-        }
         try:
-            return self.denoiser.with_weights(state)
+            return self.denoiser.with_weights(self._weights("state_dict"))
         except UserError as error:
             raise checkpoint_error(self.path, error) from None
+
+    def check_weights(self, network: nn.Module, *, are_averaged: bool = False) -> None:
+        """Raise UserError where a training of `network` can't go on with what is stored of it.
+
+        Args:
+            network: Of the checkpoint's stage.
+            are_averaged: The training averages its weights, so there are two of each.
+        """
+        for part in ("state_dict", "current_model_state") if are_averaged else ("state_dict",):
+            if wrong := misfit(network.state_dict(), self._weights(part)):
+                error = UserError(f"its weights ({part}) don't fit the {self.stage} of its config ({wrong})")
+                raise checkpoint_error(self.path, error)
+
+    def _weights(self, part: str) -> dict[str, Any]:
+        """What one part of the file holds, by the names that the stage's network gives them; foreign names stay as they are."""
+        state = self.parts.get(part)
+        return {str(name).removeprefix(NETWORKS[self.stage]): value for name, value in (state or {}).items()}
 
 
 def check_plain(value: object, where: str) -> None:

@@ -30,6 +30,10 @@ def test_changing_a_class_drops_the_old_classes_arguments():
     assert composed.config.data.source.arguments == {"files": "x.parquet"}
 
 
+def test_a_number_that_is_quoted_is_a_name():
+    assert compose("digits.yaml", ['name="3"']).config.name == "3"
+
+
 def test_merge_keeps_arguments_while_the_class_stays():
     assert merge({"a": {"class": "x", "k": 1}}, {"a": {"l": 2}}) == {"a": {"class": "x", "k": 1, "l": 2}}
 
@@ -56,6 +60,12 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "data.source.path=scans",
+            "data.source.path: 'digits' takes no such key; it belongs to folder, saved. Name the class, as in",
+        ),
+        ("geometry.influence.num_probs=3", "geometry.influence: unknown key 'num_probs'. Did you mean 'num_probes'?"),
+        ("name=3", """name: 3 should be a valid string; quote it: '"3"' on the command line, "3" in a file."""),
         ("trainer.max_epoch=3", "trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
         ("denoisr.x=3", "config: unknown key 'denoisr'. Did you mean 'denoiser'?"),
         ("denoiser.network.chanels=3", "denoiser.network: unknown key 'chanels'. Did you mean 'block_out_channels'?"),

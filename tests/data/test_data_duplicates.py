@@ -67,3 +67,16 @@ def test_no_held_out_image_left():
     found = find_duplicates(pixels_of([0, 0, 0]), torch.tensor([1, 2, 3]), split_of([1], [2, 3]))
     with pytest.raises(UserError, match="all 2 held-out images are identical to members"):
         remove_duplicates(split_of([1], [2, 3]), found)
+
+
+def test_groups_are_content_and_only_those_of_the_split():
+    def content(group):
+        group = None if group is None else torch.tensor(group).repeat(50)
+        return find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=group).content_hash
+
+    assert content([0, 1]) == content([0, 1])
+    assert len({content(group) for group in (None, [0, 1], [1, 0], [0, 0])}) == 4
+    outside = torch.zeros(100, dtype=torch.int64)
+    outside[50] = 1
+    same = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=outside).content_hash
+    assert same == content([0, 0])

@@ -12,8 +12,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from ldm_privacy.data.columns import Columns, find_columns
+from ldm_privacy.data.folder import Folder
 from ldm_privacy.data.images import decode_image
-from ldm_privacy.data.sources import Digits, Folder, Hub, Parquet, Saved
+from ldm_privacy.data.sources import Digits, Hub, Parquet, Saved
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import IMAGE_SOURCES
 
@@ -54,6 +55,33 @@ def test_parquet_glob_is_sorted_and_a_list_keeps_its_order(tmp_path, image_datas
     source = Parquet(files=f"{tmp_path}/with*/*.parquet")
     assert source.load()["label"][:] == [0, 1, 2, 3, 4, 5]
     assert torch.equal(decoded(source, 4), pixels_of(random_image(4)))
+
+
+@pytest.mark.parametrize("how", ["moved over it", "written into it"])
+def test_parquet_that_is_replaced_with_its_time_kept_is_the_new_one(tmp_path, image_dataset, random_image, how):
+    whole, path, new = image_dataset(4), tmp_path / "x.parquet", tmp_path / "new.parquet"
+    whole.select([0, 1]).to_parquet(str(path))
+    whole.select([2, 3]).to_parquet(str(new))
+    source, time = Parquet(files=str(path)), os.stat(path).st_mtime_ns
+    assert torch.equal(decoded(source, 0), pixels_of(random_image(0)))
+    if how == "moved over it":
+        os.replace(new, path)
+    else:
+        path.write_bytes(new.read_bytes())
+    os.utime(path, ns=(time, time))
+    assert torch.equal(decoded(source, 0), pixels_of(random_image(2)))
+
+
+def test_saved_data_that_are_replaced_with_their_time_kept_are_the_new_ones(tmp_path, image_dataset, random_image):
+    path = tmp_path / "saved"
+    image_dataset(4).select([0, 1]).save_to_disk(str(path))
+    source, times = Saved(path=str(path)), {file.name: os.stat(file).st_mtime_ns for file in path.iterdir()}
+    assert torch.equal(decoded(source, 0), pixels_of(random_image(0)))
+    image_dataset(4).select([2, 3]).save_to_disk(str(tmp_path / "new"))
+    for name, time in times.items():
+        os.replace(tmp_path / "new" / name, path / name)
+        os.utime(path / name, ns=(time, time))
+    assert torch.equal(decoded(source, 0), pixels_of(random_image(2)))
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -127,11 +155,17 @@ def test_hub_offline_says_how_to_name_a_local_copy():
     ("source", "message"),
     [
         (lambda path: Folder(path=f"{path}/none"), r"data\.source\.path: there is no folder .*none"),
-        (lambda path: Folder(path=f"{path}/empty"), "no images can be read"),
+        (lambda path: Folder(path=f"{path}/broken.pq"), r"data\.source\.path: .*broken\.pq is a file, not a folder"),
+        (lambda path: Folder(path=f"{path}/empty"), r"data\.source\.path: no images in .*empty"),
         (lambda path: Saved(path=f"{path}/none"), "there is no folder"),
         (lambda path: Saved(path=f"{path}/empty"), "not written by save_to_disk"),
         (lambda path: Parquet(files=f"{path}/*.parquet"), r"data\.source\.files: no file matches '.*\*\.parquet'"),
         (lambda path: Parquet(files=[]), "the list is empty"),
+        (
+            lambda path: Parquet(files=f"{path}/empty/"),
+            r"data\.source\.files: '.*/empty/' is a folder; .*'.*/empty/\*\.parquet'",
+        ),
+        (lambda path: Hub(repo_id=f"{path}/empty"), r"data\.source\.repo_id: '.*empty' is on this machine: .*class=folder"),
         (lambda path: Parquet(files=f"{path}/broken.pq"), r"can't read .*broken\.pq as parquet"),
     ],
 )

@@ -108,3 +108,24 @@ def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
     ):
         assert expected in output
     assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_an_autoencoder_lacks_are_found_by_the_plan(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from ldm_privacy.models.kl import KLCodec
+
+    KLCodec.build(image_channels=1, resolution=8, block_out_channels=[8], norm_num_groups=4).save(tmp_path / "vae")
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["decoder.conv_out.bias"]
+    save_file(weights, file)
+    pretrained = [
+        "autoencoder.network.class=pretrained",
+        f"autoencoder.network.path={tmp_path}/vae",
+        "autoencoder.max_epochs=0",
+    ]
+    with pytest.raises(
+        UserError, match=r"^autoencoder\.network\.path: .*1 weights are missing, the first 'decoder\.conv_out\.bias'"
+    ):
+        cli.train(arguments(tmp_path / "runs", *pretrained, "dry_run=true"))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.targets.record import RECORD, Checkpoint
@@ -182,6 +184,52 @@ def test_other_pixels_under_the_same_rows_are_refused(run, monkeypatch):
     for command in (lambda: cli.train([f"resume={run}"]), lambda: cli.evaluate([f"ckpt={last(run)}"])):
         with pytest.raises(UserError, match=message):
             command()
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """A run's folder, which a test may change."""
+    shutil.copytree(run, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+def test_a_run_takes_its_data_from_another_place_as_long_as_they_are_the_same(copied, tmp_path, capsys):
+    Digits().open().save_to_disk(str(tmp_path / "moved"))
+    before = series(copied)
+    moved = ["data.source.class=saved", f"data.source.path={tmp_path}/moved"]
+    assert cli.train([f"resume={copied}", *moved]) == 0
+    assert series(copied) == before
+    assert f"path: {tmp_path}/moved" in (copied / "config.yaml").read_text()
+    assert cli.train([f"resume={copied}", "dry_run=true"]) == 0, "the new place is the run's own from then on"
+
+
+def test_a_run_refuses_other_data_and_names_both(copied, tmp_path):
+    digits = Digits().open()
+    first, *others = Checkpoint.read(copied / "checkpoints" / "last.ckpt").split.member_index.tolist()
+    rows = list(range(len(digits)))
+    rows[first] = others[0]  # one member is another image
+    digits.select(rows).flatten_indices().save_to_disk(str(tmp_path / "others"))
+    config = (copied / "config.yaml").read_bytes()
+    named = ["data.source.class=saved", f"data.source.path={tmp_path}/others"]
+    message = (
+        rf"hash [0-9a-f]{{12}}, not [0-9a-f]{{12}} .*; now from class=saved path={tmp_path}/others, then from class=digits\."
+    )
+    for dry_run in ("true", "false"):
+        with pytest.raises(UserError, match=message) as caught:
+            cli.train([f"resume={copied}", *named, f"dry_run={dry_run}"])
+        assert len(str(caught.value).splitlines()) == 1
+    assert (copied / "config.yaml").read_bytes() == config
+
+
+def test_a_run_goes_on_with_all_its_weights_alone(copied):
+    checkpoint = torch.load(last(copied), weights_only=True)
+    del checkpoint["current_model_state"]["network.conv_in.bias"]
+    torch.save(checkpoint, last(copied))
+    for dry_run in ("true", "false"):
+        with pytest.raises(
+            UserError, match=r"last\.ckpt: its weights \(current_model_state\) .*1 weights are missing, the first"
+        ):
+            cli.train([f"resume={copied}", f"dry_run={dry_run}"])
 
 
 def test_a_warm_up_that_is_interrupted_goes_on(tmp_path):

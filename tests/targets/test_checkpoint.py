@@ -243,3 +243,33 @@ def test_weights_of_another_network_are_refused(tmp_path, contents, change, mess
     change(checkpoint["state_dict"])
     torch.save(checkpoint, tmp_path / "other.ckpt")
     refused(tmp_path / "other.ckpt", f"its denoiser can't be used: the weights don't fit its settings .*{message}")
+
+
+@pytest.mark.parametrize("part", ["state_dict", "current_model_state"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("network.conv_in.bias"), r"1 weights are missing, the first 'conv_in\.bias'"),
+        (lambda state: state.update({"criterion.scale": torch.ones(1)}), "1 weights are unknown, the first 'criterion.scale'"),
+        (lambda state: state.update({"network.conv_in.bias": torch.ones(3)}), "1 weights don't match"),
+        (lambda state: state.clear(), "weights are missing"),
+    ],
+)
+def test_a_training_goes_on_with_all_its_weights_alone(tmp_path, contents, network, part, change, message):
+    checkpoint = contents()
+    checkpoint["current_model_state"] = dict(checkpoint["state_dict"])
+    change(checkpoint[part])
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    read = Checkpoint.read(tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=rf"other\.ckpt: its weights \({part}\) don't fit the denoiser.*{message}") as caught:
+        read.check_weights(network, are_averaged=True)
+    assert len(str(caught.value).splitlines()) == 1
+    if part == "current_model_state":
+        read.check_weights(network)
+
+
+def test_a_training_that_averages_needs_both_weights(whole, network):
+    read = Checkpoint.read(whole())
+    read.check_weights(network)
+    with pytest.raises(UserError, match=r"its weights \(current_model_state\) .* weights are missing"):
+        read.check_weights(network, are_averaged=True)

@@ -1,0 +1,83 @@
+"""An AutoencoderKL of somebody else's: a diffusers folder, or a repository of the Hub."""
+
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.kl import KLCodec, autoencoder_with
+from ldm_privacy.models.weights import read_safetensors
+from ldm_privacy.registry import CODECS
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Of attention layers in the folders of diffusers' first years, Stable Diffusion's among them."""
+
+
+@CODECS.register("pretrained")
+def pretrained_codec(
+    *, path: str, subfolder: str | None = None, revision: str | None = None, image_channels: int, resolution: int
+) -> KLCodec:
+    """The AutoencoderKL of a diffusers folder or a Hub id; safetensors only.
+
+    Not by diffusers' own loader, which leaves weights that the file lacks uninitialised and says nothing.
+
+    Args:
+        path: A local folder with `config.json` and `diffusion_pytorch_model.safetensors`, or a Hub id; else UserError, also
+            where a weight is missing, unknown or doesn't fit the config.
+        subfolder: Where in it the autoencoder lies ("vae" in Stable Diffusion's repositories).
+        revision: Branch, tag or commit on the Hub.
+        image_channels, resolution: Of the data; UserError where the autoencoder doesn't fit them.
+    """
+    config, weights = (_find(path, subfolder, revision, name) for name in (CONFIG, WEIGHTS))
+    try:
+        autoencoder = autoencoder_with(_settings(config), _with_new_names(read_safetensors(weights)))
+    except UserError as error:
+        where = "" if any(str(file) in str(error) for file in (config, weights)) else f"{weights}: "
+        raise UserError(
+            f"autoencoder.network.path: {where}{str(error).rstrip('.')}. Name a folder whose {CONFIG} and {WEIGHTS} are whole "
+            "and belong together."
+        ) from None
+    codec, in_channels = KLCodec(autoencoder), autoencoder.config["in_channels"]
+    if in_channels != image_channels or resolution % codec.factor:
+        takes = f"takes {in_channels} channels and resolutions divisible by {codec.factor}"
+        data = f"data.channels is {image_channels} and data.resolution {resolution}"
+        raise UserError(f"autoencoder.network.path: '{path}' {takes}, but {data}.")
+    return codec
+
+
+def _find(path: str, subfolder: str | None, revision: str | None, name: str) -> Path:
+    """A file of the folder, or of the Hub's repository, which is downloaded."""
+    folder = Path(path).expanduser()
+    try:
+        if not folder.is_dir():
+            return Path(hf_hub_download(path, name, subfolder=subfolder, revision=revision))
+        file = folder / (subfolder or "") / name
+        if file.is_file():
+            return file
+        reason = f"there is no {file}"
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    raise UserError(
+        f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers folder "
+        f"that holds {CONFIG} and {WEIGHTS} (and autoencoder.network.subfolder)."
+    )
+
+
+def _settings(file: Path) -> object:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error})") from None
+    if isinstance(settings, dict) and (kind := settings.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
+        raise UserError(f"{file} describes a {kind}, and an AutoencoderKL is needed")
+    return settings
+
+
+def _with_new_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names that diffusers uses today."""
+    old = re.compile(rf"(?<=\.)({'|'.join(_OLD_NAMES)})(?=\.(weight|bias)$)")
+    return {old.sub(lambda found: _OLD_NAMES[found[1]], name): weight for name, weight in weights.items()}
