@@ -68,8 +68,8 @@ def check_component(node: Any, key: str, registry: Registry, *, provided: Iterab
         for argument in [each for each in arguments if each not in {*inspect.signature(target).parameters, *provided}]:
             if takers := [other for other in registry if argument in inspect.signature(registry.maker(other)).parameters]:
                 raise UserError(
-                    f"{join(key, str(argument))}: '{name}' takes no such key; it belongs to {', '.join(takers)}. Name the class, "
-                    f"as in {key}.class={takers[0]}."
+                    f"{join(key, str(argument))}: '{name}' takes no such key; it belongs to {', '.join(takers)}. Name the "
+                    f"class, as in {key}.class={takers[0]}."
                 )
         return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
 
