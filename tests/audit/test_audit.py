@@ -7,12 +7,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
+from ldm_privacy.attacks.combined import CombinedAttack
 from ldm_privacy.audit.audit import Audit, check_labels
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
+from ldm_privacy.metrics import membership_metrics
 from ldm_privacy.types import AuditKey, Intervals
 from tests.reference.predictors import Memoriser
 
@@ -110,6 +112,61 @@ def test_the_combined_attack_is_reported_beside_the_others(samples):
     assert audit.keys[-1] == report.rows[-1].key == AuditKey("combined", "all")
     assert report.rows[-1].metrics.auroc.value > 0.99
     assert len(report.data.coefficients) == 4
+
+
+def test_coefficients_of_the_combined_attack_are_named_by_attack_and_timestep(samples):
+    attacks = {"sima": get_attack("sima"), "pfami": get_attack("pfami")}
+    audit = Audit(samples, attacks, {"all": KeepAll(), "top60": KeepTopInfluence(0.6)}, [0, 50], intervals=FEW, combine=True)
+    scores = audit.scores(audit.collect(Memoriser(members_of(samples))))
+    expected = {}
+    for mask in ("all", "top60"):
+        statistics = {key: score for key, score in scores.scores.items() if key.mask == mask and key.attack != "combined"}
+        fit = CombinedAttack().fit(statistics, scores.is_member, scores.is_calibration)
+        names = {AuditKey("sima", mask): ("t0", "t50"), AuditKey("pfami", mask): ("all",)}
+        for key, values in fit.coefficients.items():
+            expected |= {f"combined/{mask}/{key.attack}/{name}": float(value) for name, value in zip(names[key], values)}
+        assert torch.equal(scores.scores[AuditKey("combined", mask)], fit.membership_scores(statistics)[None])
+    assert scores.coefficients == expected
+    assert scores.timesteps == {"sima": [0, 50], "pfami": [], "combined": []}
+
+
+def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
+    group = samples.sample_index // 7
+    audit = Audit(
+        replace(samples, group=group), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], batch_size=33, intervals=FEW
+    )
+    predictor, parts = Memoriser(members_of(samples)), []
+    assert torch.equal(audit(predictor).data.group, group)
+    for rows in (slice(70, 120), slice(0, 70)):
+        audit.samples = replace(samples, group=group).rows(rows)
+        parts.append(audit.collect(predictor))
+    assert torch.equal(audit.compute(join(parts)).data.group, group)
+
+
+def test_intervals_and_target_rates_are_those_that_were_asked_for(samples):
+    given = {"attacks": {"sima": get_attack("sima")}, "masks": {"all": KeepAll()}, "timesteps": [0]}
+    predictor = Memoriser(members_of(samples)[:30])
+    one = Audit(samples, **given, intervals=Intervals(num_bootstrap=20, seed=3), target_fprs=[0.2])(predictor)
+    metrics = one.row(AuditKey("sima", "all")).metrics
+    held = ~one.data.is_calibration
+    score, is_member = one.scores_at(AuditKey("sima", "all"))[held], one.data.is_member[held]
+    assert metrics == membership_metrics(score, is_member, target_fprs=[0.2], num_bootstrap=20, seed=3)
+    assert Audit(samples, **given, seed=11).intervals == Intervals(seed=11)
+
+
+def test_only_rules_that_say_so_are_controls(audit, samples):
+    assert audit(Memoriser(members_of(samples))).data.controls == {"random60"}
+
+    class Plain:
+        keep_fraction = 1.0
+
+        def __call__(self, ranking, sample_index):
+            return torch.ones_like(ranking, dtype=torch.bool)
+
+    plain = Audit(samples, {"sima": get_attack("sima")}, {"plain": Plain()}, [0], intervals=FEW)
+    assert plain(Memoriser(members_of(samples))).data.controls == frozenset()
+    with pytest.raises(UserError, match=r"audit\.masks\.plain: ranks by influence"):
+        Audit(replace(samples, influence=None), {"sima": get_attack("sima")}, {"plain": Plain()}, [0])
 
 
 def test_a_half_without_members_is_named(samples):
