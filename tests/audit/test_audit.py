@@ -14,7 +14,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
-from ldm_privacy.metrics import membership_metrics
+from ldm_privacy.metrics import auroc_interval, membership_metrics
 from ldm_privacy.types import AuditKey, Intervals
 from tests.reference.predictors import Memoriser
 
@@ -275,6 +275,38 @@ def test_each_point_of_the_sweep_is_the_mask_of_that_size(told_by_influence):
         assert points[ranking, 0.4].auroc == row.metrics.auroc
         assert points[ranking, 0.4].timestep == row.timestep
         assert points[ranking, 1.0].auroc == report.row(AuditKey("sima", "all")).metrics.auroc
+
+
+def test_points_of_the_sweep_have_intervals_over_groups_at_the_confidence_asked_for(told_by_influence):
+    samples, predictor = told_by_influence
+    group = samples.sample_index % 23 * 2 + samples.is_member
+    audit = sweeping(replace(samples, group=group))
+    audit.intervals = Intervals(num_bootstrap=50, confidence=0.8)
+    report = audit(predictor)
+    held = ~report.data.is_calibration
+    for point in report.sweep["sima"]:
+        scores = report.data.sweeps["sima"][point.ranking, point.keep_fraction][[0, 50].index(point.timestep)]
+        given = {"confidence": 0.8, "group": report.data.group[held]}
+        assert point.auroc == auroc_interval(scores[held], report.data.is_member[held], **given)
+
+
+def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
+    samples, predictor = told_by_influence
+    report = sweeping(samples, {"all": KeepAll(), "top40": KeepTopInfluence(0.4)})(predictor)
+    for mask in ("all", "top40", TUNED):
+        row = report.row(AuditKey("sima", mask))
+        expected = {"oracle_auroc": row.oracle_auroc, "timestep": row.timestep}
+        if mask == TUNED:
+            expected["keep_fraction"] = row.keep_fraction
+        estimates = {"auroc": row.metrics.auroc, "asr": row.metrics.asr}
+        estimates |= dict(zip(("tpr_at_1fpr", "tpr_at_0.1fpr"), row.metrics.tpr_at_fpr))
+        estimates |= {f"gain_over_{other}": gain for other, gain in row.gains.items()}
+        for name, each in estimates.items():
+            expected |= {name: each.value, f"{name}_lower": each.lower, f"{name}_upper": each.upper}
+        assert row.series() == {f"memorization/sima/{mask}/{name}": value for name, value in expected.items()}
+    single = Audit(samples, {"pfami": get_attack("pfami")}, {"all": KeepAll()}, [0], intervals=FEW)(predictor).rows[0]
+    assert single.timestep is None
+    assert "memorization/pfami/all/timestep" not in single.series()
 
 
 def test_the_sweep_costs_no_further_pass(told_by_influence):

@@ -156,6 +156,58 @@ def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process
     assert kept.is_share
 
 
+def test_samples_that_every_process_has_are_shared_out_and_shares_stay(whole, monkeypatch):
+    monkeypatch.setattr(processes, "rank", lambda: here.rank)
+    here = threading.local()
+
+    def run(rank):
+        here.rank = rank
+        mine = whole.here(None)
+        assert mine.here(None) is mine  # a share is not shared out again
+        assert mine.here(torch.device("cpu")) is mine
+        assert mine.here(torch.device("meta")).latent.device.type == "meta"
+        return mine, mine.all_conditions(), whole.all_conditions()
+
+    found = in_two_processes(monkeypatch, run)
+    for rank, (mine, conditions, alone) in enumerate(found):
+        assert same(mine, whole.rows(slice(5 * rank, 5 * rank + 5)))
+        assert mine.is_share
+        assert mine.deviation is whole.deviation
+        expected = whole.condition if rank == 0 else mine.condition
+        assert all(torch.equal(conditions[name], value) for name, value in expected.items())
+        assert alone.keys() == conditions.keys() == whole.condition.keys()
+        assert all(alone[name] is value for name, value in whole.condition.items())
+
+
+def test_one_process_has_all_samples_itself(whole):
+    assert whole.here(None) is whole
+    assert whole.here(torch.device("cpu")) is whole
+    assert whole.here(torch.device("meta")).latent.device.type == "meta"
+    assert not whole.share().is_share
+    assert same(whole.share(), whole)
+    assert whole.all_conditions() == whole.condition
+    assert same(replace(whole, is_share=False).gathered(), whole)
+
+
+def test_a_column_is_set_and_the_others_stay(whole):
+    other = whole.with_columns(influence=None, mask_stability=0.5)
+    assert (other.influence, other.mask_stability) == (None, 0.5)
+    assert same(other.with_columns(influence=whole.influence), whole)
+
+
+def test_a_rule_that_says_nothing_ranks_by_influence(whole):
+    seen = []
+
+    def rule(ranking, sample_index):
+        seen.append((ranking, sample_index))
+        return torch.ones_like(ranking, dtype=torch.bool)
+
+    rule.keep_fraction = 1.0
+    whole.keep(rule)
+    assert seen[0][0] is whole.influence
+    assert seen[0][1] is whole.sample_index
+
+
 def test_gathering_alone_is_the_table_itself(whole):
     alone = replace(whole, is_share=True).gathered()
     assert same(alone, whole)
