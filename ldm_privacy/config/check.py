@@ -111,8 +111,12 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
         raise UserError(f"{key}: {value!r} {reason}.") from None
 
 
-def check_keys(schema: type, node: Any, key: str = "") -> None:
-    """Raise UserError for a key that no section has; components are not looked into, so nothing is imported."""
+def check_keys(schema: type, node: Any, key: str = "", *, is_whole: bool = False, has_plugins: bool = True) -> None:
+    """Raise UserError for what can be known of a config without importing anything.
+
+    That is: a key that no section has, a plain value of another type, where the config `is_whole` a key that is missing, and
+    the name of a component that isn't there where no plug-in can bring it. Interpolations aren't looked into.
+    """
     if not isinstance(node, Mapping):
         raise UserError(f"{key or 'config'}: expected keys and values, got {node!r}.")
     assert is_dataclass(schema)
@@ -121,8 +125,27 @@ def check_keys(schema: type, node: Any, key: str = "") -> None:
     for name, value in node.items():
         if name not in known:
             raise unknown_key(key, str(name), known)
-        if is_dataclass(hints[name]) and "registry" not in known[name].metadata:
-            check_keys(typing.cast(type, hints[name]), value, join(key, str(name)))
+        field, path = known[name], join(key, str(name))
+        if "registry" in field.metadata:
+            registry, many = field.metadata["registry"], field.metadata["many"]
+            components = {f"{path}.{label}": each for label, each in labelled(value, path).items()} if many else {path: value}
+            for where, component in components.items() if not has_plugins else ():
+                named = component.get("class") if isinstance(component, Mapping) else component
+                if isinstance(named, str) and "${" not in named and named not in registry:
+                    raise UserError(f"{where}.class: {registry.unknown(named)}")
+        elif is_dataclass(hints[name]):
+            check_keys(typing.cast(type, hints[name]), value, path, is_whole=is_whole, has_plugins=has_plugins)
+        elif "${" not in str(value):
+            check_type(value, hints[name], path)
+    if is_whole:
+        check_complete(schema, node, key)
+
+
+def check_complete(schema: type, given: Mapping[str, Any], key: str) -> None:
+    """Raise UserError for a key that has no default and isn't given."""
+    for field in fields(typing.cast(Any, schema)):
+        if field.name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{join(key, field.name)}: missing. Add it to the config or to the command line.")
 
 
 def check_section(schema: type, node: Any, key: str = "") -> Any:
@@ -147,9 +170,7 @@ def check_section(schema: type, node: Any, key: str = "") -> Any:
                 values[name] = check(value, path)
         else:
             values[name] = check_type(value, hints[name], path)
-    for name, field in known.items():
-        if name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise UserError(f"{join(key, name)}: missing. Add it to the config or to the command line.")
+    check_complete(schema, values, key)
     return schema(**values)
 
 

@@ -46,7 +46,7 @@ def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
 
 
 def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The first half of `compose`: the tree, whose keys down to the components are known to be right. Imports nothing."""
+    """The first half of `compose`: the tree, of which all is known to be right that needs no import (`check_keys`)."""
     path = find_entry(entry)
     tree = read_yaml(path)
     groups = tree.pop("defaults", [])
@@ -56,14 +56,13 @@ def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for group in groups:
         merged = merge(merged, _read_group(path, str(group)))
     merged = merge(merge(merged, tree), parse_overrides(overrides))
-    check_sections(merged)
+    check_sections(merged, is_whole=True)
     return merged
 
 
-def check_sections(tree: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that no section of a config has, or plug-ins that are no modules' names."""
-    check_keys(Config, tree)
-    plugin_names(tree.get("plugins"))
+def check_sections(tree: Mapping[str, Any], *, is_whole: bool = False) -> None:
+    """Raise UserError as `check_keys`, or for plug-ins that are no modules' names."""
+    check_keys(Config, tree, is_whole=is_whole, has_plugins=bool(plugin_names(tree.get("plugins"))))
 
 
 def stored_tree(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ldm_privacy.processes import is_main, world_size
 from ldm_privacy.recipes.launch import cluster_plugins
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.pictures import log_picture, save_picture
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import Checkpoint
@@ -40,10 +41,11 @@ class Fitting:
     loggers: list[Logger]
 
     def resume_point(self, path: Path, stage: str) -> Path | None:
-        """The checkpoint to go on from, or None; metrics.csv is cut back to it."""
+        """The checkpoint to go on from, or None; metrics.csv and the scores of the audits are cut back to it."""
         epoch = Checkpoint.read(path, stage=stage).epoch if path.exists() else -1
         if is_main():
             SeriesFile(self.run.metrics).cut_back(stage, epoch)
+            ScoreHistory(self.run.scores).cut_back(epoch if stage == "denoiser" else -1)
         if epoch < 0:
             return None
         console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)

@@ -30,6 +30,13 @@ class ScoreHistory:
         frame.to_parquet(temporary, index=False)
         os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
 
+    def cut_back(self, epoch: int) -> None:
+        """Delete the scores of audits after `epoch`: a resumed run may look at other epochs, or be stopped before them."""
+        for path in self.folder.glob("*.*"):
+            number = path.stem.removeprefix("epoch-")
+            if number.isdigit() and int(number) > epoch:
+                path.unlink()
+
     def read(self, key: AuditKey, *, until: int) -> dict[int, EarlierScores]:
         """Epoch -> scores under that attack and mask, up to and with that epoch. Raises UserError where a file is damaged."""
         import pandas as pd

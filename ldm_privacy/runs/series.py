@@ -48,6 +48,6 @@ class SeriesFile:
     def _rows(self) -> Iterable[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            # A row that a kill cut short has no value; it is of an epoch that is written again.
-            return [row for row in csv.DictReader(file) if row["value"]]
+        # A kill may cut the last row short, in a number or a letter; it is of an epoch that is written again.
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        return csv.DictReader(line.decode() for line in lines)

@@ -20,9 +20,14 @@ import torch
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import RECORD, Checkpoint
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.types import AuditKey
 from tests.tiny import arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -373,3 +378,15 @@ def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path):
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def test_a_run_that_goes_on_drops_the_rows_and_the_scores_after_its_checkpoint(run, tmp_path):
+    there = RunFolder(tmp_path)
+    there.checkpoints.mkdir()
+    there.last.write_bytes(last(run).read_bytes())  # of epoch 4
+    for epoch in (2, 4, 5, 6):
+        SeriesFile(there.metrics).write("denoiser", epoch, {"x": 1.0})
+        ScoreHistory(there.scores).write(epoch, AuditKey("sima", "all"), torch.arange(2), torch.rand(2))
+    Fitting(None, there, []).resume_point(there.last, "denoiser")
+    assert [epoch for epoch, _ in SeriesFile(there.metrics).read("denoiser")] == [2, 4]
+    assert sorted(path.stem for path in there.scores.iterdir()) == ["epoch-2", "epoch-4"]

@@ -22,6 +22,18 @@ def test_a_history_gives_back_what_was_stored_up_to_an_epoch(tmp_path):
     assert history.read(AuditKey("loss", "all"), until=10) == {}, "scores of another attack are not compared"
 
 
+def test_cut_back_leaves_the_audits_up_to_an_epoch_and_nothing_half_written(tmp_path):
+    history = ScoreHistory(tmp_path / "scores")
+    history.cut_back(-1)
+    for epoch in (0, 9, 10):
+        history.write(epoch, KEY, torch.tensor([5, 3]), torch.tensor([0.5, 1.0]))
+    (tmp_path / "scores" / "11.tmp").write_bytes(b"PAR1")
+    history.cut_back(9)
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["epoch-0.parquet", "epoch-9.parquet"]
+    history.cut_back(-1)
+    assert not any((tmp_path / "scores").iterdir())
+
+
 def test_a_damaged_file_is_named(tmp_path):
     history = ScoreHistory(tmp_path)
     (tmp_path / "epoch-4.parquet").write_bytes(b"PAR1 nothing")

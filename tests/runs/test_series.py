@@ -26,7 +26,7 @@ def test_what_was_written_is_read_by_stage(written):
     assert SeriesFile(written.path.with_name("none.csv")).read("denoiser") == {}
 
 
-@pytest.mark.parametrize("torn", ["denoiser,3,half a r", "denoiser,4,y,", "denois", ""])
+@pytest.mark.parametrize("torn", ["denoiser,4,half a r", "denoiser,4,y,", "denoiser,4,y,-1e-", "denoiser,4,y,0.1", "denois", ""])
 def test_cut_back_drops_what_comes_after_the_checkpoint(written, torn):
     with written.path.open("a") as file:
         file.write(torn)  # a kill in the middle of a row
@@ -36,6 +36,14 @@ def test_cut_back_drops_what_comes_after_the_checkpoint(written, torn):
     expected += [["denoiser", epoch, name] for epoch in "01" for name in "yz"]
     assert rows(written) == expected
     assert sorted(path.name for path in written.path.parent.iterdir()) == ["metrics.csv"]
+
+
+def test_a_row_that_was_cut_in_the_middle_of_a_letter_is_no_row(written):
+    with written.path.open("ab") as file:
+        file.write("denoiser,4,memorization/größe".encode()[:-2])  # half an ß
+    before = len(written.read("denoiser"))
+    written.cut_back("denoiser", 3)
+    assert len(written.read("denoiser")) == before == 8
 
 
 def test_an_earlier_stage_that_goes_on_drops_all_of_a_later_one(written):
