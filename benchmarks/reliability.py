@@ -1,26 +1,18 @@
-"""What a run survives, and what a wrong input costs: kills by SIGKILL at random moments, and mistakes at the command line.
+"""What a run survives: kills by SIGKILL at random moments. Its table is in docs/results/reliability.md.
 
     python -m benchmarks.reliability kills [--kills 20] [--seed 0] [--jobs 2] [--keep FOLDER] [key=value ...]
-    python -m benchmarks.reliability mistakes [--jobs 2] [--only WORD]
+    python -m benchmarks.reliability mistakes [--jobs 2] [--only WORD]      # see `benchmarks.mistakes`
 
-`kills` trains a short digits run (DIGITS, then `key=value`), kills others of it with all their processes, resumes each, and
-compares it with the one that was not broken: metrics.csv, scores and evaluation to the byte, both networks, averages and moments to
-the bit, and the names of all files. The moments go through PHASES in turn; which of a phase's occurrences, and what share of it
-has passed, is drawn from the seed. Every fourth run is killed once more while it is resumed. A stage is a phase with its audits
-and checkpoints inside; the table says what was hit.
-
-`mistakes` gives every wrong input of `benchmarks.mistakes` to `train.py` or `evaluate.py`: one line, exit code 2, no traceback,
-and at most LIMIT seconds of CPU where nothing has to be loaded to know it.
-
-Both print markdown and exit with 1 where one row fails.
+Trains a short digits run (DIGITS, then `key=value`), kills others of it with all their processes, resumes each, and compares it
+with the one that was not broken: metrics.csv, scores and evaluation to the byte, networks, averages and moments to the bit, and
+the names of all files. The moments go through PHASES in turn; which of a phase's occurrences, and how much of it has passed, is
+drawn from the seed. Every fourth run is killed once more while it is resumed. The table says what was running: a stage has its
+audits and checkpoints inside. Exit code 1 where a run ends otherwise.
 """
 
 import argparse
 import os
 import random
-import re
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,27 +21,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.mistakes import MISTAKES, Mistake
-
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "offline",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 DIGITS = [
     *("--config", "digits.yaml", "output_dir=runs", "autoencoder.max_epochs=3", "denoiser.batch_size=8"),
     *("denoiser.network.block_out_channels=[16,32]", "trainer.max_epochs=12", "trainer.checkpoint_every_n_minutes=0.02"),
     *("audit.every_n_epochs=3", "audit.num_bootstrap=100", "geometry.distortion_max_samples=64"),
     *("watch.generations.every.epochs=6", "watch.generations.num_images=1000", "watch.generations.num_steps=10"),
 ]
-TINY = [
-    *("--config", "digits.yaml", "output_dir=runs", "autoencoder.max_epochs=1", "trainer.max_epochs=2", "audit.attacks=[sima]"),
-    *("audit.masks=[all]", "audit.keep_fractions=[]", "geometry.distortion_rank=0", "watch={samples: null, generations: null}"),
-    *("denoiser.network.block_out_channels=[16,16]", "audit.num_bootstrap=50", "trainer.figures=false", "wandb.mode=disabled"),
-]
-LIMIT = 3.0
-"""Seconds of CPU for a mistake that nothing has to be loaded to know."""
 PHASES = {
     "stage 1": "ldm_privacy.recipes.train.train_codec",
     "stage 2": "ldm_privacy.recipes.train.train_denoiser",
@@ -58,6 +48,18 @@ PHASES = {
     "evaluation": "ldm_privacy.recipes.train.publish",
 }
 """What is hit -> the function that is running then."""
+
+
+class Table:
+    """A markdown table that is printed row by row."""
+
+    def __init__(self, *columns: str):
+        self.rows: list[list[str]] = []
+        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+
+    def add(self, *row: str) -> None:
+        self.rows.append(list(row))
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 class Moment(NamedTuple):
@@ -259,77 +261,11 @@ def kills(options: argparse.Namespace) -> bool:
     return equal == options.kills
 
 
-def one_mistake(folder: Path, mistake: Mistake, run_folder: Path) -> list[str]:
-    """Make a wrong input and give it to the program; a row of the table."""
-    folder.mkdir()
-    if "my runs" in mistake.command:
-        shutil.copytree(run_folder, folder / "my runs" / "digits")
-    command = [sys.executable, str(ROOT / f"{mistake.command.split()[0]}.py"), *shlex.split(mistake.command)[1:]]
-    with mistake.make(folder) or nullcontext():
-        before = set(folder.rglob("*"))
-        process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, stdout=-1, stderr=subprocess.STDOUT)
-        said = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        made = {path.name for path in set(folder.rglob("*")) - before if "__pycache__" not in str(path)}
-    seconds = usage.ru_utime + usage.ru_stime
-    wrong = [
-        *([f"{len(said)} lines"] if len(said) != 1 else []),
-        *([f"exit code {process.returncode}"] if process.returncode != 2 else []),
-        *([f"'{mistake.expected}' is not in it"] if not re.search(mistake.expected, " ".join(said)) else []),
-        *(["too long"] if seconds > LIMIT and not mistake.loads else []),
-        *([f"made {', '.join(sorted(made))}"] if made else []),
-    ]
-    print(*said[-3:], sep="\n", file=sys.stderr) if wrong else None
-    answer = (said or [""])[-1].replace("|", "\\|")
-    return [mistake.name, f"`{mistake.command}`", answer, f"{seconds:.1f} s", "; ".join(wrong) or "as it should be"]
-
-
-@contextmanager
-def resuming(folder: Path, name: str) -> Iterator[None]:
-    """The run `name` trains on in another process meanwhile."""
-    command = [sys.executable, str(ROOT / "train.py"), f"resume={name}", "trainer.max_epochs=100000"]
-    rows = folder / name / "metrics.csv"
-    size = rows.stat().st_size
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=-1, stderr=-1) as process:
-        while process.poll() is None and rows.stat().st_size <= size:
-            time.sleep(0.02)
-        yield
-        process.kill()
-
-
-def mistakes(options: argparse.Namespace) -> bool:
-    """The table of mistakes; whether every answer is as it should be."""
-    chosen = [mistake for mistake in MISTAKES if options.only in mistake.name]
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
-        folder = Path(temporary)
-        (folder / "run").mkdir()
-        if (outcome := run(folder / "run", TINY)).code:
-            raise SystemExit((folder / "run" / "output.txt").read_text())
-        table = Table("mistake", "command", "answer", "CPU", "is")
-        folders = [folder / f"{number:02}" for number in range(len(chosen))]
-        for row in pool.map(one_mistake, folders, chosen, [folder / "run" / "runs" / "digits"] * len(chosen)):
-            table.add(*row)
-    good = sum(row[-1] == "as it should be" for row in table.rows)
-    print(f"\n{good} of {len(chosen)} answers are as they should be.")
-    return good == len(chosen)
-
-
-class Table:
-    """A markdown table that is printed row by row."""
-
-    def __init__(self, *columns: str):
-        self.rows: list[list[str]] = []
-        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
-
-    def add(self, *row: str) -> None:
-        self.rows.append(list(row))
-        print(f"| {' | '.join(row)} |", flush=True)
-
-
 def main() -> None:
     if sys.argv[1:2] == ["traced"]:  # what `run` starts
         return traced(Path(sys.argv[2]), sys.argv[3:])
+    from benchmarks.mistakes import mistakes
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     of_kills, of_mistakes = commands.add_parser("kills"), commands.add_parser("mistakes")
@@ -341,7 +277,8 @@ def main() -> None:
     of_kills.add_argument("overrides", nargs="*", metavar="key=value")
     of_mistakes.add_argument("--only", default="", help="those whose name has this word")
     options = parser.parse_args()
-    sys.exit(not {"kills": kills, "mistakes": mistakes}[options.command](options))
+    good = kills(options) if options.command == "kills" else mistakes(jobs=options.jobs, only=options.only)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

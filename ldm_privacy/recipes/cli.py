@@ -9,7 +9,7 @@ from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge,
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.terminal import called, console, run_program
 from ldm_privacy.registry import nearest_name
-from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.folder import RunFolder, check_name
 from ldm_privacy.targets.place import check_is_file
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
@@ -40,6 +40,7 @@ def train(arguments: list[str]) -> int:
         raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
     else:
         tree = read_entry(line.config, line.overrides)
+        check_name(tree["name"])
     composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports
     from ldm_privacy.recipes.train import train as recipe
 
