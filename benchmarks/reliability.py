@@ -18,12 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from benchmarks.same_runs import difference
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -141,7 +142,7 @@ def run(folder: Path, arguments: list[str], moment: Moment | None = None) -> Out
     code, now = process.wait(), []
     for word, phase, _ in phases_in(marks):
         now = [phase, *now] if word == "begin" else now[1:]
-    left = [path.name for path in folder.glob("runs/*/**/*tmp*") if "wandb" not in path.parts]
+    left = [path.name for path in folder.glob("runs/*/**/*tmp*") if "wandb" not in path.parts]  # half written
     hit = (" in ".join(now) or "between phases") + (f" ({', '.join(left)})" if left else "")
     return Outcome(code, hit, time.monotonic() - start)
 
@@ -151,60 +152,6 @@ def family(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     found = [int(each) for each in children.read_text().split()] if children.exists() else []
     return [pid, *(each for child in found for each in family(child))]
-
-
-def difference(run: Path, whole: Path) -> str:
-    """The first difference of two runs; empty where there is none. Pictures, and the page that holds them, are not compared."""
-    import torch
-    from safetensors.torch import load_file
-
-    readers: dict[str, Callable[[Path], Any]] = {
-        **dict.fromkeys((".csv", ".parquet", ".json", ".yaml", ".npz"), Path.read_bytes),
-        ".safetensors": load_file,
-        ".ckpt": lambda path: {
-            key: value
-            for key, value in torch.load(path, weights_only=True).items()
-            if key != "loops"  # counts where it went on
-        },
-    }
-    names = [
-        {
-            str(path.relative_to(each))
-            for path in each.rglob("*")
-            if path.is_file() and "wandb" not in path.relative_to(each).parts
-        }
-        for each in (run, whole)
-    ]
-    if names[0] != names[1]:
-        extra, missing = (sorted(some - other) for some, other in (names, names[::-1]))
-        return "; ".join(f"{what} {', '.join(found)}" for what, found in (("left", extra), ("missing", missing)) if found)
-    rows = [(each / "metrics.csv").read_text().splitlines() for each in (run, whole)]
-    if rows[0] != rows[1]:
-        twice = [row for row, count in Counter(row.rpartition(",")[0] for row in rows[0]).items() if count > 1]
-        odd = sorted(set(rows[0]) ^ set(rows[1]))
-        return f"metrics.csv: {len(twice)} rows twice, {len(odd)} others: {(twice or odd or ['another order'])[0]}"
-    for name in sorted(names[0]):
-        mine, theirs = (
-            readers[Path(name).suffix](each / name) if Path(name).suffix in readers else None for each in (run, whole)
-        )
-        if not same(mine, theirs):
-            keys = [key for key in mine if not same(mine[key], theirs[key])] if isinstance(mine, dict) else []
-            return f"{name} differs" + (f" in {', '.join(keys)}" if keys else "")
-    return ""
-
-
-def same(mine: Any, theirs: Any) -> bool:
-    """Whether two parts of a checkpoint are equal to the bit."""
-    import torch
-
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        return mine.keys() == theirs.keys() and all(same(value, theirs[key]) for key, value in mine.items())
-    if isinstance(mine, list | tuple):
-        return len(mine) == len(theirs) and all(map(same, mine, theirs))
-    if isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor):
-        as_bytes = (each.contiguous().reshape(-1).view(torch.uint8) for each in (mine, theirs))  # nan is what it is
-        return (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape) and torch.equal(*as_bytes)
-    return bool(mine == theirs)
 
 
 def one_kill(folder: Path, arguments: list[str], moments: list[Moment], whole: Path) -> list[str]:
@@ -220,7 +167,12 @@ def one_kill(folder: Path, arguments: list[str], moments: list[Moment], whole: P
     said = (folder / "output.txt").read_text().splitlines()
     line = next((line for line in said if line.startswith("Going on")), said[0] if said else "")
     found = f"exit code {code}: {said[-1]}" if code else difference(folder / "runs" / "digits", whole)
-    return ["; then ".join(seconds), "; then ".join(hits), line, found or "equal"]
+    return [
+        "; then ".join(seconds),
+        "; then ".join(hits),
+        line,
+        found or ("equal" if "not reached" not in hits[0] else "no kill"),
+    ]
 
 
 def draw(kills: int, seed: int, known: dict[str, list[float]]) -> list[list[Moment]]:

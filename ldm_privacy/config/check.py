@@ -137,6 +137,9 @@ def check_keys(schema: type, node: Any, key: str = "", *, is_whole: bool = False
             check_keys(typing.cast(type, hints[name]), value, path, is_whole=is_whole, has_plugins=has_plugins)
         elif "${" not in str(value):
             check_type(value, hints[name], path)
+            for each in value if "names" in field.metadata and not has_plugins else ():
+                if each not in field.metadata["names"]:
+                    raise UserError(f"{path}: {field.metadata['names'].unknown(each)}")
     if is_whole:
         check_complete(schema, node, key)
 

@@ -197,5 +197,8 @@ class Config:
         many=True,
         default="none",
     )
-    loggers: list[str] = _option("where curves go beside metrics.csv: wandb, tensorboard", ["csv", "wandb"])
+    loggers: list[str] = field(
+        default_factory=lambda: ["csv", "wandb"],
+        metadata={"help": "where curves go beside metrics.csv: wandb, tensorboard", "names": registry.LOGGERS},
+    )
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"help": "Weights & Biases"})

@@ -26,7 +26,7 @@ def test_what_was_written_is_read_by_stage(written):
     assert SeriesFile(written.path.with_name("none.csv")).read("denoiser") == {}
 
 
-@pytest.mark.parametrize("torn", ["denoiser,4,half a r", "denoiser,4,y,", "denoiser,4,y,-1e-", "denoiser,4,y,0.1", "denois", ""])
+@pytest.mark.parametrize("torn", ["denoiser,4,half a r", "denoiser,4,y,", "denoiser,4,y,-1e-", "denoiser,4,y,0.1", "deno", ""])
 def test_cut_back_drops_what_comes_after_the_checkpoint(written, torn):
     with written.path.open("a") as file:
         file.write(torn)  # a kill in the middle of a row
