@@ -246,7 +246,7 @@ LOADED = [
     Mistake("share of a mask", f"{DIGITS} audit.masks.top60.keep_fraction=1.5", r"audit\.masks\.top60.*keep_fraction"),
     Mistake("argument of another class", f"{DIGITS} data.source.path=scans", r"data\.source.*'path'.*folder"),
     Mistake("timestep outside the schedule", f"{DIGITS} audit.timesteps=[1000]", "audit.timesteps: 1000"),
-    Mistake("output_dir is a file", f"{DIGITS} output_dir=out", "output_dir: 'out' is a file", file("out", "")),
+    Mistake("output_dir is a file", f"{DIGITS} output_dir=out", "output_dir: 'out", file("out", "")),
     Mistake("output_dir can't be made", f"{DIGITS} output_dir=/proc/out", "output_dir: '/proc/out.* can't be made"),
     # Devices.
     Mistake("no such accelerator", f"{DIGITS} trainer.accelerator=mps", r"trainer\.accelerator: 'mps' is not there"),
