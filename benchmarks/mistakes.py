@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Timer
 
 from benchmarks.reliability import ENVIRONMENT, ROOT, Table, run
-from benchmarks.wrong_inputs import AT_ONCE, LOADED, Mistake, in_training
+from benchmarks.wrong_files import in_training
+from benchmarks.wrong_inputs import AT_ONCE, LOADED, Mistake
 
 LIMIT = 3.0
 """Seconds of CPU for a mistake that nothing has to be loaded to know."""

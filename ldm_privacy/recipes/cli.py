@@ -37,7 +37,8 @@ def train(arguments: list[str]) -> int:
         tree = merge(read_yaml(resumed.config), parse_overrides(line.overrides))
         check_sections(tree)
     elif line.config is None:
-        raise UserError(f"no config: name one, as in --config digits.yaml. In configs/: {entry_names()}.")
+        meant = next((hint for item in line.overrides if (hint := nearest_name(item.partition("=")[0], ["resume"]))), "")
+        raise UserError(f"no config: name one, as in --config digits.yaml.{meant} In configs/: {entry_names()}.")
     else:
         tree = read_entry(line.config, line.overrides)
         check_name(tree["name"])
