@@ -13,8 +13,9 @@ OWN = ("wandb", ".lock")
 
 
 def names_in(run: Path) -> set[str]:
-    """Its files, relative to it."""
-    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    """Its files, relative to it, without its OWN."""
+    names = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    return {str(name) for name in names if not name.parts[0].startswith(OWN) and not name.name.startswith(OWN)}
 
 
 def difference(run: Path, whole: Path) -> str:
@@ -24,7 +25,7 @@ def difference(run: Path, whole: Path) -> str:
         ".safetensors": load_file,
         ".ckpt": lambda path: {**torch.load(path, weights_only=True), "loops": None},  # counts of where it went on
     }
-    names = [{name for name in names_in(each) if not name.startswith(OWN)} for each in (run, whole)]
+    names = [names_in(each) for each in (run, whole)]
     if names[0] != names[1]:
         extra, missing = (sorted(some - other) for some, other in (names, names[::-1]))
         return "; ".join(f"{what} {', '.join(found)}" for what, found in (("left", extra), ("missing", missing)) if found)

@@ -126,12 +126,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """key=value strings as a nested tree; values are YAML."""
     for item in overrides:
-        key, separator, _ = item.partition("=")
+        key, separator, value = item.partition("=")
         if not separator or not key or key.startswith("-"):
             raise UserError(f"'{item}': expected key=value, as in trainer.max_epochs=50. See --help.")
+        try:
+            OmegaConf.from_dotlist([item])
+        except (OmegaConfBaseException, YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{item}: what it gives is no YAML ({reason}); a text is quoted as {key}='\"{value}\"'.") from None
     try:
         tree = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except OmegaConfBaseException as error:
         raise UserError(f"command line: {str(error).splitlines()[0]}") from None
     except (TypeError, ValueError, IndexError) as error:  # a key below another key that was given a list or a number
         raise UserError(f"command line: two of the keys contradict each other ({str(error).splitlines()[0]}).") from None

@@ -85,6 +85,10 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
         ("watch.generations.num_images=10", "watch.generations.num_images: 10 should be greater than or equal to 1000"),
         ("watch.loss_gap.seed=3", "watch.loss_gap: unknown key 'seed'"),
         ("audit.onset.nun_consecutive=3", "audit.onset: unknown key 'nun_consecutive'"),
+        (
+            "data.source.files=*.png",
+            "data.source.files=*.png: what it gives is no YAML (while scanning an alias); a text is quoted",
+        ),
         ("trainer.max_epochs=abc", "trainer.max_epochs: 'abc' should be a valid integer"),
         ("trainer.max_epochs=0", "trainer.max_epochs: 0 should be greater than 0"),
         ("data.num_members=2.5", "data.num_members: 2.5 should be a valid integer"),

@@ -38,6 +38,7 @@ def weights(folder):
         (lambda folder: None, ""),
         (lambda folder: (folder / "evaluation" / "report.html").write_text("another"), ""),
         (lambda folder: (folder / ".lock.json").write_text("{}"), ""),
+        (lambda folder: (folder / "evaluation" / ".lock.json").write_text("{}"), ""),
         (weights, "checkpoints/last.ckpt differs in state_dict"),
         (lambda folder: (folder / "checkpoints" / "last.ckpt.tmp").touch(), "left checkpoints/last.ckpt.tmp"),
         (lambda folder: (folder / "scores" / "epoch-1.parquet").unlink(), "missing scores/epoch-1.parquet"),
