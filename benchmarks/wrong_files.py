@@ -27,7 +27,7 @@ def file(name: str, content: str | bytes) -> Callable[[Path], None]:
     return make
 
 
-def images(folder: Path, count: int = 20) -> None:
+def images(folder: Path, count: int = 15) -> None:
     """A folder "images" of grey noise."""
     import numpy as np
     from PIL import Image

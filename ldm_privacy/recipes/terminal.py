@@ -52,8 +52,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|diffusers\..*|huggingface_hub\..*")
-    for name in ("lightning.pytorch", "lightning.fabric", "datasets", "diffusers", "wandb", "huggingface_hub"):
+    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "wandb", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it logs an error, and then raises it
     log = logging.getLogger("ldm_privacy")
     if not log.handlers:
         log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
