@@ -141,7 +141,12 @@ LOADED = [
     ),
     Mistake("a Hub data set offline", f"{DIGITS} data.source='{{class: hub, repo_id: a/b}}'", "a/b.*parquet"),
     # Plug-ins.
-    Mistake("name that is taken", MINE, "already registered", file("mine.py", ATTACK.replace('"mine"', '"sima"'))),
+    Mistake(
+        "name that is taken",
+        MINE,
+        "already registered",
+        file("mine.py", ATTACK.replace('"mine"', '"sima"') + "return latent\n"),
+    ),
     Mistake("attack that raises", MINE, r"mine\.py:10.*check_attack", file("mine.py", f"{ATTACK}return 1 / 0\n")),
     Mistake("attack of another shape", MINE, "mine.*check_attack", file("mine.py", f"{ATTACK}return latent[0]\n")),
     # Weights.
