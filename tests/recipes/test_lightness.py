@@ -48,7 +48,7 @@ def program(line, folder, *, heavy=HEAVY, first=""):
         ),
         ("train.py --config digits.yaml trainer.max_epochs=x", 2, "error: trainer.max_epochs: 'x' should be a valid integer."),
         ("train.py --config digits.yaml audit.attacks.x=simma", 2, "error: audit.attacks.x.class: unknown attack 'simma'."),
-        ("train.py --config digits.yaml plugins=[nowhere]", 2, "error: plugins: 'nowhere' "),
+        ("train.py --config digits.yaml plugins=[nowhere]", 2, "error: plugins: there is no module 'nowhere'"),
         ("train.py resum=runs/x", 2, "error: no config: name one, as in --config digits.yaml. Did you mean 'resume'?"),
         ("train.py --what", 2, "error: '--what': unknown option."),
         ("train.py resume=nowhere", 2, "error: resume: 'nowhere' is no run"),
