@@ -8,9 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
 from ldm_privacy.processes import gather, is_main
+from ldm_privacy.runs.looks import log_look
 from ldm_privacy.targets.target import Target, target_of
 from ldm_privacy.watch.undisturbed import undisturbed
-from ldm_privacy.watch.watcher import Moment, Watcher, look_with
+from ldm_privacy.watch.watcher import Look, Moment, Watcher, look_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ class Watch(Callback):
             Called at every look. UserError where it returns something else, or its network does not take the audited latents.
         say: Prints a line; None: nothing is printed.
         show: (name, picture, epoch) -> shown to the user, in the main process; None: pictures are left out.
+        then: Called in the main process with the looks, by label, and their moment, once they are logged.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Watch(Callback):
         *,
         say: Callable[[str], None] | None = None,
         show: "Callable[[str, np.ndarray | Figure, int], None] | None" = None,
+        then: Callable[[Mapping[str, Look], Moment], None] = lambda looks, moment: None,
     ):
         if not isinstance(watchers, Mapping):
             watchers = {f"{place}_{type(each).__name__}": each for place, each in enumerate(watchers)}
-        self.watchers, self.target, self.say, self.show = dict(watchers), target, say, show
+        self.watchers, self.target, self.say, self.show, self.then = dict(watchers), target, say, show, then
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # An average that is updated after a look would be one step behind it.
@@ -60,7 +63,8 @@ class Watch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._look(trainer, pl_module, Moment(trainer.current_epoch, trainer.global_step, is_epoch_end=False))
+        part = (batch_idx + 1) / (trainer.num_training_batches + 1)
+        self._look(trainer, pl_module, Moment(trainer.current_epoch, trainer.global_step, is_epoch_end=False), part)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -71,7 +75,8 @@ class Watch(Callback):
         # A callback after this one may have ended the training.
         self._look(trainer, pl_module, Moment(trainer.current_epoch, trainer.global_step, is_last=True))
 
-    def _look(self, trainer: Trainer, module: LightningModule, moment: Moment) -> None:
+    def _look(self, trainer: Trainer, module: LightningModule, moment: Moment, part: float = 0.0) -> None:
+        """Look, where a watcher is due; `part`: how far the epoch is that is under way, below 1."""
         if not any(watcher.due(moment) for watcher in self.watchers.values()):
             return
         with _averaged(trainer, module), undisturbed(module):
@@ -80,13 +85,15 @@ class Watch(Callback):
         if not is_main():
             return
         series = {name: value for look in looks.values() for name, value in look.series.items()}
-        for logger in trainer.loggers if series else ():
-            logger.log_metrics({**series, "epoch": moment.epoch}, step=moment.step)
+        charts = {chart: name for look in looks.values() for chart, name in look.shown().items()}
+        if series:
+            log_look(trainer.loggers, series, charts, epoch=moment.epoch + part, step=moment.step)
         for look in looks.values():
             for line in look.lines if self.say is not None else ():
                 self.say(line)  # type: ignore[misc]
             for name, picture in look.pictures.items() if self.show is not None else ():
                 self.show(name, picture, moment.epoch)  # type: ignore[misc]
+        self.then(looks, moment)
 
     def state_dict(self) -> dict[str, Any]:
         return {label: watcher.full_state() for label, watcher in self.watchers.items()}

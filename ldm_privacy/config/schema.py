@@ -174,6 +174,7 @@ class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = _option("auto = online where logged in, else offline", "auto")
     project: str = _option("W&B project", "ldm-privacy")
     entity: str | None = _option("W&B team; null = your default", None)
+    detail: Literal["watched", "full"] = _option("on charts: the few series that a person watches, or all", "watched")
 
 
 @dataclass

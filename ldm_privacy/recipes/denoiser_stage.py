@@ -19,14 +19,16 @@ from ldm_privacy.recipes.baselines import log_baselines
 from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
-from ldm_privacy.watch.watcher import Every, Moment, Watcher
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,13 +117,20 @@ def train_denoiser(
     copies = {run.before_onset: audits.is_before_onset}
     if stop is not None:
         copies[run.under_limit] = stop.is_best_under_limit
+
+    def draw(looks: Mapping[str, Look], moment: Moment) -> None:
+        if "memorization" in looks and audits.report is not None and config.trainer.figures:
+            history = SeriesFile(run.metrics).read("denoiser")
+            curves = mask_curves(history, [row.key for row in audits.report.rows], audits.key)
+            fitting.show_curves(curves[0], moment.epoch)
+
     module = _module(setup, network, denoiser, measuring, of_members)
     record = {**record, "stage": "denoiser", "codec": codec.record(), "denoiser": denoiser.record()}
     callbacks = [
         bar,
         StopOnNonFiniteLoss(run.last, "denoiser.learning_rate"),
         None if config.denoiser.ema_decay is None else AveragedWeights(config.denoiser.ema_decay),
-        Watch(watched, lambda module: Target(codec, module.predictor), say=bar.say, show=fitting.show),
+        Watch(watched, lambda module: Target(codec, module.predictor), say=bar.say, show=fitting.show, then=draw),
         stop,
         RunCheckpoint(
             run.last,

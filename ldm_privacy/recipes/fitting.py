@@ -14,8 +14,10 @@ from ldm_privacy.device import OutOfMemory, device_of, explain_out_of_memory
 from ldm_privacy.processes import is_main, world_size
 from ldm_privacy.recipes.launch import cluster_plugins
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.looks import log_look
 from ldm_privacy.runs.pictures import log_picture, save_picture
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import Checkpoint
@@ -44,8 +46,12 @@ class Fitting:
         """The checkpoint to go on from, or None; metrics.csv and the scores of the audits are cut back to it."""
         epoch = Checkpoint.read(path, stage=stage).epoch if path.exists() else -1
         if is_main():
-            SeriesFile(self.run.metrics).cut_back(stage, epoch)
             ScoreHistory(self.run.scores).cut_back(epoch if stage == "denoiser" else -1)
+            file = SeriesFile(self.run.metrics)
+            file.cut_back(stage, epoch)
+            for logger in self.loggers:
+                if hasattr(logger, "go_on"):
+                    logger.go_on(file)
         if epoch < 0:
             return None
         console.print(f"Going on with the {stage} after epoch {epoch}.", highlight=False)
@@ -90,10 +96,19 @@ class Fitting:
         save_picture(self.run.figures, name, picture)
         log_picture(self.loggers, name, picture, epoch=epoch)
 
-    def log(self, series: dict[str, float], epoch: int = 0) -> None:
-        """Write series of the denoiser's stage to every logger."""
+    def show_curves(self, curves: MaskCurves, epoch: int) -> None:
+        """As `show`; loggers that have a method `log_curves` get the curves themselves."""
+        figure = curves.figure()
+        save_picture(self.run.figures, curves.name, figure)
         for logger in self.loggers:
-            logger.log_metrics({**series, "epoch": epoch}, step=0)
+            if hasattr(logger, "log_curves"):
+                logger.log_curves(curves, epoch)
+            else:
+                log_picture([logger], curves.name, figure, epoch=epoch)
+
+    def log(self, series: dict[str, float]) -> None:
+        """Write what is there before the denoiser's first step to every logger; it makes no curves."""
+        log_look(self.loggers, series, {}, epoch=0, step=0)
 
     def summarise(self, values: dict[str, Any]) -> None:
         """Give them to every logger that has a method `log_summary`."""

@@ -103,6 +103,8 @@ class MemorizationWatch:
         """(step, name) -> value, of all looks."""
         self.looks: Mapping[str, Look] = {}
         """Of the newest call that looked, by watcher, with their lines and pictures."""
+        self.watched: dict[str, float] = {}
+        """Chart -> value at the newest look: the few that a person watches; see `Look`."""
         if main_process_only and not is_main():
             return
         if masks is None:
@@ -145,6 +147,8 @@ class MemorizationWatch:
             looks = look_with(self.watchers, target, self._moment(step, is_last), device)
         self.looks = looks
         series = {name: value for look in looks.values() for name, value in look.series.items()}
+        shown = {chart: name for look in looks.values() for chart, name in look.shown().items()}
+        self.watched = {chart: series[name] for chart, name in shown.items()}
         self.curves |= {(step, name): value for name, value in series.items()}
         return series
 

@@ -1,6 +1,7 @@
 """From an audit to its evidence on disk: what train.py does at the end and evaluate.py does for a checkpoint."""
 
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -93,7 +94,8 @@ def publish(
 
 def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:
     """What evaluates that checkpoint: plug-ins are imported only where they are named."""
-    return f"{called('evaluate')} ckpt={checkpoint}" + (f" plugins=[{','.join(plugins)}]" if plugins else "")
+    words = [f"ckpt={checkpoint}", *([f"plugins=[{','.join(plugins)}]"] if plugins else [])]
+    return f"{called('evaluate')} {shlex.join(words)}"
 
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:

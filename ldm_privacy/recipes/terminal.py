@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ldm_privacy.errors import ProcessError, UserError
@@ -47,6 +46,13 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
         yield update
 
 
+class _Said(logging.Handler):
+    """Prints messages with their lines as they are: a command in one of them can be pasted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
+
+
 def quiet_libraries() -> None:
     """Keep libraries from talking over the program: their hints are about choices that this program makes itself."""
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -57,7 +63,7 @@ def quiet_libraries() -> None:
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it logs an error, and then raises it
     log = logging.getLogger("ldm_privacy")
     if not log.handlers:
-        log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
+        log.addHandler(_Said())
         log.setLevel(logging.INFO)
 
 

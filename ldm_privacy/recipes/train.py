@@ -1,5 +1,6 @@
 """A training from its beginning, or from where it stopped, to its report."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from ldm_privacy.recipes.terminal import called, console, progress, quiet_librar
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.pictures import save_picture
 from ldm_privacy.targets.record import FORMAT, Checkpoint
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ REPORT = "{run}/evaluation/          report.html: the verdict, every number and 
 NEXT = """
 {run}/metrics.csv          every curve
 {report}{run}/figures/             memorization curves, samples, geometry
-{run}/checkpoints/         last.ckpt, before-onset.ckpt{leet}
-{evaluation}
+{run}/checkpoints/         last.ckpt, before-onset.ckpt
+{commands}{evaluation}
 """
 
 
@@ -84,7 +86,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 codec = train_codec(setup, fitting, codec, stored)
             trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
-            console.print(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train')} resume={run.path}")
+            command = f"{called('train')} {shlex.quote(f'resume={run.path}')}"
+            said = f"Stopped; the checkpoint is stored. Go on with:\n  {command}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
@@ -92,10 +96,15 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
-            leet = f"\nwandb leet {run.path}/wandb     the curves in the terminal" if (run.path / "wandb").is_dir() else ""
+            commands = {
+                command: why for each in loggers if hasattr(each, "commands") for command, why in each.commands().items()
+            }
             report = REPORT.format(run=run.path) if composed.config.trainer.figures else ""
             words = NEXT.format(
-                run=run.path, report=report, leet=leet, evaluation=evaluation_command(run.last, composed.config.plugins)
+                run=run.path,
+                report=report,
+                commands="".join(f"{command}    # {why}\n" for command, why in commands.items()),
+                evaluation=evaluation_command(run.last, composed.config.plugins),
             )
             console.print(words, highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -198,9 +207,9 @@ def _conclude(
     if not composed.config.trainer.figures:
         return
     evaluation = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
-    for name in ("memorization", "onset"):
+    for name in (f"attack_{setup.onset_key.attack}", "memorization", "onset"):
         if name in evaluation.figures:
-            evaluation.figures[name].savefig(run.figures / f"{name}.png", dpi=110)
+            save_picture(run.figures, name, evaluation.figures[name])
     print_verdict(verdict_of(evaluation.evidence), console)
     for logger in loggers:
         if hasattr(logger, "log_evaluation"):

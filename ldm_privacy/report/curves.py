@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures.base import PALETTE, banded, panels, style
+from ldm_privacy.report.figures.base import PALETTE, banded, panels
+from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
 
 History = Mapping[tuple[int, str], float]
@@ -33,12 +35,32 @@ def signs(primary: AuditKey) -> tuple[Sign, ...]:
     )
 
 
+def mask_curves(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> list[MaskCurves]:
+    """The curves of every attack that was audited, the primary one's first."""
+    onset = _onset(history, f"memorization/{primary}/onset_epoch")
+    attacks = dict.fromkeys([primary.attack, *(key.attack for key in keys)])
+    found = []
+    for attack in attacks:
+        series = {key.mask: f"memorization/{key}/auroc" for key in keys if key.attack == attack}
+        lines = {mask: _curve(history, name) for mask, name in series.items() if _epochs(history, name)}
+        if lines:
+            found.append(MaskCurves(attack, lines, onset if attack == primary.attack else None, unit))
+    return found
+
+
 def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> dict[str, Figure]:
-    """AUROC of every attack and mask over epochs, and the quantities with an onset on one time axis; none without audits."""
-    areas = [key for key in keys if _epochs(history, f"memorization/{key}/auroc")]
-    if not areas:
+    """AUROC over epochs, of the primary attack large and of all; the quantities with an onset on one time axis.
+
+    None without audits.
+    """
+    curves = mask_curves(history, keys, primary, unit)
+    if not curves:
         return {}
-    return {"memorization": memorization_figure(history, areas, primary, unit), "onset": onset_figure(history, primary, unit)}
+    return {
+        curves[0].name: curves[0].figure(),
+        "memorization": memorization_figure(curves),
+        "onset": onset_figure(history, primary, unit),
+    }
 
 
 def onset_lines(history: History, primary: AuditKey) -> list[str]:
@@ -51,20 +73,17 @@ def onset_lines(history: History, primary: AuditKey) -> list[str]:
     return lines
 
 
-def memorization_figure(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> Figure:
-    """AUROC over epochs with its interval: a panel per attack, a line per mask, the onset marked in the primary attack's."""
-    attacks = list(dict.fromkeys(key.attack for key in keys))
-    figure, axes = panels(attacks, "Memorization: AUROC of each audit, with its interval")
-    onset = _onset(history, f"memorization/{primary}/onset_epoch")
-    for attack, axis in axes.items():
-        for place, key in enumerate(key for key in keys if key.attack == attack):
-            banded(axis, *_curve(history, f"memorization/{key}/auroc"), label=key.mask, **style(place))
-        axis.axhline(0.5, color="0.7", linewidth=0.8)
-        if onset is not None and attack == primary.attack:
-            axis.axvline(onset, color="0.3", linewidth=0.8, linestyle=":")
-            axis.annotate(f"onset {onset}", (onset, 0.02), xycoords=("data", "axes fraction"), fontsize="small")
-        axis.set(title=attack, xlabel=unit, ylabel="AUROC", ylim=(None, 1.01))
-        axis.legend(title="mask", fontsize="small", loc="upper left")
+def memorization_figure(curves: Sequence[MaskCurves]) -> Figure:
+    """AUROC over epochs with its interval: a panel per attack, a line per mask."""
+    figure, axes = panels([each.attack for each in curves], "Memorization: AUROC of each audit, with its interval")
+    labelled: dict[str, Artist] = {}
+    for each in curves:
+        axis = axes[each.attack]
+        each.draw(axis)
+        axis.set_title(each.attack)
+        handles, masks = axis.get_legend_handles_labels()
+        labelled |= dict(zip(masks, handles))
+    figure.legend(labelled.values(), labelled, title="mask", loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 

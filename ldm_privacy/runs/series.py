@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 COLUMNS = ("stage", "epoch", "series", "value")
@@ -31,6 +31,18 @@ class SeriesFile:
     def read(self, stage: str) -> dict[tuple[int, str], float]:
         """All rows of a stage: (epoch, series) -> value; none where there is no file."""
         return {(int(row["epoch"]), row["series"]): float(row["value"]) for row in self._rows() if row["stage"] == stage}
+
+    def rows(self) -> Iterator[tuple[str, int, dict[str, float]]]:
+        """What was written, in that order: stage, epoch, series of each `write`, as far as the file tells them apart."""
+        stage, epoch, series = "", -1, dict[str, float]()
+        for row in self._rows():
+            here = row["stage"], int(row["epoch"])
+            if series and (here != (stage, epoch) or row["series"] in series):
+                yield stage, epoch, series
+                series = {}
+            (stage, epoch), series[row["series"]] = here, float(row["value"])
+        if series:
+            yield stage, epoch, series
 
     def cut_back(self, stage: str, epoch: int) -> None:
         """Drop the rows of `stage` after `epoch`, and of stages after it: what a resumed run will write again."""

@@ -4,26 +4,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as plotly
 import torch
 import wandb
 from torch import Tensor
 
 from ldm_privacy.data.images import to_uint8
+from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.metrics import roc_curve
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.runs.wandb_table import Table
 from ldm_privacy.types import Estimate
 
 MAX_ROC_POINTS = 200
 NUM_EXPOSED = 32
 
 
-def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
+def log_evaluation(run: Any, evaluation: Evaluation, folder: Path, *, axis: str) -> None:
     """Log the audit's table, the most exposed members with their images, the ROC of the primary key, figures and files.
+
+    The verdict goes into the summary.
 
     Args:
         run: Of W&B.
         evaluation: Its figures are logged as the PNG files that lie in `folder`/figures.
         folder: What `write_evaluation` wrote; scores.parquet, exposed.csv, metrics.json and report.html become an artifact.
+        axis: Name of the epoch.
     """
     evidence, report = evaluation.evidence, evaluation.evidence.report
     rows = [
@@ -49,17 +55,19 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path) -> None:
     exposed = [[rank, *values] for rank, values in enumerate(ranked, 1)]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
     places = roc_places(len(fpr))
-    points = wandb.Table(["fpr", "tpr"], list(zip(fpr[places].tolist(), tpr[places].tolist())))
+    roc = plotly.Figure(plotly.Scatter(x=fpr[places].tolist(), y=tpr[places].tolist()))
+    roc.update_layout(title=f"ROC of {evidence.key}", xaxis_title="false-positive rate", yaxis_title="true-positive rate")
     run.log(
         {
-            "evaluation/attacks": wandb.Table(columns, rows),
-            "evaluation/exposed": wandb.Table(["rank", "sample_index", "image", "score", "fpr"], exposed),
-            "evaluation/roc": wandb.plot.line(points, "fpr", "tpr", title=f"ROC of {evidence.key}"),
+            "evaluation/attacks": Table(columns, rows),
+            "evaluation/exposed": Table(["rank", "sample_index", "image", "score", "fpr"], exposed),
+            "evaluation/roc_curve": wandb.Plotly(roc),
             "evaluation/report": wandb.Html(str(folder / "report.html")),
             **{f"evaluation/{name}": wandb.Image(str(folder / "figures" / f"{name}.png")) for name in evaluation.figures},
-            "epoch": evaluation.epoch,
+            axis: evaluation.epoch,
         }
     )
+    run.summary["verdict"] = " ".join(verdict_of(evidence).sentences)
     artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata={"epoch": evaluation.epoch})
     for name in ("scores.parquet", "exposed.csv", "metrics.json", "report.html"):
         artifact.add_file(str(folder / name))

@@ -87,7 +87,8 @@ class Generations(Watcher):
         closest = copies.ratio.argsort()[:NUM_SHOWN]
         nearest = self.images(copies.nearest_member[closest])
         pairs = torch.stack([generated.cpu()[closest], nearest.cpu()], 1).flatten(0, 1)
-        return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)})
+        charts = {"copies/members": "generations/memorized", "copies/heldout": "generations/memorized_heldout"}
+        return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)}, charts)
 
     def _generated(self, target: Target, condition: Condition) -> Image:
         with self.progress("Generating images", self.num_images) as done:

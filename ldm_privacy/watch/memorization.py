@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
@@ -112,7 +113,21 @@ class Memorization(Watcher):
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
         news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rise)
-        return Look(series, self._lines(report, moment)), news
+        return Look(series, self._lines(report, moment), charts=self._charts(report)), news
+
+    def _claims(self, report: AuditReport) -> list[AuditRow]:
+        """The rows that a person watches: the primary one, and those of masks that are no controls."""
+        return [row for row in report.rows if row.key == self.key or row.key.mask not in report.data.controls]
+
+    def _charts(self, report: AuditReport) -> dict[str, str]:
+        """AUROC of every claim, those of the primary attack apart; of the primary attack also the TPR at 1 % FPR."""
+        charts = {}
+        for row in self._claims(report):
+            is_primary, series = row.key.attack == self.key.attack, f"memorization/{row.key}"
+            charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
+            if is_primary:
+                charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
+        return charts
 
     def _quartiles(self, report: AuditReport) -> dict[str, float]:
         """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep."""
@@ -127,7 +142,7 @@ class Memorization(Watcher):
 
     def _lines(self, report: AuditReport, moment: Moment) -> tuple[str, ...]:
         """One audit in one line: the AUROC of each attack, a number per mask; before the first, what the numbers are."""
-        claims = [row for row in report.rows if row.key.mask not in report.data.controls]
+        claims = self._claims(report)
         attacks: dict[str, list[str]] = {}
         for row in claims:
             attacks.setdefault(row.key.attack, []).append(f"{row.metrics.auroc.value:.3f}".removeprefix("0"))
@@ -153,15 +168,11 @@ class Memorization(Watcher):
         ]
 
     def summary(self) -> dict[str, Any]:
-        """Best and last AUROC of every attack and mask, and the onset epoch."""
+        """The onset epoch, and the best AUROC of each chart."""
         values: dict[str, Any] = {"onset_epoch": self.onset.onset_epoch}
-        for row in self.report.rows if self.report is not None else []:
+        for row in self._claims(self.report) if self.report is not None else []:
             best, epoch = self.best[str(row.key)]
-            values |= {
-                f"best/{row.key}/auroc": best,
-                f"best/{row.key}/epoch": epoch,
-                f"last/{row.key}/auroc": row.metrics.auroc.value,
-            }
+            values |= {f"best/{row.key}/auroc": best, f"best/{row.key}/epoch": epoch}
         return values
 
     def state_dict(self) -> dict[str, Any]:

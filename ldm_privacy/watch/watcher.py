@@ -41,11 +41,19 @@ class Look:
         series: Curves: name -> value.
         lines: For the terminal.
         pictures: By name: figures, or arrays of pixels (height, width, 3) uint8.
+        charts: Chart -> series: the few that a person watches, under names that are short and apart in their first letters;
+            viewers sort by them. By default every series but bounds, under its own name.
     """
 
     series: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     pictures: Mapping[str, "np.ndarray | Figure"] = field(default_factory=dict)
+    charts: Mapping[str, str] | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Chart -> series, of the series that this look has."""
+        own = {name: name for name in self.series if not name.endswith(("_lower", "_upper"))}
+        return {chart: name for chart, name in (own if self.charts is None else self.charts).items() if name in self.series}
 
 
 @dataclass(frozen=True)

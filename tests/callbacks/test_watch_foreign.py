@@ -298,6 +298,23 @@ def test_curves_reach_the_users_logger_and_go_on_after_a_resume(tmp_path):
         assert_equal(resumed.watchers[label].full_state(), watch.watchers[label].full_state())
 
 
+def test_looks_in_mid_epoch_have_an_x_of_their_own_where_a_logger_asks_for_it(tmp_path):
+    class Charts(CSVLogger):
+        looks = []  # noqa: RUF012
+
+        def log_look(self, series, charts, *, epoch, step):
+            self.looks.append((epoch, step, charts.get("loss/gap")))
+
+    watch = Watch(watchers(Every(steps=2))[1:], target)
+    plain = CSVLogger(tmp_path, name="plain", version="")
+    fit(Foreign(seeded=True), watch, epochs=2, logger=[Charts(tmp_path, name="charts", version=""), plain])
+    epochs, steps, named = zip(*Charts.looks)
+    assert list(epochs) == sorted(set(epochs))
+    assert all(abs(epoch - step / STEPS) < 1 / STEPS for epoch, step in zip(epochs, steps))
+    assert set(named) == {"denoiser/loss_gap"}
+    assert {step for step, _ in curves(tmp_path / "plain")} == set(steps)
+
+
 def test_a_checkpoint_without_a_watcher_of_that_name_is_no_hindrance():
     watch = Watch(watchers()[:1], target)
     before = watch.state_dict()

@@ -85,6 +85,8 @@ def test_a_look_is_the_same_in_any_mode_and_wrapper(images):
         watch = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
         with torch.autocast("cpu", torch.bfloat16):
             assert watch(wrapped, step=0) == plain
+        assert watch.watched["auroc/sima/all"] == plain["memorization/sima/all/auroc"]
+        assert not any(name.endswith("_lower") for name in watch.watched)
         assert unwrapped(wrapped) is unet
 
 

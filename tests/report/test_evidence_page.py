@@ -75,6 +75,18 @@ def html(found):
     return page_of(evidence, figures, pictures, onsets=ONSETS)
 
 
+def test_legends_cover_no_data(found):
+    """Of a panel or of the figure: outside every panel."""
+    for name, figure in found[1].items():
+        legends = [*figure.legends, *(axis.legend_ for axis in figure.axes if axis.legend_)]
+        if legends:
+            figure.draw_without_rendering()
+        panels = [axis.get_window_extent() for axis in figure.axes]
+        for legend in legends:
+            assert not any(legend.get_window_extent().overlaps(panel) for panel in panels), name
+            assert figure.bbox.get_points()[0].tolist() <= legend.get_window_extent().get_points()[0].tolist(), name
+
+
 class KeepFirst:
     """A mask rule that ranks by nothing."""
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.randomness import normal
-from ldm_privacy.report.curves import memorization_figure
+from ldm_privacy.report.curves import mask_curves, memorization_figure
 from ldm_privacy.report.figures.base import PALETTE, picture
 from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure
@@ -81,7 +81,7 @@ def curves():
             value = 0.5 + 0.4 / (1 + np.exp((180 + 20 * place - epoch) / 40))
             for bound, shift in (("", 0), ("_lower", -0.03), ("_upper", 0.03)):
                 history[epoch, f"memorization/{key}/auroc{bound}"] = value + shift
-    return memorization_figure(history | {(140, f"memorization/{keys[0]}/onset_epoch"): 120.0}, keys, keys[0])
+    return memorization_figure(mask_curves(history | {(140, f"memorization/{keys[0]}/onset_epoch"): 120.0}, keys, keys[0]))
 
 
 def violins(count=100):

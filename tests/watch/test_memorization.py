@@ -74,11 +74,22 @@ def test_the_rise_is_paired_with_the_first_audit_and_gives_the_onset():
     assert rows[3]["memorization/sima/all/auroc"] > 0.9
     for attack in ("sima", "loss"):
         assert {f"memorization/{attack}/all/quartile{number}/auroc" for number in (1, 2, 3, 4)} <= set(rows[0])
-    best = {epoch: row["memorization/loss/random/auroc"] for epoch, row in rows.items()}
-    assert it.summary()["best/loss/random/auroc"] == max(best.values())
-    assert it.summary()["best/loss/random/epoch"] == max(best, key=best.get)
-    assert it.summary()["last/loss/random/auroc"] == best[3]
+    best = {epoch: row["memorization/loss/all/auroc"] for epoch, row in rows.items()}
+    assert it.summary()["best/loss/all/auroc"] == max(best.values())
+    assert it.summary()["best/loss/all/epoch"] == max(best, key=best.get)
+    assert not any("random" in name for name in it.summary()), "a control is watched in metrics.csv"
     assert it.passes() == {"denoiser": 4 * COUNT}
+
+
+def test_claims_are_on_charts_those_of_the_primary_attack_apart_and_with_their_tpr():
+    charts = watcher().look(target(0), Moment(0, 0)).shown()
+    assert charts == {
+        "auroc/sima/all": "memorization/sima/all/auroc",
+        "tpr/sima/all": "memorization/sima/all/tpr_at_1fpr",
+        "auroc_other/loss/all": "memorization/loss/all/auroc",
+    }
+    primary = watcher(key=AuditKey("loss", "random")).look(target(0), Moment(0, 0)).shown()
+    assert [name for name in primary if name.startswith("auroc/")] == ["auroc/loss/all", "auroc/loss/random"]
 
 
 def test_a_cadence_of_steps_counts_steps():

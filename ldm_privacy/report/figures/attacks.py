@@ -11,7 +11,7 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, banded, panels, style
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, legend_below, panels, style, whiskered
 from ldm_privacy.types import AuditKey
 
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
@@ -29,7 +29,7 @@ def roc_figure(report: AuditReport) -> Figure:
         axis.axline((floor, floor), (1, 1), color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
         axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
-        axis.legend(title="mask (AUROC)", loc="lower right", fontsize="small")
+        legend_below(axis, "mask (AUROC)", columns=2)
     return figure
 
 
@@ -46,27 +46,28 @@ def auroc_by_timestep_figure(report: AuditReport) -> Figure:
                 axis.plot(row.timestep, row.metrics.auroc.value, "o", color=line["color"], markersize=5)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
-        axis.legend(title="mask", fontsize="small")
+        legend_below(axis, "mask")
     return figure
 
 
 def keep_fraction_figure(report: AuditReport) -> Figure:
-    """AUROC over the share of dimensions kept, each point at its own calibrated timestep; bands are its interval.
+    """AUROC over the share of dimensions kept, each point at its own calibrated timestep; whiskers are its interval.
 
     A panel per attack, a line per ranking, the keep fraction that the calibration half chose marked.
     """
     figure, axes = panels(list(report.sweep), "AUROC over the share of latent dimensions kept")
     for attack, points in report.sweep.items():
         axis = axes[attack]
-        for place, ranking in enumerate(dict.fromkeys(point.ranking for point in points)):
+        rankings = list(dict.fromkeys(point.ranking for point in points))
+        for place, ranking in enumerate(rankings):
             line = sorted((point for point in points if point.ranking == ranking), key=lambda point: point.keep_fraction)
             kept, areas = [point.keep_fraction for point in line], [point.auroc for point in line]
-            banded(axis, kept, areas, label=RANKING_NAMES.get(ranking, ranking), **style(place))
+            whiskered(axis, kept, areas, place=place, count=len(rankings), label=RANKING_NAMES.get(ranking, ranking))
         tuned = report.row(AuditKey(attack, TUNED))
         axis.plot(tuned.keep_fraction, tuned.metrics.auroc.value, "o", color=PALETTE[0], markersize=7, fillstyle="none")
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="share kept (ring: chosen on the calibration half)", ylabel="AUROC", xlim=(0, 1.03))
-        axis.legend(title="dimensions of", fontsize="small")
+        legend_below(axis, "dimensions of", columns=2)
     return figure
 
 
@@ -86,7 +87,7 @@ def histogram_figure(report: AuditReport, keys: Sequence[AuditKey]) -> Figure:
             count, _ = np.histogram(score[side].numpy(), bins)
             axis.stairs(count / int(side.sum()), bins, linewidth=1.6, linestyle=dashes, color=colour, label=name)
         axis.set(title=str(key), xlabel="membership score", ylabel="share of samples")
-        axis.legend(fontsize="small")
+        legend_below(axis)
     return figure
 
 

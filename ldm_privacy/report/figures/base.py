@@ -15,7 +15,10 @@ from ldm_privacy.watch.pictures import image_grid
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
-STYLES = ("-", "--", ":", "-.")
+STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (8, 2, 1, 2)))
+MARKERS = "os^vDX"
+MAX_WHISKERS = 12
+"""Of a line among others: more would be a hatching."""
 MAX_BYTES = 400_000
 """A drawing above this size goes into the page as pixels: a report of a dozen figures stays under 5 MB."""
 CSS_PIXELS = 96
@@ -39,7 +42,7 @@ def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Pict
 
 
 def style(place: int) -> dict[str, Any]:
-    """Colour and dashes of the line at that place."""
+    """Colour and dashes of the line at that place; the dashes alone tell lines apart in grey."""
     return {"color": PALETTE[place % len(PALETTE)], "linestyle": STYLES[place % len(STYLES)]}
 
 
@@ -65,6 +68,38 @@ def banded(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], **line
         axis.fill_between(x, lower, upper, color=line["color"], alpha=0.15, linewidth=0)
     else:
         axis.vlines(x, lower, upper, color=line["color"], linewidth=0.8)
+
+
+def whiskers(
+    x: Sequence[float], estimates: Sequence[Estimate], *, place: int, count: int
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Where a line among `count` has its whiskers, and their middles and lengths down and up.
+
+    They stand at the last point and at others, at most `MAX_WHISKERS`, and beside the point, each line's at a place of its own.
+    """
+    every = math.ceil(len(x) / MAX_WHISKERS)
+    spacing = every * (max(x) - min(x)) / max(1, len(x) - 1) or 1.0
+    beside = 0.6 * spacing * ((place + 0.5) / count - 0.5)
+    shown = [(x[at] + beside, estimates[at]) for at in range((len(x) - 1) % every, len(x), every)]
+    rows = [(at, each.value, each.value - each.lower, each.upper - each.value) for at, each in shown]
+    at, middle, down, up = (list(column) for column in zip(*rows))
+    return at, middle, down, up
+
+
+def whiskered(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, place: int, count: int, label: str) -> None:
+    """A line among `count` others, with its interval as `whiskers`: five bands over each other would be one."""
+    line: dict[str, Any] = style(place)
+    marker: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+    axis.plot(x, [each.value for each in estimates], linewidth=1.3, **line)
+    at, middle, down, up = whiskers(x, estimates, place=place, count=count)
+    axis.errorbar(at, middle, (down, up), linestyle="none", elinewidth=0.9, color=line["color"], **marker)
+    axis.plot([], [], label=label, **line, **marker)  # for the legend
+
+
+def legend_below(axis: Axes, title: str | None = None, *, columns: int = 3) -> None:
+    """A panel's legend under it, where no data are."""
+    options: dict[str, Any] = {"fontsize": "small", "ncols": columns, "frameon": False}
+    axis.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.2), **options)
 
 
 def show_image(axis: Axes, image: Image) -> None:

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.dataset import DatasetVerdict
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, banded
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, banded, legend_below
 from ldm_privacy.types import AuditKey, Estimate
 
 FLOOR = 1e-12
@@ -24,14 +24,14 @@ def p_value_figure(dataset: DatasetVerdict, key: AuditKey, *, alpha: float) -> F
     axis.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":", label=f"{alpha:.2g}")
     axis.set(yscale="log", ylim=(max(FLOOR, min(each.lower for each in p_values) / 3), 2.0))
     axis.set(xlabel="members in the suspect set", ylabel="p-value (one-sided Welch)", title="p-value")
-    axis.legend(fontsize="small")
+    legend_below(axis, columns=2)
     shares.plot(size, [point.power for point in dataset.by_size], color=MEMBER_COLOUR, marker=".", label="sets of members")
     alarms = dataset.false_alarms
     shares.plot(list(alarms), list(alarms.values()), color=HELDOUT_COLOUR, ls="--", marker=".", label="sets of held-out")
     shares.axhline(alpha, color="0.5", linewidth=0.8, linestyle=":")
     shares.set(xlabel="samples in the suspect set", ylabel=f"share with p < {alpha:.2g}", ylim=(-0.02, 1.02))
     shares.set(title="sets that are told apart")
-    shares.legend(fontsize="small", loc="center right")
+    legend_below(shares, columns=2)
     for each in (axis, shares):
         each.set_xscale("log", base=2)  # sizes are powers of two and halfway between
         each.xaxis.set_major_formatter("{x:.0f}")
