@@ -43,7 +43,8 @@ def test_lines_and_whiskers_are_the_audits(curves):
         ends = [(low, high) for (_, low), (_, high) in bars.get_segments()]
         assert ends == [pytest.approx((area.lower, area.upper)) for area in areas]
         assert middle.get_ydata() == pytest.approx([area.value for area in areas])
-        assert [*epochs] in [list(line.get_xdata()) for line in axis.lines]
+        assert middle.get_xdata() == pytest.approx(epochs, abs=10 / 5), "a fifth of the way to the next audit at most"
+        assert list(middle.get_xdata()) in [list(line.get_xdata()) for line in axis.lines], "a line goes through its marks"
     beside = [container[0].get_xdata() for container in axis.containers]
     for audit in zip(*beside):
         assert len(set(audit)) == len(MASKS), "no whisker on another"
@@ -65,9 +66,11 @@ def test_the_browser_gets_the_same_numbers(curves):
     marks = {trace["legendgroup"]: trace for trace in figure["data"] if trace["mode"] == "markers"}
     assert list(lines) == ["tuned", "std60", "low60", "random60", "top60", "all"], "the highest first"
     for mask, (epochs, areas) in curves[0].lines.items():
-        assert list(lines[mask]["x"]) == list(epochs)
+        assert list(lines[mask]["x"]) == list(marks[mask]["x"]) == pytest.approx(epochs, abs=10 / 5)
         assert list(lines[mask]["y"]) == [area.value for area in areas]
-        assert [tuple(each) for each in lines[mask]["customdata"]] == [(area.lower, area.upper) for area in areas]
+        assert [tuple(each) for each in lines[mask]["customdata"]] == [
+            (area.lower, area.upper, epoch) for area, epoch in zip(areas, epochs)
+        ]
         bars = marks[mask]["error_y"]
         assert [up + down for up, down in zip(bars["array"], bars["arrayminus"])] == pytest.approx([0.06] * len(areas))
     assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in lines.values()}) == len(MASKS)

@@ -70,17 +70,16 @@ def banded(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], **line
         axis.vlines(x, lower, upper, color=line["color"], linewidth=0.8)
 
 
-def whiskers(
-    x: Sequence[float], estimates: Sequence[Estimate], *, place: int, count: int
-) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Where a line among `count` has its whiskers, and their middles and lengths down and up.
+def dodged(x: Sequence[float], *, place: int, count: int) -> list[float]:
+    """The places of a line among `count` with whiskers: each line's a little beside the others', a third of a step in all."""
+    spacing = (max(x) - min(x)) / max(1, len(x) - 1) or 1.0
+    return [each + spacing * max(1, len(x) // MAX_WHISKERS) * 0.35 * ((place + 0.5) / count - 0.5) for each in x]
 
-    They stand at the last point and at others, at most `MAX_WHISKERS`, and beside the point, each line's at a place of its own.
-    """
+
+def whiskers(x: Sequence[float], estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Where a line has its whiskers, their middles and lengths down and up: its last point and others, at most `MAX_WHISKERS`."""
     every = math.ceil(len(x) / MAX_WHISKERS)
-    spacing = every * (max(x) - min(x)) / max(1, len(x) - 1) or 1.0
-    beside = 0.6 * spacing * ((place + 0.5) / count - 0.5)
-    shown = [(x[at] + beside, estimates[at]) for at in range((len(x) - 1) % every, len(x), every)]
+    shown = [(x[at], estimates[at]) for at in range((len(x) - 1) % every, len(x), every)]
     rows = [(at, each.value, each.value - each.lower, each.upper - each.value) for at, each in shown]
     at, middle, down, up = (list(column) for column in zip(*rows))
     return at, middle, down, up
@@ -90,8 +89,9 @@ def whiskered(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, 
     """A line among `count` others, with its interval as `whiskers`: five bands over each other would be one."""
     line: dict[str, Any] = style(place)
     marker: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+    x = dodged(x, place=place, count=count)
     axis.plot(x, [each.value for each in estimates], linewidth=1.3, **line)
-    at, middle, down, up = whiskers(x, estimates, place=place, count=count)
+    at, middle, down, up = whiskers(x, estimates)
     axis.errorbar(at, middle, (down, up), linestyle="none", elinewidth=0.9, color=line["color"], **marker)
     axis.plot([], [], label=label, **line, **marker)  # for the legend
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ldm_privacy.report.figures.base import style, whiskered, whiskers
+from ldm_privacy.report.figures.base import dodged, style, whiskered, whiskers
 from ldm_privacy.types import Estimate
 
 PLOTLY_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -69,12 +69,13 @@ class MaskCurves:
         for mask in self.by_last():
             (epochs, areas), place = self.lines[mask], places[mask]
             line = {"color": style(place)["color"], "dash": PLOTLY_DASHES[place % len(PLOTLY_DASHES)]}
-            at, middle, down, up = whiskers(epochs, areas, place=place, count=len(places))
+            x = dodged(epochs, place=place, count=len(places))
+            at, middle, down, up = whiskers(x, areas)
             figure.add_scatter(
-                x=list(epochs),
+                x=x,
                 y=[area.value for area in areas],
-                customdata=[(area.lower, area.upper) for area in areas],
-                hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+                customdata=[(area.lower, area.upper, epoch) for area, epoch in zip(areas, epochs)],
+                hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], " + self.unit + " %{customdata[2]}",
                 name=mask,
                 legendgroup=mask,
                 mode="lines",
@@ -99,7 +100,6 @@ class MaskCurves:
             xaxis_title=self.unit,
             yaxis_title="AUROC",
             legend_title="mask",
-            hovermode="x unified",
             template="plotly_white",
         )
         return figure
