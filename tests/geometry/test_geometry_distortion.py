@@ -142,6 +142,8 @@ def test_wrong_arguments_of_distortion():
         Distortion(4, tolerance=0)
     with pytest.raises(UserError, match="batch_size"):
         Distortion(batch_size=0)
+    with pytest.raises(UserError, match="vectors_per_pass"):
+        Distortion(vectors_per_pass=0)
     with pytest.raises(UserError, match="latent of shape"):
         Distortion()(decode, normal(1, 5, 6, 6))
 

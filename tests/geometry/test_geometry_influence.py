@@ -301,6 +301,55 @@ def test_products_are_what_the_estimators_say(products, upscale):
         products.clear()
 
 
+def test_the_whole_jacobian_is_taken_by_columns_where_rows_are_more_than_twice_as_many(products):
+    exact = ExactInfluence()
+    assert [exact.products_per_sample(18, num_pixels) for num_pixels in (35, 36, 37)] == [35, 36, 18]
+    # 108 numbers in an image of three channels, 36 in each: columns.
+    exact(smooth, normal(1, 2, 3, 3), torch.arange(1))
+    assert products == {"times": 18}
+
+
+def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch):
+    weight, seen = torch.nn.Parameter(torch.ones(2, 3, 3, dtype=torch.float64)), []
+    products = DecoderJacobian._products
+
+    def watched(jacobian, output, variable, vectors, vectors_per_pass):
+        seen.append((len(jacobian.image), len(vectors), vectors_per_pass))
+        return products(jacobian, output, variable, vectors, vectors_per_pass)
+
+    monkeypatch.setattr(DecoderJacobian, "_products", watched)
+    # Of z * weight squared autograd keeps z * weight, 18 numbers of 8 bytes a sample, and z; weights are no sample's.
+    latent, index, pair = normal(3, 2, 3, 3, dtype=torch.float64), torch.arange(3), 3 * (18 + 18) * 8 / 2**20
+    for pairs, samples, vectors in ((0.5, 1, 1), (1.5, 1, 1), (2.5, 2, 1), (7.5, 3, 2), (15.5, 3, 5)):
+        seen.clear()
+        found = ExactInfluence(memory_mib=pairs * pair)(lambda z: (z * weight).square(), latent, index).influence
+        assert seen[0] == (samples, vectors, vectors), pairs
+        torch.testing.assert_close(found, (2 * latent).square())
+
+
+def test_squares_are_summed_in_double_precision_and_come_back_in_single():
+    # A column of 4096 and a hundred ones: in single precision 2^24 + 1 is 2^24.
+    matrix = torch.zeros(64, 101)
+    matrix[0] = torch.cat([torch.tensor([4096.0]), torch.ones(100)])
+
+    def decode(latent):
+        return latent.flatten(1) @ matrix.to(latent.dtype)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        latent = torch.zeros(1, 1, 8, 8, dtype=dtype)
+        influence = ExactInfluence(memory_mib=1e-6)(decode, latent, torch.arange(1)).influence
+        assert influence.dtype == torch.float32
+        assert influence[0, 0, 0, 0] == 2**24 + 100
+        assert influence.sum() == influence[0, 0, 0, 0]
+
+
+def test_vectors_of_another_precision_are_those_of_the_decoder():
+    jacobian = DecoderJacobian(smooth, normal(2, 2, 3, 3))
+    vectors = normal(1, 2, 3, 6, 6, dtype=torch.float64)
+    assert torch.equal(jacobian.transpose_times(vectors), jacobian.transpose_times(vectors.float()))
+    assert torch.equal(jacobian.times(vectors[..., :2, :3, :3]), jacobian.times(vectors[..., :2, :3, :3].float()))
+
+
 def test_products_where_columns_do_not_work_are_one_a_pixel_number(products):
     latent = normal(2, 1, 2, 2, dtype=torch.float64)
     ExactInfluence()(lambda z: OnceDifferentiable.apply(F.interpolate(z, scale_factor=2)), latent, torch.arange(2))

@@ -28,6 +28,25 @@ def test_a_decoder_of_one_dimension_a_pixel_answers_to_that_probe_alone():
     torch.testing.assert_close(found, plain * weight.square())
 
 
+def test_probes_are_draws_that_belong_to_the_sample_thirty_two_by_default():
+    decode, matrix = linear_decoder(3)
+    latent, index = torch.zeros(2, *SHAPE, dtype=torch.float64), torch.tensor([4, 9])
+    for seed, options, count in ((0, {}, 32), (7, {"seed": 7, "num_probes": 5, "vectors_per_pass": 2}, 5)):
+        squares = 0
+        for probe in range(count):
+            moved = normal("pixel probe", (seed, index, probe), SHAPE).double().flatten(1) @ matrix.T
+            squares = squares + moved.reshape(-1, *IMAGE_SHAPE).square().sum(1)
+        torch.testing.assert_close(pixel_influence(decode, latent, index, **options)[0], squares / count)
+
+
+def test_products_in_half_precision_are_squared_and_summed_in_single_precision():
+    latent, index = torch.zeros(2, 1, 4, 4, dtype=torch.bfloat16), torch.tensor([4, 9])
+    found, image = pixel_influence(lambda z: z, latent, index, num_probes=3)
+    probes = torch.stack([normal("pixel probe", (0, index, probe), (1, 4, 4)).bfloat16().float() for probe in range(3)])
+    assert (found.dtype, image.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(found, probes.square().sum(0).sum(1) / 3)
+
+
 def test_linear_decoder_within_five_standard_errors_of_the_diagonal_of_jjt():
     decode, matrix = linear_decoder(1)
     num_probes = 4000
@@ -109,3 +128,9 @@ def test_bad_input_is_named():
     latent[1] = math.nan
     with pytest.raises(UserError, match="sample 8"):
         pixel_influence(lambda z: decode(z).tanh(), latent, index)
+
+
+@pytest.mark.parametrize("name", ["num_probes", "decode_batch_size", "vectors_per_pass"])
+def test_counts_below_one_are_refused(name):
+    with pytest.raises(UserError, match=name):
+        pixel_influence(lambda z: z, torch.zeros(1, 1, 2, 2), torch.arange(1), **{name: 0})
