@@ -12,7 +12,7 @@ class OutOfMemory(UserError):
     """Memory ran out; the message says where and what to lower."""
 
 
-_SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+_SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "calculation overflowed")
 
 
 def allow_tf32(allowed: bool) -> None:

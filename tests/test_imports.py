@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = [
-    *("errors", "registry", "plugins", "types", "randomness", "diffusion", "processes", "device"),
+    *("errors", "commands", "registry", "plugins", "types", "randomness", "diffusion", "processes", "device"),
     *("metrics", "geometry", "sampling", "models", "losses", "attacks", "data", "targets"),
     *("testing", "audit", "controls", "training", "watch", "evidence", "report", "runs", "callbacks", "config", "recipes"),
 ]

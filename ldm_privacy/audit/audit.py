@@ -16,7 +16,8 @@ from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.device import explain_out_of_memory
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, under
+from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
 
@@ -60,8 +61,8 @@ class Audit:
         target_fprs: Of TPR@FPR.
 
     Raises:
-        UserError: See `check_labels`; a mask by influence where the samples have none; an attack that has no mask, and none
-            of the masks keeps everything.
+        UserError: See `check_labels`; a mask by influence where the samples have none; a mask or keep fraction that keeps no
+            dimension; an attack that has no mask, and none of the masks keeps everything.
     """
 
     samples: AuditedSamples
@@ -85,12 +86,21 @@ class Audit:
                     f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
                     f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
                 )
+            try:
+                self.samples.rows(slice(1)).keep(rule)
+            except UserError as error:
+                raise UserError(under(f"audit.masks.{label}", str(error), ("keep_fraction",))) from None
         for label in self.attacks:
             if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
         self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
         if self.samples.influence is None:
             self.keep_fractions = ()
+        try:
+            for fraction in self.keep_fractions:
+                num_kept(self.samples.latent.shape[1:].numel(), fraction)
+        except UserError as error:
+            raise UserError(f"audit.keep_fractions: {str(error).removeprefix('keep_fraction: ')}") from None
         if self.intervals is None:
             self.intervals = Intervals(seed=self.seed)
 

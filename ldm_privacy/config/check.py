@@ -2,14 +2,14 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, under
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import Registry, nearest_name
 
@@ -18,16 +18,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Component:
-    """A registered class by name, with the constructor arguments that the config gives."""
+    """A registered class by name, with the constructor arguments that the config gives, and the key where they stand."""
 
     registry: Registry
     name: str
     arguments: dict[str, Any]
+    key: str = ""
 
     def build(self, **provided: Any) -> Any:
-        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give."""
-        with blamed_on(self.registry.get(self.name)):
-            return self.registry.maker(self.name)(**{**self.taken(provided), **self.arguments})
+        """Call the registered class; of `provided` (seed, ...) it gets those that it takes and the config doesn't give.
+
+        Raises UserError with the key in front, where the class raises one.
+        """
+        maker = self.registry.maker(self.name)
+        try:
+            with blamed_on(self.registry.get(self.name)):
+                return maker(**{**self.taken(provided), **self.arguments})
+        except UserError as error:
+            raise type(error)(under(self.key, str(error), inspect.signature(maker).parameters)) from error
 
     def build_a(self, base: type[T], **provided: Any) -> T:
         """As `build`. Raises TypeError where the result is no `base`."""
@@ -71,7 +79,7 @@ def check_component(node: Any, key: str, registry: Registry, *, provided: Iterab
                     f"{join(key, str(argument))}: '{name}' takes no such key; it belongs to {', '.join(takers)}. Name the "
                     f"class, as in {key}.class={takers[0]}."
                 )
-        return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)))
+        return Component(registry, name, check_arguments(target, arguments, key, hidden=frozenset(provided)), key)
 
 
 def check_arguments(
@@ -96,19 +104,37 @@ def check_arguments(
 
 
 def check_type(value: Any, annotation: Any, key: str) -> Any:
-    """The value as the annotated type, or UserError that names the key, the value and the type."""
+    """The value as the annotated type, or UserError that names the key, the value and the type.
+
+    No number, at any depth, may be nan, infinite or past 64 bits, whatever the type allows.
+    """
     adapter: TypeAdapter[Any]
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except Exception:  # pydantic can't take a config beside some types; they need none
         adapter = TypeAdapter(annotation)
     try:
-        return adapter.validate_python(value)
+        checked = adapter.validate_python(value)
+    except UserError as error:
+        parent, _, name = key.rpartition(".")
+        raise UserError(under(parent, str(error), (name,))) from error
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input ").split(", unable")[0].split(", got a number")[0]
         if error.errors()[0]["type"] == "string_type" and isinstance(value, int | float):  # what YAML reads it as
             reason += f'; quote it: \'"{value}"\' on the command line, "{value}" in a file'
         raise UserError(f"{key}: {value!r} {reason}.") from None
+    if (wrong := next((number for number in _numbers(value) if not abs(number) < 2**63), None)) is not None:
+        raise UserError(f"{key}: {wrong} is no finite number that fits into 64 bits.")
+    return checked
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every number in a value of a config."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(each)
 
 
 def check_keys(schema: type, node: Any, key: str = "", *, is_whole: bool = False, has_plugins: bool = True) -> None:

@@ -6,12 +6,16 @@ Every field has its help text in its metadata: `--help` prints them.
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ldm_privacy import registry
 from ldm_privacy.config.check import Component
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Confidence = Annotated[float, Field(ge=0.5, le=0.999999)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""AdamW moves a weight by about this much in a step."""
+Decay = Annotated[float, Field(ge=0, le=100)]
 KeepFraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -33,7 +37,7 @@ class DataConfig:
     """Images and who is a member."""
 
     source: Component = _component("where the images come from", registry.IMAGE_SOURCES)
-    resolution: PositiveInt = _option("height and width that images are brought to")
+    resolution: Annotated[int, Field(gt=0, le=4096)] = _option("height and width that images are brought to")
     channels: Literal[1, 3] = _option("1 = grey, 3 = colour")
     num_members: PositiveInt | None = _option("training images; null = all of the index file", None)
     num_heldout: PositiveInt | None = _option("images that are never trained on; null = all of the index file", None)
@@ -58,8 +62,8 @@ class AutoencoderConfig:
     train_on: Literal["members", "public", "all"] = _option("all = members and public, never held-out", "members")
     max_epochs: NonNegativeInt = _option("epochs of this stage (0 with a pretrained network)", 120)
     batch_size: PositiveInt = _option("images per step", 128)
-    learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
-    weight_decay: NonNegativeFloat = _option("of AdamW", 1e-2)
+    learning_rate: Rate = _option("of AdamW", 2e-4)
+    weight_decay: Decay = _option("of AdamW", 1e-2)
     losses: dict[str, Component] = _component("label: loss, each with a weight", registry.LOSSES, many=True, default="none")
 
 
@@ -80,13 +84,13 @@ class DenoiserConfig:
         default="none",
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
-    num_train_timesteps: PositiveInt = _option("length of the noise schedule", 1000)
+    num_train_timesteps: Annotated[int, Field(gt=0, le=100_000)] = _option("length of the noise schedule", 1000)
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = _option("noise schedule", "linear")
     beta_start: Share = _option("first beta", 1e-4)
     beta_end: Share = _option("last beta", 2e-2)
     batch_size: PositiveInt = _option("latents per step", 128)
-    learning_rate: PositiveFloat = _option("of AdamW", 2e-4)
-    weight_decay: NonNegativeFloat = _option("of AdamW", 1e-4)
+    learning_rate: Rate = _option("of AdamW", 2e-4)
+    weight_decay: Decay = _option("of AdamW", 1e-4)
     warmup_steps: NonNegativeInt = _option("steps in which the learning rate rises linearly from 0; 0 = none", 0)
     ema_decay: Share | None = _option("decay of the averaged weights that audits and samples use; null = no averaging", None)
 
@@ -129,8 +133,8 @@ class AuditConfig:
     precision: Literal["float32", "bfloat16"] = _option("of the attacks' denoiser passes; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
     batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
-    confidence: Share = _option("of all intervals", 0.95)
-    num_bootstrap: PositiveInt = _option("resamples of the bootstrap intervals", 1000)
+    confidence: Confidence = _option("of all intervals", 0.95)
+    num_bootstrap: Annotated[int, Field(gt=0, le=100_000)] = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
     stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "a limit on memorization"})
 

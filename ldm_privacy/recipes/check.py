@@ -4,7 +4,8 @@ from torch import nn
 
 from ldm_privacy.audit.audit import check_labels
 from ldm_privacy.audit.samples import check_halves, is_calibration
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, under
+from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.plugins import blamed_on
@@ -30,9 +31,12 @@ def check_audit(setup: Setup) -> None:
     count = config.denoiser.num_train_timesteps
     if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
         raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
-    for attack in setup.attacks.values():
-        with blamed_on(attack):
-            attack.grid(config.audit.timesteps, count)
+    for label, attack in setup.attacks.items():
+        try:
+            with blamed_on(attack):
+                attack.grid(config.audit.timesteps, count)
+        except UserError as error:
+            raise UserError(under(f"audit.attacks.{label}", str(error), ())) from None
     _ = setup.masks, setup.influence
     groups = setup.data.groups(setup.audited_index)
     check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
@@ -54,7 +58,10 @@ def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Den
     if stored["class"] not in CODECS:
         raise UserError(f"autoencoder.network: the codec calls itself '{stored['class']}', which is no registered name.")
     for name in config.loggers:
-        LOGGERS.get(name)
+        try:
+            LOGGERS.get(name)
+        except UserError as error:
+            raise UserError(f"loggers: {error}") from None
     blank = setup.blank_samples(codec)
     setup.audit(blank)
     shape = setup.latent_shape(codec)
@@ -63,6 +70,11 @@ def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Den
             f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
             "dimensions. Use at most so many, or 0 for no distortion."
         )
+    if codec.network is not None and (fraction := getattr(setup.influence, "keep_fraction", None)) is not None:
+        try:
+            num_kept(shape.numel(), fraction)
+        except UserError as error:
+            raise UserError(f"geometry.influence.{error}") from None
     if codec.network is None and config.denoiser.channel_map.name != "none":
         raise UserError(f"denoiser.channel_map: the codec '{codec.name}' has none; use denoiser.channel_map=none.")
     if config.autoencoder.max_epochs:

@@ -2,14 +2,18 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from ldm_privacy.commands import called
 from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
 from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes.terminal import called, console, run_program
+from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
-from ldm_privacy.runs.folder import RunFolder, check_name
+from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
+from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.place import check_is_file
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
@@ -42,10 +46,13 @@ def train(arguments: list[str]) -> int:
     else:
         tree = read_entry(line.config, line.overrides)
         check_name(tree["name"])
-    composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports
-    from ldm_privacy.recipes.train import train as recipe
+        check_writable(Path(str(tree.get("output_dir", Config.output_dir))), "output_dir")
+    # Whether another process has it is known at once, and it is held while its checkpoint is read.
+    with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
+        composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports
+        from ldm_privacy.recipes.train import train as recipe
 
-    return recipe(composed, resumed, dry_run=dry_run)
+        return recipe(composed, resumed, dry_run=dry_run)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -55,7 +62,9 @@ def evaluate(arguments: list[str]) -> int:
         return print_help(EVALUATE.format(program=called("evaluate")), console)
     if line.config is not None:
         raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
-    paths = [Path(name.strip()) for name in line.words.get("ckpt", "").strip("[]").split(",") if name.strip()]
+    named_so = line.words.get("ckpt", "")
+    names = [named_so] if Path(named_so).is_file() else named_so.strip("[]").split(",")  # a path may have a comma in it
+    paths = [Path(name.strip()) for name in names if name.strip()]
     if not paths:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
@@ -64,6 +73,8 @@ def evaluate(arguments: list[str]) -> int:
     for path in paths:
         check_is_file(path)
     out = Path(line.words["out"]) if line.words.get("out") else None
+    for path in {paths[0], *(path for path in paths if path.suffix != ".parquet")}:  # beside which files will be written
+        check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
     from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several

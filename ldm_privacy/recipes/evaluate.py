@@ -1,7 +1,6 @@
 """Evaluating checkpoints: one audited and published, several compared."""
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
@@ -12,11 +11,11 @@ from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.publish import publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import console, progress
+from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
 from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.tables import print_audit, print_verdict
-from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.folder import RunFolder, next_free
 from ldm_privacy.targets.record import Checkpoint
 
 
@@ -31,18 +30,16 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     setup = Setup(composed.config, progress, split=checkpoint.split)
     check_audit(setup)
     run = RunFolder.around(path)
+    folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
     audited = audit_checkpoint(setup, checkpoint, run.store)
     assert audited is not None  # there is one process
-    folder = out
-    if folder is None:
-        folder = run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
-        if composed.tree != stored_tree(checkpoint.config):  # other attacks or samples: the run's own evaluation stays
-            folder = next(each for number in count(2) if not (each := folder.with_name(f"{folder.name}-{number}")).exists())
+    if out is None and composed.tree != stored_tree(checkpoint.config):
+        folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
     evidence = publish(setup, composed, audited, folder, checkpoint=path).evidence
     console.print(setup.describe(), highlight=False)
     print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)
-    console.print(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
     return folder / "scores.parquet"
 
 
@@ -62,7 +59,7 @@ def evaluate_several(named: Mapping[str, Path], overrides: Sequence[str], out: P
     print_comparison(comparison, console)
     folder = out or RunFolder.around(next(iter(named.values()))).path / "comparison"
     write_comparison(comparison, folder)
-    console.print(f"Written to {folder}: comparison.html, comparison.json.", highlight=False, soft_wrap=True)
+    tell(f"Written to {folder}: comparison.html, comparison.json.")
 
 
 def _split_hash(path: Path) -> str:

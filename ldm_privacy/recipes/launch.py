@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from ldm_privacy.commands import called
 from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.processes import gather, is_main, is_torchrun, leave, rank
-from ldm_privacy.recipes.terminal import called, in_one_line
+from ldm_privacy.recipes.terminal import in_one_line
 
 GRACE_SECONDS = 10.0
 """An error that all processes share is told by the main one, which ends the others in this time."""

@@ -10,7 +10,7 @@ from torch import nn
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
 from ldm_privacy.watch.watcher import Every
 
@@ -82,7 +82,7 @@ def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
 
 def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str, console: Console) -> int:
     """Print the config, the split's sizes, parameter counts and the cost in network passes; returns 0, the exit code."""
-    console.print(config_yaml, markup=False, highlight=False)
+    tell(config_yaml)
     console.print(setup.describe(), highlight=False)
     table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
     for cost in costs(setup, codec):

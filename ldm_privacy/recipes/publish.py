@@ -1,24 +1,24 @@
 """From an audit to its evidence on disk: what train.py does at the end and evaluate.py does for a checkpoint."""
 
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
+from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import called
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.folder import evidence_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.lock import writing
 from ldm_privacy.runs.series import SeriesFile
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def publish(
         "note": INTERVAL_NOTE,
     }
     commands = (
-        f"{called('train')} --config config.yaml  # the config below",
+        f"{called('train', '--config', 'config.yaml')}  # the config below",
         evaluation_command(checkpoint, composed.config.plugins),
     )
     evaluation = Evaluation(
@@ -88,14 +88,14 @@ def publish(
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
     )
-    write_evaluation(folder, evaluation, facts=stored)
+    with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
+        write_evaluation(folder, evaluation, facts=stored)
     return evaluation
 
 
 def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:
     """What evaluates that checkpoint: plug-ins are imported only where they are named."""
-    words = [f"ckpt={checkpoint}", *([f"plugins=[{','.join(plugins)}]"] if plugins else [])]
-    return f"{called('evaluate')} {shlex.join(words)}"
+    return called("evaluate", f"ckpt={checkpoint}", *([f"plugins=[{','.join(plugins)}]"] if plugins else []))
 
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:

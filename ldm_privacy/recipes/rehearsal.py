@@ -1,5 +1,6 @@
 """A rehearsal of the user's own components on a few samples before anything is trained: what raises, or returns something else
-than it must, is told at once. Built-in ones are not rehearsed, so a run without plug-ins costs nothing more.
+than it must, is told at once. Of the built-in ones the attacks are rehearsed, without a network: some
+settings don't go with some latents.
 """
 
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import Case, findings_of
+from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.stream import stream_influence
 from ldm_privacy.losses.base import Autoencoded
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.ideal import MembershipBlindPredictor
 from ldm_privacy.models.predictor import NetworkPredictor, output_of
 from ldm_privacy.plugins import blamed_on, is_own
 from ldm_privacy.randomness import normal, uniform
@@ -44,15 +47,18 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
                 float(rule.keep_fraction)
                 samples.keep(rule)
         audit = setup.audit(samples)
+        stand_in = MembershipBlindPredictor(samples.latent, predictor.alphas_cumprod)
         for label, attack in setup.attacks.items():
-            if is_own(attack):
-                with blamed_on(attack):
-                    alone = replace(audit, attacks={label: attack}, combine=False)
-                    if alone.num_passes * len(samples) > MOST_PASSES:
-                        continue
-                    scores = alone.scores(alone.collect(predictor))
-                    if not all(score.isfinite().all() for score in scores.scores.values()):
-                        raise ValueError("a statistic is not finite")
+            with blamed_on(attack):
+                alone = replace(audit, attacks={label: attack}, combine=False)
+                if alone.num_passes * len(samples) > MOST_PASSES:
+                    continue
+                try:  # a built-in one looks at what is predicted alone, so nothing need be computed by a network
+                    scores = alone.scores(alone.collect(predictor if is_own(attack) else stand_in))
+                except UserError as error:
+                    raise UserError(under(f"audit.attacks.{label}", str(error), ())) from error
+                if is_own(attack) and not all(score.isfinite().all() for score in scores.scores.values()):
+                    raise ValueError("a statistic is not finite")
         if codec.network is not None and is_own(setup.influence):
             with blamed_on(setup.influence), torch.enable_grad():
                 latent = samples.latent[:2, :, :4, :4]  # a whole one may cost as many passes as it has dimensions

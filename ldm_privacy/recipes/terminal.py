@@ -7,7 +7,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,10 +20,9 @@ TRACEBACK = "LDM_PRIVACY_TRACEBACK"
 """Set in the environment, it shows the traceback above the line that tells a mistake."""
 
 
-def called(command: str) -> str:
-    """The words that call `train` or `evaluate`, like those that called this program: a script's or the console script's."""
-    is_script = Path(sys.argv[0]).name in ("train.py", "evaluate.py")
-    return f"python {command}.py" if is_script else f"ldm-privacy {command}"
+def tell(text: str) -> None:
+    """Print lines as they are, so that a path or a command in them can be copied: nothing wrapped, coloured or interpreted."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -72,7 +70,7 @@ def run_program(main: Callable[[list[str]], int], arguments: list[str]) -> None:
 
     Of several processes the main one alone prints; a mistake that is found before they are together is told by it.
     """
-    console.quiet = not _is_first()
+    console.quiet = not is_first()
     quiet_libraries()
     try:
         code = main(arguments)
@@ -82,7 +80,7 @@ def run_program(main: Callable[[list[str]], int], arguments: list[str]) -> None:
     except BaseException as error:
         if (words := in_one_line(error)) is None:
             raise
-        if _is_first() or isinstance(error, ProcessError):
+        if is_first() or isinstance(error, ProcessError):
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
             print(f"error: {words}", file=sys.stderr)
@@ -102,6 +100,6 @@ def in_one_line(error: BaseException) -> str | None:
     return None
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the main process, known from how it was started: nothing heavy is imported to ask."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

@@ -1,7 +1,7 @@
 """A training from its beginning, or from where it stopped, to its report."""
 
-import shlex
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,11 @@ from lightning.pytorch.loggers import Logger
 
 from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
+from ldm_privacy.commands import called
 from ldm_privacy.config import Component, Composed, stored_tree
 from ldm_privacy.config.compose import RESUMABLE
 from ldm_privacy.data.split import Split
+from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
@@ -24,16 +26,18 @@ from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.terminal import called, console, progress, quiet_libraries
+from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.lock import writing
 from ldm_privacy.runs.pictures import save_picture
 from ldm_privacy.targets.record import FORMAT, Checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SIZES = "the number of images, data.resolution, autoencoder.network.* or denoiser.network.*"
 REPORT = "{run}/evaluation/          report.html: the verdict, every number and picture; scores, exposed images\n"
 NEXT = """
 {run}/metrics.csv          every curve
@@ -54,28 +58,30 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
     if checkpoint is not None:
         _check_same(composed, checkpoint)
-    check_audit(setup)
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
-    codec = setup.codec if of_denoiser is None else of_denoiser.codec()
-    network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
-    check_training(setup, codec, network, denoiser)
+    with explain_out_of_memory(lambda: f"before anything is trained: lower {SIZES}."):
+        check_audit(setup)
+        codec = setup.codec if of_denoiser is None else of_denoiser.codec()
+        network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
+        check_training(setup, codec, network, denoiser)
     if checkpoint is not None:
         check_content(setup, checkpoint)
         if of_denoiser is not None:
             of_denoiser.check_weights(network, are_averaged=composed.config.denoiser.ema_decay is not None)
         elif codec.network is not None:
             checkpoint.check_weights(codec.network)
-    if dry_run:
-        from ldm_privacy.recipes.plan import print_plan
-
-        return print_plan(setup, codec, network, composed.to_yaml(), console)
     if of_denoiser is not None and composed.config.trainer.max_epochs < of_denoiser.epoch:
         raise UserError(
             f"trainer.max_epochs: {composed.config.trainer.max_epochs}, but the run has {of_denoiser.epoch} epochs already."
         )
+    if dry_run:
+        from ldm_privacy.recipes.plan import print_plan
+
+        return print_plan(setup, codec, network, composed.to_yaml(), console)
     folder = _begin(setup, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
-    with together(trainer.accelerator, trainer.devices, trainer.num_nodes):
+    held = nullcontext() if folder is None else writing(folder.path)
+    with held, together(trainer.accelerator, trainer.devices, trainer.num_nodes):
         run: RunFolder = gather(folder)[0]  # type: ignore[assignment]
         console.print(setup.describe(), highlight=False)
         loggers = _loggers(setup, composed, run, resume=resumed is not None) if is_main() else []
@@ -86,9 +92,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 codec = train_codec(setup, fitting, codec, stored)
             trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
         except Interrupted:
-            command = f"{called('train')} {shlex.quote(f'resume={run.path}')}"
-            said = f"Stopped; the checkpoint is stored. Go on with:\n  {command}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            tell(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train', f'resume={run.path}')}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
@@ -106,7 +110,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 commands="".join(f"{command}    # {why}\n" for command, why in commands.items()),
                 evaluation=evaluation_command(run.last, composed.config.plugins),
             )
-            console.print(words, highlight=False, markup=False, soft_wrap=True)
+            tell(words)
     return 0
 
 
@@ -169,7 +173,7 @@ def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFo
     run = resumed
     if run is None:
         run = RunFolder.create(Path(composed.config.output_dir), composed.config.name)
-        console.print(f"This run is {run.path}.", highlight=False)
+        tell(f"This run is {run.path}.")
     if not run.split.exists():
         setup.data.split.save(run.split)
     run.write_config(composed.to_yaml())

@@ -1,5 +1,6 @@
 """Writing checkpoints: whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -37,7 +38,9 @@ def save_checkpoint(trainer: Trainer, path: Path, *, copies: Iterable[Path] = ()
         temporary.unlink(missing_ok=True)
         kept = f"The checkpoint from before is whole: {path}." if path.exists() else "No checkpoint was there before."
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: the checkpoint can't be written ({reason}). Free some space. {kept}") from error
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Free some space. " if is_full else ""
+        raise UserError(f"{path}: the checkpoint can't be written ({reason}). {advice}{kept}") from error
 
 
 def keep_copy(path: Path, copy: Path) -> None:

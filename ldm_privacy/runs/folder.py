@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ldm_privacy.errors import UserError
@@ -51,17 +53,11 @@ class RunFolder:
         Raises UserError where the name is no file name, or the folder can't be made.
         """
         check_name(name)
-        for number in itertools.count(1):
-            path = output_dir / (name if number == 1 else f"{name}-{number}")
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
-                if not output_dir.is_dir():
-                    raise UserError(f"output_dir: '{output_dir}' is a file, not a folder.") from None
-            except OSError as error:
-                raise UserError(f"output_dir: '{path}' can't be made ({error.strerror}).") from None
-        folder = cls(path)
+        check_writable(output_dir, "output_dir")
+        try:
+            folder = cls(next_free(output_dir / name))
+        except OSError as error:
+            raise UserError(f"output_dir: '{output_dir / name}' can't be made ({error.strerror}).") from None
         folder.checkpoints.mkdir()
         folder.figures.mkdir()
         return folder
@@ -80,7 +76,34 @@ class RunFolder:
         return folder
 
 
+def next_free(path: Path, *, first: int = 1) -> Path:
+    """Make the folder of that name, or of `<name>-2`, `<name>-3`, ..., whichever is free: two processes get two.
+
+    `first` is the least number to try; 1 has none in the name.
+    """
+    numbers = itertools.count(first)
+    while True:
+        number = next(numbers)
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Raise UserError, which names the key, where no file can be made in a folder; that need not be there and isn't made."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{key}: '{there}' is a file, not a folder. Name another place with {key}=FOLDER.")
+    try:
+        tempfile.TemporaryFile(dir=there).close()  # without a name: what the permissions say is not all there is to it
+    except OSError as error:
+        raise UserError(
+            f"{key}: '{there}' can't be written to ({error.strerror}). Name another place with {key}=FOLDER."
+        ) from None
+
+
 def check_name(name: str) -> None:
     """Raise UserError for a name that can't be a folder's."""
-    if not name or name != Path(name).name or name.startswith("."):
-        raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_'.")
+    if not name or name != Path(name).name or name.startswith(".") or len(name.encode()) > 200:
+        raise UserError(f"name: '{name}' can't be a folder's name. Use letters, digits, '-' and '_', 200 at most.")

@@ -1,13 +1,15 @@
 """Scores of the primary attack at every audit: how early the images that end up exposed were already ranked first."""
 
+import logging
 import os
 from pathlib import Path
 
 from torch import Tensor
 
-from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.types import AuditKey
+
+log = logging.getLogger("ldm_privacy")
 
 
 class ScoreHistory:
@@ -38,7 +40,7 @@ class ScoreHistory:
                 path.unlink()
 
     def read(self, key: AuditKey, *, until: int) -> dict[int, EarlierScores]:
-        """Epoch -> scores under that attack and mask, up to and with that epoch. Raises UserError where a file is damaged."""
+        """Epoch -> scores under that attack and mask, up to and with that epoch; a damaged file is left out, with a warning."""
         import pandas as pd
         import torch
 
@@ -50,7 +52,8 @@ class ScoreHistory:
             try:
                 frame = pd.read_parquet(path, columns=["sample_index", "score", "key"])
             except (OSError, ValueError) as error:
-                raise UserError(f"{path}: can't be read ({str(error).splitlines()[0]}); delete it.") from None
+                log.warning("%s can't be read (%s): that epoch is left out.", path, str(error).splitlines()[0])
+                continue
             if (frame["key"] == str(key)).all():
                 index, score = (torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score"))
                 found[int(number)] = EarlierScores(index, score)

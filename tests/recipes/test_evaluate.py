@@ -161,8 +161,10 @@ def test_a_file_that_is_missing_is_named_before_anything_is_audited(run, tmp_pat
     refused([f"ckpt=[{last(run)},{run}/config.yaml]"], re.escape(f"{run}/config.yaml"))
 
 
-def test_one_score_file_has_nothing_to_be_compared_with(run):
+def test_one_score_file_has_nothing_to_be_compared_with(run, tmp_path):
     refused([f"ckpt={run}/evaluation/scores.parquet"], "name two at least")
+    (tmp_path / "[a,b].parquet").touch()  # a path like a list is a path where there is such a file
+    refused([f"ckpt={tmp_path}/[a,b].parquet"], r"/\[a,b\]\.parquet is compared with others; name two at least")
 
 
 def with_config(run, target, change):

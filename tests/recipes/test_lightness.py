@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ldm_privacy.runs.lock import writing
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "lightning", "diffusers", "datasets", "wandb", "sklearn", "pandas", "matplotlib", "scipy")
 TELL = """
@@ -50,6 +52,11 @@ def program(line, folder, *, heavy=HEAVY, first=""):
         ("train.py --config digits.yaml audit.attacks.x=simma", 2, "error: audit.attacks.x.class: unknown attack 'simma'."),
         ("train.py --config digits.yaml plugins=[nowhere]", 2, "error: plugins: there is no module 'nowhere'"),
         ("train.py resum=runs/x", 2, "error: no config: name one, as in --config digits.yaml. Did you mean 'resume'?"),
+        (
+            "train.py --config digits.yaml trainer.gradient_clip=.inf",
+            2,
+            "error: trainer.gradient_clip: inf is no finite number",
+        ),
         ("train.py --what", 2, "error: '--what': unknown option."),
         ("train.py resume=nowhere", 2, "error: resume: 'nowhere' is no run"),
     ],
@@ -63,6 +70,25 @@ def test_a_command_that_needs_no_network_imports_none(tmp_path, line, code, mess
     assert imported == []
     assert seconds < 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_other_processes_and_places_refuse_is_known_at_once(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "file").touch()
+    taken = f"error: run: process {os.getpid()} on "
+    with writing(tmp_path / "run"):
+        for line, message in (
+            ("train.py resume=run", taken),
+            ("train.py --config digits.yaml output_dir=file/runs", "error: output_dir: "),
+            ("evaluate.py ckpt=file out=file/evaluation", "error: out: "),
+        ):
+            done, _, imported, seconds = program(line.split(), tmp_path)
+            assert done.returncode == 2
+            assert done.stderr.startswith(message), done.stderr
+            assert len(done.stderr.splitlines()) == 1
+            assert imported == []
+            assert seconds < 2
 
 
 def test_the_library_brings_no_trainer_and_an_evaluation_needs_none(run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -328,16 +329,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert {epoch for _, epoch, name in series(tmp_path / "digits") if name == "denoiser/train_loss"} == {1, 2, 3, 4}
 
 
-def stop_when(process: subprocess.Popen, reached, number: int) -> str:
-    """Send a signal once `reached()` is true; the rest of the output."""
+def wait_for(process: subprocess.Popen, reached) -> None:
+    """Until `reached()` is true."""
     deadline = time.monotonic() + 120
     while not reached():
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.02)
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
-    process.send_signal(number)
-    return process.communicate(timeout=120)[0]
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -360,20 +359,36 @@ def start(folder: Path) -> subprocess.Popen:
 def test_a_killed_process_goes_on_to_the_same_curves(run, tmp_path, stage, epoch):
     there = tmp_path / "digits"
     process = start(tmp_path)
-    stop_when(process, lambda: f"{stage},{epoch}," in _text(there / "metrics.csv"), signal.SIGKILL)
+    wait_for(process, lambda: f"{stage},{epoch}," in _text(there / "metrics.csv"))
+    process.send_signal(signal.SIGSTOP)  # it can't end by itself, and it writes to its folder
+    before = (there / "metrics.csv").read_bytes()
+    with pytest.raises(UserError, match=rf"digits: process {process.pid} on \S+ has been writing to it since "):
+        cli.train([f"resume={there}", "trainer.max_epochs=9"])
+    assert cli.train([f"resume={there}", "dry_run=true"]) == 0  # a reader
+    assert (there / "metrics.csv").read_bytes() == before
+    process.kill()
+    process.communicate()
     assert cli.train([f"resume={there}"]) == 0
     assert series(there) == series(run)
 
 
-def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path):
-    there = tmp_path / "digits"
-    process = start(tmp_path)
-    output = stop_when(process, lambda: "denoiser,1," in _text(there / "metrics.csv"), signal.SIGINT)
+def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsys):
+    folder = tmp_path / "my [new] runs"  # what a terminal or a shell would take for something else
+    folder.mkdir()
+    there = folder / "digits"
+    process = start(folder)
+    wait_for(process, lambda: "denoiser,1," in _text(there / "metrics.csv"))
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
-    assert f"train.py resume={there}" in output.replace("\n", "")
     assert "Traceback" not in output
-    assert cli.train([f"resume={there}"]) == 0
+    command = shlex.split(output.splitlines()[-1])
+    assert command == ["python", str(ROOT / "train.py"), f"resume={there}"]
+    capsys.readouterr()
+    assert cli.train(command[2:]) == 0
     assert series(there) == series(run)
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "evaluate" in line]
+    assert commands[-1] == ["ldm-privacy", "evaluate", f"ckpt={last(there)}"]
 
 
 def _text(path: Path) -> str:

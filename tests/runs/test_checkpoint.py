@@ -1,5 +1,8 @@
 """Writing checkpoints: whole or not at all, whatever happens in between."""
 
+import errno
+import os
+
 import pytest
 
 from ldm_privacy.errors import UserError
@@ -32,19 +35,21 @@ def test_a_kill_between_the_copy_and_the_checkpoint_harms_neither(tmp_path, monk
     assert (last.read_bytes(), copy.read_bytes()) == (b"ne2", b"new")
 
 
-class FullDisk:
-    """A trainer whose checkpoint doesn't fit on the disk."""
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "Free some space. "), (errno.EDQUOT, "Free some space. "), (errno.EIO, "")]
+)
+def test_a_failure_leaves_the_previous_checkpoint_whole_and_only_a_full_disk_is_said_to_be_full(tmp_path, number, advice):
+    class Failing:
+        def save_checkpoint(self, path):
+            path.write_bytes(b"half of")
+            raise OSError(number, os.strerror(number))
 
-    def save_checkpoint(self, path):
-        path.write_bytes(b"half of")
-        raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"the old one")
-    with pytest.raises(UserError, match=r"can't be written \(No space left on device\).*is whole"):
-        save_checkpoint(FullDisk(), path)
+    with pytest.raises(UserError) as caught:
+        save_checkpoint(Failing(), path)
+    reason = f"{path}: the checkpoint can't be written ({os.strerror(number)}). "
+    assert str(caught.value) == f"{reason}{advice}The checkpoint from before is whole: {path}."
     assert path.read_bytes() == b"the old one"
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -1,11 +1,12 @@
 """The folder of a run: never written over, found again from what lies in it."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.runs.folder import RunFolder, check_name
+from ldm_privacy.runs.folder import RunFolder, check_name, check_writable, next_free
 
 
 def test_a_taken_name_gets_a_number(tmp_path):
@@ -20,7 +21,25 @@ def test_a_place_that_can_hold_no_folder_is_named(tmp_path):
         RunFolder.create(tmp_path / "file", "digits")
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", ".."])
+def test_a_further_folder_is_the_next_that_is_free(tmp_path):
+    names = [next_free(tmp_path / "evaluation", first=2).name for _ in range(2)]
+    assert names == ["evaluation-2", "evaluation-3"]
+
+
+def test_a_place_that_cannot_be_written_to_is_found_without_making_it(tmp_path, monkeypatch):
+    check_writable(tmp_path / "a" / "b", "out")
+    assert list(tmp_path.iterdir()) == []
+
+    def read_only(dir):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    mend = r"can't be written to \(Read-only file system\)\. Name another place with out=FOLDER\.$"
+    with pytest.raises(UserError, match=rf"^out: '{tmp_path}' {mend}"):
+        check_writable(tmp_path / "a" / "b", "out")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "..", "x" * 201])
 def test_a_name_that_is_no_folders_is_named(name):
     with pytest.raises(UserError, match="can't be a folder's name"):
         check_name(name)

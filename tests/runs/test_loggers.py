@@ -70,7 +70,7 @@ def test_tensorboard_that_is_not_installed_is_named_when_it_is_asked_for(monkeyp
     """Before anything is built: a run folder would be left behind."""
     monkeypatch.delitem(sys.modules, "ldm_privacy.runs.loggers.tensorboard", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"loggers: 'tensorboard' needs TensorBoard: pip install"):
+    with pytest.raises(UserError, match=r"'tensorboard' needs TensorBoard: pip install"):
         importlib.import_module("ldm_privacy.runs.loggers.tensorboard")
 
 

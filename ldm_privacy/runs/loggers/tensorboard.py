@@ -11,7 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import LOGGERS
 
 if find_spec("tensorboard") is None:  # whoever names the logger learns it before anything is trained
-    raise UserError("loggers: 'tensorboard' needs TensorBoard: pip install 'ldm-privacy[tensorboard]'.")
+    raise UserError("'tensorboard' needs TensorBoard: pip install 'ldm-privacy[tensorboard]'.")
 
 
 class PictureLogger(TensorBoardLogger):

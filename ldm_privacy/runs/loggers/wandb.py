@@ -4,7 +4,6 @@ import json
 import logging
 import netrc
 import os
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from typing import Any, Literal, cast
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from ldm_privacy.commands import command
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.runs.series import SeriesFile
 
@@ -115,9 +115,9 @@ class RunLogger(WandbLogger):
     def commands(self) -> dict[str, str]:
         """How to look at the curves, and how to send what was kept offline."""
         if not self.experiment.offline:
-            return {f"wandb leet {shlex.quote(self.experiment.url)}": "the curves in the terminal"}
+            return {command("wandb", "leet", self.experiment.url): "the curves in the terminal"}
         return {
-            f"wandb leet {shlex.quote(str(self.folder / 'wandb'))}": "the curves in the terminal",
+            command("wandb", "leet", self.folder / "wandb"): "the curves in the terminal",
             sync_command(self.experiment, self.folder): "send them to W&B",
         }
 
@@ -209,7 +209,7 @@ def wandb_logger(
 
 def sync_command(run: Any, folder: Path) -> str:
     """What sends a run that was kept offline."""
-    return f"wandb sync {shlex.quote(str(folder / 'wandb' / Path(run.dir).parent.name))}"
+    return command("wandb", "sync", folder / "wandb" / Path(run.dir).parent.name)
 
 
 def _stored(folder: Path) -> dict[str, Any]:
