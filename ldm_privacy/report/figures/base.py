@@ -77,7 +77,7 @@ def dodged(x: Sequence[float], *, place: int, count: int) -> list[float]:
 
 
 def whiskers(x: Sequence[float], estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Where a line has its whiskers, their middles and lengths down and up: at most `MAX_WHISKERS`, the last point among them."""
+    """Where a line has its whiskers, their middles and lengths down and up; at most `MAX_WHISKERS`, one at the last point."""
     every = math.ceil(len(x) / MAX_WHISKERS)
     shown = [(x[at], estimates[at]) for at in range((len(x) - 1) % every, len(x), every)]
     rows = [(at, each.value, each.value - each.lower, each.upper - each.value) for at, each in shown]
