@@ -158,15 +158,9 @@ class Setup:
 
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""
-        return Measuring(
-            codec.to(self.device),
-            self.data.images,
-            self.data.duplicates.content_hash,
-            store_folder,
-            self.config.audit.batch_size,
-            self.device,
-            self.progress,
-        )
+        content, batch_size = self.data.duplicates.content_hash, self.config.audit.batch_size
+        codec = codec.to(self.device)
+        return Measuring(codec, self.data.images, content, store_folder, batch_size, self.device, self.progress)
 
     def samples(self, measuring: Measuring, means: Tensor) -> AuditedSamples:
         """This process's audited samples, measured. `means`: of all audited samples."""
@@ -240,13 +234,12 @@ class Setup:
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""
         split = self.data.split
-        lines = [
+        found = str(self.data.duplicates)
+        same = f"\nIdentical images: {found}; held-out copies of members were taken out."
+        return (
             f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public; "
-            f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
-        ]
-        if (found := str(self.data.duplicates)) != "no identical images":
-            lines.append(f"Identical images: {found}; held-out copies of members were taken out.")
-        return "\n".join(lines)
+            f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}{'' if found == 'no identical images' else same}"
+        )
 
     def _first_by_hash(self, limit: int | None) -> Tensor:
         """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
