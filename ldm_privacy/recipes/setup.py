@@ -234,12 +234,11 @@ class Setup:
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""
         split = self.data.split
-        found = str(self.data.duplicates)
-        same = f"\nIdentical images: {found}; held-out copies of members were taken out."
-        return (
-            f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public; "
-            f"split {split.hash[:12]}, seed {self.config.seed}, on {self.device}{'' if found == 'no identical images' else same}"
-        )
+        sizes = f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public"
+        lines = f"{sizes}; split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        if (found := str(self.data.duplicates)) != "no identical images":
+            lines += f"\nIdentical images: {found}; held-out copies of members were taken out."
+        return lines
 
     def _first_by_hash(self, limit: int | None) -> Tensor:
         """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
