@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc, auroc_difference, auroc_interval, placements
+from ldm_privacy.randomness import derive_seed
 from tests.reference import metrics as reference
 
 # Chance that a correct coverage fails a simulation test: one in ten thousand.
@@ -137,21 +138,22 @@ def test_interval_covers(shift):
     assert stats.binom.ppf(RARE, num_runs, 0.05) <= misses <= stats.binom.isf(RARE, num_runs, 0.05)
 
 
-def test_group_bootstrap_equals_pooling_resampled_groups():
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_group_bootstrap_equals_pooling_resampled_groups(confidence):
     generator = np.random.default_rng(9)
     label = np.repeat(np.arange(40), generator.integers(1, 5, size=40))
     level = generator.normal(size=40)[label]
     is_member = label < 18
     score = (level + 0.5 * generator.normal(size=label.size) + is_member).round(0)
     interval = auroc_interval(
-        torch.from_numpy(score), torch.from_numpy(is_member), group=torch.from_numpy(label), num_bootstrap=4000
+        *(torch.from_numpy(each) for each in (score, is_member)),
+        **{"group": torch.from_numpy(label), "num_bootstrap": 300, "confidence": confidence, "seed": 5},
     )
     groups = [score[label == index] for index in range(40)]
-    areas = reference.naive_group_bootstrap_auroc(groups[:18], groups[18:], 4000, generator)
-    # A quantile of 4,000 draws lies, 9,999 times in 10,000, between these order statistics of 4,000 others.
-    slack = 4 * math.sqrt(2 * 0.025 * 0.975 / 4000)
-    assert np.quantile(areas, 0.025 - slack) <= interval.lower <= np.quantile(areas, 0.025 + slack)
-    assert np.quantile(areas, 0.975 - slack) <= interval.upper <= np.quantile(areas, 0.975 + slack)
+    stream = np.random.default_rng(derive_seed("bootstrap auroc", 5))
+    areas = reference.naive_group_bootstrap_auroc(groups[:18], groups[18:], 300, stream)
+    ends = np.quantile(areas, [(1 - confidence) / 2, (1 + confidence) / 2])
+    assert (interval.lower, interval.upper) == pytest.approx(tuple(ends), abs=1e-12)
 
 
 def test_interval_of_copies_widens_only_when_the_copies_are_named_as_groups():

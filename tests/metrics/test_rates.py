@@ -25,6 +25,7 @@ from ldm_privacy.metrics import (
 )
 from ldm_privacy.metrics.resampling import SideResampler, Sides
 from ldm_privacy.metrics.tpr_at_fpr import bootstrap_tpr, num_false_positives
+from ldm_privacy.randomness import derive_seed
 from tests.reference import metrics as reference
 
 RARE = 1e-4
@@ -129,30 +130,112 @@ def test_direct_bootstrap_draws_the_exact_law_of_the_threshold():
         assert stats.binomtest(int(draw.sum()), 20_000, probability).pvalue > RARE
 
 
-# A quantile of 4,000 draws lies, 9,999 times in 10,000, between these quantiles of 4,000 others.
-SLACK = 4 * np.sqrt(2 * 0.025 * 0.975 / 4000)
+def in_groups(generator, num_member_groups, num_heldout_groups, sizes, decimals):
+    """Scores that agree within groups, as tensors and as a list of arrays by group on each side."""
+    size = generator.choice(sizes, size=num_member_groups + num_heldout_groups)
+    label = np.repeat(np.arange(len(size)), size)
+    is_member = label < num_member_groups
+    level = generator.normal(size=len(size))[label]
+    score = (level + 0.3 * generator.normal(size=len(label)) + is_member).round(decimals)
+    groups = [score[label == index] for index in range(len(size))]
+    tensors = [torch.from_numpy(each) for each in (score, is_member, label)]
+    return *tensors, groups[:num_member_groups], groups[num_member_groups:]
 
 
-def test_interval_of_tpr_takes_its_ends_from_both_sides_of_the_threshold():
-    score, is_member = make(np.random.default_rng(15), 300, 200, shift=2.0)
+def stream(purpose, seed):
+    return np.random.default_rng(derive_seed(f"bootstrap {purpose}", seed))
+
+
+@pytest.mark.parametrize("decimals", [8, 0])
+@pytest.mark.parametrize(("confidence", "target", "num_heldout"), [(0.95, 0.02, 200), (0.8, 0.001, 90), (0.5, 0.0125, 90)])
+def test_interval_of_tpr_is_the_one_of_the_docs_with_the_same_draws(confidence, target, num_heldout, decimals):
+    score, is_member = make(np.random.default_rng(15), 130, num_heldout, shift=2.0, decimals=decimals)
+    group = torch.arange(len(score))
     member, heldout = sides(score, is_member)
-    result = tpr_at_fpr_interval(score, is_member, 0.02, num_bootstrap=4000)
-    strict, loose = reference.naive_bootstrap_tpr(member, heldout, 0.02, 4000, np.random.default_rng(16))
-    assert np.quantile(strict, 0.025 - SLACK) <= result.lower <= np.quantile(strict, 0.025 + SLACK)
-    assert np.quantile(loose, 0.975 - SLACK) <= result.upper <= np.quantile(loose, 0.975 + SLACK)
-    assert result.lower < np.quantile(loose, 0.025 - SLACK)
+    tail = (1 - confidence) / 2
+    exact = clopper_pearson(float(tpr_at_fpr(score, is_member, target)) * 130, 130, confidence=confidence)
+    singles = member[:, None], heldout[:, None]
+    slow = {
+        None: reference.bootstrap_tpr_by_law(member, heldout, target, 300, stream("tpr", 3)),
+        group: reference.group_bootstrap_tpr(*singles, target, 300, stream("tpr", 3)),
+    }
+    for labels, (strict, loose) in slow.items():
+        options = {"confidence": confidence, "num_bootstrap": 300, "seed": 3, "group": labels}
+        result = tpr_at_fpr_interval(score, is_member, target, **options)
+        lower = 0.0 if (1 - target) ** num_heldout > tail else min(np.quantile(strict, tail), exact.lower)
+        assert result.lower == pytest.approx(lower, abs=1e-12)
+        assert result.upper == pytest.approx(max(np.quantile(loose, 1 - tail), exact.upper), abs=1e-12)
+        assert result.value == float(tpr_at_fpr(score, is_member, target))
+        assert result.num_heldout_above == (heldout > result.threshold).sum() <= target * num_heldout
+        assert (result.target_fpr, result.is_resolvable) == (target, target * num_heldout >= 1)
 
 
-@pytest.mark.parametrize("decimals", [None, 0])
-def test_interval_of_asr_equals_its_parts_by_loops(decimals):
-    score, is_member = make(np.random.default_rng(17), 25, 30, decimals=decimals)
+@pytest.mark.parametrize("decimals", [8, 0])
+def test_interval_of_tpr_counts_groups(decimals):
+    score, is_member, label, members, heldout = in_groups(np.random.default_rng(21), 30, 40, [1, 2, 7], decimals)
+    result = tpr_at_fpr_interval(score, is_member, 0.1, group=label, num_bootstrap=300, seed=3, confidence=0.9)
+    strict, loose = reference.group_bootstrap_tpr(members, heldout, 0.1, 300, stream("tpr", 3))
+    exact = clopper_pearson(result.value * 30, 30, confidence=0.9)
+    assert result.lower == pytest.approx(min(np.quantile(strict, 0.05), exact.lower), abs=1e-12)
+    assert result.upper == pytest.approx(max(np.quantile(loose, 0.95), exact.upper), abs=1e-12)
+    # Forty groups resolve 2.5 %, however many samples they have.
+    for target, is_resolvable in ((0.025, True), (0.024, False)):
+        assert tpr_at_fpr_interval(score, is_member, target, group=label, num_bootstrap=1).is_resolvable == is_resolvable
+
+
+@pytest.mark.parametrize("decimals", [8, 0])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_interval_of_asr_is_the_one_of_the_docs_with_the_same_draws(decimals, confidence):
+    # Powers of two, so that equally good thresholds are equal to the last digit in both versions.
+    score, is_member = make(np.random.default_rng(17), 32, 64, decimals=decimals)
     member, heldout = sides(score, is_member)
-    result = attack_success_rate_interval(score, is_member, num_bootstrap=1500)
-    rates, worths = reference.naive_bootstrap_asr(member, heldout, 1500, np.random.default_rng(18))
-    excess = rates - worths
-    half_width = stats.norm.ppf(0.975) * reference.deviation_at_best_threshold(member, heldout)
-    assert result.upper == pytest.approx(result.value + half_width, abs=1e-12)
-    assert abs(result.value - half_width - result.lower - excess.mean()) <= 5 * excess.std() * np.sqrt(2 / 1500)
+    result = attack_success_rate_interval(score, is_member, num_bootstrap=150, confidence=confidence, seed=4)
+    slow = reference.asr_interval(member[:, None], heldout[:, None], confidence, 150, stream("asr", 4))
+    assert (result.lower, result.upper) == pytest.approx(slow, abs=1e-12)
+    score, is_member, label, *groups = in_groups(np.random.default_rng(22), 8, 16, [4], decimals)
+    result = attack_success_rate_interval(score, is_member, group=label, num_bootstrap=150, confidence=confidence, seed=4)
+    slow = reference.asr_interval(*groups, confidence, 150, stream("asr", 4))
+    assert (result.lower, result.upper) == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize(("num_members", "num_heldout"), [(1, 1), (1, 5), (2, 9), (30, 2), (40, 60)])
+def test_width_of_asr_counts_groups_of_any_size(num_members, num_heldout):
+    generator = np.random.default_rng(23)
+    for sizes in ([1], [3], [1, 2, 7]):
+        score, is_member, label, *groups = in_groups(generator, num_members, num_heldout, sizes, 1)
+        result = attack_success_rate_interval(score, is_member, group=label, num_bootstrap=1, confidence=0.6)
+        value, cuts = float(attack_success_rate(score, is_member)), reference.roc_curve(*sides(score, is_member))
+        cut = cuts[2][np.argmax(cuts[1] - cuts[0])]
+        variance = sum(reference.share_variance([group >= cut for group in side]) for side in groups) / 4
+        assert result.upper == pytest.approx(min(1.0, value + stats.norm.ppf(0.8) * np.sqrt(variance)), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 3, 4, 5, 6, 10, 300])
+def test_interval_of_asr_at_perfect_separation_ends_where_the_docs_say(num_pairs):
+    is_member = torch.arange(2 * num_pairs + 7) < num_pairs
+    for confidence in (0.5, 0.95):
+        result = attack_success_rate_interval(is_member.double(), is_member, confidence=confidence, num_bootstrap=10)
+        flags = [np.ones((num, 1)) for num in (num_pairs, num_pairs + 7)]
+        half_width = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(sum(map(reference.share_variance, flags)) / 4)
+        bound = reference.separated_bound(num_pairs, (1 - confidence) / 2)
+        assert (result.value, result.upper) == (1.0, 1.0)
+        assert result.lower == pytest.approx(max(0.5, min(1 - half_width, bound)), abs=1e-9)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_rates_at_a_threshold_count_groups(confidence):
+    score, is_member, label, members, heldout = in_groups(np.random.default_rng(24), 30, 45, [1, 2, 25], 8)
+    options = {"confidence": confidence, "num_bootstrap": 200, "seed": 6, "group": label}
+    threshold = float(score[3])
+    rates = tpr_at_threshold(score, is_member, threshold, **options)
+    assert rates.threshold == threshold
+    for name, rate, groups in (("tpr", rates.tpr, members), ("fpr", rates.fpr, heldout)):
+        generator = stream(name, 6)
+        draws = [np.concatenate([groups[i] for i in generator.integers(len(groups), size=len(groups))]) for _ in range(200)]
+        lower, upper = np.quantile([np.mean(draw > threshold) for draw in draws], [(1 - confidence) / 2, (1 + confidence) / 2])
+        exact = clopper_pearson(rate.value * len(groups), len(groups), confidence=confidence)
+        assert rate.value == np.mean(np.concatenate(groups) > threshold)
+        assert (rate.lower, rate.upper) == pytest.approx((min(lower, exact.lower), max(upper, exact.upper)), abs=1e-12)
 
 
 def test_interval_of_asr_grows_with_groups_that_agree_within():

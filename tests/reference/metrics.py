@@ -86,36 +86,84 @@ def naive_bootstrap_tpr(member, heldout, target_fpr, num_bootstrap, generator):
     return np.array(strict), np.array(loose)
 
 
-def naive_bootstrap_asr(member, heldout, num_bootstrap, generator):
-    """Best balanced accuracy of resampled scores, and what its threshold gives on the scores themselves."""
-    rates, worths = [], []
+def resampled(groups_a, groups_b, num_bootstrap, generator):
+    """Resamples of whole groups, each a pair of pooled scores; a side is a list of arrays, one per group (of one sample)."""
     for _ in range(num_bootstrap):
-        fpr, tpr, cuts = roc_curve(generator.choice(member, size=len(member)), generator.choice(heldout, size=len(heldout)))
+        yield [np.concatenate([side[i] for i in generator.integers(len(side), size=len(side))]) for side in (groups_a, groups_b)]
+
+
+def naive_bootstrap_asr(groups_of_members, groups_of_heldout, num_bootstrap, generator):
+    """Best balanced accuracy of resampled scores, and what its threshold gives on the scores themselves."""
+    member, heldout = np.concatenate(groups_of_members), np.concatenate(groups_of_heldout)
+    rates, worths = [], []
+    for x, y in resampled(groups_of_members, groups_of_heldout, num_bootstrap, generator):
+        fpr, tpr, cuts = roc_curve(x, y)
         best = np.argmax(tpr - fpr)
         rates.append((tpr[best] + 1 - fpr[best]) / 2)
         worths.append((np.mean(member >= cuts[best]) + 1 - np.mean(heldout >= cuts[best])) / 2)
     return np.array(rates), np.array(worths)
 
 
-def deviation_at_best_threshold(member, heldout):
-    """Standard deviation of the balanced accuracy at the best threshold, two misses and two hits added to each side."""
-    fpr, tpr, _ = roc_curve(member, heldout)
-    best = np.argmax(tpr - fpr)
-    variance = 0.0
-    for share, num in ((tpr[best], len(member)), (fpr[best], len(heldout))):
-        smoothed = (share * num + 2) / (num + 4)
-        variance += smoothed * (1 - smoothed) / (num + 4)
-    return math.sqrt(variance) / 2
+def share_variance(flagged_by_group):
+    """Variance of a share, two hits and two misses added to the effective number of samples."""
+    flagged = np.concatenate(flagged_by_group).astype(float)
+    num_samples, num_groups, share = len(flagged), len(flagged_by_group), flagged.mean()
+    of_sums = sum((group - share).sum() ** 2 for group in flagged_by_group)
+    num_effective = num_groups
+    if of_sums > 0:
+        of_mean = of_sums * num_groups / (num_groups - 1) / num_samples**2
+        num_effective = min(num_samples, max(num_groups, share * (1 - share) / of_mean))
+    smoothed = (share * num_effective + 2) / (num_effective + 4)
+    return smoothed * (1 - smoothed) / (num_effective + 4)
+
+
+def separated_bound(num_pairs, tail):
+    """The balanced accuracy from 1/2 on at which a separation of that many pairs becomes as likely as `tail`, by halving."""
+    low, high = 0.5, 1.0
+    for _ in range(60):
+        s = (low + high) / 2
+        is_rarer = 2 * num_pairs * (1 - s) * s ** (2 * num_pairs - 2) + (2 * s - 1) ** num_pairs < tail
+        low, high = (s, high) if is_rarer else (low, s)
+    return low
+
+
+def asr_interval(groups_of_members, groups_of_heldout, confidence, num_bootstrap, generator):
+    """The interval of `attack_success_rate_interval` by its docstring."""
+    member, heldout = np.concatenate(groups_of_members), np.concatenate(groups_of_heldout)
+    rates, worths = naive_bootstrap_asr(groups_of_members, groups_of_heldout, num_bootstrap, generator)
+    fpr, tpr, cuts = roc_curve(member, heldout)
+    cut, value = cuts[np.argmax(tpr - fpr)], attack_success_rate(member, heldout)
+    variance = sum(share_variance([group >= cut for group in side]) for side in (groups_of_members, groups_of_heldout)) / 4
+    half_width = stats.norm.ppf((1 + confidence) / 2) * math.sqrt(variance)
+    bound = separated_bound(min(len(groups_of_members), len(groups_of_heldout)), (1 - confidence) / 2)
+    lower = min(value - np.mean(rates - worths) - half_width, bound)
+    return max(0.5, lower), min(1.0, value + half_width)
+
+
+def bootstrap_tpr_by_law(member, heldout, target_fpr, num_bootstrap, generator):
+    """Draws of (strict, loose) TPRs: the rank of the resample's threshold from a Beta, the members above it Binomial."""
+    allowed, num = math.floor(target_fpr * len(heldout) + 1e-9), len(heldout)
+    descending = [math.inf, *sorted(heldout, reverse=True)]
+    orders = (allowed, allowed + 1)
+    ranks = [np.ceil(num * generator.beta(r, num + 1 - r, size=num_bootstrap)) if r else np.zeros(num_bootstrap) for r in orders]
+    shares = [[np.mean(np.asarray(member) > descending[int(r)]) for r in rank] for rank in ranks]
+    return [generator.binomial(len(member), share) / len(member) for share in shares]
+
+
+def group_bootstrap_tpr(groups_of_members, groups_of_heldout, target_fpr, num_bootstrap, generator):
+    """`naive_bootstrap_tpr` with whole groups; held-out groups are drawn first."""
+    strict, loose = [], []
+    for heldout, member in resampled(groups_of_heldout, groups_of_members, num_bootstrap, generator):
+        y, allowed = np.sort(heldout)[::-1], math.floor(target_fpr * len(heldout) + 1e-9)
+        strict.append(np.mean(member > y[allowed - 1]) if allowed else 0.0)
+        loose.append(np.mean(member > y[allowed]))
+    return np.array(strict), np.array(loose)
 
 
 def naive_group_bootstrap_auroc(groups_of_members, groups_of_heldout, num_bootstrap, generator):
-    """AUROC of scores pooled from resampled groups; each argument is a list of arrays, one per group."""
-    areas = []
-    for _ in range(num_bootstrap):
-        x = [groups_of_members[i] for i in generator.integers(len(groups_of_members), size=len(groups_of_members))]
-        y = [groups_of_heldout[i] for i in generator.integers(len(groups_of_heldout), size=len(groups_of_heldout))]
-        areas.append(placements(np.concatenate(x), np.concatenate(y))[0].mean())
-    return np.array(areas)
+    """AUROC of scores pooled from resampled groups."""
+    pooled = resampled(groups_of_members, groups_of_heldout, num_bootstrap, generator)
+    return np.array([placements(member, heldout)[0].mean() for member, heldout in pooled])
 
 
 def welch(suspect, heldout, confidence):
