@@ -80,5 +80,5 @@ def _checked(score_a: Tensor, score_b: Tensor) -> tuple[np.ndarray, np.ndarray]:
         if score.ndim != 1 or not len(score):
             raise ValueError(f"scores must be one row (samples,), not {tuple(score.shape)}")
         check_finite(score, "score of sample", MEND)
-        both.append(np.asarray(score.detach().cpu(), dtype=np.float64))
+        both.append(score.detach().cpu().double().numpy())
     return both[0], both[1]

@@ -21,7 +21,7 @@ def roc_curve(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor, Tensor]
     last = num_tied.cumsum(0) - 1
     num_true = is_member[order].cumsum(0)[last]
     num_false = last + 1 - num_true
-    origin = torch.zeros(1, dtype=torch.float64, device=score.device)
+    origin = score.new_zeros(1)
     fpr = torch.cat([origin, num_false.double() / num_false[-1]])
     tpr = torch.cat([origin, num_true.double() / num_true[-1]])
     return fpr, tpr, torch.cat([origin + torch.inf, threshold])

@@ -184,7 +184,7 @@ def _units(side: str, score: Tensor, group: Tensor | None) -> np.ndarray:
     if score.ndim != 1:
         raise ValueError(f"{side} scores must be one row (samples,), not {tuple(score.shape)}")
     check_finite(score, f"membership score of {side} sample", MEND)
-    value, name = np.asarray(score.detach().cpu(), dtype=np.float64), "samples"
+    value, name = score.detach().cpu().double().numpy(), "samples"
     if group is not None:
         if len(group) != len(value):
             raise UserError(f"{len(group)} group labels for {len(value)} {side} samples: pass one label per sample.")

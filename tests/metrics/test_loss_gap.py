@@ -49,13 +49,32 @@ def test_groups_of_the_loss_gap_are_units():
 def test_the_loss_gap_of_an_untouched_denoiser_is_exactly_zero():
     loss, _, is_member = losses(np.random.default_rng(8), 20, 20)
     found = loss_gap_rise(loss, loss, is_member)
-    assert (found.value, found.lower) == (0.0, 0.0)
+    assert (found.value, found.lower, found.upper) == (0.0, 0.0, math.inf)
+
+
+@pytest.mark.parametrize(("num_members", "num_heldout"), [(2, 2), (2, 9), (9, 2)])
+def test_two_samples_a_side_have_a_bound_and_one_has_none(num_members, num_heldout):
+    loss, baseline, is_member = losses(np.random.default_rng(11), num_members, num_heldout)
+    change = (loss - baseline).numpy()
+    welch = stats.ttest_ind(change[num_members:], change[:num_members], equal_var=False, alternative="greater")
+    found = loss_gap_rise(loss, baseline, is_member, confidence=0.9)
+    assert (found.lower, found.upper) == (pytest.approx(welch.confidence_interval(0.9).low), math.inf)
+    for chosen in (slice(num_members - 1, None), slice(num_members + 1)):
+        one = loss_gap_rise(loss[chosen], baseline[chosen], is_member[chosen])
+        value = change[chosen][~is_member[chosen]].mean() - change[chosen][is_member[chosen]].mean()
+        assert (one.value, one.lower, one.upper) == (pytest.approx(value), -math.inf, math.inf)
+
+
+def test_a_change_that_is_the_same_for_every_sample_of_a_side_is_known_exactly():
+    is_member = torch.arange(7) < 3
+    found = loss_gap_rise(torch.where(is_member, 1.25, 2.0), torch.full((7,), 0.5), is_member)
+    assert (found.value, found.lower, found.upper) == (0.75, 0.75, math.inf)
 
 
 def test_the_loss_gap_names_what_is_wrong():
     loss, baseline, is_member = losses(np.random.default_rng(10), 20, 20)
     loss[3] = math.inf
-    with pytest.raises(UserError, match="denoising loss at place 3 is inf"):
+    with pytest.raises(UserError, match=r"^the denoising loss at place 3 is inf: lower denoiser.learning_rate\.$"):
         loss_gap_rise(loss, baseline, is_member)
     with pytest.raises(UserError, match="group 0 has members and held-out"):
         loss_gap_rise(baseline, baseline, is_member, group=torch.zeros(40, dtype=torch.int64))

@@ -15,6 +15,8 @@ from ldm_privacy.metrics.memorized_generations import (
     share_interval,
 )
 from ldm_privacy.metrics.neighbours import nearest_two
+from ldm_privacy.metrics.resampling import clopper_pearson
+from ldm_privacy.randomness import derive_seed, uniform
 from tests.reference.generations import nearest_neighbour_ratio
 
 
@@ -129,7 +131,8 @@ def test_the_bound_in_closed_form():
     assert copies_rise(0, 0, confidence=0.9).value == 0.0
     assert copies_rise(0, 7, confidence=0.9).lower == copies_rise(0, 0, confidence=0.9).lower == -0.5
     assert copies_rise(6, 0, confidence=0.95).lower == pytest.approx(0.05 ** (1 / 6) - 0.5)
-    assert copies_rise(30, 10, confidence=0.95).value == 0.25
+    assert (copies_rise(30, 10, confidence=0.95).value, copies_rise(30, 10, confidence=0.95).upper) == (0.25, 0.5)
+    assert copies_rise(5, 5, confidence=0.95).value == 0.0
     exact = stats.binomtest(30, 40, alternative="greater").proportion_ci(0.95, method="exact")
     assert copies_rise(30, 10, confidence=0.95).lower == pytest.approx(exact.low - 0.5)
 
@@ -152,6 +155,70 @@ def test_the_share_interval_is_the_percentile_bootstrap():
     assert abs(found.upper - upper) <= 1 / trials
 
 
+def test_a_share_of_nothing_or_of_all_has_the_exact_interval():
+    for hits in (0, 12):
+        found = share_interval(hits, 12, confidence=0.8, num_bootstrap=5, generator=np.random.default_rng(0))
+        assert found == clopper_pearson(hits, 12, confidence=0.8)
+
+
+def test_the_comparison_and_the_intervals_are_those_that_the_seed_draws():
+    images, asked = pool(60), []
+    generated = torch.cat([images[:45:2] + noise_like(images[:45:2], 0.02), pool(20, seed=3)])
+
+    def asked_for(index):
+        asked.append(index.tolist())
+        return images[index]
+
+    member, heldout = torch.arange(45).flip(0), torch.arange(45, 60)
+    found = memorized_generations(generated, asked_for, member, heldout, confidence=0.7, num_bootstrap=30, seed=9)
+    draw = {int(index): float(uniform("generations", (9, index), (1,))) for index in member}
+    assert asked[0] == sorted(sorted(draw, key=draw.get)[:15])
+    assert heldout.tolist() in asked
+    ratio, place = nearest_neighbour_ratio(generated.numpy(), images[:45].numpy())
+    share = np.mean(ratio < 1 / 3)
+    draws = np.random.default_rng(derive_seed("bootstrap memorized", 9)).binomial(len(ratio), share, size=30) / len(ratio)
+    assert (found.memorized.value, found.nearest_member.tolist()) == (share, place.tolist())
+    assert (found.memorized.lower, found.memorized.upper) == pytest.approx(tuple(np.quantile(draws, [0.15, 0.85])))
+    # Copies of some held-out images, so that the control has a spread of its own.
+    turned = memorized_generations(generated, images.__getitem__, heldout, member[:15], confidence=0.7, num_bootstrap=30, seed=9)
+    share = turned.heldout.value
+    draws = np.random.default_rng(derive_seed("bootstrap memorized control", 9)).binomial(len(ratio), share, size=30) / len(ratio)
+    assert 0 < share < 1
+    assert (turned.heldout.lower, turned.heldout.upper) == pytest.approx(tuple(np.quantile(draws, [0.15, 0.85])))
+
+
+def test_a_copy_is_strictly_less_than_a_third_as_far_away():
+    # One pixel: distances 1 and 3 to the members, then a hair less than 1.
+    images = torch.tensor([1.0, -3.0, 20.0, 50.0]).reshape(4, 1, 1, 1)
+    generated = torch.zeros(1, 1, 1, 1)
+    for first, is_copy in ((1.0, False), (1.0 - 1e-6, True)):
+        images[0] = first
+        found = memorized_generations(generated, images.__getitem__, torch.tensor([0, 1]), torch.tensor([2, 3]))
+        turned = memorized_generations(generated, images.__getitem__, torch.tensor([2, 3]), torch.tensor([0, 1]))
+        assert found.memorized.value == turned.heldout.value == is_copy
+        assert found.num_members_copied == turned.num_heldout_copied == is_copy
+        assert found.num_control == 2
+
+
+def test_the_candidates_are_the_nearest_however_bright_the_images():
+    # Sixty grey levels, far more than the candidates: each is its own nearest, the next ones its second.
+    images = torch.linspace(-1, 1, 60)[:, None, None, None].expand(60, 3, 4, 4)
+    found = nearest_two(images + 0.01, images.__getitem__, torch.arange(60), batch_size=25)
+    assert found.sample_index.tolist() == [*([place, place + 1] for place in range(59)), [59, 58]]
+    assert found.distance[:, 0].tolist() == pytest.approx([0.01 * 48**0.5] * 60, rel=1e-5)
+
+
+def test_the_curves_have_the_names_of_the_docs():
+    images = pool(40)
+    found = memorized_generations(images[:3] + noise_like(images[:3], 0.02), images.__getitem__, *torch.arange(40).split(20))
+    assert found.series() == {
+        **{"generations/memorized": 1.0, "generations/memorized_lower": found.memorized.lower},
+        **{"generations/memorized_upper": 1.0, "generations/memorized_heldout": 0.0},
+        **{"generations/memorized_heldout_lower": 0.0, "generations/memorized_heldout_upper": found.heldout.upper},
+        **{"generations/num_members_copied": 3.0, "generations/num_heldout_copied": 0.0},
+    }
+
+
 def test_progress_counts_every_reference_once():
     images, seen = pool(50), []
     memorized_generations(
@@ -162,8 +229,8 @@ def test_progress_counts_every_reference_once():
         batch_size=8,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen[-1] == (50, 50)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    # Twenty members, twenty held-out images, then the ten members that the comparison leaves out.
+    assert seen == [(done, 50) for done in (8, 16, 20, 28, 36, 40, 48, 50)]
 
 
 def test_bad_input():
@@ -172,7 +239,9 @@ def test_bad_input():
     broken[3, 0, 0, 0] = math.nan
     with pytest.raises(UserError, match="generated image 3 is not finite"):
         memorized_generations(broken, images.__getitem__, torch.arange(10), torch.arange(10, 20))
-    with pytest.raises(UserError, match="1 held-out images"):
+    with pytest.raises(UserError, match="^1 held-out images"):
         memorized_generations(pool(5, seed=3), images.__getitem__, torch.arange(10), torch.arange(10, 11))
+    with pytest.raises(UserError, match="^1 members"):
+        memorized_generations(pool(5, seed=3), images.__getitem__, torch.arange(1), torch.arange(10, 20))
     with pytest.raises(UserError, match="confidence"):
         copies_rise(3, 1, confidence=95)

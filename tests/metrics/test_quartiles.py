@@ -84,6 +84,17 @@ def test_equal_values_are_ranked_in_the_order_given():
     assert found.quartile.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_edges_are_midpoints_in_float64_whatever_the_dtype_of_the_value():
+    score, is_member, _ = make(4, 8, num_timesteps=1)
+    odd = 2 * torch.arange(8) + 2**23 + 1
+    for value in (odd, odd.float(), odd.double().requires_grad_()):
+        assert auroc_by_quartile(score, is_member, value).edges.tolist() == [2**23 + 4, 2**23 + 8, 2**23 + 12]
+    # 2^24 - 1 and 2^24 have no float32 between them.
+    value = torch.tensor([0.0, 2**24 - 1, 2**24, 2**24 + 2, 2**24 + 4, 2**24 + 6, 2**24 + 8, 2**24 + 10])
+    assert auroc_by_quartile(score, is_member, value[[0, 0, 1, 2, 3, 4, 5, 6]]).edges[0] == 2**23 - 0.5
+    assert auroc_by_quartile(score, is_member, value[[0, 1, 2, 3, 4, 5, 6, 7]]).edges[0] == 2**24 - 0.5
+
+
 def test_a_quartile_with_one_of_a_side_has_no_auroc():
     is_member = torch.tensor([True, False, False, True, True, False, False, True, False, True, True, True])
     found = auroc_by_quartile(torch.rand(2, 12), is_member, torch.arange(12.0))
@@ -99,6 +110,7 @@ def test_groups_and_confidence_reach_the_intervals():
     grouped = auroc_by_quartile(score, is_member, value, group=group, num_bootstrap=200, seed=7)
     narrow = auroc_by_quartile(score, is_member, value, confidence=0.5)
     wide = auroc_by_quartile(score, is_member, value)
+    assert (grouped.confidence, narrow.confidence) == (0.95, 0.5)
     for number in range(4):
         chosen = wide.quartile == number
         expected = auroc_interval(score[0, chosen], is_member[chosen], group=group[chosen], num_bootstrap=200, seed=7)
@@ -108,7 +120,7 @@ def test_groups_and_confidence_reach_the_intervals():
 
 def test_bad_input_is_named():
     score, is_member, value = make(6, 20)
-    with pytest.raises(UserError, match="sample 3 is nan"):
+    with pytest.raises(UserError, match=r"^the value of sample 3 is nan: quartiles need finite values\.$"):
         auroc_by_quartile(score, is_member, value.index_fill(0, torch.tensor([3]), math.nan))
     with pytest.raises(UserError, match="one value per sample"):
         auroc_by_quartile(score, is_member, value[:-1])

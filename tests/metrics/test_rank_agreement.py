@@ -55,11 +55,20 @@ def test_perfect_agreement_is_no_certainty_about_few_samples():
     score = torch.arange(10.0)
     perfect, reverse = rank_agreement(score, score.exp()), rank_agreement(score, -score)
     assert (perfect.value, perfect.upper) == (1.0, 1.0)
-    assert 0.9 < perfect.lower < 1.0
+    swap = 1 - 12 / 990
+    width = stats.norm.isf(0.025) * math.sqrt((1 + swap**2 / 2) / 7)
+    assert perfect.lower == pytest.approx(math.tanh(math.atanh(swap) - width))
     assert (reverse.value, reverse.lower, reverse.upper) == pytest.approx((-1.0, -1.0, -perfect.lower))
     swapped = score.clone()
     swapped[[3, 4]] = score[[4, 3]]
     assert rank_agreement(score, swapped).lower == pytest.approx(perfect.lower)
+
+
+def test_four_samples_have_an_interval():
+    first, second = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])
+    result = rank_agreement(first, second)
+    width = stats.norm.isf(0.025) * math.sqrt(1 + 0.6**2 / 2)
+    assert (result.value, result.upper) == pytest.approx((0.6, math.tanh(math.atanh(0.6) + width)))
 
 
 def test_overlap_counts_common_samples():
@@ -96,13 +105,15 @@ def test_independent_scores_overlap_by_chance():
 
 def test_bad_input_is_named():
     good = torch.arange(5.0)
-    with pytest.raises(UserError, match="second scores are all 1"):
+    with pytest.raises(UserError, match="^the second scores are all 1"):
         rank_agreement(good, torch.ones(5))
+    with pytest.raises(UserError, match="^the first scores are all 1"):
+        rank_agreement(torch.ones(5), good)
     with pytest.raises(UserError, match="3 samples"):
         rank_agreement(good[:3], good[:3])
     with pytest.raises(UserError, match="paired scores"):
         rank_agreement(good, good[:4])
-    with pytest.raises(UserError, match="sample 1 is inf"):
+    with pytest.raises(UserError, match=r"^score of sample 1 is inf: take the sample out, or mend the attack that scored it\.$"):
         rank_agreement(good, torch.tensor([0.0, torch.inf, 1.0, 2.0, 3.0]))
     with pytest.raises(UserError, match="share is 1"):
         top_overlap(good, good, 1.0)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import holm, p_value_by_set_size, welch_verdict
+from ldm_privacy.randomness import derive_seed
 from tests.reference import metrics as reference
 
 RARE = 1e-4
@@ -105,6 +106,31 @@ def test_curve_equals_tests_of_random_subsets():
     assert abs(point.power - power) <= 4 * math.sqrt(2 * power * (1 - power) / num_draws)
 
 
+def test_curve_equals_tests_of_the_subsets_that_its_seed_draws():
+    suspect, heldout = scores(np.random.default_rng(10), 30, 25, shift=0.5)
+    heldout_group = torch.arange(25) // 2
+    means = np.array([heldout[heldout_group == index].mean() for index in range(13)])
+    sizes = [30, 2, 11]
+    curve = p_value_by_set_size(suspect, heldout, sizes, heldout_group=heldout_group, num_draws=40, alpha=0.3, seed=8)
+    generator = np.random.default_rng(derive_seed("set size", 8))
+    orders = [generator.permutation(suspect.numpy()) for _ in range(40)]
+    for size, point in zip(sizes, curve, strict=True):
+        p_values = [reference.welch(order[:size], means, 0.95)[0] for order in orders]
+        expected = np.quantile(p_values, [0.1, 0.5, 0.9])
+        assert (point.quantile_10, point.median, point.quantile_90) == pytest.approx(tuple(expected), rel=1e-9)
+        assert (point.size, point.power) == (size, np.mean(np.array(p_values) < 0.3))
+    assert p_value_by_set_size(suspect, heldout, []) == []
+
+
+def test_power_counts_what_is_below_alpha():
+    # Sums of whole numbers: every order of the whole set has the same p-value to the last digit.
+    suspect, heldout = torch.tensor([1.0, 4.0, 7.0]), torch.tensor([0.0, 1.0, 5.0, 2.0])
+    (point,) = p_value_by_set_size(suspect, heldout, [3])
+    assert point.quantile_10 == point.quantile_90
+    for alpha, power in ((point.median, 0.0), (np.nextafter(point.median, 1.0), 1.0)):
+        assert p_value_by_set_size(suspect, heldout, [3], alpha=float(alpha))[0].power == power
+
+
 def test_curve_under_the_null_has_power_alpha_on_fresh_sets():
     generator = np.random.default_rng(6)
     num_runs = 400
@@ -136,6 +162,8 @@ def test_holm_equals_the_closed_test_by_bonferroni():
             max(min(1.0, len(s) * min(p_values[j] for j in s)) for s in subsets if i in s) for i in range(len(p_values))
         ]
         assert holm(p_values) == pytest.approx(expected)
+    assert holm([0, 1]) == [0.0, 1.0]
+    assert holm(np.array([0.01, 0.3], dtype=np.float32)) == [2 * float(np.float32(0.01)), float(np.float32(0.3))]
 
 
 def test_holm_errs_as_rarely_as_stated_however_the_tests_depend():
@@ -162,7 +190,7 @@ def test_bad_input_is_named():
         welch_verdict(good[:1], good)
     with pytest.raises(UserError, match="1 held-out groups"):
         welch_verdict(good, good, heldout_group=torch.zeros(5))
-    with pytest.raises(UserError, match="held-out sample 2 is nan"):
+    with pytest.raises(UserError, match=r"^membership score of held-out sample 2 is nan: take the sample out, or mend the attack"):
         welch_verdict(good, torch.tensor([0.0, 1.0, torch.nan]))
     with pytest.raises(UserError, match="4 group labels for 5 suspect samples"):
         welch_verdict(good, good, suspect_group=torch.arange(4))

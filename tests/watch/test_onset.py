@@ -10,7 +10,8 @@ from scipy import stats
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference, loss_gap_rise
-from ldm_privacy.watch.onset import OnsetDetector
+from ldm_privacy.types import Estimate
+from ldm_privacy.watch.onset import Baseline, OnsetDetector
 
 
 def auroc_rise(score, baseline, is_member):
@@ -118,11 +119,38 @@ def test_state_survives_a_round_trip_through_json_and_repeated_epochs_change_not
     assert straight.onset_epoch is not None
 
 
+def test_state_holds_the_newest_rise_or_that_there_is_none():
+    detector = OnsetDetector(num_consecutive=1)
+    for epoch, lower in ((None, None), (3, -0.2), (5, 0.1)):
+        if epoch is not None:
+            rise = detector.look(epoch, lambda confidence: Estimate(0.3, lower, 1.0))  # noqa: B023
+            known = {"p/onset_epoch": 5.0} if epoch == 5 else {}
+            assert rise.series("p/") == {"p/rise": 0.3, "p/rise_lower": lower, **known}
+            assert detector.rise == rise
+        resumed = OnsetDetector(num_consecutive=1)
+        resumed.load_state_dict(json.loads(json.dumps(detector.state_dict())))
+        assert (resumed.rise, resumed.num_looks, resumed.onset_epoch) == (detector.rise, detector.num_looks, detector.onset_epoch)
+        assert resumed.state_dict() == detector.state_dict()
+    # What was seen before the state was read is forgotten.
+    detector.load_state_dict(OnsetDetector().state_dict())
+    assert (detector.rise, detector.num_looks, detector.onset_epoch) == (None, 0, None)
+
+
+def test_baseline_pairs_by_sample_index():
+    baseline = Baseline(torch.tensor([2, 3, 5, 7, 11]), torch.tensor([0.2, 0.3, 0.5, 0.7, 1.1]))
+    for copy in (baseline, Baseline(*baseline.state())):
+        has, value = copy.paired(torch.tensor([1, 3, 4, 7, 8, 11, 12]))
+        assert has.tolist() == [False, True, False, True, False, True, False]
+        assert value.tolist() == pytest.approx([0.3, 0.7, 1.1])
+        assert copy.paired(torch.tensor([4]))[1].numel() == 0
+
+
 def test_bad_input():
     with pytest.raises(UserError, match="num_consecutive is 0"):
         OnsetDetector(num_consecutive=0)
-    with pytest.raises(UserError, match="confidence is 95"):
-        OnsetDetector(confidence=95)
+    for confidence in (0.0, 1.0, 95, math.nan):
+        with pytest.raises(UserError, match=f"confidence is {confidence}: "):
+            OnsetDetector(confidence=confidence)
     detector = OnsetDetector()
     detector.update(10, 0.1)
     with pytest.raises(ValueError, match="epoch 5 came after that of epoch 10"):
