@@ -97,6 +97,31 @@ def test_interval_is_delong_on_the_logit_scale(decimals, confidence):
     assert 0 < interval.lower < interval.value < interval.upper < 1
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_interval_of_a_few_samples_is_the_one_of_the_docs(confidence):
+    generator = np.random.default_rng(21)
+    for _ in range(150):
+        num_members, num_heldout = generator.integers(1, 6, size=2)
+        score, is_member = make(generator, num_members, num_heldout, decimals=0)
+        result = auroc_interval(score, is_member, confidence=confidence)
+        expected = reference.auroc_interval(*sides(score, is_member), confidence)
+        assert (result.lower, result.upper) == pytest.approx(expected, abs=1e-12)
+        assert result.value == pytest.approx(reference.auroc(*sides(score, is_member)), abs=1e-15)
+
+
+def test_without_spread_or_with_one_of_them_groups_are_what_counts():
+    is_member = torch.arange(30) < 12
+    group = torch.where(is_member, torch.arange(30) // 3, 100 + torch.arange(30) // 2)
+    exact = reference.auroc_interval(np.ones(4), np.zeros(9), 0.9)
+    result = auroc_interval(is_member.double(), is_member, group=group, confidence=0.9)
+    assert (result.lower, result.upper) == pytest.approx(exact, abs=1e-12)
+    exact = reference.auroc_interval(np.zeros(4), np.zeros(9), 0.9)
+    result = auroc_interval(torch.zeros(30), is_member, group=group, confidence=0.9)
+    assert (result.lower, result.upper) == pytest.approx(exact, abs=1e-12)
+    one = auroc_interval(torch.arange(30) % 7, is_member, group=torch.where(is_member, 5, group))
+    assert (one.lower, one.upper) == (0.0, 1.0)
+
+
 def test_separated_samples_get_the_exact_bound_of_disjoint_pairs():
     is_member = torch.arange(150) < 50
     perfect = auroc_interval(is_member.double(), is_member)
@@ -219,6 +244,24 @@ def test_identical_scores_differ_by_nothing():
     result = auroc_difference(score, score.clone(), is_member)
     assert (result.value, result.lower, result.upper, result.p_value) == (0.0, 0.0, 0.0, 1.0)
     assert auroc_difference(score, score, is_member, alternative="greater").lower == 0.0
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_paired_difference_of_a_few_samples_is_the_one_of_the_docs(alternative, confidence):
+    generator = np.random.default_rng(22)
+    options = {"confidence": confidence, "alternative": alternative}
+    for index in range(150):
+        num_members, num_heldout = generator.integers(1, 6, size=2)
+        score_a, is_member = make(generator, num_members, num_heldout, decimals=0)
+        score_b = torch.from_numpy(generator.normal(size=len(score_a)).round() * generator.integers(0, 2))
+        group = torch.arange(len(score_a))
+        if index % 2:
+            group = torch.from_numpy(generator.integers(3, size=len(group))) + 10 * is_member
+        scores = [*sides(score_a, is_member), *sides(score_b, is_member), *sides(group, is_member)]
+        expected = reference.paired_difference(*scores, confidence, alternative == "two-sided")
+        result = auroc_difference(score_a, score_b, is_member, group=group if index % 2 else None, **options)
+        assert (result.lower, result.upper, result.p_value) == pytest.approx(expected, abs=1e-12)
 
 
 def test_difference_without_variance_has_exact_bounds_that_agree_with_the_p_value():

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc, null_band, permuted_auroc, permuted_labels
+from ldm_privacy.randomness import derive_seed
 
 RARE = 1e-4
 
@@ -64,6 +65,23 @@ def test_groups_are_dealt_out_whole():
     # Groups of one sample: the plain permutation of the sorted labels.
     single = permuted_labels(is_member, num_permutations=5, group=torch.arange(len(group)))
     assert torch.equal(single, permuted_labels(is_member, num_permutations=5))
+
+
+def test_labels_are_those_that_the_seed_deals_out():
+    is_member = torch.tensor([True, False, True, True, False, False, False])
+    generator = torch.Generator().manual_seed(derive_seed("label permutation", 6))
+    orders = [torch.randperm(7, generator=generator).tolist() for _ in range(4)]
+    assert permuted_labels(is_member, num_permutations=4, seed=6).tolist() == [
+        [bool(is_member[place]) for place in order] for order in orders
+    ]
+    # Groups in ascending order of their labels: 2 and 8 are members.
+    group = torch.tensor([8, 5, 8, 2, 9, 5, 9])
+    names, of_member = [2, 5, 8, 9], [True, False, True, False]
+    generator = torch.Generator().manual_seed(derive_seed("label permutation", 6))
+    orders = [torch.randperm(4, generator=generator).tolist() for _ in range(4)]
+    assert permuted_labels(is_member, num_permutations=4, seed=6, group=group).tolist() == [
+        [of_member[order[names.index(name)]] for name in group.tolist()] for order in orders
+    ]
 
 
 def test_seed_decides_the_permutations_and_scores_do_not():

@@ -40,9 +40,10 @@ def test_verdict_equals_scipy_and_the_written_out_test():
 def test_verdict_ignores_level_and_scale_and_is_one_sided():
     suspect, heldout = scores(np.random.default_rng(1), 40, 30, shift=0.5)
     result = welch_verdict(suspect, heldout)
-    mapped = welch_verdict(4000 + 50 * suspect, 4000 + 50 * heldout)
-    assert (mapped.p_value, mapped.effect_size) == pytest.approx((result.p_value, result.effect_size), rel=1e-9)
-    assert mapped.difference == pytest.approx(50 * result.difference)
+    for level, scale in ((4000, 50), (0, 1e-9), (0, 1e9)):
+        mapped = welch_verdict(level + scale * suspect, level + scale * heldout)
+        assert (mapped.p_value, mapped.effect_size) == pytest.approx((result.p_value, result.effect_size), rel=1e-9)
+        assert mapped.difference == pytest.approx(scale * result.difference)
     assert welch_verdict(heldout, suspect).p_value == pytest.approx(1 - result.p_value)
 
 
@@ -183,6 +184,9 @@ def test_bad_input_is_named():
         welch_verdict(constant, 2 * constant)
     with pytest.raises(UserError, match="constant"):
         welch_verdict(constant, constant, suspect_group=torch.tensor([0, 0, 0, 1, 1]))
+    for scale in (0.0, 1e9, 1e-9):
+        with pytest.raises(UserError, match="suspect and held-out scores are constant"):
+            welch_verdict(scale * constant.double(), scale * constant.double(), suspect_group=torch.tensor([0, 0, 0, 1, 1]))
     assert welch_verdict(good, constant).p_value < 0.05
     with pytest.raises(UserError, match="held-out scores are constant"):
         p_value_by_set_size(good, constant, [3])

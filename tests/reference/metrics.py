@@ -31,6 +31,47 @@ def delong_logit_interval(member, heldout, confidence):
     return 1 / (1 + np.exp(-ends))
 
 
+def auroc_interval(member, heldout, confidence):
+    """The interval of `auroc_interval` by its docstring, case by case."""
+    area, num_pairs, tail = auroc(member, heldout), min(len(member), len(heldout)), (1 - confidence) / 2
+    if area == 1:
+        return tail ** (1 / num_pairs), 1.0
+    if area == 0:
+        return 0.0, 1 - tail ** (1 / num_pairs)
+    if len({*member, *heldout}) == 1:
+        share_tied = (2 * tail) ** (1 / num_pairs)
+        return share_tied / 2, 1 - share_tied / 2
+    return tuple(delong_logit_interval(member, heldout, confidence)) if num_pairs > 1 else (0.0, 1.0)
+
+
+def mean_variance(term, group):
+    """Variance of a mean whose independent units are groups."""
+    names, of_sums = set(group), 0.0
+    for name in names:
+        of_sums += sum(d - np.mean(term) for d, g in zip(term, group) if g == name) ** 2
+    return len(names) / (len(names) - 1) * of_sums / len(term) ** 2
+
+
+def paired_difference(member_a, heldout_a, member_b, heldout_b, member_group, heldout_group, confidence, is_two_sided):
+    """(lower, upper, p-value) of `auroc_difference` by its docstring, case by case."""
+    terms = [a - b for a, b in zip(placements(member_a, heldout_a), placements(member_b, heldout_b))]
+    value, num_pairs = terms[0].mean(), min(len(set(member_group)), len(set(heldout_group)))
+    tail = (1 - confidence) / 2 if is_two_sided else 1 - confidence
+    if np.array_equal(member_a, member_b) and np.array_equal(heldout_a, heldout_b):
+        lower, upper, p_value = 0.0, 0.0, 1.0
+    elif all(len(set(term)) == 1 for term in terms):
+        share, p_value = tail ** (1 / num_pairs), (1 / (1 + abs(value))) ** num_pairs
+        lower, upper = value * share - (1 - share), value * share + (1 - share)
+        p_value = min(1.0, 2 * p_value) if is_two_sided else p_value if value > 0 else 1.0
+    elif num_pairs < 2:
+        lower, upper, p_value = -1.0, 1.0, 1.0
+    else:
+        deviation = math.sqrt(mean_variance(terms[0], member_group) + mean_variance(terms[1], heldout_group))
+        lower, upper = value + deviation * stats.norm.ppf([tail, 1 - tail])
+        p_value = 2 * stats.norm.sf(abs(value) / deviation) if is_two_sided else stats.norm.sf(value / deviation)
+    return max(-1.0, lower), min(1.0, upper) if is_two_sided else 1.0, p_value
+
+
 def paired_delong(member_a, heldout_a, member_b, heldout_b):
     """Difference of two AUROCs and its standard deviation from the 2 x 2 covariance matrix of DeLong et al. 1988."""
     a10, a01 = placements(member_a, heldout_a)
