@@ -100,7 +100,7 @@ def test_interval_is_delong_on_the_logit_scale(decimals, confidence):
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 def test_interval_of_a_few_samples_is_the_one_of_the_docs(confidence):
     generator = np.random.default_rng(21)
-    for _ in range(150):
+    for _ in range(80):
         num_members, num_heldout = generator.integers(1, 6, size=2)
         score, is_member = make(generator, num_members, num_heldout, decimals=0)
         result = auroc_interval(score, is_member, confidence=confidence)
@@ -251,7 +251,7 @@ def test_identical_scores_differ_by_nothing():
 def test_paired_difference_of_a_few_samples_is_the_one_of_the_docs(alternative, confidence):
     generator = np.random.default_rng(22)
     options = {"confidence": confidence, "alternative": alternative}
-    for index in range(150):
+    for index in range(80):
         num_members, num_heldout = generator.integers(1, 6, size=2)
         score_a, is_member = make(generator, num_members, num_heldout, decimals=0)
         score_b = torch.from_numpy(generator.normal(size=len(score_a)).round() * generator.integers(0, 2))
