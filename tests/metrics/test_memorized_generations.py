@@ -1,5 +1,6 @@
 """Memorized generations: the ratio against the obvious one, copies planted by hand, the exact bound."""
 
+import importlib
 import math
 
 import numpy as np
@@ -170,21 +171,38 @@ def test_the_comparison_and_the_intervals_are_those_that_the_seed_draws():
         return images[index]
 
     member, heldout = torch.arange(45).flip(0), torch.arange(45, 60)
-    found = memorized_generations(generated, asked_for, member, heldout, confidence=0.7, num_bootstrap=30, seed=9)
-    draw = {int(index): float(uniform("generations", (9, index), (1,))) for index in member}
-    assert asked[0] == sorted(sorted(draw, key=draw.get)[:15])
-    assert heldout.tolist() in asked
     ratio, place = nearest_neighbour_ratio(generated.numpy(), images[:45].numpy())
-    share = np.mean(ratio < 1 / 3)
-    draws = np.random.default_rng(derive_seed("bootstrap memorized", 9)).binomial(len(ratio), share, size=30) / len(ratio)
-    assert (found.memorized.value, found.nearest_member.tolist()) == (share, place.tolist())
-    assert (found.memorized.lower, found.memorized.upper) == pytest.approx(tuple(np.quantile(draws, [0.15, 0.85])))
-    # Copies of some held-out images, so that the control has a spread of its own.
-    turned = memorized_generations(generated, images.__getitem__, heldout, member[:15], confidence=0.7, num_bootstrap=30, seed=9)
-    share = turned.heldout.value
-    draws = np.random.default_rng(derive_seed("bootstrap memorized control", 9)).binomial(len(ratio), share, size=30) / len(ratio)
-    assert 0 < share < 1
-    assert (turned.heldout.lower, turned.heldout.upper) == pytest.approx(tuple(np.quantile(draws, [0.15, 0.85])))
+    for seed in range(4):
+        asked.clear()
+        options = {"confidence": 0.7, "num_bootstrap": 20, "seed": seed}
+        found = memorized_generations(generated, asked_for, member, heldout, **options)
+        draw = {int(index): float(uniform("generations", (seed, index), (1,))) for index in member}
+        assert asked[0] == sorted(sorted(draw, key=draw.get)[:15])
+        assert heldout.tolist() in asked
+        assert (found.memorized.value, found.nearest_member.tolist()) == (np.mean(ratio < 1 / 3), place.tolist())
+        # Exchanged, the control has copies and so a spread of its own.
+        turned = memorized_generations(generated, images.__getitem__, heldout, member[:15], **options)
+        for purpose, share in (("memorized", found.memorized), ("memorized control", turned.heldout)):
+            generator = np.random.default_rng(derive_seed(f"bootstrap {purpose}", seed))
+            draws = generator.binomial(len(ratio), share.value, size=20) / len(ratio)
+            assert 0 < share.value < 1
+            assert (share.lower, share.upper) == pytest.approx(tuple(np.quantile(draws, [0.15, 0.85])))
+
+
+def test_a_thousand_resamples_are_drawn_where_no_number_is_given(monkeypatch):
+    sizes = []
+
+    class Generator:
+        def binomial(self, num_trials, share, size):
+            sizes.append(size)
+            return np.full(size, num_trials * share)
+
+    module = importlib.import_module("ldm_privacy.metrics.memorized_generations")
+    monkeypatch.setattr(module, "bootstrap_generator", lambda purpose, seed: Generator())
+    images = pool(40)
+    generated = torch.cat([images[:3], images[20:22]]) + noise_like(images[:5], 0.02)
+    memorized_generations(generated, images.__getitem__, *torch.arange(40).split(20))
+    assert sizes == [1000, 1000]
 
 
 def test_a_copy_is_strictly_less_than_a_third_as_far_away():

@@ -74,6 +74,8 @@ def test_labels_are_those_that_the_seed_deals_out():
     assert permuted_labels(is_member, num_permutations=4, seed=6).tolist() == [
         [bool(is_member[place]) for place in order] for order in orders
     ]
+    one = permuted_labels(is_member, num_permutations=1, seed=6).tolist()
+    assert one == permuted_labels(is_member, num_permutations=4, seed=6)[:1].tolist()
     # Groups in ascending order of their labels: 2 and 8 are members.
     group = torch.tensor([8, 5, 8, 2, 9, 5, 9])
     names, of_member = [2, 5, 8, 9], [True, False, True, False]

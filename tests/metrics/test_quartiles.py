@@ -82,6 +82,10 @@ def test_equal_values_are_ranked_in_the_order_given():
     score, is_member, _ = make(4, 8, num_timesteps=1)
     found = auroc_by_quartile(score, is_member, torch.zeros(8))
     assert found.quartile.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    score, is_member, value = make(7, 200, num_timesteps=1)
+    ranked = sorted(range(200), key=value.round().tolist().__getitem__)
+    quartile = auroc_by_quartile(score, is_member, value.round()).quartile
+    assert quartile[ranked].tolist() == [4 * rank // 200 for rank in range(200)]
 
 
 def test_edges_are_midpoints_in_float64_whatever_the_dtype_of_the_value():

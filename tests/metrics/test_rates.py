@@ -12,6 +12,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import (
     attack_success_rate,
     attack_success_rate_interval,
+    auroc_interval,
     check_scores,
     clopper_pearson,
     membership_metrics,
@@ -99,6 +100,14 @@ def test_roc_curve_equals_sklearn_and_the_loop_at_magnitude_4000():
         np.testing.assert_allclose(ours, theirs, atol=1e-15)
         np.testing.assert_allclose(ours, slow, atol=1e-15)
     assert float(torch.trapezoid(tpr, fpr)) == pytest.approx(sklearn_metrics.roc_auc_score(is_member, score))
+
+
+def test_roc_curve_of_a_few_samples_equals_the_loop_whoever_comes_first_or_last():
+    generator = np.random.default_rng(26)
+    for _ in range(40):
+        score, is_member = make(generator, *generator.integers(1, 4, size=2), decimals=0)
+        for ours, slow in zip(roc_curve(score, is_member), reference.roc_curve(*sides(score, is_member)), strict=True):
+            assert (ours.dtype, ours.tolist()) == (torch.float64, pytest.approx(slow.tolist()))
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
@@ -314,10 +323,11 @@ def test_carried_over_threshold_has_exact_rates():
     generator = np.random.default_rng(7)
     threshold = float(threshold_at_fpr(*make(generator, 400, 400), 0.05))
     score, is_member = make(generator, 300, 200)
-    rates = tpr_at_threshold(score, is_member, threshold)
     member, heldout = sides(score, is_member)
-    assert rates.tpr == clopper_pearson(int((member > threshold).sum()), 300)
-    assert rates.fpr == clopper_pearson(int((heldout > threshold).sum()), 200)
+    for confidence in (0.8, 0.95):
+        rates = tpr_at_threshold(score, is_member, threshold, confidence=confidence)
+        assert rates.tpr == clopper_pearson(int((member > threshold).sum()), 300, confidence=confidence)
+        assert rates.fpr == clopper_pearson(int((heldout > threshold).sum()), 200, confidence=confidence)
     # On the samples that chose it, the same threshold gives back the target's TPR and at most its FPR.
     own_threshold = float(threshold_at_fpr(score, is_member, 0.05))
     own = tpr_at_threshold(score, is_member, own_threshold)
@@ -381,6 +391,15 @@ def test_membership_metrics_collects_the_single_numbers():
     for estimate in (result.auroc, result.asr, result.tpr_at_1fpr):
         assert estimate.lower <= estimate.value <= estimate.upper
     assert len(result.tpr_at_fpr) == len(result.tnr_at_fnr) == 2
+
+
+def test_membership_metrics_hands_its_options_on():
+    score, is_member, group, *_ = in_groups(np.random.default_rng(25), 30, 40, [1, 2, 7], 2)
+    options = {"confidence": 0.8, "group": group, "num_bootstrap": 60, "seed": 2}
+    result = membership_metrics(score, is_member, target_fprs=(0.1,), **options)
+    assert result.auroc == auroc_interval(score, is_member, **options)
+    assert result.asr == attack_success_rate_interval(score, is_member, **options)
+    assert result.tpr_at_fpr == (tpr_at_fpr_interval(score, is_member, 0.1, **options),)
 
 
 def test_membership_metrics_reports_the_targets_in_the_order_asked_for():

@@ -63,6 +63,7 @@ def test_rise_is_the_paired_difference_at_the_spent_level():
         )
         assert (rise.epoch, rise.look) == (10 * look, look)
         assert (rise.value, rise.lower) == pytest.approx((expected.value, expected.lower))
+        assert rise.confidence == 1 - (1 - detector.confidence) * 6 / (math.pi * look) ** 2
     assert detector.num_looks == 3
 
 
