@@ -196,14 +196,16 @@ def test_interval_of_tpr_counts_groups(decimals):
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 def test_interval_of_asr_is_the_one_of_the_docs_with_the_same_draws(decimals, confidence):
     # Powers of two, so that equally good thresholds are equal to the last digit in both versions.
-    score, is_member = make(np.random.default_rng(17), 32, 64, decimals=decimals)
-    member, heldout = sides(score, is_member)
-    result = attack_success_rate_interval(score, is_member, num_bootstrap=150, confidence=confidence, seed=4)
-    slow = reference.asr_interval(member[:, None], heldout[:, None], confidence, 150, stream("asr", 4))
-    assert (result.lower, result.upper) == pytest.approx(slow, abs=1e-12)
+    for shift, num_bootstrap in ((1.0, 100), (-9.0, 10)):  # the second is worse than any guess
+        score, is_member = make(np.random.default_rng(17), 32, 64, shift, decimals)
+        member, heldout = sides(score, is_member)
+        options = {"num_bootstrap": num_bootstrap, "confidence": confidence, "seed": 4}
+        result = attack_success_rate_interval(score, is_member, **options)
+        slow = reference.asr_interval(member[:, None], heldout[:, None], confidence, num_bootstrap, stream("asr", 4))
+        assert (result.lower, result.upper) == pytest.approx(slow, abs=1e-12)
     score, is_member, label, *groups = in_groups(np.random.default_rng(22), 8, 16, [4], decimals)
-    result = attack_success_rate_interval(score, is_member, group=label, num_bootstrap=150, confidence=confidence, seed=4)
-    slow = reference.asr_interval(*groups, confidence, 150, stream("asr", 4))
+    result = attack_success_rate_interval(score, is_member, group=label, num_bootstrap=100, confidence=confidence, seed=4)
+    slow = reference.asr_interval(*groups, confidence, 100, stream("asr", 4))
     assert (result.lower, result.upper) == pytest.approx(slow, abs=1e-12)
 
 
