@@ -28,13 +28,13 @@ def test_labels_are_one_row_of_bools():
 
 
 def test_every_sample_has_one_score():
-    with pytest.raises(UserError, match="^2 membership scores for 3 samples"):
+    with pytest.raises(UserError, match=r"^2 membership scores for 3 samples"):
         check_scores(torch.zeros(3, 2), torch.tensor([True, False, True]))
-    with pytest.raises(UserError, match="^1 membership scores for 1 samples"):
+    with pytest.raises(UserError, match=r"^1 membership scores for 1 samples"):
         check_scores(torch.tensor(0.5), torch.tensor([True]))
-    with pytest.raises(UserError, match="^no held-out samples among the 1 samples"):
+    with pytest.raises(UserError, match=r"^no held-out samples among the 1 samples"):
         check_scores(torch.tensor([0.5]), torch.tensor([True]))
-    with pytest.raises(UserError, match="^no members among the 0 samples"):
+    with pytest.raises(UserError, match=r"^no members among the 0 samples"):
         check_scores(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
 
 
@@ -55,7 +55,9 @@ def test_a_share_is_given_back():
             check_share("share", share)
 
 
-@pytest.mark.parametrize(("at_once", "sizes"), [(9, [2, 2, 2]), (8, [2, 2, 2]), (7, [1] * 6), (3, [1] * 6), (16, [4, 2]), (24, [6])])
+@pytest.mark.parametrize(
+    ("at_once", "sizes"), [(9, [2, 2, 2]), (8, [2, 2, 2]), (7, [1] * 6), (3, [1] * 6), (16, [4, 2]), (24, [6])]
+)
 def test_chunks_hold_whole_rows_in_order(at_once, sizes, monkeypatch):
     monkeypatch.setattr(importlib.import_module("ldm_privacy.metrics.checks"), "NUMBERS_AT_ONCE", at_once)
     score = torch.arange(24.0).reshape(2, 3, 4)

@@ -257,9 +257,9 @@ def test_bad_input():
     broken[3, 0, 0, 0] = math.nan
     with pytest.raises(UserError, match="generated image 3 is not finite"):
         memorized_generations(broken, images.__getitem__, torch.arange(10), torch.arange(10, 20))
-    with pytest.raises(UserError, match="^1 held-out images"):
+    with pytest.raises(UserError, match=r"^1 held-out images"):
         memorized_generations(pool(5, seed=3), images.__getitem__, torch.arange(10), torch.arange(10, 11))
-    with pytest.raises(UserError, match="^1 members"):
+    with pytest.raises(UserError, match=r"^1 members"):
         memorized_generations(pool(5, seed=3), images.__getitem__, torch.arange(1), torch.arange(10, 20))
     with pytest.raises(UserError, match="confidence"):
         copies_rise(3, 1, confidence=95)

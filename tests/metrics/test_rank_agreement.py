@@ -105,15 +105,15 @@ def test_independent_scores_overlap_by_chance():
 
 def test_bad_input_is_named():
     good = torch.arange(5.0)
-    with pytest.raises(UserError, match="^the second scores are all 1"):
+    with pytest.raises(UserError, match=r"^the second scores are all 1"):
         rank_agreement(good, torch.ones(5))
-    with pytest.raises(UserError, match="^the first scores are all 1"):
+    with pytest.raises(UserError, match=r"^the first scores are all 1"):
         rank_agreement(torch.ones(5), good)
     with pytest.raises(UserError, match="3 samples"):
         rank_agreement(good[:3], good[:3])
     with pytest.raises(UserError, match="paired scores"):
         rank_agreement(good, good[:4])
-    with pytest.raises(UserError, match=r"^score of sample 1 is inf: take the sample out, or mend the attack that scored it\.$"):
+    with pytest.raises(UserError, match=r"^score of sample 1 is inf: take the sample out, or mend the attack"):
         rank_agreement(good, torch.tensor([0.0, torch.inf, 1.0, 2.0, 3.0]))
     with pytest.raises(UserError, match="share is 1"):
         top_overlap(good, good, 1.0)

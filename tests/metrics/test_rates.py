@@ -24,7 +24,7 @@ from ldm_privacy.metrics import (
     tpr_at_fpr_interval,
     tpr_at_threshold,
 )
-from ldm_privacy.metrics.resampling import SideResampler, Sides
+from ldm_privacy.metrics.resampling import SideResampler, Sides, sides_of
 from ldm_privacy.metrics.tpr_at_fpr import bootstrap_tpr, num_false_positives
 from ldm_privacy.randomness import derive_seed
 from tests.reference import metrics as reference
@@ -183,6 +183,14 @@ def test_interval_of_tpr_is_the_one_of_the_docs_with_the_same_draws(confidence, 
 def test_interval_of_tpr_counts_groups(decimals):
     score, is_member, label, members, heldout = in_groups(np.random.default_rng(21), 30, 40, [1, 2, 7], decimals)
     result = tpr_at_fpr_interval(score, is_member, 0.1, group=label, num_bootstrap=300, seed=3, confidence=0.9)
+    for target in (0.001, 0.1):
+        pair = [np.concatenate(side) for side in (members, heldout)]
+        for labels, slow in (
+            (None, reference.bootstrap_tpr_by_law(*pair, target, 50, stream("tpr", 2))),
+            (label, reference.group_bootstrap_tpr(members, heldout, target, 50, stream("tpr", 2))),
+        ):
+            draws = bootstrap_tpr(*pair, target, 50, stream("tpr", 2), sides_of(is_member, labels))
+            np.testing.assert_allclose(np.stack(draws), np.stack(slow), atol=1e-12)
     strict, loose = reference.group_bootstrap_tpr(members, heldout, 0.1, 300, stream("tpr", 3))
     exact = clopper_pearson(result.value * 30, 30, confidence=0.9)
     assert result.lower == pytest.approx(min(np.quantile(strict, 0.05), exact.lower), abs=1e-12)
@@ -242,7 +250,7 @@ def test_rates_at_a_threshold_count_groups(confidence):
     assert rates.threshold == threshold
     for name, rate, groups in (("tpr", rates.tpr, members), ("fpr", rates.fpr, heldout)):
         generator = stream(name, 6)
-        draws = [np.concatenate([groups[i] for i in generator.integers(len(groups), size=len(groups))]) for _ in range(200)]
+        draws = [reference.resample(groups, generator) for _ in range(200)]
         lower, upper = np.quantile([np.mean(draw > threshold) for draw in draws], [(1 - confidence) / 2, (1 + confidence) / 2])
         exact = clopper_pearson(rate.value * len(groups), len(groups), confidence=confidence)
         assert rate.value == np.mean(np.concatenate(groups) > threshold)

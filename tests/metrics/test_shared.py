@@ -152,7 +152,7 @@ def test_groups_lie_on_one_side_and_label_every_sample(call):
     across[IS_MEMBER.nonzero()[0]] = across[(~IS_MEMBER).nonzero()[0]]
     with pytest.raises(UserError, match="has members and held-out samples"):
         call(group=across)
-    with pytest.raises(UserError, match="^159 group labels for 160 samples"):
+    with pytest.raises(UserError, match=r"^159 group labels for 160 samples"):
         call(group=GROUP[1:])
 
 

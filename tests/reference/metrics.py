@@ -127,10 +127,15 @@ def naive_bootstrap_tpr(member, heldout, target_fpr, num_bootstrap, generator):
     return np.array(strict), np.array(loose)
 
 
+def resample(groups, generator):
+    """The pooled scores of as many groups as there are, drawn with replacement."""
+    return np.concatenate([groups[i] for i in generator.integers(len(groups), size=len(groups))])
+
+
 def resampled(groups_a, groups_b, num_bootstrap, generator):
     """Resamples of whole groups, each a pair of pooled scores; a side is a list of arrays, one per group (of one sample)."""
     for _ in range(num_bootstrap):
-        yield [np.concatenate([side[i] for i in generator.integers(len(side), size=len(side))]) for side in (groups_a, groups_b)]
+        yield [resample(side, generator) for side in (groups_a, groups_b)]
 
 
 def naive_bootstrap_asr(groups_of_members, groups_of_heldout, num_bootstrap, generator):
@@ -185,8 +190,9 @@ def bootstrap_tpr_by_law(member, heldout, target_fpr, num_bootstrap, generator):
     """Draws of (strict, loose) TPRs: the rank of the resample's threshold from a Beta, the members above it Binomial."""
     allowed, num = math.floor(target_fpr * len(heldout) + 1e-9), len(heldout)
     descending = [math.inf, *sorted(heldout, reverse=True)]
-    orders = (allowed, allowed + 1)
-    ranks = [np.ceil(num * generator.beta(r, num + 1 - r, size=num_bootstrap)) if r else np.zeros(num_bootstrap) for r in orders]
+    ranks = [np.zeros(num_bootstrap)] if allowed == 0 else []
+    for order in (allowed, allowed + 1)[len(ranks) :]:
+        ranks.append(np.ceil(num * generator.beta(order, num + 1 - order, size=num_bootstrap)))
     shares = [[np.mean(np.asarray(member) > descending[int(r)]) for r in rank] for rank in ranks]
     return [generator.binomial(len(member), share) / len(member) for share in shares]
 

@@ -130,7 +130,8 @@ def test_state_holds_the_newest_rise_or_that_there_is_none():
             assert detector.rise == rise
         resumed = OnsetDetector(num_consecutive=1)
         resumed.load_state_dict(json.loads(json.dumps(detector.state_dict())))
-        assert (resumed.rise, resumed.num_looks, resumed.onset_epoch) == (detector.rise, detector.num_looks, detector.onset_epoch)
+        assert resumed.rise == detector.rise
+        assert (resumed.num_looks, resumed.onset_epoch) == (detector.num_looks, detector.onset_epoch)
         assert resumed.state_dict() == detector.state_dict()
     # What was seen before the state was read is forgotten.
     detector.load_state_dict(OnsetDetector().state_dict())
