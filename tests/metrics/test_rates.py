@@ -304,6 +304,13 @@ def test_interval_of_tpr_never_collapses_and_says_when_it_knows_nothing():
         assert (result.lower > 0) == is_bounded
 
 
+def test_heldout_samples_that_just_suffice_bound_the_tpr_from_below():
+    # (1 - 0.5)^2 = 25 % = (1 - 0.5) / 2, exactly.
+    score, is_member = torch.tensor([1.0, 0.0, *[0.5] * 30, *[2.0] * 30]), torch.arange(62) > 1
+    assert tpr_at_fpr_interval(score, is_member, 0.5, confidence=0.5).lower > 0.4
+    assert tpr_at_fpr_interval(score, is_member, 0.5, confidence=0.5000001).lower == 0.0
+
+
 def test_interval_of_tpr_grows_with_groups():
     score, is_member = make(np.random.default_rng(6), 200, 600)
     copies, is_member_copy = score.repeat_interleave(4), is_member.repeat_interleave(4)
