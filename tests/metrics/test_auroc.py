@@ -180,6 +180,7 @@ def test_group_bootstrap_equals_pooling_resampled_groups(confidence):
     areas = reference.naive_group_bootstrap_auroc(groups[:18], groups[18:], 300, stream)
     ends = np.quantile(areas, [(1 - confidence) / 2, (1 + confidence) / 2])
     assert (interval.lower, interval.upper) == pytest.approx(tuple(ends), abs=1e-12)
+    assert interval.value == float(auroc(torch.from_numpy(score), torch.from_numpy(is_member)))
 
 
 def test_interval_of_copies_widens_only_when_the_copies_are_named_as_groups():
