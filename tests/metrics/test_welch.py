@@ -164,7 +164,7 @@ def test_holm_equals_the_closed_test_by_bonferroni():
         ]
         assert holm(p_values) == pytest.approx(expected)
     assert holm([0, 1]) == [0.0, 1.0]
-    assert holm(np.array([0.01, 0.9, 0.9], dtype=np.float32)) == [3 * float(np.float32(0.01)), 1.0, 1.0]
+    assert holm(np.array([0.03, 0.9, 0.9], dtype=np.float32)) == [3 * float(np.float32(0.03)), 1.0, 1.0]
 
 
 def test_holm_errs_as_rarely_as_stated_however_the_tests_depend():
