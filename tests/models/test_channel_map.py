@@ -27,7 +27,7 @@ def means():
     return torch.einsum("ij,bjhw->bihw", mixing, noise) + torch.tensor([1.0, -3.0, 0.2])[:, None, None]
 
 
-@pytest.mark.parametrize("channel_map", [full(), diagonal()], ids=str)
+@pytest.mark.parametrize("channel_map", [full(), diagonal()], ids=["full", "diagonal"])
 def test_it_is_the_matrix_product_at_every_position(channel_map, means):
     latent = channel_map(means)
     for place in ((0, 0, 0), (7, 2, 3), (49, 3, 4)):
@@ -36,7 +36,7 @@ def test_it_is_the_matrix_product_at_every_position(channel_map, means):
         torch.testing.assert_close(latent[sample, :, row, column], expected)
 
 
-@pytest.mark.parametrize("channel_map", [full(), diagonal()], ids=str)
+@pytest.mark.parametrize("channel_map", [full(), diagonal()], ids=["full", "diagonal"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_the_inverse_undoes_it_in_either_order(channel_map, means, dtype, tolerance):
     values = means.to(dtype)
@@ -104,7 +104,6 @@ def test_a_full_matrix_survives_its_record(means, tmp_path):
         {"matrix": torch.ones(CHANNELS, CHANNELS)},  # no inverse
         {"matrix": torch.zeros(CHANNELS, CHANNELS)},
     ],
-    ids=str,
 )
 def test_a_damaged_record_is_refused(damage):
     with pytest.raises(UserError, match=r"^its channel map is missing or holds something else$"):

@@ -65,7 +65,6 @@ def test_the_posterior_mean_is_the_inverse_map_of_the_latent(codec):
         ({"down_block_types": ["Nothing", "Nothing"]}, "can't be used"),
         ({"act_fn": 3}, "can't be used"),
     ],
-    ids=str,
 )
 def test_settings_of_another_autoencoder_are_refused_before_anything_is_allocated(stored, changes, message):
     refused({**stored, "config": {**stored["config"], **changes}}, message, start="its autoencoder can't be used")
