@@ -145,7 +145,7 @@ class _Contract:
         _same(self.statistics(memory_budget=1), total, "the memory budget changes the statistics")
         assert self.predictor.largest_call == 1, "the attack passes by the query: more rows in a pass than the budget allows"
         other = self.statistics(condition={"c": self.condition["c"].roll(1)})
-        assert not torch.allclose(other, total), "the condition does not reach the predictor"
+        assert not torch.allclose(other, total, atol=0), "the condition does not reach the predictor"
         if self.attack.per_timestep:
             subset = self.statistics(timesteps=self.timesteps[1::-1])
             _same(subset, total[:, [1, 0]], "a timestep's statistic depends on which other timesteps are asked for")
@@ -158,7 +158,7 @@ class _Contract:
         if not self.attack.num_draws:
             _same(other_seed, total, "num_draws is 0, but the seed changes the statistics")
             return noise
-        assert not torch.allclose(other_seed, total), "num_draws is not 0, but the seed does not change the statistics"
+        assert not torch.allclose(other_seed, total, atol=0), "num_draws is not 0, but the seed does not change the statistics"
         _same(self.statistics(noise=noise, seed=4), total, "noise handed in gives another statistic than the same noise drawn")
         return noise
 

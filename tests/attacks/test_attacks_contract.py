@@ -1,6 +1,7 @@
 """The contract over every registered attack, the faults it must catch, attacks from outside, and bad input."""
 
 import importlib
+import math
 import sys
 
 import pytest
@@ -44,10 +45,30 @@ def test_contract(name):
         ("sima_mc", {"num_draws": 1}),
         ("dime", {"num_draws": 1, "higher_means_member": True, "phi": 2.0, "gamma": 0.3}),
         ("pfami", {"timesteps": [3, 700], "num_crops": 2}),
+        ("pfami", {"timesteps": [0, 999], "num_crops": 1}),
     ],
 )
 def test_contract_with_other_hyperparameters(name, hyperparameters):
     check_attack(get_attack(name, **hyperparameters))
+
+
+def test_contract_with_every_timestep():
+    check_attack(get_attack("secmi", interval=1), timesteps=(0, 1, 3))
+
+
+DEFAULTS = {  # those of the papers, as the docstrings name them
+    "dime": {"gamma": 1.0, "phi": -math.pi / 4, "num_draws": 10, "higher_means_member": False},
+    "loss": {"power": 2},
+    "pfami": {"timesteps": list(range(0, 500, 50)), "num_crops": 10, "largest_crop": 0.95, "smallest_crop": 0.7},
+    "secmi": {"interval": 10},
+    "sima_mc": {"num_draws": 30},
+    "sima_mc_of_mean": {"num_draws": 30},
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_hyperparameters_that_are_not_given(name):
+    assert vars(get_attack(name)) == DEFAULTS.get(name, {})
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -121,9 +142,50 @@ def test_every_seed_sample_timestep_and_draw_has_its_own_noise():
 
 
 def test_dime_draws_signs():
-    noise = draw_noise(get_attack("dime", num_draws=2), torch.zeros(50, 1, 4, 4), [0])
-    assert noise.shape == (2, 1, 50, 1, 4, 4)
-    assert set(noise.unique().tolist()) == {-1.0, 1.0}
+    noise = draw_noise(get_attack("dime", num_draws=2), torch.zeros(50, 1, 4, 4), [0, 30], seed=3)
+    assert noise.shape == (2, 2, 50, 1, 4, 4)
+    for draw, place, sample in ((0, 0, 0), (1, 0, 49), (1, 1, 7)):
+        key = (3, sample, [0, 30][place], draw)
+        assert torch.equal(noise[draw, place, sample], randomness.rademacher("signs", key, (1, 4, 4)))
+
+
+@pytest.mark.parametrize("name", ["loss", "dime"])
+def test_where_nothing_is_said_samples_are_numbered_and_the_seed_is_0(name):
+    attack, latent = get_attack(name, **({"num_draws": 2} if name == "dime" else {})), torch.zeros(3, 2, 8, 8)
+    keyed = {"sample_index": torch.arange(3), "seed": 0}
+    assert torch.equal(draw_noise(attack, latent, [10]), draw_noise(attack, latent, [10], **keyed))
+    assert torch.equal(statistics(attack), statistics(attack, **keyed))
+
+
+def test_noise_for_none_is_none():
+    assert draw_noise(get_attack("sima"), torch.zeros(3, 2, 8, 8), [10]).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["loss", "sima_mc"])
+def test_noise_handed_in_is_taken_to_the_latents_precision_and_may_have_an_axis_for_one_draw(name, dtype):
+    class Single(CountingPredictor):
+        def __call__(self, noisy_latent, timestep, condition):
+            assert noisy_latent.dtype == torch.float32
+            return super().__call__(noisy_latent, timestep, condition)
+
+    attack = get_attack(name, **({"num_draws": 1} if name == "sima_mc" else {}))
+    noise = randomness.normal("noise", (0, torch.arange(3), torch.tensor([[20]]), 0), (2, 8, 8)).to(dtype)
+    expected = statistics(attack, timesteps=[20])
+    for given in (noise, noise[None]):
+        assert torch.equal(statistics(attack, Single(), timesteps=[20], noise=given), expected)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_schedule_in_single_precision_is_used_in_double(name):
+    def with_schedule(dtype):
+        predictor = CountingPredictor()
+        predictor.alphas_cumprod = predictor.alphas_cumprod.float().to(dtype)
+        latent = randomness.normal("latent", (torch.arange(3),), (2, 8, 8)).double()
+        keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+        return attack_statistics(get_attack(name), predictor, latent, [30], keep_masks)
+
+    assert torch.equal(with_schedule(torch.float32), with_schedule(torch.float64))
 
 
 def test_orientation():
@@ -249,7 +311,6 @@ def test_an_attack_without_masks_refuses_one():
 
 
 def test_a_plug_in_from_outside(tmp_path, monkeypatch):
-    monkeypatch.setattr(ATTACKS, "_components", dict(ATTACKS._components))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "outside_attack.py").write_text(
         "from ldm_privacy.attacks.base import Attack\n"
@@ -275,7 +336,8 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="attack 'sima' is already registered"):
             ATTACKS.register("sima")(type(attack))
     finally:
-        del sys.modules["outside_attack"]
+        # Not a copied table put back: it would lack attacks whose files were first imported here.
+        del sys.modules["outside_attack"], ATTACKS._components["sima_power"]
 
 
 # Bad input.
@@ -306,11 +368,15 @@ def test_unknown_hyperparameter_names_the_nearest_and_all():
     [
         ("loss", {"power": 3}, "power is 3; it must be 2 or 4"),
         ("secmi", {"interval": 0}, "interval is 0"),
+        ("secmi", {"interval": -1}, "interval is -1"),
         ("sima_mc", {"num_draws": 0}, "'sima_mc': num_draws is 0"),
         ("dime", {"num_draws": 0}, "'dime': num_draws is 0"),
         ("dime", {"gamma": 0.0}, "gamma is 0.0"),
+        ("dime", {"gamma": float("nan")}, "gamma is nan"),
         ("pfami", {"num_crops": 0}, "num_crops is 0"),
         ("pfami", {"largest_crop": 1.5}, "crops from 1.5 down to 0.7"),
+        ("pfami", {"smallest_crop": 0.0}, "crops from 0.95 down to 0.0"),
+        ("pfami", {"smallest_crop": 0.96}, "crops from 0.95 down to 0.96"),
         ("pfami", {"timesteps": []}, "no timesteps"),
     ],
 )
@@ -346,6 +412,7 @@ def test_secmi_off_its_grid():
         statistics(get_attack("secmi"), timesteps=[10, 15])
     with pytest.raises(UserError, match="timestep 990 needs the state at 1000, but the schedule ends at 999"):
         statistics(get_attack("secmi"), timesteps=[990])
+    assert statistics(get_attack("secmi", interval=999)).isfinite().all(), "the last state of the schedule"
 
 
 @pytest.mark.parametrize("budget", [None, 1])

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import get_attack, membership_scores
 from ldm_privacy.attacks.combined import CombinedAttack
-from ldm_privacy.attacks.dime import fit_dime
+from ldm_privacy.attacks.dime import NUM_ANGLES, fit_dime
 from ldm_privacy.attacks.runner import attack_statistics
 from ldm_privacy.errors import UserError
 from ldm_privacy.testing import CountingPredictor
@@ -59,6 +59,68 @@ def test_dime_finds_the_orientation(samples):
     assert fits[0].attack.higher_means_member != fits[1].attack.higher_means_member
     assert fits[0].auroc == fits[1].auroc > 0.5
     assert (fits[0].attack.phi, fits[0].timestep) == (fits[1].attack.phi, fits[1].timestep)
+
+
+@pytest.mark.parametrize("num_angles", [1, 5, NUM_ANGLES])
+def test_dimes_choice_is_the_best_of_evenly_spaced_angles(num_angles):
+    generator = torch.Generator().manual_seed(3)
+    energy, divergence = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64) * torch.tensor([[[50.0]], [[0.2]]])
+    is_member = torch.arange(40) % 2 == 0
+    candidates = []
+    for place in range(3):
+        spreads = float(energy[place].std()), float(divergence[place].std())
+        for number in range(num_angles):
+            angle = math.pi * number / num_angles - math.pi / 2
+            phi = math.atan2(math.sin(angle) * spreads[0], math.cos(angle) * spreads[1])
+            score = math.cos(phi) * energy[place] + math.sin(phi) * divergence[place]
+            area = float((score[is_member][:, None] > score[~is_member]).double().mean())
+            candidates.append((max(area, 1 - area), area > 0.5, phi, TIMESTEPS[place]))
+    best = max(candidates, key=lambda candidate: candidate[0])
+    dime = get_attack("dime", gamma=0.3, num_draws=4)
+    fit = dime.fitted((energy, divergence), is_member, TIMESTEPS, num_angles=num_angles)
+    assert (fit.attack.higher_means_member, fit.timestep) == (best[1], best[3])
+    assert (fit.auroc, fit.attack.phi) == pytest.approx((best[0], best[2]), rel=1e-12)
+    assert (fit.attack.gamma, fit.attack.num_draws) == (0.3, 4)
+    if num_angles == NUM_ANGLES:  # as many as are tried where nothing is said
+        for other in (
+            dime.fitted((energy, divergence), is_member, TIMESTEPS).attack,
+            dime.calibrated((energy, divergence), is_member),
+        ):
+            assert vars(other) == vars(fit.attack)
+
+
+def test_where_no_angle_tells_the_sides_apart_dime_takes_the_first_and_lower_means_member():
+    constant = torch.ones(2, 6, dtype=torch.float64)
+    fit = get_attack("dime").fitted((constant, constant), torch.arange(6) < 3, [10, 20])
+    assert (fit.timestep, fit.auroc, fit.attack.higher_means_member) == (10, 0.5, False)
+
+
+def test_fitting_dime_takes_all_dimensions_four_gammas_and_ten_draws_where_nothing_is_said(samples):
+    latent, is_member = samples
+    predictor = CountingPredictor((1, 4, 4))
+    fit = fit_dime(predictor, latent, is_member, [100])
+    assert predictor.num_rows == 4 * 11 * 60
+    keep = torch.ones_like(latent, dtype=torch.bool)
+    gammas = [
+        fit_dime(
+            CountingPredictor((1, 4, 4)), latent, is_member, [100], keep_mask=keep, gammas=[gamma], num_draws=10, num_angles=64
+        )
+        for gamma in (0.25, 0.5, 1.0, 2.0)
+    ]
+    best = max(gammas, key=lambda fit: fit.auroc)
+    assert (vars(fit.attack), *fit[1:]) == (vars(best.attack), *best[1:])
+
+
+def test_fitting_dime_is_told_the_samples_and_the_seed(samples):
+    latent, is_member = samples
+    options = {"sample_index": torch.arange(60) + 7, "seed": 4}
+    predictor = CountingPredictor((1, 4, 4))
+    fit = fit_dime(predictor, latent, is_member, TIMESTEPS, gammas=[1.0], num_draws=2, **options)
+    keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+    score = membership_scores(
+        fit.attack, attack_statistics(fit.attack, predictor, latent, [fit.timestep], keep_masks, **options)
+    )
+    assert fit.auroc == pytest.approx(roc_auc_score(is_member, score[0, 0]), abs=1e-12)
 
 
 def test_dime_without_candidates(samples):
@@ -119,6 +181,27 @@ def test_combined_does_not_care_for_scale_and_order_of_statistics(table):
     torch.testing.assert_close(again.membership_scores(scaled), score, rtol=1e-2, atol=1e-2)
     same = again.membership_scores(dict(reversed(scaled.items())))
     torch.testing.assert_close(same, again.membership_scores(scaled), rtol=0, atol=0)
+
+
+def test_combined_has_the_penalty_of_scikit_learn_where_nothing_is_said(table):
+    statistics, is_member, is_calibration = table
+    combined = CombinedAttack()
+    assert (combined.coefficients, combined.intercept) == ({}, 0)
+    score = combined.fit(statistics, is_member, is_calibration).membership_scores(statistics)
+    assert torch.equal(
+        score, CombinedAttack(inverse_penalty=1.0).fit(statistics, is_member, is_calibration).membership_scores(statistics)
+    )
+    model = LogisticRegression().fit(*(each[is_calibration].numpy() for each in (score[:, None], is_member)))
+    assert model.C == combined.inverse_penalty
+
+
+def test_combined_reads_statistics_of_any_precision_as_float64(table):
+    statistics, is_member, is_calibration = table
+    single = {key: value.float() for key, value in statistics.items()}
+    double = {key: value.double() for key, value in single.items()}
+    scores = [CombinedAttack().fit(each, is_member, is_calibration).membership_scores(each) for each in (single, double)]
+    assert scores[0].dtype == torch.float64
+    assert torch.equal(*scores)
 
 
 def test_combined_refuses(table):

@@ -6,7 +6,9 @@ import torch
 from torch.nn.functional import conv2d
 
 from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.attacks.pfami import centre_crop
 from ldm_privacy.attacks.runner import attack_statistics, draw_noise
+from ldm_privacy.errors import UserError
 from tests.reference import attacks as plain
 
 
@@ -116,3 +118,28 @@ def test_pfami_against_the_plain_version(setting):
     for mask, keep in enumerate(keep_masks):
         expected = plain.pfami(predict, abar, latent, keep, noise, grid)
         torch.testing.assert_close(statistics[mask, 0], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_crops": 1, "largest_crop": 1.0}, {"num_crops": 3, "largest_crop": 0.7, "smallest_crop": 0.7}]
+)
+def test_the_crops_of_pfami_are_as_large_as_they_say(setting, options):
+    """With one crop, or crops of one size, the statistic is that of a crop of `largest_crop`, to the last pixel."""
+    predictor, predict, abar, latent, _ = setting
+    latent = latent.repeat(1, 1, 2, 2)[..., :10, :10]  # 0.7 of 10 is 7 pixels, in single precision 6
+    attack = get_attack("pfami", timesteps=[40], **options)
+    keep = torch.ones_like(latent, dtype=torch.bool)
+    statistics = attack_statistics(attack, predictor, latent, [7], keep[None], seed=5)[0, 0]
+    noise = draw_noise(attack, latent, [40], seed=5)[0]
+    side = int(10 * options["largest_crop"])
+    crop = latent[..., (10 - side) // 2 :, (10 - side) // 2 :][..., :side, :side]
+    crop = torch.nn.functional.interpolate(crop, (10, 10), mode="bilinear", align_corners=False)
+    losses = [plain.loss(predict, abar, clean, 40, keep, noise) for clean in (crop, latent)]
+    torch.testing.assert_close(statistics, losses[0] / losses[1] - 1, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1)])
+def test_a_crop_of_less_than_a_pixel_is_refused(shape):
+    with pytest.raises(UserError, match=r"a crop of 0\.95 of .* latents is empty"):
+        centre_crop(torch.zeros(1, 1, *shape), 0.95)
+    assert torch.equal(centre_crop(torch.ones(1, 1, *shape), 1.0), torch.ones(1, 1, *shape))

@@ -75,7 +75,9 @@ def test_what_is_measured_of_the_audited_samples_is_of_their_posterior_means(nam
     means = measuring.means(index)
     expected = codec.network.encode(image[index]).latent_dist.mean
     torch.testing.assert_close(means, expected)
-    torch.testing.assert_close(measuring.means(index, mirrored=True), codec.network.encode(image[index].flip(-1)).latent_dist.mean)
+    torch.testing.assert_close(
+        measuring.means(index, mirrored=True), codec.network.encode(image[index].flip(-1)).latent_dist.mean
+    )
     codec.channel_map = CHANNEL_MAPS.get(name)(means[:3])
     samples = measuring.samples(index, means, torch.arange(5) < 3, influence=ExactInfluence())
     decoded = codec.network.decode(expected).sample

@@ -1,0 +1,76 @@
+"""A network as a noise predictor: what its output means, in which precision it is asked, and answers that it may not give."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ldm_privacy.diffusion import add_noise, training_target
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.models.predictor import NetworkPredictor, num_parameters
+from ldm_privacy.randomness import normal
+
+ABAR = linear_alphas_cumprod()
+TIMESTEP = torch.tensor([0, 400, 999])
+
+
+@pytest.fixture
+def states():
+    latent, noise = (normal(name, (torch.arange(3),), (2, 4, 4)).double() for name in ("latent", "noise"))
+    return latent, noise, add_noise(latent, noise, ABAR, TIMESTEP)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda output: output, lambda output: SimpleNamespace(sample=output)], ids=["tensor", "record"]
+)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_a_network_that_outputs_its_target_predicts_the_noise(states, prediction_type, wrap):
+    latent, noise, noisy = states
+    output = training_target(latent, noise, ABAR, TIMESTEP, prediction_type)
+
+    def network(noisy_latent, timestep, *, shift):
+        assert noisy_latent is noisy
+        assert timestep is TIMESTEP
+        return wrap(output + shift)
+
+    predictor = NetworkPredictor(network, ABAR, prediction_type)
+    torch.testing.assert_close(predictor(noisy, TIMESTEP, {"shift": 0}), noise)
+    assert not torch.allclose(predictor(noisy, TIMESTEP, {"shift": 1}), noise)
+
+
+def test_the_output_is_the_noise_where_nothing_is_said(states):
+    assert NetworkPredictor(lambda noisy_latent, timestep: states[1], ABAR)(states[2], TIMESTEP, {}) is states[1]
+
+
+class Precise(nn.Module):
+    """Its answer is its input; it knows what it was given."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.count = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
+        self.weight = nn.Parameter(torch.ones(3, dtype=dtype))
+
+    def forward(self, noisy_latent, timestep, **condition):
+        self.given = {"noisy_latent": noisy_latent, "timestep": timestep, **condition}
+        return noisy_latent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_network_is_asked_in_its_own_precision_and_answers_in_float32(states, dtype):
+    network, noisy = Precise(dtype), states[2].float()
+    condition = {"class_labels": torch.tensor([1, 2, 3]), "encoder_hidden_states": torch.full((3, 2), 0.1)}
+    output = NetworkPredictor(network, ABAR)(noisy, TIMESTEP, condition)
+    assert output.dtype == torch.float32
+    assert torch.equal(output, noisy.to(dtype).float())
+    assert network.given["timestep"] is TIMESTEP
+    assert network.given["class_labels"] is condition["class_labels"]
+    assert torch.equal(network.given["encoder_hidden_states"], condition["encoder_hidden_states"].to(dtype))
+    assert num_parameters(network) == 5
+
+
+def test_an_answer_of_another_shape_is_refused(states):
+    predictor = NetworkPredictor(lambda noisy_latent, timestep: noisy_latent[:, :1], ABAR)
+    with pytest.raises(UserError, match=r"^target: the network returns \(1, 4, 4\) for a latent of shape \(2, 4, 4\)\.$"):
+        predictor(states[2], TIMESTEP, {})
