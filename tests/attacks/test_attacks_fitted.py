@@ -192,7 +192,7 @@ def test_combined_has_the_penalty_of_scikit_learn_where_nothing_is_said(table):
         score, CombinedAttack(inverse_penalty=1.0).fit(statistics, is_member, is_calibration).membership_scores(statistics)
     )
     model = LogisticRegression().fit(*(each[is_calibration].numpy() for each in (score[:, None], is_member)))
-    assert model.C == combined.inverse_penalty
+    assert combined.inverse_penalty == model.C
 
 
 def test_combined_reads_statistics_of_any_precision_as_float64(table):

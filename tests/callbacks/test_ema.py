@@ -24,3 +24,24 @@ def test_averaged_weights_follow_the_formula():
     assert int(averaged._average_model.n_averaged) == len(seen.weights) == 6
     for mean, parameter in zip(means, module.parameters()):  # swapped in at the end
         torch.testing.assert_close(parameter.detach(), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_there_is_one_update_a_step_of_the_optimizer_and_buffers_are_the_newest():
+    class Counted(AveragedWeights):
+        means = ()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            pl_module.seen.fill_(batch_idx + 1)
+            before, count = [value.clone() for value in self._average_model.parameters()], trainer.global_step
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            after = list(self._average_model.parameters())
+            changed = not all(torch.equal(*each) for each in zip(before, after))
+            self.means += ((count, changed, int(self._average_model.n_averaged), int(self._average_model.module.seen)),)
+
+    module = denoiser()
+    module.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+    averaged = Counted(0.5)
+    fit(module, averaged, max_epochs=1, accumulate_grad_batches=2)
+    # Three batches: the optimizer steps after the second and after the last.
+    assert averaged.means == ((0, False, 0, 0), (1, True, 1, 2), (2, True, 2, 3))
+    assert averaged._pairs is None, "weights are not kept alive after the training"
