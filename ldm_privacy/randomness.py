@@ -73,7 +73,7 @@ def uniform(purpose: str, parts: Sequence[int | Tensor], shape: Sequence[int], d
         key = torch.full((), key, dtype=torch.int64, device=device)
     count = torch.arange(math.prod(shape), dtype=torch.int64, device=device)
     bits = _shift_right(_mix(key[..., None] + (count + 1) * _GOLDEN), 11)
-    return ((bits.double() + 0.5) * 2.0**-53).reshape(*key.shape, *shape)
+    return ((bits.double() + 0.5) * 2.0**-53).reshape((*key.shape, *shape))
 
 
 def normal(purpose: str, parts: Sequence[int | Tensor], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

@@ -53,6 +53,12 @@ def test_a_number_and_a_tensor_of_it_are_the_same_key(part):
         assert torch.equal(uniform("test", parts, (4,)), expected)
 
 
+def test_one_number_of_one_key():
+    for draw in (uniform, normal, rademacher):
+        assert draw("test", (3, 4), ()).shape == ()
+        assert draw("test", (3, 4), ()) == draw("test", (torch.tensor([3]), 4), (1,))[0, 0]
+
+
 def test_every_part_of_the_key_counts():
     base = normal("noise", (1, 2, 3), (4,))
     for other in (normal("probe", (1, 2, 3), (4,)), normal("noise", (2, 1, 3), (4,)), normal("noise", (1, 2, 4), (4,))):
@@ -63,3 +69,13 @@ def test_the_stream_is_the_same_on_every_machine_and_version():
     # Stored audits and checkpoints rest on these numbers: a change here breaks every comparison over time.
     assert uniform("noise", (0, 1), (3,)).tolist() == [0.13482822641286057, 0.2713931949040214, 0.0023452130249713155]
     assert derive_seed("order", 1, 2) == 8090774104395084747
+
+
+def test_seeds_lie_in_the_range_of_a_generator_and_are_all_different():
+    seeds = [
+        derive_seed(purpose, *parts)
+        for purpose in ("a", "b")
+        for parts in [(), *((0, k) for k in range(20)), *((k, 0) for k in range(1, 20))]
+    ]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert len(set(seeds)) == len(seeds) == 80

@@ -130,7 +130,8 @@ def _draw_public(
     if group is not None:
         free = ~torch.isin(group, group[split.audited_index])
     free[split.audited_index] = False
-    if not 0 <= count <= (left := int(free.sum())):
+    left = int(free.sum())
+    if not 0 <= count <= left:
         rows = f"{left} of the {split.num_rows} rows"
         raise UserError(f"data.num_public={count}: {rows} are on neither side of {path} and can be drawn; lower it.")
     return order[free[order]][:count] if group is None else _take_groups(group, free, count, "public", seed)
@@ -171,9 +172,8 @@ def _take_groups(group: Tensor, free: Tensor, count: int, side: str, seed: int) 
     order = uniform("split-group", (seed, names), ()).argsort(stable=True)
     chosen = choose_groups(sizes[order].tolist(), count)
     if not chosen:
-        smallest = f"the smallest has {int(sizes.min())} rows" if len(sizes) else "none is left"
         raise UserError(
-            f"data.num_{side}={count}: no group of data.group_column that is still free fits; {smallest}. "
-            "Raise this count or lower the others."
+            f"data.num_{side}={count}: no group of data.group_column that is still free fits; the smallest has "
+            f"{int(sizes.min())} rows. Raise this count or lower the others."
         )
     return torch.nonzero(torch.isin(group, names[order[chosen]]) & free).flatten()

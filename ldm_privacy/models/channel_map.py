@@ -36,6 +36,11 @@ class ChannelMap:
         """latent = (mean - shift) * scale, (channels,) each."""
         return ChannelMap(name, shift.float().cpu(), scale.float().cpu().diag())
 
+    @staticmethod
+    def identity(channels: int) -> "ChannelMap":
+        """Posterior means as they are."""
+        return ChannelMap.diagonal("none", torch.zeros(channels), torch.ones(channels))
+
     def __call__(self, mean: Tensor) -> Latent:
         """(batch, channels, height, width), like `mean`."""
         shift, matrix = self.shift.to(mean), self.matrix.to(mean)
@@ -91,8 +96,7 @@ class ChannelMap:
 @CHANNEL_MAPS.register("none")
 def none(means: Tensor) -> ChannelMap:
     """Posterior means as they are. `means`: (samples, channels, height, width), the members'."""
-    channels = means.shape[1]
-    return ChannelMap.diagonal("none", torch.zeros(channels), torch.ones(channels))
+    return ChannelMap.identity(means.shape[1])
 
 
 @CHANNEL_MAPS.register("scaling_factor")

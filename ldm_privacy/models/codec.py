@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.channel_map import ChannelMap, none
+from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
 
@@ -28,7 +28,7 @@ class Codec:
 
     name: ClassVar[str]
     network: nn.Module | None = None
-    channel_map: ChannelMap = none(torch.zeros(1, 1, 1, 1))
+    channel_map: ChannelMap = ChannelMap.identity(1)
     device: torch.device = torch.device("cpu")
 
     def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:

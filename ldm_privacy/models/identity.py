@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ldm_privacy.models.channel_map import none
+from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
@@ -23,7 +23,7 @@ class IdentityCodec(Codec):
 
     def __init__(self, *, image_channels: int):
         self.image_channels = image_channels
-        self.channel_map = none(torch.zeros(1, image_channels, 1, 1))
+        self.channel_map = ChannelMap.identity(image_channels)
 
     def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
         return torch.Size((image_channels, resolution, resolution))

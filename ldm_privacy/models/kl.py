@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.channel_map import ChannelMap, none
+from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.weights import Channels, built_with, check_groups
 from ldm_privacy.registry import CODECS
@@ -38,7 +38,7 @@ class KLCodec(Codec):
         self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
         self._channels = autoencoder.config["latent_channels"]
         self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
-        self.channel_map = channel_map or none(torch.zeros(1, self._channels, 1, 1))
+        self.channel_map = channel_map or ChannelMap.identity(self._channels)
         self.device = autoencoder.device
 
     @classmethod

@@ -11,6 +11,7 @@ import torch
 from ldm_privacy.data.draw import choose_groups, draw_split, split_from_index_file
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
+from ldm_privacy.randomness import uniform
 from tests.reference.subset_sum import largest_sum_within
 
 
@@ -36,6 +37,47 @@ def test_drawing_is_a_function_of_the_seed_and_leaves_global_generators_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert first.hash == draw_split(500, num_members=50, num_heldout=60, seed=1).hash
     assert first.hash != draw_split(500, num_members=50, num_heldout=60, seed=2).hash
+
+
+def slow_order(count, seed):
+    """Rows by a random number of their own."""
+    return sorted(range(count), key=lambda row: float(uniform("split", (seed, row), ())))
+
+
+def test_a_draw_is_a_beginning_an_end_and_what_follows_the_beginning_of_a_random_order(index_file):
+    order = slow_order(40, 7)
+    split = draw_split(40, num_members=12, num_heldout=9, num_public=5, seed=7)
+    assert rows_of(split) == [sorted(rows) for rows in (order[:12], order[-9:], order[12:17])]
+    # Of an index file: the first so many of each set in the same order; public ones, where it has none, of the other rows.
+    path = index_file(mia_train_idxs=np.arange(0, 20), mia_eval_idxs=np.arange(20, 30))
+    drawn = split_from_index_file(path, num_rows=40, num_members=6, num_heldout=3, num_public=4, seed=7)
+    among = [[row for row in order if row in rows] for rows in (range(20), range(20, 30), range(30, 40))]
+    assert rows_of(drawn) == [sorted(rows[:count]) for rows, count in zip(among, (6, 3, 4))]
+    unsaid = split_from_index_file(path, num_rows=40, num_members=6, num_public=4)
+    assert rows_of(unsaid) == rows_of(split_from_index_file(path, num_rows=40, num_members=6, num_public=4, seed=0))
+
+
+def test_drawn_groups_are_the_chosen_ones_in_a_random_order_of_their_own(index_file):
+    group = torch.tensor([row * row % 23 for row in range(60)])
+
+    def drawn(free, count):
+        names = sorted({int(group[row]) for row in free}, key=lambda name: float(uniform("split-group", (7, name), ())))
+        rows = [[row for row in free if group[row] == name] for name in names]
+        return sorted(row for place in first_choice([len(each) for each in rows], count) for row in rows[place])
+
+    split, free, expected = (
+        draw_split(60, num_members=20, num_heldout=14, num_public=9, seed=7, group=group),
+        list(range(60)),
+        [],
+    )
+    for count in (20, 14, 9):
+        expected.append(drawn(free, count))
+        free = [row for row in free if row not in expected[-1]]
+    assert rows_of(split) == expected
+    path = index_file(mia_train_idxs=expected[0], mia_eval_idxs=expected[1])
+    free = [row for row in range(60) if row not in expected[0] + expected[1]]
+    of_file = split_from_index_file(path, num_rows=60, num_public=7, seed=7, group=group)
+    assert rows_of(of_file) == [*expected[:2], drawn(free, 7)]
 
 
 def test_more_members_never_change_who_is_held_out():
@@ -76,6 +118,26 @@ def test_hash_ignores_order_and_notices_everything_else():
     assert len({split.hash, *(other.hash for other in others)}) == 6
 
 
+def test_how_splits_differ_is_said_with_numbers_and_rows():
+    split = split_of([1, 3, 5], [2, 4], [0])
+    for other, words in (
+        (split_of([5, 3, 1], [4, 2], [0]), "nothing differs"),
+        (split_of([1, 3, 5], [2, 4], [0], num_rows=101), "a source of 101 rows, not 100"),
+        (split_of([1, 3, 6], [2, 4], [0]), "1 members differ: rows 5, 6"),
+        (split_of([1, 3], [2, 4], [0]), "1 members differ (2, not 3): rows 5"),
+        (split_of([1, 3, 5, 7, 8], [2, 4], [0]), "2 members differ (5, not 3): rows 7, 8"),
+        (split_of([1, 3, 5], [9, 10], [0]), "2 held-out differ: rows 2, 4, 9, 10"),
+        (split_of([1, 3, 5], [2, 4]), "1 public differ (0, not 1): rows 0"),
+        (
+            split_of([1, 3, 5], range(10, 16), [7]),
+            "6 held-out differ (6, not 2): rows 2, 4, 10, 11, 12, ...; 1 public differ: rows 0, 7",
+        ),
+        (split_of([1, 3, 5], [2, 11, 12, 13], [0]), "3 held-out differ (4, not 2): rows 4, 11, 12, 13"),
+        (split_of([1, 3, 5], [11, 12, 13], [0]), "3 held-out differ (3, not 2): rows 2, 4, 11, 12, 13"),
+    ):
+        assert split.difference(other) == words
+
+
 def test_membership_by_sample_index():
     split = split_of([5, 1], [2, 4], [0])
     assert split.is_member(torch.tensor([4, 5, 0, 1])).tolist() == [False, True, False, True]
@@ -97,9 +159,22 @@ def test_impossible_splits(arguments, message):
         split_of(*arguments)
 
 
-def test_row_numbers_must_be_whole_numbers():
+def test_the_first_and_the_last_row_of_the_source_can_be_in_a_split():
+    assert rows_of(split_of([99], [0], range(1, 99))) == [[99], [0], list(range(1, 99))]
+
+
+@pytest.mark.parametrize(
+    "index", [torch.tensor([0.5]), torch.tensor([1j]), torch.tensor([True]), torch.tensor([[0]]), torch.tensor(0)], ids=range(5)
+)
+def test_row_numbers_must_be_whole_numbers(index):
     with pytest.raises(UserError, match="member_index must be a list of row numbers"):
-        Split(torch.tensor([0.5]), torch.tensor([1]), torch.tensor([2]), 5)
+        Split(index, torch.tensor([1]), torch.tensor([2]), 5)
+
+
+def test_row_numbers_of_any_width_are_kept_as_int64():
+    split = Split(*(torch.tensor([row], dtype=torch.uint8) for row in range(3)), 5)
+    assert {part.dtype for part in split.parts().values()} == {torch.int64}
+    assert split.hash == split_of([0], [1], [2], num_rows=5).hash
 
 
 @pytest.mark.parametrize(
@@ -112,6 +187,7 @@ def test_row_numbers_must_be_whole_numbers():
         ({"num_members": 0, "num_heldout": 30}, r"data\.num_members=0: at least 1"),
         ({"num_members": 1, "num_heldout": 0}, r"data\.num_heldout=0"),
         ({"num_members": 1, "num_heldout": 1, "num_public": -1}, r"data\.num_public=-1: at least 0"),
+        ({"num_members": -1, "num_heldout": 1}, r"data\.num_members=-1: at least 1"),
     ],
 )
 def test_impossible_counts(counts, message):
@@ -148,9 +224,52 @@ def test_chosen_groups_against_every_subset(seed):
     assert sum(sizes[position] for position in chosen) == largest_sum_within(sizes, count)
 
 
+def first_choice(sizes, count):
+    """By trying every subset: groups that still fit, one after the other, or those of the shortest beginnings that do it."""
+    greedy, left = [], count
+    for place, size in enumerate(sizes):
+        if size <= left:
+            greedy, left = [*greedy, place], left - size
+    if left == 0:
+        return greedy
+    total, chosen = largest_sum_within(sizes, count), []
+    while total:
+        last = next(end for end in range(len(sizes)) if largest_sum_within(sizes[: end + 1], total) == total)
+        chosen, total, sizes = [last, *chosen], total - sizes[last], sizes[:last]
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_which_groups_are_chosen(seed):
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(1, 9, 8).tolist()
+    for count in (1, int(generator.integers(2, sum(sizes))), sum(sizes), sum(sizes) + 3):
+        assert choose_groups(sizes, count) == first_choice(sizes, count)
+
+
+def test_no_group_no_choice():
+    assert choose_groups([], 3) == choose_groups([4, 5], 3) == choose_groups([4, 5], 0) == []
+    assert choose_groups([3], 3) == [0]
+
+
 def test_groups_of_one_row_are_an_ordinary_draw():
     split = draw_split(3000, num_members=1500, num_heldout=1500, seed=0, group=torch.arange(3000))
     assert [len(part) for part in rows_of(split)] == [1500, 1500, 0]
+
+
+def test_a_draw_may_use_every_row_and_has_as_many_groups_as_rows():
+    assert rows_of(draw_split(2, num_members=1, num_heldout=1, seed=0)) in ([[0], [1], []], [[1], [0], []])
+    with pytest.raises(ValueError, match=r"group: expected shape \(3,\), got \(2,\)"):
+        draw_split(3, num_members=1, num_heldout=1, seed=0, group=torch.arange(2))
+
+
+def test_an_index_file_can_give_all_it_has(index_file):
+    path = index_file(mia_train_idxs=np.uint8([3]), mia_eval_idxs=[7])
+    whole = split_from_index_file(path, num_rows=9, num_members=1, num_heldout=1, num_public=7)
+    assert rows_of(whole) == [[3], [7], [0, 1, 2, 4, 5, 6, 8]]
+    group = torch.tensor([0, 0, 0, 1, 2, 2, 2, 3, 2])
+    with pytest.raises(UserError, match=r"^data\.num_public=2: no group .* fits; the smallest has 3 rows"):
+        split_from_index_file(path, num_rows=9, num_public=2, group=group)
 
 
 def test_stored_and_loaded_again(tmp_path):
@@ -248,6 +367,7 @@ def test_index_file_with_groups(index_file):
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_members": 2}, r"data\.num_members=2: .* names 1"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_heldout": 0}, r"data\.num_heldout=0"),
         ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_public": 49}, r"data\.num_public=49: 48 of the 50 rows"),
+        ({"mia_train_idxs": [1], "mia_eval_idxs": [2]}, {"num_public": -1}, r"data\.num_public=-1: 48 of the 50 rows"),
         (
             {"mia_train_idxs": [1], "mia_eval_idxs": [2], "public_idxs": [2]},
             {"num_public": None},

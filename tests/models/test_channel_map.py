@@ -37,13 +37,34 @@ def test_it_is_the_matrix_product_at_every_position(channel_map, means):
 
 
 @pytest.mark.parametrize("channel_map", [full(), diagonal()], ids=["full", "diagonal"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.5)])
 def test_the_inverse_undoes_it_in_either_order(channel_map, means, dtype, tolerance):
     values = means.to(dtype)
     for there, back in ((channel_map, channel_map.inverse), (channel_map.inverse, channel_map)):
         result = back(there(values))
         assert result.dtype == dtype
         torch.testing.assert_close(result, values, rtol=tolerance, atol=tolerance)
+
+
+def test_as_they_are():
+    assert torch.equal(ChannelMap.identity(CHANNELS).matrix, torch.eye(CHANNELS))
+    assert torch.equal(ChannelMap.identity(CHANNELS).shift, torch.zeros(CHANNELS))
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "words"),
+    [
+        ([0, 0, 0], [1, 1, 1], "none (posterior means as they are)"),
+        ([0, 0, 0], [2, 2, 2], "one scaling factor, 2"),
+        ([0, 0, 0], [1, 1, 2], "per channel, shift [0, 0, 0], scale [1, 1, 2]"),
+        ([0, 0, 0], [2, 1, 1], "per channel, shift [0, 0, 0], scale [2, 1, 1]"),
+        ([0, 0, 5], [1, 1, 1], "per channel, shift [0, 0, 5], scale [1, 1, 1]"),
+        ([1, 0, 0], [3, 3, 3], "per channel, shift [1, 0, 0], scale [3, 3, 3]"),
+        ([0.5, -1, 0], [0.25, 1, 1], "per channel, shift [0.5, -1, 0], scale [0.25, 1, 1]"),
+    ],
+)
+def test_it_is_printed_as_what_it_is(shift, scale, words):
+    assert str(ChannelMap.diagonal("any", torch.tensor(shift), torch.tensor(scale))) == words
 
 
 def test_the_inverse_carries_gradients():
