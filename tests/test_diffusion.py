@@ -54,3 +54,12 @@ def test_ddim_there_and_back_with_the_same_noise_is_the_identity(scheduler, batc
     abar = scheduler.alphas_cumprod.double()
     there = ddim_step(latent, noise, abar[0], abar[300])
     torch.testing.assert_close(ddim_step(there, noise, abar[300], abar[0]), latent)
+
+
+def test_a_ddim_step_takes_each_sample_from_and_to_its_own_noise_level(scheduler, batch):
+    latent, noise, timestep = batch
+    abar = scheduler.alphas_cumprod
+    together = ddim_step(latent, noise, abar[timestep], abar[timestep.flip(0)])
+    for row, (start, end) in enumerate(zip(timestep, timestep.flip(0))):
+        alone = ddim_step(latent[row][None], noise[row][None], abar[start], abar[end])
+        torch.testing.assert_close(together[row], alone[0])

@@ -107,6 +107,7 @@ def test_fitting_dime_takes_all_dimensions_four_gammas_and_ten_draws_where_nothi
         )
         for gamma in (0.25, 0.5, 1.0, 2.0)
     ]
+    assert [fit.attack.gamma for fit in gammas] == [0.25, 0.5, 1.0, 2.0]
     best = max(gammas, key=lambda fit: fit.auroc)
     assert (vars(fit.attack), *fit[1:]) == (vars(best.attack), *best[1:])
 
@@ -116,6 +117,8 @@ def test_fitting_dime_is_told_the_samples_and_the_seed(samples):
     options = {"sample_index": torch.arange(60) + 7, "seed": 4}
     predictor = CountingPredictor((1, 4, 4))
     fit = fit_dime(predictor, latent, is_member, TIMESTEPS, gammas=[1.0], num_draws=2, **options)
+    single = fit_dime(predictor, latent, is_member, [100], gammas=[1.0], num_draws=1, num_angles=1)
+    assert single.attack.phi == pytest.approx(-math.pi / 2), "the first angle is a quarter turn back"
     keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
     score = membership_scores(
         fit.attack, attack_statistics(fit.attack, predictor, latent, [fit.timestep], keep_masks, **options)
@@ -142,8 +145,10 @@ def table():
     return statistics, is_member, is_calibration
 
 
-def test_combined_equals_scikit_learns_pipeline(table):
+@pytest.mark.parametrize("unit", [1.0, 1e-4])
+def test_combined_equals_scikit_learns_pipeline(table, unit):
     statistics, is_member, is_calibration = table
+    statistics = {key: unit * value for key, value in statistics.items()}
     combined = CombinedAttack(inverse_penalty=0.3).fit(statistics, is_member, is_calibration)
     features = torch.cat(list(statistics.values())).T.numpy()
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=1000))

@@ -349,7 +349,9 @@ def test_index_file_with_groups(index_file):
     assert len(split.public_index) == 20
     assert not torch.isin(group[split.public_index], group[split.audited_index]).any()
     path = index_file(mia_train_idxs=np.arange(0, 35), mia_eval_idxs=np.arange(35, 60))
-    with pytest.raises(UserError, match="1 groups are in both member_index and heldout_index, among them that of row 30"):
+    with pytest.raises(
+        UserError, match=rf"^index file {path}: 1 groups are in both member_index and heldout_index, among them that of row 30;"
+    ):
         split_from_index_file(path, num_rows=100, group=group)
 
 

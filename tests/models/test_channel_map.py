@@ -95,6 +95,15 @@ def test_the_fits_do_what_they_say(means):
     torch.testing.assert_close(each.std(dim=(0, 2, 3)), torch.ones(CHANNELS))
 
 
+def test_fits_are_computed_in_double_precision(means):
+    means = 1e-2 * means + 1e3
+    values = means.double()
+    each = CHANNEL_MAPS.get("per_channel")(means)
+    assert torch.equal(each.shift, values.mean(dim=(0, 2, 3)).float())
+    assert torch.equal(each.matrix.diagonal(), (1 / values.std(dim=(0, 2, 3))).float())
+    assert torch.equal(CHANNEL_MAPS.get("scaling_factor")(means).matrix, (1 / values.std()).float() * torch.eye(CHANNELS))
+
+
 def test_constant_latents_are_not_divided_by_zero():
     constant = torch.ones(4, CHANNELS, 2, 2)
     for name in CHANNEL_MAPS:

@@ -6,10 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 
 from ldm_privacy.config.compose import entry_files, find_entry
+from ldm_privacy.data.images import to_float
+from ldm_privacy.data.split import Split
 from ldm_privacy.recipes import cli
+from ldm_privacy.targets.door import open_target
+from tests.reference.autoencoders import far_from_zero
+from tests.reference.geometry import dense_jacobian
 from tests.tiny import arguments, series
 
 GEOMETRY = ("distortion", "influence", "masks", "pixel_influence")
@@ -119,13 +127,37 @@ def test_every_choice_trains_and_audits(choices, tmp_path):
     assert ("denoiser", 1, "memorization/sima/top60/auroc") in series(tmp_path / "digits")
 
 
-def test_a_pretrained_autoencoder_is_taken_as_it_is(run, tmp_path):
+def test_a_pretrained_autoencoder_is_taken_as_it_is_and_normalised_wherever_its_latents_lie(tmp_path):
+    given = far_from_zero()
+    given.network.float()
+    given.save(tmp_path / "given")
     pretrained = [
         "autoencoder.network.class=pretrained",
-        f"autoencoder.network.path={run}/autoencoder",
+        f"autoencoder.network.path={tmp_path}/given",
         "autoencoder.max_epochs=0",
         "trainer.max_epochs=1",
+        "denoiser.channel_map=per_channel",
+        "geometry.influence.class=exact",
     ]
     assert cli.train(arguments(tmp_path, *pretrained)) == 0
-    weights = "autoencoder/diffusion_pytorch_model.safetensors"
-    assert (run / weights).read_bytes() == (tmp_path / "digits" / weights).read_bytes()
+    run, weights = tmp_path / "digits", "diffusion_pytorch_model.safetensors"
+    assert (run / "autoencoder" / weights).read_bytes() == (tmp_path / "given" / weights).read_bytes()
+
+    stored = {}
+    for path in (run / "store").glob("*.safetensors"):
+        stored |= load_file(path)
+    split = Split.load(run / "split.npz")
+    image = to_float(torch.tensor(load_digits().images * 255 / 16).round()[split.audited_index][:, None])
+    mean = given.network.encode(image).latent_dist.mean
+    torch.testing.assert_close(stored["mean"], mean, rtol=1e-4, atol=1e-4)
+    codec = open_target(run / "checkpoints" / "last.ckpt").codec
+    of_members = codec.channel_map(mean[split.is_member(split.audited_index)])
+    torch.testing.assert_close(of_members.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(of_members.std((0, 2, 3)), torch.ones(4))
+    # What is audited of the codec is at the posterior means, wherever normalisation has put the latents.
+    decoded = given.network.decode(mean).sample
+    torch.testing.assert_close(codec.decode(codec.encode(image)), decoded, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stored["error"], (decoded - image).abs().mean((1, 2, 3)), rtol=1e-3, atol=1e-4)
+    squares = dense_jacobian(lambda mean: given.network.decode(mean).sample, mean[:2]).square().sum(1).reshape(2, 4, 4, 4)
+    spread = mean[split.is_member(split.audited_index)].std((0, 2, 3))[:, None, None]
+    torch.testing.assert_close(stored["influence"][:2].float(), squares * spread**2, rtol=1e-3, atol=1e-6)
