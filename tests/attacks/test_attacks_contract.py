@@ -116,6 +116,29 @@ def test_memory_is_bounded_by_the_budget(budget):
         assert predictor.largest_call == 600
 
 
+def test_parts_and_passes_are_of_about_equal_size():
+    sizes = []
+
+    class Recorder(Attack):
+        def contributions(self, query, latent, timesteps, noise):
+            sizes.append(len(latent))
+            return query(latent[None], timesteps)
+
+    class Calls(CountingPredictor):
+        def __call__(self, noisy_latent, timestep, condition):
+            sizes.append(-len(noisy_latent))
+            return super().__call__(noisy_latent, timestep, condition)
+
+    latent = torch.zeros(10, 2, 8, 8)
+    keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+    # Half of it is 8 samples of the attack's tensors, and many rows of a pass; a number is 64 bytes, and 16 for the mask.
+    attack_statistics(Recorder(), Calls(), latent, [0], keep_masks, memory_budget=2 * 8 * 128 * (64 + 16))
+    assert [size for size in sizes if size > 0] == [5, 5]
+    sizes.clear()
+    attack_statistics(Recorder(), Calls(), latent, [0], keep_masks, memory_budget=2 * 4 * 128 * 2048)
+    assert sizes == [10, -4, -3, -3]
+
+
 def test_masks_are_sums_over_the_kept_dimensions():
     contribution = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     keep_masks = torch.rand(5, 3, 1, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.3
@@ -452,6 +475,8 @@ def test_autocast_on_cpu():
     [
         ({"keep_masks": torch.ones(3, 2, 8, 8, dtype=torch.bool)}, "keep_masks must be a bool tensor"),
         ({"keep_masks": torch.ones(1, 3, 2, 8, 8)}, "keep_masks must be a bool tensor"),
+        ({"keep_masks": torch.ones(1, 4, 2, 8, 8, dtype=torch.bool)}, "keep_masks must be a bool tensor"),
+        ({"sample_index": torch.arange(2)}, "2 entries of sample_index for 3 latents"),
         ({"sample_index": torch.arange(4)}, "4 entries of sample_index for 3 latents"),
         ({"condition": {"c": torch.zeros(2)}}, "2 entries of c for 3 latents"),
         ({"noise": torch.zeros(3, 2, 8, 8)}, r"noise must be \(1, 3, 2, 8, 8\)"),
@@ -460,6 +485,12 @@ def test_autocast_on_cpu():
 def test_shapes_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         statistics(get_attack("loss"), **options)
+
+
+def test_latents_without_channels():
+    latent = torch.zeros(3, 8, 8)
+    with pytest.raises(ValueError, match="keep_masks must be a bool tensor"):
+        attack_statistics(get_attack("sima"), CountingPredictor(), latent, [0], torch.ones(1, 3, 8, 8, dtype=torch.bool))
 
 
 def test_no_latents():
