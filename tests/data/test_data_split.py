@@ -132,6 +132,7 @@ def test_how_splits_differ_is_said_with_numbers_and_rows():
             split_of([1, 3, 5], range(10, 16), [7]),
             "6 held-out differ (6, not 2): rows 2, 4, 10, 11, 12, ...; 1 public differ: rows 0, 7",
         ),
+        (split_of([1, 3, 5], [10, 11, 12, 13], [0]), "4 held-out differ (4, not 2): rows 2, 4, 10, 11, 12, ..."),
         (split_of([1, 3, 5], [2, 11, 12, 13], [0]), "3 held-out differ (4, not 2): rows 4, 11, 12, 13"),
         (split_of([1, 3, 5], [11, 12, 13], [0]), "3 held-out differ (3, not 2): rows 2, 4, 11, 12, 13"),
     ):

@@ -95,3 +95,13 @@ def test_blind_is_the_score_of_a_normal_distribution(dataset, states):
         density = torch.distributions.Normal(abar.sqrt() * mean, (abar * variance + 1 - abar).sqrt())
         expected = -(1 - abar).sqrt() * score(lambda z, density=density: density.log_prob(z).sum(), state)
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [IdealDenoiser, MembershipBlindPredictor])
+def test_data_states_and_schedules_of_any_precision_are_computed_in_float64(dataset, states, kind):
+    timestep, single = torch.tensor(TIMESTEPS), linear_alphas_cumprod().float()
+    expected = kind(dataset.float().double(), single.double())(states.float().double(), timestep, {})
+    answer = kind(dataset.float(), single)(states.float(), timestep, {})
+    assert answer.dtype == torch.float32
+    assert torch.equal(answer, expected.float())
+    assert torch.equal(kind(dataset.float(), single)(states.float().double(), timestep, {}), expected)
