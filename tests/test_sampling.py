@@ -48,6 +48,7 @@ def test_a_trajectory_is_that_of_diffusers(num_train, num_steps):
 def test_more_steps_than_timesteps_take_each_timestep_once():
     start = torch.zeros(1, *SHAPE)
     assert [step.timestep for step in ddim_steps(Recorder(4), start, 9)] == [3, 2, 1, 0]
+    assert [step.timestep for step in ddim_steps(Recorder(1), start, 9)] == [0]
 
 
 def test_the_last_step_leaves_no_noise():

@@ -56,6 +56,7 @@ def test_as_they_are():
     [
         ([0, 0, 0], [1, 1, 1], "none (posterior means as they are)"),
         ([0, 0, 0], [2, 2, 2], "one scaling factor, 2"),
+        ([0], [2], "one scaling factor, 2"),
         ([0, 0, 0], [1, 1, 2], "per channel, shift [0, 0, 0], scale [1, 1, 2]"),
         ([0, 0, 0], [2, 1, 1], "per channel, shift [0, 0, 0], scale [2, 1, 1]"),
         ([0, 0, 5], [1, 1, 1], "per channel, shift [0, 0, 5], scale [1, 1, 1]"),

@@ -37,6 +37,16 @@ def test_what_is_asked_for_is_what_is_built():
     assert (tuple(config["block_out_channels"]), config["norm_num_groups"]) == ((8, 8), 4)
 
 
+def test_a_record_holds_the_settings_alone():
+    codec = built()
+    config = codec.record()["config"]
+    assert not any(key.startswith("_") for key in config), "what diffusers adds, its version among it"
+    assert config["block_out_channels"] == [8, 8], "plain lists"
+    assert {key: value for key, value in codec.network.config.items() if key in config} == {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }
+
+
 def test_where_nothing_is_said_it_is_that_of_rao_qu_and_moyer():
     config = KLCodec.build(image_channels=3, resolution=32).network.config
     assert (tuple(config["block_out_channels"]), config["norm_num_groups"]) == ((128, 128, 256), 32)
