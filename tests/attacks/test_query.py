@@ -54,7 +54,7 @@ def test_answers_have_the_precision_of_the_states():
     assert query_of(Double())(torch.zeros(2, 2, 8, 8), 0).dtype == torch.float32
 
 
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 def test_the_predictor_runs_in_the_reduced_precision_that_is_asked_for_and_no_other(autocast):
     class Autocasting(CountingPredictor):
         def __call__(self, noisy_latent, timestep, condition):
