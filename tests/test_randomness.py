@@ -53,6 +53,12 @@ def test_a_number_and_a_tensor_of_it_are_the_same_key(part):
         assert torch.equal(uniform("test", parts, (4,)), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_integers_of_any_width_are_the_same_key(dtype):
+    index = torch.arange(4)
+    assert torch.equal(uniform("test", (7, index.to(dtype), 3), (2,)), uniform("test", (7, index, 3), (2,)))
+
+
 def test_one_number_of_one_key():
     for draw in (uniform, normal, rademacher):
         assert draw("test", (3, 4), ()).shape == ()
