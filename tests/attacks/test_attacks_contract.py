@@ -387,6 +387,15 @@ def test_unknown_hyperparameter_names_the_nearest_and_all():
         get_attack("sima", power=2)
 
 
+def test_an_attack_may_take_any_hyperparameter(monkeypatch):
+    class Open(Attack):
+        def __init__(self, **options):
+            self.options = options
+
+    monkeypatch.setitem(ATTACKS._components, "open", Open)
+    assert get_attack("open", anything=3).options == {"anything": 3}
+
+
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "message"),
     [
