@@ -92,6 +92,6 @@ def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Den
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:
         raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
-    rehearse_training(setup, codec, network, denoiser)
     most = min(len(setup.audited_index), len(setup.data.split.member_index))
     check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
+    rehearse_training(setup, codec, network, denoiser)

@@ -23,7 +23,7 @@ from ldm_privacy.plugins import blamed_on, is_own
 from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
-from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS
+from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Latent, NoisePredictor, check_shape
@@ -40,8 +40,8 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
     Raises whatever they raise, and ValueError or TypeError where they return something else, blamed on the component.
     """
     with undisturbed(nn.Identity()):
-        everyone = _noise_samples(setup, codec)
-        samples = _few(everyone, 4).to(setup.device)
+        few = _with_noise(setup, codec, _few(setup.blank_samples(codec), 16))
+        samples = _few(few, 4).to(setup.device)
         for rule in filter(is_own, setup.masks.values()):
             with blamed_on(rule):
                 float(rule.keep_fraction)
@@ -65,7 +65,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
                 found = stream_influence(setup.influence, _smooth_decoder, latent, samples.sample_index[:2])
                 check_shape("influence", found.influence, latent.shape)
                 int(setup.influence.products_per_sample(latent[0].numel(), 4 * latent[0].numel()))
-        case = Case(_few(everyone, 16), setup.data.images, setup.intervals, setup.config.seed)
+        case = Case(few, setup.data.images, setup.intervals, setup.config.seed)
         for name in CONTROLS:
             if is_own(CONTROLS.get(name)):
                 findings_of(name, case)
@@ -92,12 +92,15 @@ def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: 
                 value = check_shape("loss", loss(Autoencoded(image, mean, 0.5 * mean, output)), ())
                 if not value.isfinite() or not value.requires_grad:
                     raise ValueError("loss: it is not finite, or no gradient flows through it")
-        samples = _noise_samples(setup, codec)
+        samples = setup.blank_samples(codec)
+        if any(is_own(WATCHERS.get(each.name)) for each in setup.config.watch.values()):
+            samples = _with_noise(setup, codec, samples)
         watchers = {label: each for label, each in setup.watchers(samples, progress).items() if is_own(each)}
         needs_network = any(is_own(each) for each in (network, *watchers.values(), *setup.attacks.values()))
         with _on(setup.device, network) if needs_network else nullcontext():
             if is_own(network):
-                _rehearse_network(setup, network, denoiser, samples)
+                few = _with_noise(setup, codec, samples.rows(slice(2)))
+                _rehearse_network(setup, network, denoiser, few)
             for label, watcher in watchers.items():
                 with blamed_on(watcher):
                     if sum(watcher.passes().values()) <= MOST_PASSES:
@@ -121,11 +124,11 @@ def _rehearse_codec(setup: Setup, codec: Codec) -> None:
 
 def _rehearse_network(setup: Setup, network: nn.Module, denoiser: Denoiser, samples: AuditedSamples) -> None:
     """One pass of two latents in training and one in evaluation mode, with the condition and with its null."""
-    latent = samples.latent[:2].to(setup.device)
+    latent = samples.latent.to(setup.device)
     timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=latent.device)
     null = {name: value.expand(2, *value.shape[1:]) for name, value in setup.condition.null().items()}
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    for is_training, condition in ((True, samples.rows(slice(2)).condition), (False, null)):
+    for is_training, condition in ((True, samples.condition), (False, null)):
         told = {name: value.to(latent.device) for name, value in condition.items()}
         with blamed_on(network):
             network.train(is_training)
@@ -149,9 +152,8 @@ def _noise(setup: Setup, codec: Codec, index: Tensor) -> Latent:
     return normal("rehearsal", (index,), setup.latent_shape(codec))
 
 
-def _noise_samples(setup: Setup, codec: Codec) -> AuditedSamples:
-    """The audited samples with noise for all that is measured of them."""
-    blank = setup.blank_samples(codec)
+def _with_noise(setup: Setup, codec: Codec, blank: AuditedSamples) -> AuditedSamples:
+    """Blank samples with noise for all that is measured of them."""
     index, latent = blank.sample_index, _noise(setup, codec, blank.sample_index)
     columns: dict[str, Tensor | None] = {"latent": latent, "deviation": latent.std(0)}
     if blank.influence is not None:
