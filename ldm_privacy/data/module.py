@@ -96,7 +96,7 @@ class ImageData:
         self._position[rows] = torch.arange(len(rows))
         self._caption = None if columns.caption is None else first_captions(dataset, columns.caption, rows.tolist())
         self._pixels = torch.empty(len(rows), channels, resolution, resolution, dtype=torch.uint8)
-        wide = WideImages(self._limits(source, dataset, columns.image))
+        wide = WideImages(self._limits(source, dataset, columns.image, progress))
         self._decode(dataset, columns.image, rows.tolist(), progress, wide)
         for note in wide.notes():
             logger.warning("%s", note)
@@ -132,7 +132,7 @@ class ImageData:
             raise ValueError(f"sample_index: row {int(index[positions < 0][0])} is not in the split")
         return positions
 
-    def _limits(self, source: ImageSource, dataset: Dataset, column: str) -> tuple[float, float] | None:
+    def _limits(self, source: ImageSource, dataset: Dataset, column: str, progress: Done) -> tuple[float, float] | None:
         """What is black and white in images of more than 8 bits; "auto" looks at every row, so that no split changes it."""
         if source.value_range != "auto":
             return source.value_range
@@ -140,6 +140,8 @@ class ImageData:
         for row in range(len(dataset)):
             with opened_image(cells[row][column], row=row, column=column) as (image, name):
                 seen.values(image, raw_mode(image), name)
+            if row % _ROWS_AT_ONCE == 0:
+                progress(row, len(dataset))
         return seen.observed()
 
     def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Done, wide: WideImages) -> None:

@@ -22,8 +22,10 @@ CHARTS = {"auroc/sima/all": "memorization/sima/all/auroc"}
 class Run(SimpleNamespace):
     """A W&B run that keeps what it is given."""
 
-    def __init__(self, folder, **settings):
-        super().__init__(id="abc", dir=f"{folder}/wandb/offline-run-2-abc/files", summary={}, rows=[], axes={}, **settings)
+    def __init__(self, folder, *, offline=True, **settings):
+        super().__init__(
+            offline=offline, id="abc", dir=f"{folder}/wandb/offline-run-2-abc/files", summary={}, rows=[], axes={}, **settings
+        )
         Path(self.dir).mkdir(parents=True, exist_ok=True)
 
     def define_metric(self, name, step_metric=None, **options):
@@ -87,13 +89,13 @@ def test_a_look_that_names_no_charts_shows_everything_but_bounds():
 
 @pytest.mark.parametrize("is_full", [False, True])
 def test_an_online_run_that_goes_on_gets_no_point_twice_and_none_too_few(tmp_path, is_full):
-    whole = Run(tmp_path)
+    whole = Run(tmp_path, offline=False)
     train(RunLogger(whole, tmp_path, is_full=is_full), range(5))
     for cut in range(5, len(whole.rows) + 1):  # W&B has so many rows; the checkpoint is of epoch 1
         (tmp_path / "metrics.csv").unlink(missing_ok=True)
         file = SeriesFile(tmp_path / "metrics.csv")
         file.write("denoiser", 1, SERIES)
-        online = Run(tmp_path)
+        online = Run(tmp_path, offline=False)
         for row in whole.rows[:cut]:
             online.log(row)
         logger = RunLogger(online, tmp_path, is_full=is_full, is_resumed=True)
@@ -129,6 +131,19 @@ def test_an_offline_run_that_goes_on_is_written_whole_and_the_part_before_is_put
     ]
     assert (tmp_path / "wandb" / "superseded" / before.name).is_dir()
     assert json.loads((tmp_path / "wandb.json").read_text())["id"] == "abc"
+
+
+def test_what_was_online_is_not_written_again_offline(tmp_path):
+    train(RunLogger(Run(tmp_path, offline=False), tmp_path), range(2))
+    file = SeriesFile(tmp_path / "metrics.csv")
+    file.write("denoiser", 1, SERIES)
+    for _ in range(2):  # nor in the second part without a network
+        offline = Run(tmp_path)
+        logger = RunLogger(offline, tmp_path, is_resumed=True)
+        logger.go_on(file)
+        train(logger, [2])
+        assert {row["_epoch"] for row in offline.rows} == {2}
+    assert not (tmp_path / "wandb" / "superseded").exists()
 
 
 def test_without_a_network_a_run_is_kept_offline_and_says_how_to_send_it(tmp_path, monkeypatch, caplog):

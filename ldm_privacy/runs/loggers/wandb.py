@@ -39,8 +39,10 @@ class RunLogger(WandbLogger):
     def __init__(self, run: Any, folder: Path, *, is_full: bool = False, is_resumed: bool = False):
         super().__init__(experiment=run, save_dir=folder)
         self.folder, self.is_full, self.is_resumed = folder, is_full, is_resumed
-        self.charts: dict[str, str] = _stored(folder).get("charts", {}) if is_resumed else {}
+        stored = _stored(folder) if is_resumed else {}
+        self.charts: dict[str, str] = stored.get("charts", {})
         """Series -> chart."""
+        self.is_partly_online = stored.get("online", False) or not run.offline
         self.newest: dict[str, list[str | float]] = {}
         """Series -> a row of the table."""
         self.defined: set[str] = set()
@@ -95,19 +97,21 @@ class RunLogger(WandbLogger):
         """Write the curves up to the checkpoint again, unless W&B has them: then rows that it has are left out.
 
         Written again, they are in the newest run file, which is then the whole run: those before are put into `superseded/`.
+        Of a run that was online before and is not now nobody knows what W&B has: its earlier curves stay where they are.
         """
         if not self.is_resumed:
             return
         self.is_resumed = False
         self.known = self.experiment.summary.get(PLACE, -1)
+        is_written_again = self.known < 0 and not (self.is_partly_online and self.experiment.offline)
         for stage, epoch, series in file.rows():
             self._remember(series, epoch)
-            if self.known < 0:
+            if is_written_again:
                 shown = {self.charts[name]: value for name, value in series.items() if name in self.charts}
                 self._define(shown, STAGES[stage])
                 self.experiment.log({**shown, AXES[STAGES[stage]]: epoch})
         mine = Path(self.experiment.dir).parent
-        for before in mine.parent.glob(f"offline-run-*-{self.experiment.id}") if self.known < 0 else ():
+        for before in mine.parent.glob(f"offline-run-*-{self.experiment.id}") if is_written_again else ():
             if before.name != mine.name:
                 (mine.parent / "superseded").mkdir(exist_ok=True)
                 before.rename(mine.parent / "superseded" / before.name)
@@ -160,7 +164,8 @@ class RunLogger(WandbLogger):
 
     def _store(self) -> None:
         temporary = self.folder / "wandb.tmp"
-        temporary.write_text(json.dumps({"id": self.experiment.id, "charts": self.charts}, indent=1))
+        kept = {"id": self.experiment.id, "online": self.is_partly_online, "charts": self.charts}
+        temporary.write_text(json.dumps(kept, indent=1))
         os.replace(temporary, self.folder / "wandb.json")
 
 
