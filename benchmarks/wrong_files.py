@@ -125,10 +125,12 @@ def in_training(folder: Path) -> Iterator[None]:
     rows = folder / RUN / "metrics.csv"
     size = rows.stat().st_size
     with subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1, stderr=-1) as process:
-        while process.poll() is None and rows.stat().st_size <= size:
-            time.sleep(0.02)
-        yield
-        process.kill()
+        try:
+            while process.poll() is None and rows.stat().st_size <= size:
+                time.sleep(0.02)
+            yield
+        finally:
+            process.kill()
 
 
 def pickled(folder: Path) -> None:

@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable
 
+FIRST_KEYS = ("audit", "autoencoder", "data", "denoiser", "geometry", "trainer", "wandb", "watch")
+"""What a key with a dot begins with, and the name of a file doesn't."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend: bad key, bad file, bad row.
@@ -21,7 +24,13 @@ def under(key: str, message: str, names: Iterable[str]) -> str:
     first = message.partition(":")[0]
     if first in names:
         return f"{key}.{message}" if key else message
-    return message if not key or re.fullmatch(r"\w+(\.\w+)+", first) else f"{key}: {message}"
+    has_key = re.fullmatch(rf"({'|'.join(FIRST_KEYS)})(\.\w+)+", first)
+    return message if not key or has_key else f"{key}: {message}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library says: its first line that isn't empty, without a full stop; the kind of error where it says nothing."""
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class ProcessError(UserError):

@@ -13,7 +13,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from ldm_privacy import registry
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import ATTACKS, Registry, nearest_name
 
 REGISTRIES = [each for each in vars(registry).values() if isinstance(each, Registry)]
@@ -223,10 +223,9 @@ def _shown(file: str | Path, line: int | None = None) -> str:
 
 def _line(error: BaseException) -> str:
     """Kind and words of an error in one line."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    words = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if not words and isinstance(error, NotImplementedError):
+    kind, words = type(error).__name__, reason_of(SyntaxError(error.msg) if isinstance(error, SyntaxError) else error)
+    if words == kind and isinstance(error, NotImplementedError):
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         words = f"it lacks '{frame.f_code.co_name}'"
-    whole = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    whole = kind if words == kind else f"{kind}: {words}"
     return whole if len(whole) <= _MAX_LENGTH else f"{whole[:_MAX_LENGTH]}..."

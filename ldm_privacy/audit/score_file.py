@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import AuditScores
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import AuditKey
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_scores(path: Path) -> ScoreFile:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: no scores.parquet ({str(error).splitlines()[0]}). Name one that evaluate.py wrote.") from None
+        raise UserError(f"{path}: no scores.parquet ({reason_of(error)}). Name one that evaluate.py wrote.") from None
     if problem := _misfit(table):
         raise UserError(f"{path}: {problem}; write the scores again with evaluate.py.")
     if not len(table):

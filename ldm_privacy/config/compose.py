@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from ldm_privacy.config.check import check_keys, check_section
 from ldm_privacy.config.schema import Config
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.plugins import import_plugins, plugin_names
 from ldm_privacy.registry import nearest_name
 
@@ -102,7 +102,7 @@ def finish(tree: dict[str, Any]) -> Composed:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"config: {str(error).splitlines()[0]}") from None
+        raise UserError(f"config: {reason_of(error)}") from None
     assert isinstance(resolved, dict)
     plain = {str(key): value for key, value in resolved.items()}
     check_sections(plain)
@@ -132,14 +132,14 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         try:
             OmegaConf.from_dotlist([item])
         except (OmegaConfBaseException, YAMLError) as error:
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise UserError(f"{item}: what it gives is no YAML ({reason}); a text is quoted as {key}='\"{value}\"'.") from None
     try:
         tree = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:
-        raise UserError(f"command line: {str(error).splitlines()[0]}") from None
+        raise UserError(f"command line: {reason_of(error)}") from None
     except (TypeError, ValueError, IndexError) as error:  # a key below another key that was given a list or a number
-        raise UserError(f"command line: two of the keys contradict each other ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"command line: two of the keys contradict each other ({reason_of(error)}).") from None
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 

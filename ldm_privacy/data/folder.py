@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.csv
 from datasets import ClassLabel, Dataset, Features
 
-from ldm_privacy.data.sources import ImageSource, existing_folder, reason_of
-from ldm_privacy.errors import UserError
+from ldm_privacy.data.sources import ImageSource, existing_folder
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES
 
-logger = logging.getLogger("ldm_privacy")
+log = logging.getLogger("ldm_privacy")
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 _NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -54,7 +54,7 @@ class Folder(ImageSource):
             if labels := found.labels():
                 columns["label"], features["label"] = labels, ClassLabel(names=sorted(set(labels)))
         if found.unread:
-            logger.warning("data.source.path: not read of %s: %s.", root, "; ".join(found.unread_kinds()))
+            log.warning("data.source.path: not read of %s: %s.", root, "; ".join(found.unread_kinds()))
         if not columns["image"]:
             raise UserError(
                 f"data.source.path: no images in {root}: no file has an image's ending, such as .png, .jpg or .tif."
@@ -90,7 +90,7 @@ class _Found:
             return []
         if len({name.count("/") for name in self.images}) > 1:
             highest = min(self.images, key=lambda name: (name.count("/"), name))
-            logger.warning("data.source.path: subfolders are no classes, for images lie unequally deep (%s highest).", highest)
+            log.warning("data.source.path: subfolders are no classes, for images lie unequally deep (%s highest).", highest)
             return []
         return names
 
@@ -149,8 +149,8 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
             "images are read."
         )
     if twice := len(files) - len(set(files)):
-        logger.warning("data.source.path: %d rows of the metadata in %s name an image that another row names.", twice, root)
-    described = {os.path.relpath(file, root) for file in files}
+        log.warning("data.source.path: %d rows of the metadata in %s name an image that another row names.", twice, root)
+    described = {Path(file).relative_to(root).as_posix() for file in files}
     for name in sorted({*found.images} - described):
         found.leave_out("images that no row of the metadata names", name)
     try:

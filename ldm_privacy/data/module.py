@@ -17,7 +17,7 @@ from ldm_privacy.data.wide import WideImages, raw_mode
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Done, Image
 
-logger = logging.getLogger("ldm_privacy")
+log = logging.getLogger("ldm_privacy")
 
 _ROWS_AT_ONCE = 256
 
@@ -99,7 +99,7 @@ class ImageData:
         wide = WideImages(self._limits(source, dataset, columns.image, progress))
         self._decode(dataset, columns.image, rows.tolist(), progress, wide)
         for note in wide.notes():
-            logger.warning("%s", note)
+            log.warning("%s", note)
         self.duplicates = find_duplicates(self._pixels, rows, drawn, group=self._group)
         self.split = drawn if split is not None else remove_duplicates(drawn, self.duplicates)
 

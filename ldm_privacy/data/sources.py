@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 
 from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.data.wide import ValueRange
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
 
 
@@ -210,9 +210,3 @@ def _explained(problem: str, advice: str = "") -> Iterator[None]:
         yield
     except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{problem} ({reason_of(error.__cause__ or error)}).{advice}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """What a library says, in one line without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

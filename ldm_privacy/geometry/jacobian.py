@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import Decoder, Image, Latent
 
 
@@ -122,8 +122,7 @@ class DecoderJacobian:
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"the decoder can't take a latent of shape {tuple(latent.shape)}: {reason}") from error
+            raise UserError(f"the decoder can't take a latent of shape {tuple(latent.shape)}: {reason_of(error)}") from error
         if image.ndim < 2 or len(image) != len(latent):
             raise UserError(
                 f"the decoder made an image of shape {tuple(image.shape)} from a latent of shape {tuple(latent.shape)}; it "

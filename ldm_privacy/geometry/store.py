@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 
-logger = logging.getLogger("ldm_privacy")
+log = logging.getLogger("ldm_privacy")
 
 FORMAT = "ldm_privacy store 1"
 
@@ -45,7 +45,7 @@ class Store:
 
     A file is written under another name, flushed to the disk and renamed, so a kill at any moment leaves the old file or
     the new one. A lock per fingerprint (released by the system when its process dies) makes a second process wait for
-    the first and take its result. Reuse is logged at level INFO to the logger "ldm_privacy".
+    the first and take its result. Reuse is logged at level INFO to the log "ldm_privacy".
 
     Args:
         folder: Made on the first write.
@@ -75,13 +75,13 @@ class Store:
             held = self._acquire(fingerprint)
         except OSError as error:
             why = error.strerror or error
-            logger.warning("The %s is not stored: %s can't be written (%s).", self.noun, self.folder, why)
+            log.warning("The %s is not stored: %s can't be written (%s).", self.noun, self.folder, why)
             return compute(), False
         with held:
             stored = self.load(fingerprint, sample_index)
             if stored is not None:
                 path = self.path(fingerprint)
-                logger.info("%s of %d samples reused from %s.", self.noun.capitalize(), len(sample_index), path)
+                log.info("%s of %d samples reused from %s.", self.noun.capitalize(), len(sample_index), path)
                 return stored, True
             computed = compute()
             for left_by_a_kill in self.folder.glob(f".{fingerprint}.*.tmp"):
@@ -89,7 +89,7 @@ class Store:
             try:
                 self.save(fingerprint, sample_index, computed)
             except UserError as error:
-                logger.warning("%s", error)
+                log.warning("%s", error)
             return computed, False
 
     def load(self, fingerprint: str, sample_index: Tensor) -> Mapping[str, Tensor] | None:
@@ -106,7 +106,7 @@ class Store:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError, ValueError) as error:
-            logger.warning("%s is damaged (%s); the %s is computed anew.", path, error, self.noun)
+            log.warning("%s is damaged (%s); the %s is computed anew.", path, error, self.noun)
             return None
         belongs = metadata.get("format") == FORMAT and metadata.get("fingerprint") == fingerprint
         if not belongs or not torch.equal(tensors.pop("sample_index"), sample_index.cpu().to(torch.int64)):
@@ -150,5 +150,5 @@ class Store:
         try:
             return lock.acquire(timeout=0)
         except Timeout:
-            logger.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
+            log.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
             return lock.acquire()

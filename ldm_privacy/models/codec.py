@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
@@ -85,4 +85,4 @@ def codec_from_record(record: object) -> Codec:
     try:
         return codec.from_record(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"its codec '{record['class']}' is damaged ({error})") from None
+        raise UserError(f"its codec '{record['class']}' is damaged ({reason_of(error)})") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.kl import KLCodec, autoencoder_with
 from ldm_privacy.models.weights import read_safetensors
 from ldm_privacy.registry import CODECS
@@ -60,7 +60,7 @@ def _find(path: str, subfolder: str | None, revision: str | None, name: str) -> 
             return file
         reason = f"there is no {file}"
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = reason_of(error)
     raise UserError(
         f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers folder "
         f"that holds {CONFIG} and {WEIGHTS} (and autoencoder.network.subfolder)."

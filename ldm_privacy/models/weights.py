@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 
 Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 """Per resolution, finest first."""
@@ -35,7 +35,7 @@ def built_with(build: Callable[[], Network], state: object, what: str) -> Networ
         with torch.device("meta"):
             expected = build().state_dict()
     except Exception as error:  # libraries raise whatever they stumble over in settings that they don't check
-        raise UserError(f"{what} can't be used ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+        raise UserError(f"{what} can't be used ({reason_of(error)})") from None
     _require_fit(expected, state, f"{what} can't be used: the weights don't fit its settings")
     network = build()
     network.load_state_dict(state)
@@ -62,8 +62,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: can't be read, it is truncated or no safetensors file ({reason}).") from None
+        raise UserError(f"{path}: can't be read, it is truncated or no safetensors file ({reason_of(error)}).") from None
 
 
 def misfit(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> str | None:

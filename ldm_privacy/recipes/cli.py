@@ -46,7 +46,9 @@ def train(arguments: list[str]) -> int:
     else:
         tree = read_entry(line.config, line.overrides)
         check_name(tree["name"])
-        check_writable(Path(str(tree.get("output_dir", Config.output_dir))), "output_dir")
+        place = str(tree.get("output_dir", Config.output_dir))
+        if "${" not in place:  # or it is checked once that is known
+            check_writable(Path(place), "output_dir")
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
         composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports

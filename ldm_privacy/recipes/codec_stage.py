@@ -6,10 +6,11 @@ import torch
 from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
-from ldm_privacy.models.pretrained import pretrained_codec
-from ldm_privacy.models.weights import load_weights
+from ldm_privacy.models.pretrained import WEIGHTS
+from ldm_privacy.models.weights import load_weights, read_safetensors
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
@@ -28,10 +29,10 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
         assert isinstance(codec, KLCodec)
-        stored = pretrained_codec(
-            path=str(run.autoencoder), image_channels=config.data.channels, resolution=config.data.resolution
-        )
-        load_weights(codec.network, stored.network.state_dict(), f"resume: {run.autoencoder}")
+        try:
+            load_weights(codec.network, read_safetensors(file := run.autoencoder / WEIGHTS), str(file))
+        except UserError as error:
+            raise UserError(f"resume: {str(error).rstrip('.')}. Delete {run.autoencoder}: it is written again.") from None
         return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)

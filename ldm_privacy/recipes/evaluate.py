@@ -16,6 +16,7 @@ from ldm_privacy.report.comparison import print_comparison, write_comparison
 from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder, next_free
+from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.record import Checkpoint
 
 
@@ -58,7 +59,8 @@ def evaluate_several(named: Mapping[str, Path], overrides: Sequence[str], out: P
     comparison = compare(files)
     print_comparison(comparison, console)
     folder = out or RunFolder.around(next(iter(named.values()))).path / "comparison"
-    write_comparison(comparison, folder)
+    with writing(folder, wait=True):  # one more comparison may write there
+        write_comparison(comparison, folder)
     tell(f"Written to {folder}: comparison.html, comparison.json.")
 
 

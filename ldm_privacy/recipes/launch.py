@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ldm_privacy.commands import called
-from ldm_privacy.errors import ProcessError, UserError
+from ldm_privacy.errors import ProcessError, UserError, reason_of
 from ldm_privacy.processes import gather, is_main, is_torchrun, leave, rank
 from ldm_privacy.recipes.terminal import in_one_line
 
@@ -105,8 +105,7 @@ def together(accelerator: str, devices: int, num_nodes: int) -> Iterator[None]:
         if not isinstance(error, Exception):
             raise SystemExit(130) from error
         time.sleep(GRACE_SECONDS)
-        words = in_one_line(error) or str(error) or repr(error)
-        raise ProcessError(f"process {rank()}: {words.splitlines()[0]}") from error
+        raise ProcessError(f"process {rank()}: {in_one_line(error) or reason_of(error)}") from error
 
 
 def _end_with(parent: int) -> None:

@@ -64,7 +64,7 @@ def evidence_figures(
 def evaluation_page(evaluation: Evaluation) -> Page:
     """The page of an evaluation: every registered section that has something to say, by its place."""
     report, facts = evaluation.evidence.report, evaluation.facts
-    found = {name: write_section(name, evaluation) for name in SECTIONS}
+    found = {name: section_of(name, evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
     num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     return Page(
@@ -77,7 +77,7 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     )
 
 
-def write_section(name: str, evaluation: Evaluation) -> Section | None:
+def section_of(name: str, evaluation: Evaluation) -> Section | None:
     """What the section registered under that name says. Raises TypeError where it returns something else."""
     section = SECTIONS.get(name)
     with blamed_on(section):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.processes import is_main
 
 
@@ -37,7 +37,7 @@ def save_checkpoint(trainer: Trainer, path: Path, *, copies: Iterable[Path] = ()
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         kept = f"The checkpoint from before is whole: {path}." if path.exists() else "No checkpoint was there before."
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or reason_of(error)
         is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         advice = "Free some space. " if is_full else ""
         raise UserError(f"{path}: the checkpoint can't be written ({reason}). {advice}{kept}") from error

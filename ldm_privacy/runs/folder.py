@@ -81,12 +81,13 @@ def next_free(path: Path, *, first: int = 1) -> Path:
 
     `first` is the least number to try; 1 has none in the name.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     numbers = itertools.count(first)
     while True:
         number = next(numbers)
         folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ldm_privacy.errors import reason_of
 from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.types import AuditKey
 
@@ -52,7 +53,7 @@ class ScoreHistory:
             try:
                 frame = pd.read_parquet(path, columns=["sample_index", "score", "key"])
             except (OSError, ValueError) as error:
-                log.warning("%s can't be read (%s): that epoch is left out.", path, str(error).splitlines()[0])
+                log.warning("%s can't be read (%s): that epoch is left out.", path, reason_of(error))
                 continue
             if (frame["key"] == str(key)).all():
                 index, score = (torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score"))

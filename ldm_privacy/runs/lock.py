@@ -25,8 +25,8 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Inside, no other process that asks writes to that folder; one that this process holds already is held on.
 
     The system holds the lock (`flock`, over NFS too) and lets go of it when the process ends, however it ends; programs and
-    processes that it started don't keep it. `.lock` is left behind and means nothing by itself; `.lock.json` says who held it
-    last. A file system without locks is said to be one, and nothing is locked there.
+    processes that it started don't keep it. So none is ever stale: `.lock` is left behind and means nothing by itself;
+    `.lock.json` says who held it last. A file system without locks is said to be one, and nothing is locked there.
 
     Args:
         folder: Made where it isn't there.
@@ -39,14 +39,14 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     if place in _held:
         yield
         return
-    lock, holder = FileLock(place / ".lock"), place / ".lock.json"
+    lock, holder = FileLock(place / ".lock", fallback_to_soft=False), place / ".lock.json"
     try:
         place.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0.2)  # in which one that was a moment earlier says who it is
         except Timeout:
             if not wait:
-                raise UserError(f"{folder}: {_said_of(holder)}; if that has ended, delete {folder / '.lock'}.") from None
+                raise UserError(f"{folder}: {_said_of(holder)}.") from None
             log.info("%s: %s. Waiting for it.", folder, _said_of(holder))
             lock.acquire()
         me = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

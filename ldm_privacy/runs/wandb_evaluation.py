@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as plotly
+import plotly.graph_objects as go
 import torch
 import wandb
 from torch import Tensor
@@ -55,7 +55,7 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path, *, axis: str)
     exposed = [[rank, *values] for rank, values in enumerate(ranked, 1)]
     fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
     places = roc_places(len(fpr))
-    roc = plotly.Figure(plotly.Scatter(x=fpr[places].tolist(), y=tpr[places].tolist()))
+    roc = go.Figure(go.Scatter(x=fpr[places].tolist(), y=tpr[places].tolist()))
     roc.update_layout(title=f"ROC of {evidence.key}", xaxis_title="false-positive rate", yaxis_title="true-positive rate")
     run.log(
         {

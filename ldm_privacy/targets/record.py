@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.data.split import Split
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec, codec_from_record
 from ldm_privacy.models.weights import built_with, misfit
 from ldm_privacy.registry import DENOISERS
@@ -186,7 +186,7 @@ def _loaded(path: Path) -> Any:
             f"{path}: refused: no plain checkpoint of tensors and settings: another kind of file, or one that would run code."
         ) from None
     except Exception as error:  # torch raises whatever its readers stumble over in bytes that are no checkpoint
-        reason = (str(error) or "it ends too soon").splitlines()[0]
+        reason = reason_of(error)
         raise UserError(f"{path}: can't be read, it is truncated or no checkpoint ({reason}). Use another one.") from None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
@@ -37,8 +37,7 @@ class Target:
         try:
             epsilon = self.predictor(latent[:1], timestep, rows_of(condition, slice(1)))
         except Exception as error:  # whatever a network raises on input that it wasn't made for
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"target: the network can't take a latent of shape {shape} ({reason}).") from error
+            raise UserError(f"target: the network can't take a latent of shape {shape} ({reason_of(error)}).") from error
         if epsilon.shape != latent[:1].shape:
             raise UserError(f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {shape}.")
 

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from ldm_privacy.device import is_out_of_memory
-from ldm_privacy.errors import UserError
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.processes import is_main, rank, share_of, total, world_size
 from ldm_privacy.randomness import derive_seed
 
@@ -206,7 +206,7 @@ class StepwiseModule(LightningModule):
         except RuntimeError as error:
             if not isinstance(error, torch._dynamo.exc.TorchDynamoException) or is_out_of_memory(error):
                 raise
-            reason = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
+            reason = reason_of(getattr(error, "inner_exception", error))
             raise UserError(f"trainer.compile: torch.compile fails here ({reason}). Use trainer.compile=none.") from error
         # What a CUDA graph returns is overwritten by its next replay; the epoch's sums live longer.
         return {name: value.clone() for name, value in losses.items()}

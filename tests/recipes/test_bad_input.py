@@ -82,6 +82,14 @@ def test_a_mistake_is_found_before_a_folder_is_made(tmp_path, override, message)
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_place_with_a_variable_in_it_is_checked_once_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    (tmp_path / "${oc.env:SCRATCH}").touch()  # a file of that very name is not what is meant
+    with pytest.raises(UserError, match="there is no module 'nowhere'"):
+        cli.train(["--config", "digits.yaml", "output_dir=${oc.env:SCRATCH}/runs", "plugins=[nowhere]"])
+
+
 def test_a_missing_accelerator_is_named(tmp_path):
     with pytest.raises(UserError, match=r"trainer\.accelerator: 'mps' is not there"):
         cli.train(arguments(tmp_path, "trainer.accelerator=mps"))

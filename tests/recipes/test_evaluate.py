@@ -113,7 +113,7 @@ def test_two_checkpoints_of_one_run_are_audited_and_compared(run, capsys):
 def test_two_trainings_of_one_split_and_score_files_give_the_same_comparison(run, other, tmp_path, capsys):
     assert cli.evaluate([f"ckpt=[{last(run)},{last(other)}]", f"out={tmp_path}/a"]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["comparison.html", "comparison.json", "digits-last", "other-last"]
+    assert names == [".lock", ".lock.json", "comparison.html", "comparison.json", "digits-last", "other-last"]
     files = [tmp_path / "a" / name / "scores.parquet" for name in ("digits-last", "other-last")]
     assert cli.evaluate([f"ckpt=[{files[0]}, {files[1]}]", f"out={tmp_path}/b"]) == 0
     first, second = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in "ab")

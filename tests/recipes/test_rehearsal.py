@@ -8,7 +8,7 @@ from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.terminal import run_program
 from ldm_privacy.registry import WATCHERS
-from ldm_privacy.report.folder import write_section
+from ldm_privacy.report.folder import section_of
 from ldm_privacy.watch.watcher import Moment, look_with
 from tests.desk import working_in
 from tests.tiny import PIXELS, settings
@@ -194,7 +194,7 @@ def test_what_shows_itself_late_is_told_alike(tmp_path, capsys):
         for main, words in (
             (look, rf"watcher 'mine' \(my_plugin\.py:{FIRST + 1}\): TypeError: look: it returns dict, not a Look"),
             (
-                lambda arguments: write_section("mine", None),
+                lambda arguments: section_of("mine", None),
                 rf"report section 'mine' \(my_plugin\.py:{FIRST + 7}\): .* not a Section",
             ),
         ):

@@ -292,6 +292,18 @@ def test_a_run_that_is_killed_in_the_autoencoder_goes_on_to_the_same_curves(run,
     assert series(tmp_path / "digits") == series(run)
 
 
+def test_a_damaged_autoencoder_is_named_and_written_again_once_it_is_deleted(run, copied):
+    """As after a stop between the stages: the autoencoder is done, and the denoiser has no checkpoint yet."""
+    last(copied).unlink()
+    path = copied / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=rf"^resume: {path}: can't be read, .* Delete {path.parent}: it is written again\.$"):
+        cli.train([f"resume={copied}"])
+    shutil.rmtree(path.parent)
+    assert cli.train([f"resume={copied}"]) == 0
+    assert series(copied) == series(run)
+
+
 def test_a_run_that_is_killed_in_mid_epoch_goes_on_from_the_checkpoint_by_time(tmp_path):
     hour = count(0, 7200)  # a clock that is two hours later at every look
     clock = SimpleNamespace(monotonic=lambda: next(hour))

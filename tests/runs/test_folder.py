@@ -21,6 +21,12 @@ def test_a_place_that_can_hold_no_folder_is_named(tmp_path):
         RunFolder.create(tmp_path / "file", "digits")
 
 
+def test_a_place_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=rf"^output_dir: '{tmp_path}/runs/digits' can't be made \(File exists\)\.$"):
+        RunFolder.create(tmp_path / "runs", "digits")
+
+
 def test_a_further_folder_is_the_next_that_is_free(tmp_path):
     names = [next_free(tmp_path / "evaluation", first=2).name for _ in range(2)]
     assert names == ["evaluation-2", "evaluation-3"]

@@ -49,7 +49,7 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
         with pytest.raises(UserError) as caught, writing(tmp_path):
             pass
         said = _said_of(process.pid, tmp_path)
-        assert str(caught.value) == f"{tmp_path}: {said}; if that has ended, delete {tmp_path / '.lock'}."
+        assert str(caught.value) == f"{tmp_path}: {said}."
         process.communicate()  # the end of its input: it ends by itself
         with writing(tmp_path):
             assert json.loads((tmp_path / ".lock.json").read_text())["process"] == os.getpid()
@@ -109,6 +109,18 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch, ca
     monkeypatch.setattr("ldm_privacy.runs.lock.FileLock.acquire", acquire)
     with writing(tmp_path):
         pass
+    assert f"{tmp_path} can't be locked (" in caplog.text
+
+
+def test_where_the_system_has_no_locks_no_file_stands_for_one(tmp_path, monkeypatch, caplog):
+    """It would stay behind a kill and lock out whoever comes next."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with writing(tmp_path):
+        assert (tmp_path / ".lock").read_bytes() == b""
     assert f"{tmp_path} can't be locked (" in caplog.text
 
 

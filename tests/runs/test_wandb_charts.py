@@ -146,6 +146,24 @@ def test_what_was_online_is_not_written_again_offline(tmp_path):
     assert not (tmp_path / "wandb" / "superseded").exists()
 
 
+def test_a_part_that_cannot_be_put_aside_stays_and_the_run_goes_on(tmp_path):
+    before = tmp_path / "wandb" / "offline-run-1-abc"
+    before.mkdir(parents=True)
+    (before.parent / "superseded").touch()  # no folder
+    RunLogger(Run(tmp_path), tmp_path, is_resumed=True).go_on(SeriesFile(tmp_path / "metrics.csv"))
+    assert before.is_dir()
+
+
+def test_an_error_without_words_ends_no_run(tmp_path, monkeypatch, caplog):
+    def init(**options):
+        raise TimeoutError
+
+    monkeypatch.setattr(wandb, "init", init)
+    with caplog.at_level(logging.WARNING, "ldm_privacy"):
+        assert wandb_logger(folder=tmp_path, mode="offline", project="test", entity=None, facts={}, resume=False) is None
+    assert caplog.messages == ["W&B can't be used (TimeoutError): the curves are in metrics.csv"]
+
+
 def test_without_a_network_a_run_is_kept_offline_and_says_how_to_send_it(tmp_path, monkeypatch, caplog):
     folder = tmp_path / "a run"
     folder.mkdir()

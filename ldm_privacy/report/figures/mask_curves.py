@@ -62,9 +62,9 @@ class MaskCurves:
 
     def plotly(self) -> Any:
         """The same for a browser: numbers under the pointer, masks that come and go where the legend is clicked."""
-        import plotly.graph_objects as plotly
+        import plotly.graph_objects as go
 
-        figure = plotly.Figure()
+        figure = go.Figure()
         places = {mask: place for place, mask in enumerate(self.lines)}
         for mask in self.by_last():
             (epochs, areas), place = self.lines[mask], places[mask]

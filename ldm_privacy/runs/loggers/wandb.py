@@ -5,6 +5,7 @@ import logging
 import netrc
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -12,6 +13,7 @@ from typing import Any, Literal, cast
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from ldm_privacy.commands import command
+from ldm_privacy.errors import reason_of
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.runs.series import SeriesFile
 
@@ -113,8 +115,9 @@ class RunLogger(WandbLogger):
         mine = Path(self.experiment.dir).parent
         for before in mine.parent.glob(f"offline-run-*-{self.experiment.id}") if is_written_again else ():
             if before.name != mine.name:
-                (mine.parent / "superseded").mkdir(exist_ok=True)
-                before.rename(mine.parent / "superseded" / before.name)
+                with suppress(OSError):  # the curves are whole with it there, too
+                    (mine.parent / "superseded").mkdir(exist_ok=True)
+                    before.rename(mine.parent / "superseded" / before.name)
 
     def commands(self) -> dict[str, str]:
         """How to look at the curves, and how to send what was kept offline."""
@@ -203,7 +206,7 @@ def wandb_logger(
                 settings=wandb.Settings(console="off", quiet=True, silent=True, init_timeout=30),
             )
         except Exception as error:  # whatever wandb raises: a run must not die of its logger
-            why = f"W&B can't be used ({str(error).splitlines()[0]})"
+            why = f"W&B can't be used ({reason_of(error)})"
             continue
         if why:
             log.warning("%s, so this run is kept offline. Send it later with:\n%s", why, sync_command(run, folder))
