@@ -90,6 +90,8 @@ AT_ONCE = [
     # Places.
     Mistake("output_dir is a file", f"{DIGITS} output_dir=out", "output_dir: 'out", file("out", "")),
     Mistake("output_dir can't be made", f"{DIGITS} output_dir=/proc/out", "output_dir: '/proc/out.* can't be made"),
+    Mistake("out is a file", f"{LAST} out=here", "out: 'here' is a file", file("here", "")),
+    Mistake("out can't be made", f"{LAST} out=/proc/here", "out: '/proc/here' can't be made"),
     # Plug-ins.
     Mistake("no such plug-in", f"{DIGITS} plugins=[nowhere]", "'nowhere'"),
     Mistake("plug-in that raises", f"{DIGITS} plugins=[mine]", r"mine\.py:2", file("mine.py", "x = 1\nx / 0\n")),
@@ -160,10 +162,10 @@ LOADED = [
     Mistake("a pickle", "evaluate ckpt=model.ckpt", "refused", pickled),
     Mistake("another program's checkpoint", "evaluate ckpt=model.ckpt", "not a checkpoint of this program", of_others),
     Mistake("an autoencoder's checkpoint", f"{LAST.replace('last', 'autoencoder-last')}", "autoencoder stage"),
-    Mistake("out is a file", f"{LAST} out=here", "here", file("here", "")),
-    Mistake("out can't be made", f"{LAST} out=/proc/here", "/proc/here"),
     # Going on.
-    Mistake("config.yaml was edited", RESUME, "denoiser.learning_rate=", edited("config.yaml", "0.001", "0.5")),
+    Mistake(
+        "config.yaml was edited", RESUME, r"learning_rate=0\.5, but.*0\.001; put it", edited("config.yaml", "0.001", "0.5")
+    ),
     Mistake("fewer epochs than it has", f"{RESUME} trainer.max_epochs=1", "has 2 epochs already"),
     Mistake("another split", RESUME, r"split\.npz holds split", other_split),
     Mistake("truncated split", RESUME, r"split\.npz", lambda folder: cut(folder, f"{RUN}/split.npz")),

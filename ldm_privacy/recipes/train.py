@@ -153,7 +153,7 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
         if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
-                f"{', '.join(RESUMABLE)} alone."
+                f"{', '.join(f'{each}*' for each in RESUMABLE)} alone."
             )
 
 
