@@ -59,7 +59,7 @@ def one_mistake(folder: Path, mistake: Mistake, run_folder: Path) -> list[str]:
         *([f"made {', '.join(sorted(made))}"] if made else []),
     ]
     print(*said[-3:], sep="\n", file=sys.stderr) if wrong else None
-    answer = (said or [""])[-1].replace("|", "\\|")
+    answer = (said or [""])[-1].replace(f"{folder.resolve()}", "FOLDER").replace("|", "\\|")
     return [mistake.name, f"`{mistake.command}`", answer, f"{seconds:.1f} s", "; ".join(wrong) or "as it should be"]
 
 

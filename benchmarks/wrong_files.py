@@ -124,7 +124,8 @@ def in_training(folder: Path) -> Iterator[None]:
     command = [sys.executable, str(ROOT / "train.py"), f"resume={RUN}", "trainer.max_epochs=100000"]
     rows = folder / RUN / "metrics.csv"
     size = rows.stat().st_size
-    with subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1, stderr=-1) as process:
+    environment, unseen = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=unseen, stderr=unseen) as process:
         try:
             while process.poll() is None and rows.stat().st_size <= size:
                 time.sleep(0.02)

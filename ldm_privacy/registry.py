@@ -63,12 +63,12 @@ class Registry:
         if name not in self._components and name in self._built_in:
             importlib.import_module(self._built_in[name])
         if name not in self._components:
-            raise self.unknown(name)
+            raise UserError(self.unknown(name))
         return self._components[name]
 
-    def unknown(self, name: str) -> UserError:
-        """The error for a name that nothing has."""
-        return UserError(f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {', '.join(self)}.")
+    def unknown(self, name: str) -> str:
+        """What is said of a name that nothing has."""
+        return f"unknown {self.kind} '{name}'.{nearest_name(name, list(self))} Known: {', '.join(self)}."
 
     def maker(self, name: str) -> Callable[..., Any]:
         """What is called to build the component of that name: its `build` where it has one, else itself."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
+from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, rows_of
 
 
 @dataclass(eq=False, repr=False)
@@ -67,8 +67,7 @@ class DenoiserQuery:
         precision = torch.autocast(rows.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         with precision:
             epsilon = self.predictor(rows, timestep, rows_of(self.condition, sample))
-        if epsilon.shape != rows.shape:
-            raise ValueError(f"the noise predictor returned {tuple(epsilon.shape)} for rows of {tuple(rows.shape)}")
+        check_shape("noise predictor", epsilon, rows.shape)
         finite = torch.isfinite(epsilon).flatten(1).all(1)
         if not finite.all():
             row = int((~finite).nonzero()[0])

@@ -36,10 +36,15 @@ class NetworkPredictor:
         else:
             given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
             output = output_of(self.network, noisy_latent.to(dtype), timestep, given).float()
-        if output.shape != noisy_latent.shape:
-            shapes = f"{tuple(output.shape[1:])} for a latent of shape {tuple(noisy_latent.shape[1:])}"
-            raise UserError(f"target: the network returns {shapes}.")
+        check_output(output, noisy_latent)
         return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+
+
+def check_output(output: Tensor, noisy_latent: Latent) -> None:
+    """Raise UserError where what a network returned for a latent has another shape."""
+    if output.shape != noisy_latent.shape:
+        shapes = f"{tuple(output.shape[1:])} for a latent of shape {tuple(noisy_latent.shape[1:])}"
+        raise UserError(f"target: the network returns {shapes}.")
 
 
 def output_of(network: Callable[..., Any], noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Tensor:

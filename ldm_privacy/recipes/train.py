@@ -28,6 +28,7 @@ from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
 from ldm_privacy.registry import LOGGERS
+from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.lock import writing
@@ -152,7 +153,7 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
         if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
-                f"{', '.join(RESUMABLE)} alone."
+                f"{', '.join(f'{each}*' for each in RESUMABLE)} alone."
             )
 
 
@@ -211,7 +212,7 @@ def _conclude(
     if not composed.config.trainer.figures:
         return
     evaluation = publish(setup, composed, audited, run.evaluation, checkpoint=run.last, onsets=sentences, drawn=drawn)
-    for name in (f"attack_{setup.onset_key.attack}", "memorization", "onset"):
+    for name in (MaskCurves(setup.onset_key.attack, {}).name, "memorization", "onset"):
         if name in evaluation.figures:
             save_picture(run.figures, name, evaluation.figures[name])
     print_verdict(verdict_of(evaluation.evidence), console)

@@ -94,14 +94,13 @@ def next_free(path: Path, *, first: int = 1) -> Path:
 def check_writable(folder: Path, key: str) -> None:
     """Raise UserError, which names the key, where no file can be made in a folder; that need not be there and isn't made."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    at, mend = "" if there == folder else f"'{folder}' can't be made: ", f"Name another place with {key}=FOLDER."
     if not there.is_dir():
-        raise UserError(f"{key}: '{there}' is a file, not a folder. Name another place with {key}=FOLDER.")
+        raise UserError(f"{key}: {at}'{there}' is a file, not a folder. {mend}")
     try:
         tempfile.TemporaryFile(dir=there).close()  # without a name: what the permissions say is not all there is to it
     except OSError as error:
-        raise UserError(
-            f"{key}: '{there}' can't be written to ({error.strerror}). Name another place with {key}=FOLDER."
-        ) from None
+        raise UserError(f"{key}: {at}'{there}' can't be written to ({error.strerror}). {mend}") from None
 
 
 def check_name(name: str) -> None:

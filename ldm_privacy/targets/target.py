@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.predictor import check_output
 from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
@@ -35,11 +36,18 @@ class Target:
         shape = tuple(latent.shape[1:])
         timestep = torch.zeros(1, dtype=torch.int64, device=latent.device)
         try:
-            epsilon = self.predictor(latent[:1], timestep, rows_of(condition, slice(1)))
+            check_output(self.predictor(latent[:1], timestep, rows_of(condition, slice(1))), latent[:1])
+        except UserError:
+            raise
         except Exception as error:  # whatever a network raises on input that it wasn't made for
+<<<<<<< HEAD
             raise UserError(f"target: the network can't take a latent of shape {shape} ({reason_of(error)}).") from error
         if epsilon.shape != latent[:1].shape:
             raise UserError(f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {shape}.")
+=======
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"target: the network can't take a latent of shape {shape} ({reason}).") from error
+>>>>>>> fix2
 
 
 def target_of(make: Callable[[Any], object], module: object) -> Target:

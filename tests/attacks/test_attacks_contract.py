@@ -512,5 +512,5 @@ def test_a_predictor_of_the_wrong_shape():
         def __call__(self, noisy_latent, timestep, condition):
             return super().__call__(noisy_latent, timestep, condition).flatten(1)
 
-    with pytest.raises(ValueError, match="the noise predictor returned"):
+    with pytest.raises(ValueError, match=r"^noise predictor: it returns torch.float32 \(3, 128\), not .* \(3, 2, 8, 8\)"):
         statistics(get_attack("sima"), Flat())

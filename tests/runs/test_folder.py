@@ -1,6 +1,7 @@
 """The folder of a run: never written over, found again from what lies in it."""
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ def test_a_taken_name_gets_a_number(tmp_path):
 
 def test_a_place_that_can_hold_no_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"output_dir: '.*file' is a file, not a folder|can't be made"):
+    file, mend = re.escape(str(tmp_path / "file")), r"is a file, not a folder\. Name another place with output_dir=FOLDER\.$"
+    with pytest.raises(UserError, match=rf"^output_dir: '{file}' {mend}"):
         RunFolder.create(tmp_path / "file", "digits")
+    with pytest.raises(UserError, match=rf"^output_dir: '{file}/a/b' can't be made: '{file}' {mend}"):
+        RunFolder.create(tmp_path / "file" / "a" / "b", "digits")
 
 
 def test_a_place_that_leads_nowhere_is_named(tmp_path):
@@ -41,8 +45,10 @@ def test_a_place_that_cannot_be_written_to_is_found_without_making_it(tmp_path, 
 
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     mend = r"can't be written to \(Read-only file system\)\. Name another place with out=FOLDER\.$"
-    with pytest.raises(UserError, match=rf"^out: '{tmp_path}' {mend}"):
+    with pytest.raises(UserError, match=rf"^out: '{tmp_path}/a/b' can't be made: '{tmp_path}' {mend}"):
         check_writable(tmp_path / "a" / "b", "out")
+    with pytest.raises(UserError, match=rf"^out: '{tmp_path}' {mend}"):
+        check_writable(tmp_path, "out")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "..", "x" * 201])

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from benchmarks.reliability import PHASES, draw
 from benchmarks.same_runs import difference
+from benchmarks.wrong_files import RUN, in_training
 from benchmarks.wrong_inputs import AT_ONCE, LOADED
 
 KNOWN = {"stage 1": [9.0], "stage 2": [40.0], "audit": [1.0] * 5, "checkpoint write": [0.05] * 12, "evaluation": [8.0]}
@@ -79,3 +80,21 @@ def test_there_are_sixty_wrong_inputs_with_names_of_their_own():
     names = [each.name for each in (*AT_ONCE, *LOADED)]
     assert len(names) >= 60
     assert len(set(names)) == len(names)
+
+
+def test_the_run_that_trains_meanwhile_is_ended_whatever_happens(tmp_path, monkeypatch):
+    rows, program = tmp_path / RUN / "metrics.csv", tmp_path / "train.py"
+    rows.parent.mkdir(parents=True)
+    rows.touch()
+    lines = (
+        "from time import sleep",
+        f"rows = open({str(rows)!r}, 'a', 1)",
+        "print(1, file=rows)",
+        "sleep(9)",
+        "print(2, file=rows)",
+    )
+    program.write_text("\n".join(lines))
+    monkeypatch.setattr("benchmarks.wrong_files.ROOT", tmp_path)
+    with pytest.raises(OSError, match="full"), in_training(tmp_path):
+        raise OSError("full")
+    assert rows.read_text() == "1\n"  # it was still going on
