@@ -56,6 +56,7 @@ def notes(caplog):
         (np.float32, 0, 0.0625, "tif", 0, 16, ""),
         (np.uint16, 31768, 35768, "png", 124, 139, ""),
     ],
+    ids=["12 bits", "10 bits", "8 bits in 32", "floats", "in the middle"],
 )
 def test_a_small_range_in_a_wide_type_is_said_with_file_range_and_key(
     images, caplog, dtype, low, high, ending, darkest, brightest, guess
