@@ -40,14 +40,7 @@ class Target:
         except UserError:
             raise
         except Exception as error:  # whatever a network raises on input that it wasn't made for
-<<<<<<< HEAD
             raise UserError(f"target: the network can't take a latent of shape {shape} ({reason_of(error)}).") from error
-        if epsilon.shape != latent[:1].shape:
-            raise UserError(f"target: the network returns {tuple(epsilon.shape[1:])} for a latent of shape {shape}.")
-=======
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"target: the network can't take a latent of shape {shape} ({reason}).") from error
->>>>>>> fix2
 
 
 def target_of(make: Callable[[Any], object], module: object) -> Target:
