@@ -1,14 +1,11 @@
 """What is measured of the audited samples, with a codec whose every number has a closed form; the store that finds it again."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from ldm_privacy import processes
 from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
@@ -18,6 +15,7 @@ from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
+from tests.two_processes import in_two_processes
 
 INDEX = torch.arange(23) * 3 + 1
 IMAGES = torch.rand(80, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -195,31 +193,13 @@ def test_progress_ends_at_the_number_of_samples():
 @pytest.mark.parametrize("stored", [False, True])
 def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
     alone = everything(measuring(Linear(MAPS["full"])), influence=ShrunkInfluence(num_probes=2))
-    barrier, values, here = threading.Barrier(2), [None, None], threading.local()
-
-    def gather(value):
-        values[here.rank] = value
-        barrier.wait(60)
-        found = list(values)
-        barrier.wait(60)
-        return found
 
     def half(rank):
-        here.rank = rank
         codec = Linear(MAPS["full"])
         return everything(measuring(codec, tmp_path if stored else None), influence=ShrunkInfluence(num_probes=2)), codec
 
-    for module in (processes, samples_module, measure_module):
-        monkeypatch.setattr(module, "world_size", lambda: 2)
-    monkeypatch.setattr(processes, "rank", lambda: here.rank)
-    monkeypatch.setattr(processes, "gather", gather)
-    monkeypatch.setattr(measure_module, "gather", gather)
-    monkeypatch.setattr(measure_module, "is_main", lambda: here.rank == 0)
-    monkeypatch.setattr(measure_module, "gather_on_main", lambda value: gather(value) if here.rank == 0 else gather(value)[1:])
-    monkeypatch.setattr(measure_module, "on_main", lambda function: gather(function() if here.rank == 0 else None)[0])
     for found in (False, stored):
-        with ThreadPoolExecutor(2) as pool:
-            (first, one), (second, two) = pool.map(half, range(2))
+        (first, one), (second, two) = in_two_processes(monkeypatch, half, samples_module, measure_module)
         assert first.is_share
         assert second.is_share
         for column in ("latent", "sample_index", "is_member", "group", "influence", "reconstruction_error", "distortion"):

@@ -1,18 +1,16 @@
 """The table of audited samples: rows, devices, processes, halves, rankings."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
-from ldm_privacy import processes
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.samples import AuditedSamples, is_calibration
 from ldm_privacy.data.draw import draw_split
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepTopDeviation
+from tests.two_processes import in_two_processes
 
 COLUMNS = ("latent", "is_member", "sample_index", "group", "is_calibration", "influence", "distortion", "reconstruction_error")
 
@@ -115,30 +113,6 @@ def test_halves_need_two_of_each_side(whole):
         replace(halves, is_calibration=torch.arange(10) < 6).check_halves()
 
 
-def in_two_processes(monkeypatch, function):
-    """[function(0), function(1)], run as two processes would: whatever they gather meets at a barrier."""
-    barrier, values, here = threading.Barrier(2), [None, None], threading.local()
-
-    def gather(value):
-        values[here.rank] = value
-        barrier.wait(60)
-        found = list(values)
-        barrier.wait(60)
-        return found
-
-    def run(rank):
-        here.rank = rank
-        return function(rank)
-
-    for module in (processes, samples_module):
-        monkeypatch.setattr(module, "world_size", lambda: 2)
-    monkeypatch.setattr(processes, "gather", gather)
-    monkeypatch.setattr(samples_module, "gather_on_main", lambda value: gather(value) if here.rank == 0 else gather(value)[1:])
-    monkeypatch.setattr(samples_module, "is_main", lambda: here.rank == 0)
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, range(2)))
-
-
 @pytest.mark.parametrize("cut", [6, 10])
 def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process(whole, monkeypatch, cut):
     halves = [whole.rows(slice(0, cut)), whole.rows(slice(cut, 10))]  # the second of them may be empty
@@ -147,7 +121,7 @@ def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process
         mine = replace(halves[rank], deviation=None, is_share=True)
         return mine, mine.gathered()
 
-    (first, gathered), (second, kept) = in_two_processes(monkeypatch, share)
+    (first, gathered), (second, kept) = in_two_processes(monkeypatch, share, samples_module)
     for mine in (first, second):
         torch.testing.assert_close(mine.deviation, whole.deviation, rtol=1e-12, atol=0)
     assert same(gathered, whole)
@@ -157,18 +131,14 @@ def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process
 
 
 def test_samples_that_every_process_has_are_shared_out_and_shares_stay(whole, monkeypatch):
-    monkeypatch.setattr(processes, "rank", lambda: here.rank)
-    here = threading.local()
-
     def run(rank):
-        here.rank = rank
         mine = whole.here(None)
         assert mine.here(None) is mine  # a share is not shared out again
         assert mine.here(torch.device("cpu")) is mine
         assert mine.here(torch.device("meta")).latent.device.type == "meta"
         return mine, mine.all_conditions(), whole.all_conditions()
 
-    found = in_two_processes(monkeypatch, run)
+    found = in_two_processes(monkeypatch, run, samples_module)
     for rank, (mine, conditions, alone) in enumerate(found):
         assert same(mine, whole.rows(slice(5 * rank, 5 * rank + 5)))
         assert mine.is_share

@@ -1,0 +1,38 @@
+"""Two processes as two threads: whatever they gather meets at a barrier."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from ldm_privacy import processes
+
+
+def in_two_processes(monkeypatch, function, *modules):
+    """[function(0), function(1)], run as two processes would; `modules` are those that import from `ldm_privacy.processes`."""
+    barrier, values, here = threading.Barrier(2), [None, None], threading.local()
+
+    def gather(value):
+        values[here.rank] = value
+        barrier.wait(60)
+        found = list(values)
+        barrier.wait(60)
+        return found
+
+    stand_ins = {
+        "world_size": lambda: 2,
+        "rank": lambda: here.rank,
+        "is_main": lambda: here.rank == 0,
+        "gather": gather,
+        "gather_on_main": lambda value: gather(value) if here.rank == 0 else gather(value)[1:],
+        "on_main": lambda compute: gather(compute() if here.rank == 0 else None)[0],
+    }
+    for module in (processes, *modules):
+        for name, stand_in in stand_ins.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, stand_in)
+
+    def run(rank):
+        here.rank = rank
+        return function(rank)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
