@@ -136,6 +136,7 @@ def test_samples_that_every_process_has_are_shared_out_and_shares_stay(whole, mo
         assert mine.here(None) is mine  # a share is not shared out again
         assert mine.here(torch.device("cpu")) is mine
         assert mine.here(torch.device("meta")).latent.device.type == "meta"
+        assert same(whole.gathered(), whole)  # what every process has is not joined
         return mine, mine.all_conditions(), whole.all_conditions()
 
     found = in_two_processes(monkeypatch, run, samples_module)
@@ -157,6 +158,7 @@ def test_one_process_has_all_samples_itself(whole):
     assert same(whole.share(), whole)
     assert whole.all_conditions() == whole.condition
     assert same(replace(whole, is_share=False).gathered(), whole)
+    assert whole.gathered().is_share is False
 
 
 def test_a_column_is_set_and_the_others_stay(whole):
