@@ -102,6 +102,14 @@ def test_every_column_has_its_closed_form(name):
     assert not samples.is_share
 
 
+def test_influence_and_mask_stability_are_the_estimators_over_all_samples():
+    estimator, codec = ShrunkInfluence(num_probes=4, seed=3), Linear(MAPS["full"])
+    samples = everything(measuring(codec), influence=estimator)
+    expected = estimator(codec.decode, samples.latent, INDEX)
+    torch.testing.assert_close(samples.influence, expected.influence)
+    assert samples.mask_stability == pytest.approx(float(expected.mask_stability.double().mean()))
+
+
 def test_mirrored_means_are_those_of_the_mirror_images():
     codec = Linear(MAPS["full"])
     mirrored = measuring(codec).means(INDEX, mirrored=True)
