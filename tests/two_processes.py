@@ -1,4 +1,4 @@
-"""Two processes as two threads: whatever they gather meets at a barrier."""
+"""Two processes as two threads that take turns: whatever they gather meets at a barrier."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +9,18 @@ from ldm_privacy import processes
 def in_two_processes(monkeypatch, function, *modules):
     """[function(0), function(1)], run as two processes would; `modules` are those that import from `ldm_privacy.processes`."""
     barrier, values, here = threading.Barrier(2), [None, None], threading.local()
+    turn = threading.Lock()  # forward-mode derivatives have a state that threads would share
+
+    def meet():
+        turn.release()
+        barrier.wait(60)
+        turn.acquire()
 
     def gather(value):
         values[here.rank] = value
-        barrier.wait(60)
+        meet()
         found = list(values)
-        barrier.wait(60)
+        meet()
         return found
 
     stand_ins = {
@@ -32,7 +38,8 @@ def in_two_processes(monkeypatch, function, *modules):
 
     def run(rank):
         here.rank = rank
-        return function(rank)
+        with turn:
+            return function(rank)
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, range(2)))
