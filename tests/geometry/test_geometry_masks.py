@@ -1,12 +1,23 @@
 """Mask rules: counts, ties, the published masks, what each ranks by."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepRandom, KeepTopInfluence, keep_ladder, keep_largest
+from ldm_privacy.geometry.masks import (
+    KeepAll,
+    KeepLowestInfluence,
+    KeepRandom,
+    KeepTopInfluence,
+    keep_ladder,
+    keep_largest,
+    num_kept,
+)
+from ldm_privacy.randomness import uniform
 from ldm_privacy.registry import MASK_RULES
 from tests.reference.geometry import percentile_mask
 
@@ -136,3 +147,15 @@ def test_wrong_arguments_of_masks():
         with pytest.raises(UserError, match="keeps none of 256"):
             rule(0.001)(influence(), torch.arange(5))
     assert KeepAll().keep_fraction == 1.0
+
+
+def test_random_masks_are_draws_that_belong_to_the_sample():
+    index = torch.tensor([5, 2, 9])
+    order = KeepRandom(0.5, seed=7).order(torch.zeros(3, 2, 3, 3), index)
+    assert torch.equal(order, uniform("mask", (7, index), (2, 3, 3)))
+
+
+def test_a_percentile_need_not_be_whole():
+    for fraction in (0.8765, 0.6249, 0.333):
+        assert num_kept(1000, fraction, "percentile") == 999 - math.floor(999 * (1 - fraction))
+        assert num_kept(1000, fraction) == num_kept(1000, fraction, "count") == round(1000 * fraction)
