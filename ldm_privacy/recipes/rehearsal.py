@@ -1,6 +1,6 @@
 """A rehearsal of the user's own components on a few samples before anything is trained: what raises, or returns something else
-than it must, is told at once. Of the built-in ones the attacks are rehearsed, without a network: some
-settings don't go with some latents.
+than it must, is told at once. Of the built-in ones the attacks are rehearsed, without a network: some settings don't go with
+some latents.
 """
 
 from collections.abc import Iterator
