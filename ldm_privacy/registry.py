@@ -98,6 +98,7 @@ class Registry:
 
 
 ATTACKS = Registry("ATTACKS", "attack", "attacks")
+CALIBRATIONS = Registry("CALIBRATIONS", "calibration", "calibrations")
 CHANNEL_MAPS = Registry("CHANNEL_MAPS", "channel map", "models")
 CODECS = Registry("CODECS", "codec", "models")
 CONDITIONS = Registry("CONDITIONS", "condition", "data")

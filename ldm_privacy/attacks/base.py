@@ -23,6 +23,7 @@ class Attack:
         num_draws: Noises per (sample, timestep); 0 where the attack draws none.
         noise_distribution: What the noise is drawn from.
         per_timestep: One number per timestep; otherwise one for all, from the attack's own timesteps.
+        num_fitted: Numbers that `calibrated` fits, where it does.
         maskable: False for attacks that are no sum over dimensions (`UnmaskableAttack`).
     """
 
@@ -30,6 +31,7 @@ class Attack:
     num_draws: int = 0
     noise_distribution: ClassVar[Literal["normal", "rademacher"]] = "normal"
     per_timestep: ClassVar[bool] = True
+    num_fitted: ClassVar[int] = 1
     maskable: ClassVar[bool] = True
 
     def contributions(

@@ -1,33 +1,32 @@
-"""The audit: every attack with every mask on the same samples, the timestep chosen on one half and reported on the other."""
+"""The audit: every attack with every mask on the same samples, each half choosing for the other."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
-from ldm_privacy.attacks.combined import CombinedAttack
 from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
+from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.audit.collected import Collected, join
+from ldm_privacy.audit.calibrate import with_calibrated
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
-from ldm_privacy.audit.scores import TUNED, AuditScores
+from ldm_privacy.audit.scores import TUNED, AuditScores, Derived, informed, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
+from ldm_privacy.registry import nearest_name
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
-
-COMBINED = "combined"
 
 
 def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
-    """Raise UserError for a label that is taken (`combined`, `tuned`) or can't be part of a series' or a file's name."""
-    if COMBINED in attacks:
-        raise UserError(f"audit.attacks: the label '{COMBINED}' is taken by the combined attack (audit.combine).")
+    """Raise UserError for a label that is taken (`tuned`) or can't be part of a series' or a file's name."""
     if TUNED in masks:
         raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
     for section, labels in (("attacks", attacks), ("masks", masks)):
@@ -52,8 +51,11 @@ class Audit:
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
             them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep the
             calibration half chose. Without influence there is no sweep.
-        combine: Add the attack "combined" for each mask: logistic regression over all statistics, fitted on the calibration
-            half.
+        calibrations: By label; each adds the scores of an attack beyond how difficult an image is, see `Calibration`.
+        calibrated: The attacks and masks that they wrap, the primary one first; the first of `keys` by default. Their results
+            are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.
+        cross_fit: Each half chooses and fits for the other, so that every sample reports. False: the calibration half chooses
+            and the other alone reports.
         batch_size: Samples at a time (memory); it changes nothing but float rounding.
         autocast: Denoiser passes in this precision (GPU only); see `attack_statistics` for the error that it makes.
         seed: Of the attacks' noise and the random masks of the sweep.
@@ -62,7 +64,8 @@ class Audit:
 
     Raises:
         UserError: See `check_labels`; a mask by influence where the samples have none; a mask or keep fraction that keeps no
-            dimension; an attack that has no mask, and none of the masks keeps everything.
+            dimension; an attack that has no mask, and none of the masks keeps everything; an attack that is calibrated twice or
+            isn't there, a calibration by complexity where the samples have none.
     """
 
     samples: AuditedSamples
@@ -71,7 +74,9 @@ class Audit:
     timesteps: Sequence[int]
     _: KW_ONLY
     keep_fractions: Sequence[float] = ()
-    combine: bool = False
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    calibrated: Sequence[AuditKey] = ()
+    cross_fit: bool = True
     batch_size: int = 512
     autocast: torch.dtype | None = None
     seed: int = 0
@@ -103,6 +108,8 @@ class Audit:
             raise UserError(f"audit.keep_fractions: {str(error).removeprefix('keep_fraction: ')}") from None
         if self.intervals is None:
             self.intervals = Intervals(seed=self.seed)
+        self.calibrated = tuple(self.calibrated) or tuple(self._plain_keys()[:1])
+        self._check_calibrations()
 
     def __call__(self, predictor: NoisePredictor) -> AuditReport:
         """The report of one audit: `compute(collect(predictor))`."""
@@ -115,7 +122,15 @@ class Audit:
         for attack in self.attacks:
             keys += [AuditKey(attack, mask) for mask in self._masks_of(attack)]
             keys += [AuditKey(attack, TUNED)] if self._sweeps(attack) else []
-        return keys + [AuditKey(COMBINED, mask) for mask in self.masks] if self.combine else keys
+        return keys + [key for key, *_ in self._derived()]
+
+    @property
+    def looks_back_at(self) -> set[AuditKey]:
+        """The attacks and masks whose scores at earlier audits the calibrations look at."""
+        plain = self._plain_keys()
+        return {
+            key for _, calibration, of in self._derived() if calibration.needs_history for key in calibration.attacks(of, plain)
+        }
 
     @property
     def num_passes(self) -> int:
@@ -160,61 +175,95 @@ class Audit:
             sums[name] = [term[: len(masks)] for term in terms]
             # Half the memory: a sweep has many masks, and its scores are only ranked.
             sweeps[name] = [term[len(masks) :].float() for term in terms]
-        group = None if batch.group is None else batch.group.cpu()
-        return Collected(batch.sample_index.cpu(), batch.is_member.cpu(), batch.is_calibration.cpu(), group, sums, sweeps)
+        here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity]
+        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type]
 
-    def compute(self, collected: Collected) -> AuditReport:
-        """The report of what was collected. Errors as in `report_of`."""
-        return report_of(self.scores(collected), intervals=self.intervals, target_fprs=self.target_fprs)
+    def compute(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditReport:
+        """The report of what was collected. `history`: see `scores`. Errors as in `report_of`."""
+        return report_of(self.scores(collected, history), intervals=self.intervals, target_fprs=self.target_fprs)
 
-    def scores(self, collected: Collected) -> AuditScores:
-        """Membership scores from the masked sums; free settings of attacks are fitted on the calibration half."""
-        is_member, half = collected.is_member, collected.is_calibration
-        check_halves(half, is_member)
+    def scores(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditScores:
+        """Membership scores from the masked sums; free settings of attacks, and calibrations, are fitted on each half.
+
+        Args:
+            collected: Of all samples.
+            history: The earlier audits, by time; {} in the first one. None where it isn't known: then there are no scores of
+                calibrations that need it.
+
+        Raises:
+            UserError: A half is too small; an earlier audit lacks a sample.
+        """
+        is_member, first = collected.is_member, collected.is_calibration
+        check_halves(first, is_member)
+        halves = [first, ~first][: 2 if self.cross_fit else 1]
 
         def oriented(attack: Attack, sums: Sequence[Tensor]) -> Tensor:
-            """(timesteps, samples) from the masked sums, each like that."""
+            """(folds, timesteps, samples) from the masked sums, each (timesteps, samples)."""
             with blamed_on(attack):
-                attack = attack.calibrated(tuple(each[:, half] for each in sums), is_member[half])
-                statistic = check_shape("combine", attack.combine(*(each[None] for each in sums)), (1, *sums[0].shape))
-                return membership_scores(attack, statistic[0])
+                fits = [attack.calibrated(tuple(each[:, half] for each in sums), is_member[half]) for half in halves]
+                found = []
+                for fit in fits[:1] if all(fit is attack for fit in fits) else fits:
+                    statistic = check_shape("combine", fit.combine(*(each[None] for each in sums)), (1, *sums[0].shape))
+                    found.append(membership_scores(fit, statistic[0]).to(sums[0].dtype))
+                return torch.stack(found).expand(len(halves), -1, -1)
 
         scores, sweeps = {}, {}
         for name, attack in self.attacks.items():
             for place, label in enumerate(self._masks_of(name)):
                 scores[AuditKey(name, label)] = oriented(attack, [term[place] for term in collected.sums[name]])
             if self._sweeps(name):
-                rungs = [[term.double() for term in terms] for terms in zip(*collected.sweeps[name])]
-                sweeps[name] = split_ladder([oriented(attack, rung).float() for rung in rungs], self.keep_fractions)
-        timesteps = {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self.attacks.items()}
-        coefficients = self._combine(scores, timesteps, is_member, half) if self.combine else {}
-        return AuditScores(
+                rungs = [oriented(attack, terms) for terms in zip(*collected.sweeps[name])]
+                sweeps[name] = split_ladder(rungs, self.keep_fractions)
+        data = AuditScores(
             collected.sample_index,
             is_member,
-            half,
+            first,
             collected.group,
-            timesteps,
+            {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self.attacks.items()},
             scores,
             {key: self.masks[key.mask].keep_fraction for key in scores},
             frozenset(label for label, rule in self.masks.items() if getattr(rule, "is_control", False)),
             sweeps,
-            coefficients,
+            num_fitted={key: self.attacks[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
         )
+        calibrations = [each for each in self._derived() if history is not None or not each[1].needs_history]
+        scales = {name: attack.log_scale for name, attack in self.attacks.items()}
+        return with_calibrated(data, calibrations, scales, collected.complexity, history or {})
 
-    def _combine(
-        self, scores: dict[AuditKey, Tensor], timesteps: dict[str, list[int]], is_member: Tensor, is_calibration: Tensor
-    ) -> dict[str, float]:
-        """Adds the combined attack of each mask to `scores`; returns its coefficients as series."""
-        series: dict[str, float] = {}
-        for mask in self.masks:
-            statistics = {key: score for key, score in scores.items() if key.mask == mask}
-            combined = CombinedAttack[AuditKey]().fit(statistics, is_member, is_calibration)
-            scores[AuditKey(COMBINED, mask)] = combined.membership_scores(statistics)[None]
-            for key, values in combined.coefficients.items():
-                for timestep, value in zip([f"t{t}" for t in timesteps[key.attack]] or ["all"], values.tolist()):
-                    series[f"combined/{mask}/{key.attack}/{timestep}"] = value
-        timesteps[COMBINED] = []
-        return series
+    def informed(self, key: AuditKey) -> list[AuditKey]:
+        """The calibrated scores of that attack and mask that an outsider and an insider have, see `AuditScores.informed`."""
+        derived = {each: Derived(of, calibration.needs_history) for each, calibration, of in self._derived()}
+        return [each for each in dict.fromkeys(informed(derived, key, with_history=known) for known in (False, True)) if each != key]
+
+    def _plain_keys(self) -> list[AuditKey]:
+        return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
+
+    def _derived(self) -> list[tuple[AuditKey, Calibration, AuditKey]]:
+        """The calibrated scores: what they are called, the calibration, what it wraps or is compared with."""
+        return [
+            (AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key)
+            for label, calibration in self.calibrations.items()
+            for key in (self.calibrated if calibration.wraps else self.calibrated[:1])
+        ]
+
+    def _check_calibrations(self) -> None:
+        plain, seen = self._plain_keys(), set()
+        for key in self.calibrated if self.calibrations else ():
+            if key not in plain:
+                raise UserError(f"audit.calibrated: there is no '{key}'{nearest_name(str(key), list(map(str, plain)))}; name one of: {', '.join(map(str, plain))}.")
+            if key in seen:
+                raise UserError(f"audit.calibrated: '{key}' stands there twice; once is enough.")
+            seen.add(key)
+        for key, _, _ in self._derived():
+            if key.attack in self.attacks:
+                raise UserError(f"audit.attacks: the label '{key.attack}' is taken by a calibrated score (audit.calibrations).")
+        for label, calibration in self.calibrations.items():
+            check_labels([label], [])
+            if calibration.needs_complexity and self.samples.complexity is None:
+                raise UserError(
+                    f"audit.calibrations.{label}: the samples have no complexity; give it to AuditedSamples, as "
+                    "image_complexity(images)."
+                )
 
     def _sweeps(self, attack: str) -> bool:
         return bool(self.keep_fractions) and self.attacks[attack].maskable

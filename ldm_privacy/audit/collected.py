@@ -15,6 +15,7 @@ class Collected:
     Attributes:
         sample_index, is_member, is_calibration: (samples,).
         group: (samples,) group numbers, or None.
+        complexity: (samples,) float64, see `AuditedSamples`, or None.
         sums: Per attack, for each of its terms (masks, timesteps, samples) float64.
         sweeps: The same for the masks of the sweep, float32; no masks where there is no sweep.
     """
@@ -23,6 +24,7 @@ class Collected:
     is_member: Tensor
     is_calibration: Tensor
     group: Tensor | None
+    complexity: Tensor | None
     sums: dict[str, list[Tensor]]
     sweeps: dict[str, list[Tensor]]
 
@@ -45,12 +47,16 @@ def join(parts: Sequence[Collected]) -> Collected:
     def by_attack(entries: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
         return {name: [column(terms) for terms in zip(*(entry[name] for entry in entries))] for name in entries[0]}
 
-    groups = [part.group for part in parts if part.group is not None]
+    def optional(values: Sequence[Tensor | None]) -> Tensor | None:
+        known = [value for value in values if value is not None]
+        return column(known) if known else None
+
     return Collected(
         together[order],
         column([part.is_member for part in parts]),
         column([part.is_calibration for part in parts]),
-        column(groups) if groups else None,
+        optional([part.group for part in parts]),
+        optional([part.complexity for part in parts]),
         by_attack([part.sums for part in parts]),
         by_attack([part.sweeps for part in parts]),
     )

@@ -1,19 +1,19 @@
-"""From membership scores to the numbers that are reported: the choice on one half, everything else on the other."""
+"""From membership scores to the numbers that are reported: each half chooses for the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from ldm_privacy.audit.row import AuditRow, rivals_of, row_of
+from ldm_privacy.audit.row import AuditRow, rivals_of, row_of, standing
 from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import RANKINGS, SweepPoint, choose, sweep_points
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Intervals
-
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -24,12 +24,14 @@ class AuditReport:
         rows: In the order of the config; an attack's `tuned` row comes last.
         intervals: How they were made.
         target_fprs: Of the rows' TPRs.
+        standings: By key, (samples,), see `scores_at`.
     """
 
     data: AuditScores
     rows: list[AuditRow]
     intervals: Intervals
     target_fprs: tuple[float, ...]
+    standings: dict[AuditKey, Tensor] = field(repr=False)
 
     @property
     def confidence(self) -> float:
@@ -39,7 +41,7 @@ class AuditReport:
     @cached_property
     def sweep(self) -> dict[str, list[SweepPoint]]:
         """Per attack, the AUROC by ranking and keep fraction; computed when first asked for, which no training does."""
-        return {attack: sweep_points(self.data, attack, self.confidence) for attack in self.data.sweeps}
+        return {attack: sweep_points(self.data, attack, self.intervals) for attack in self.data.sweeps}
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -51,16 +53,15 @@ class AuditReport:
         found = [self.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in self.rows)]
         return [key for key in found if key is not None]
 
-    def place(self, key: AuditKey) -> int:
-        """Place of the chosen timestep among the attack's."""
-        return self.data.labels(key.attack).index(self.row(key).timestep)
-
     def scores_at(self, key: AuditKey) -> Tensor:
-        """(samples,) scores of all audited samples at the chosen timestep, ascending by sample index."""
-        return self.data.scores[key][self.place(key)]
+        """(samples,) float64 scores of all audited samples at the chosen timestep, each fitted and chosen without the sample.
+
+        On one scale for both halves; see `standing`. With one fold the calibration half's are what it fitted itself.
+        """
+        return self.standings[key]
 
     def reported_scores(self, key: AuditKey) -> Tensor:
-        """`scores_at` of the reporting half."""
+        """`scores_at` of the reported samples."""
         return self.scores_at(key)[self.is_reporting]
 
     def is_constant(self, key: AuditKey) -> bool:
@@ -70,28 +71,29 @@ class AuditReport:
 
     @property
     def is_reporting(self) -> Tensor:
-        """(samples,) bool: not of the calibration half."""
-        return ~self.data.is_calibration
+        """(samples,) bool: all of them, or with one fold those not of the calibration half."""
+        return self.data.is_reporting
 
     @property
     def reported_membership(self) -> Tensor:
-        """is_member of the reporting half, ascending by sample index."""
+        """is_member of the reported samples, ascending by sample index."""
         return self.data.is_member[self.is_reporting]
 
     @property
     def reported_group(self) -> Tensor | None:
-        """Groups of the reporting half, ascending by sample index."""
+        """Groups of the reported samples, ascending by sample index."""
         return self.data.group_of(self.is_reporting)
 
-    def quartiles(self, key: AuditKey, distortion: Tensor) -> QuartileAuroc:
-        """AUROC of the reporting half by timestep and quartile of local distortion, over the samples that have one.
+    def quartiles(self, key: AuditKey, distortion: Tensor, *, at_choice: bool = False) -> QuartileAuroc:
+        """AUROC of the reported samples by quartile of local distortion, over the samples that have one.
 
-        `distortion`: (samples,), NaN where it wasn't measured.
+        A row per timestep; with `at_choice` one, of `scores_at`. `distortion`: (samples,), NaN where it wasn't measured.
         """
         data = self.data
+        rows = self.standings[key][None] if at_choice else data.reported(key)
         chosen = self.is_reporting & distortion.isfinite()
         return auroc_by_quartile(
-            data.scores[key][:, chosen],
+            rows[:, chosen],
             data.is_member[chosen],
             distortion[chosen],
             confidence=self.confidence,
@@ -119,7 +121,7 @@ def report_of(
     intervals = intervals or Intervals()
     check_halves(data.is_calibration, data.is_member)
     for key, score in data.scores.items():
-        if not (finite := score.isfinite().all(0)).all():
+        if not (finite := score.isfinite().all(0).all(0)).all():
             sample = int(data.sample_index[~finite][0])
             raise UserError(f"{key}: the score of sample {sample} is not finite; take the sample out, or mend the attack.")
     candidates = {key: {data.keep_fraction[key]: score} for key, score in data.scores.items()}
@@ -129,17 +131,25 @@ def report_of(
             by_fraction[1.0] = data.scores[unmasked]  # keep fraction 1 is the unmasked attack, to the last digit
         candidates[AuditKey(attack, TUNED)] = by_fraction
     choices = {key: choose(each, data) for key, each in candidates.items()}
-    kept = {key: choice.keep_fraction for key, choice in choices.items()}
-    data = replace(data, scores={key: candidates[key][kept[key]] for key in kept}, keep_fraction=kept)
+    kept = {key: sum(choice.keep_fractions) / len(choice.keep_fractions) for key, choice in choices.items()}
+    data = replace(data, scores={key: choices[key].of(candidates[key]) for key in kept}, keep_fraction=kept)
+    standings = {key: standing(score, choices[key].places, data) for key, score in data.scores.items()}
     rows = []
     attacks = list(dict.fromkeys(key.attack for key in data.scores))
     for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):
-        against = {other.mask: data.scores[other][choices[other].place] for other in rivals_of(key, data)}
+        against = {label: standings[other] for label, other in rivals_of(key, data).items()}
         if key.mask == TUNED:
-            against |= {
-                ranking: score[choose({fraction: score}, data).place]
-                for (ranking, fraction), score in data.sweeps.get(key.attack, {}).items()
-                if ranking != RANKINGS[0] and fraction == kept[key]
-            }
-        rows.append(row_of(key, data, choices[key], against, intervals, tuple(target_fprs)))
-    return AuditReport(data, rows, intervals, tuple(target_fprs))
+            against |= _controls_of(key, data, choices[key].keep_fractions)
+        rows.append(row_of(key, data, choices[key], candidates[key], against, intervals, tuple(target_fprs)))
+    return AuditReport(data, rows, intervals, tuple(target_fprs), standings)
+
+
+def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float]) -> dict[str, Tensor]:
+    """The `standing` of the sweep's controls at the keep fractions that were chosen for `tuned`, at their own timesteps."""
+    sweep, found = data.sweeps.get(key.attack, {}), {}
+    for ranking in RANKINGS[1:]:
+        if all((ranking, fraction) in sweep for fraction in keep_fractions):
+            by_fraction = {fraction: sweep[ranking, fraction] for fraction in keep_fractions}
+            score = torch.stack([by_fraction[fraction][fold] for fold, fraction in enumerate(keep_fractions)])
+            found[ranking] = standing(score, choose({1.0: score}, data).places, data)
+    return found

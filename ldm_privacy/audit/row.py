@@ -1,44 +1,52 @@
 """One attack with one mask: everything that is reported of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import Choice
+from ldm_privacy.audit.sweep import Choice, reported_halves
 from ldm_privacy.metrics import (
+    Half,
     MembershipMetrics,
     PairedDifference,
     RatesAtThreshold,
-    auroc_difference,
+    crossfit_auroc,
+    crossfit_difference,
+    crossfit_rates,
     membership_metrics,
     threshold_at_fpr,
-    tpr_at_threshold,
 )
 from ldm_privacy.types import AuditKey, Intervals
+
+PLAIN = "plain"
+"""Label of a calibrated score's gain over the attack that it is made of."""
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One attack with one mask.
+    """One attack with one mask. What is fitted or chosen with a sample never serves to report it.
 
     Attributes:
         key: Attack and mask.
-        keep_fraction: Share of the latent dimensions that the mask keeps; for `tuned`, chosen on the calibration half.
-        timestep: Chosen by AUROC on the calibration half; None for attacks with one number for all timesteps.
-        metrics: On the reporting half at that timestep.
-        carried: For each target FPR, TPR and realised FPR at the threshold that has this FPR on the calibration half.
-        oracle_timestep, oracle_keep_fraction, oracle_auroc: The best on the reporting half itself: optimistic, for
+        keep_fractions: Share of the latent dimensions that the mask keeps, by fold; for `tuned`, chosen.
+        timesteps: By fold, chosen by AUROC on the half that chooses; None for attacks with one number for all timesteps.
+        metrics: AUROC: the mean over the halves that report. The others are of each reported sample's `standing`.
+        carried: For each target FPR, TPR and realised FPR at the thresholds that have this FPR on the halves that choose.
+        oracle_timestep, oracle_keep_fraction, oracle_auroc: The best on the reported samples themselves: optimistic, for
             comparison only.
-        auroc_by_timestep: (timesteps,) on the reporting half.
+        auroc_by_timestep: (timesteps,) on the reported samples.
         gains: AUROC of this row minus that of another on the same samples, by the other's label: masked rows against the
-            unmasked attack, masks of largest influence also against the controls of the same size.
+            unmasked attack, masks of largest influence also against the controls of the same size, calibrated scores against
+            the plain attack (`PLAIN`).
     """
 
     key: AuditKey
-    keep_fraction: float
-    timestep: int | None
+    keep_fractions: tuple[float, ...]
+    timesteps: tuple[int | None, ...]
     metrics: MembershipMetrics
     carried: tuple[RatesAtThreshold, ...]
     oracle_timestep: int | None
@@ -47,12 +55,23 @@ class AuditRow:
     auroc_by_timestep: Tensor
     gains: dict[str, PairedDifference]
 
+    @property
+    def keep_fraction(self) -> float:
+        """Mean over the folds."""
+        return sum(self.keep_fractions) / len(self.keep_fractions)
+
+    @property
+    def timestep(self) -> str:
+        """The chosen timesteps in words: "100", "60 and 100", or "-" for an attack without."""
+        return " and ".join(map(str, dict.fromkeys(self.timesteps))) if None not in self.timesteps else "-"
+
     def series(self) -> dict[str, float]:
-        """The curves of this row, as logged at every audit."""
+        """The curves of this row, as logged at every audit; of timestep and keep fraction the mean over the folds."""
         prefix = f"memorization/{self.key}"
         values: dict[str, float] = {f"{prefix}/oracle_auroc": self.oracle_auroc}
-        if self.timestep is not None:
-            values[f"{prefix}/timestep"] = float(self.timestep)
+        chosen = [each for each in self.timesteps if each is not None]
+        if chosen:
+            values[f"{prefix}/timestep"] = sum(chosen) / len(chosen)
         if self.key.mask == TUNED:
             values[f"{prefix}/keep_fraction"] = self.keep_fraction
         estimates = {
@@ -66,49 +85,103 @@ class AuditRow:
         return values
 
 
+def standing(score: Tensor, places: Sequence[int], data: AuditScores) -> Tensor:
+    """(samples,) float64, each sample's score fitted and chosen without it, on a scale that the folds share.
+
+    `(score - median) / interquartile range`, both of the held-out samples of the half that chose: an increasing map that the
+    reported samples have no part in. With one fold the samples that choose have theirs from the same fold.
+
+    `score`: (folds, timesteps, samples); `places`: of the chosen timesteps.
+    """
+    found = torch.empty(score.shape[-1], dtype=torch.float64)
+    for fold, each, place in zip(data.folds, score, places):
+        row = each[place].double()
+        quarter, median, three_quarters = torch.quantile(
+            row[fold.chooses & ~data.is_member], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        )
+        spread = three_quarters - quarter
+        scaled = (row - median) / (spread if spread > 0 else 1.0)
+        rows = fold.reports if len(score) > 1 else slice(None)
+        found[rows] = scaled[rows]
+    return found
+
+
 def row_of(
     key: AuditKey,
     data: AuditScores,
     choice: Choice,
+    candidates: Mapping[float, Tensor],
     against: Mapping[str, Tensor],
     intervals: Intervals,
     target_fprs: tuple[float, ...],
 ) -> AuditRow:
-    """The row of what was chosen; `against` holds (samples,) scores of others, each at its own timestep."""
-    calibration, reporting = data.is_calibration, ~data.is_calibration
-    is_member, group = data.is_member[reporting], data.group_of(reporting)
-    options, score, labels = intervals.options(group), data.scores[key][choice.place], data.labels(key.attack)
-    reported = score[reporting]
-    thresholds = [float(threshold_at_fpr(score[calibration], data.is_member[calibration], fpr)) for fpr in target_fprs]
+    """The row of what was chosen among the candidates; `against` holds the `standing` of others."""
+    score, labels, num_fitted = data.scores[key], data.labels(key.attack), data.num_fitted.get(key, 0)
+    mine, reporting = standing(score, choice.places, data), data.is_reporting
+    options = intervals.options(data.group_of(reporting))
+    metrics = membership_metrics(mine[reporting], data.is_member[reporting], target_fprs=target_fprs, **options)
+    halves = reported_halves(candidates, data)
     return AuditRow(
         key,
-        choice.keep_fraction,
-        labels[choice.place],
-        membership_metrics(reported, is_member, target_fprs=target_fprs, **options),
-        tuple(tpr_at_threshold(reported, is_member, threshold, **options) for threshold in thresholds),
+        choice.keep_fractions,
+        tuple(labels[place] for place in choice.places),
+        replace(metrics, auroc=crossfit_auroc(halves, choice.indices, num_fitted=num_fitted, **vars(intervals))),
+        tuple(_carried(score, choice.places, data, target, intervals) for target in target_fprs),
         labels[choice.oracle_place],
         choice.oracle_keep_fraction,
         choice.oracle_auroc,
         choice.by_timestep,
-        {
-            label: auroc_difference(reported, other[reporting], is_member, confidence=intervals.confidence, group=group)
-            for label, other in against.items()
-        },
+        {label: paired(mine, other, data, intervals.confidence, num_fitted=num_fitted) for label, other in against.items()},
     )
 
 
-def rivals_of(key: AuditKey, data: AuditScores) -> list[AuditKey]:
-    """What a masked row is compared with: the unmasked attack; for a claim also the controls of the same size."""
+def paired(
+    score: Tensor,
+    other: Tensor,
+    data: AuditScores,
+    confidence: float,
+    *,
+    alternative: Literal["two-sided", "greater"] = "two-sided",
+    num_fitted: int = 0,
+    among: Tensor | None = None,
+) -> PairedDifference:
+    """AUROC of `score` minus that of `other`, (samples,) each, mean over the halves that report.
+
+    `among`: (samples,) bool, those to look at; all that report by default.
+    """
+    halves = []
+    for fold in data.folds:
+        rows = fold.reports if among is None else fold.reports & among
+        if rows.any():
+            halves.append((score[rows], other[rows], data.is_member[rows], data.group_of(rows)))
+    return crossfit_difference(halves, confidence=confidence, alternative=alternative, num_fitted=num_fitted)
+
+
+def _carried(
+    score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals
+) -> RatesAtThreshold:
+    halves, thresholds = [], []
+    for fold, each, place in zip(data.folds, score, places):
+        chooses, reports = fold
+        thresholds.append(float(threshold_at_fpr(each[place, chooses], data.is_member[chooses], target_fpr)))
+        halves.append(Half(each[place, reports][None], data.is_member[reports], data.group_of(reports)))
+    return crossfit_rates(halves, thresholds, **vars(intervals))
+
+
+def rivals_of(key: AuditKey, data: AuditScores) -> dict[str, AuditKey]:
+    """What a row is compared with, by label: a calibrated score with the plain attack; a masked one with the unmasked attack,
+    and for a claim also with the controls of the same size."""
+    if key in data.derived:
+        return {PLAIN: data.derived[key].plain}
     kept = data.keep_fraction[key]
     if key.mask != TUNED and kept == 1.0:
-        return []
+        return {}
     unmasked = data.unmasked(key.attack)
     found = [unmasked] if unmasked not in (None, key) else []
-    if key.mask in data.controls or key.mask == TUNED:
-        return found
-    same_size = [
-        other
-        for other in data.scores
-        if other.attack == key.attack and other.mask in data.controls and data.keep_fraction[other] == kept
-    ]
-    return found + same_size
+    if key.mask not in data.controls and key.mask != TUNED:
+        found += [
+            other
+            for other in data.scores
+            if other.attack == key.attack and other.mask in data.controls and data.keep_fraction[other] == kept
+        ]
+    return {other.mask: other for other in found}

@@ -1,28 +1,50 @@
 """Membership scores of an audit: what is stored, compared and reported."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ldm_privacy.types import AuditKey
 
 TUNED = "tuned"
-"""Mask label of the keep fraction that the calibration half chose."""
+"""Mask label of the keep fraction that a half chose."""
+
+
+class Fold(NamedTuple):
+    """One half that chooses (timestep, keep fraction, whatever is fitted) and the other that reports; both (samples,) bool."""
+
+    chooses: Tensor
+    reports: Tensor
+
+
+class Derived(NamedTuple):
+    """What a calibrated score is made of: the plain attack and mask that it is compared with; whether earlier audits are in it."""
+
+    plain: AuditKey
+    needs_history: bool
 
 
 @dataclass(frozen=True)
 class AuditScores:
     """Membership scores of an audit. All samples are in ascending order of sample index.
 
+    Scores are by fold: fold 0 holds what the calibration half fitted, fold 1 what the other half did; where nothing is fitted
+    both hold the same. With one fold the calibration half chooses and the other alone reports.
+
     Attributes:
         sample_index, is_member, is_calibration: (samples,).
         group: (samples,) group numbers, or None.
         timesteps: Per attack, the timesteps of its scores; empty for attacks with one number for all.
-        scores: (timesteps, samples) per attack and mask, higher = member.
+        scores: (folds, timesteps, samples) per attack and mask, higher = member.
         keep_fraction: Of each attack and mask.
         controls: Labels of the masks that a mask of largest influence must beat.
         sweeps: Per attack, scores by (ranking, keep fraction); empty where there is no sweep.
-        coefficients: Of the combined attack, as series; log-odds per standard deviation of a statistic.
+        derived: The calibrated ones among the keys.
+        num_fitted: Of the keys whose scores were fitted with labels, how many numbers were.
+        coefficients: Of calibrations, as series.
     """
 
     sample_index: Tensor
@@ -34,11 +56,28 @@ class AuditScores:
     keep_fraction: dict[AuditKey, float]
     controls: frozenset[str] = frozenset()
     sweeps: dict[str, dict[tuple[str, float], Tensor]] = field(default_factory=dict)
+    derived: dict[AuditKey, Derived] = field(default_factory=dict)
+    num_fitted: dict[AuditKey, int] = field(default_factory=dict)
     coefficients: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Both, or the one whose calibration half chooses."""
+        return folds_of(self.is_calibration, len(next(iter(self.scores.values()))))
+
+    @property
+    def is_reporting(self) -> Tensor:
+        """(samples,) bool: reported by one of the folds."""
+        return torch.stack([fold.reports for fold in self.folds]).any(0)
 
     def unmasked(self, attack: str) -> AuditKey | None:
         """The first key of that attack whose mask keeps everything."""
         return next((key for key, kept in self.keep_fraction.items() if key.attack == attack and kept == 1.0), None)
+
+    def reported(self, key: AuditKey) -> Tensor:
+        """(timesteps, samples), of each sample what the fold that reports it has; the first fold's of the others."""
+        score, (_, reports) = self.scores[key], self.folds[0]
+        return torch.where(reports, score[0], score[-1])
 
     def labels(self, attack: str) -> list[int | None]:
         """What the rows of its scores are called: timesteps, or None where one number is for all."""
@@ -47,3 +86,27 @@ class AuditScores:
     def group_of(self, rows: Tensor) -> Tensor | None:
         """Groups of some of the samples."""
         return None if self.group is None else self.group[rows]
+
+
+def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history: bool) -> AuditKey:
+    """The last calibrated score of that attack and mask, of an insider or of an outsider; itself where there is none.
+
+    An insider has the run's checkpoints, so that earlier audits are known; an outsider has the model.
+    """
+    known = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
+    return [key, *(each for each in known if with_history or not derived[each].needs_history)][-1]
+
+
+def is_alike(score: Tensor) -> bool:
+    """Whether (folds, ...) scores are the same in all folds because nothing is fitted: one tensor, seen twice."""
+    return len(score) == 1 or score.stride(0) == 0
+
+
+def folds_of(is_calibration: Tensor, num_folds: int) -> list[Fold]:
+    """The folds of samples whose calibration half is that."""
+    return [Fold(is_calibration, ~is_calibration), Fold(~is_calibration, is_calibration)][:num_folds]
+
+
+def by_fold(reported: Tensor, chosen: Tensor, folds: list[Fold]) -> Tensor:
+    """(folds, ..., samples) from what each sample has as one that reports and as one that chooses; each (..., samples)."""
+    return torch.stack([torch.where(fold.reports, reported, chosen) for fold in folds])

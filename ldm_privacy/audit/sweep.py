@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.audit.scores import AuditScores
+from ldm_privacy.audit.scores import AuditScores, is_alike
 from ldm_privacy.geometry.masks import KeepRandom, keep_ladder
-from ldm_privacy.metrics import auroc, auroc_interval
-from ldm_privacy.types import Estimate, KeepMask
+from ldm_privacy.metrics import Half, auroc, crossfit_auroc
+from ldm_privacy.types import Estimate, Intervals, KeepMask
 
 RANKINGS = ("influence", "random", "deviation")
 """What a sweep orders dimensions by; the first is the claim, the others are its controls."""
@@ -18,44 +18,87 @@ RANKINGS = ("influence", "random", "deviation")
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One keep fraction of one ranking: AUROC of the reporting half at the timestep that the calibration half chose."""
+    """One keep fraction of one ranking: AUROC where each half reports at the timestep that the other one chose."""
 
     ranking: str
     keep_fraction: float
-    timestep: int | None
+    timesteps: tuple[int | None, ...]
     auroc: Estimate
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the calibration half chose among keep fractions and timesteps, beside the best on the reporting half itself.
+    """What each half chose for the other among keep fractions and timesteps, beside the best on the reported samples.
 
     Attributes:
-        keep_fraction, place: Chosen; the place is that of the timestep.
-        by_timestep: (timesteps,) AUROC of the reporting half at the chosen keep fraction.
-        oracle_keep_fraction, oracle_place, oracle_auroc: The best on the reporting half: optimistic.
+        keep_fractions, places: By fold; places are those of the timesteps.
+        indices: By fold, of what was chosen among all candidates: timesteps of the largest keep fraction first.
+        by_timestep: (timesteps,) AUROC of the reported samples at the chosen keep fraction, mean over the folds.
+        oracle_keep_fraction, oracle_place, oracle_auroc: The best mean over the folds where they report: optimistic.
     """
 
-    keep_fraction: float
-    place: int
+    keep_fractions: tuple[float, ...]
+    places: tuple[int, ...]
+    indices: tuple[int, ...]
     by_timestep: Tensor
     oracle_keep_fraction: float
     oracle_place: int
     oracle_auroc: float
 
+    def of(self, candidates: Mapping[float, Tensor]) -> Tensor:
+        """(folds, timesteps, samples) at the chosen keep fractions."""
+        if len(set(self.keep_fractions)) == 1:
+            return candidates[self.keep_fractions[0]]
+        return torch.stack([candidates[fraction][fold] for fold, fraction in enumerate(self.keep_fractions)])
+
 
 def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
-    """(keep fraction, timestep) of the highest AUROC on the calibration half.
+    """(keep fraction, timestep) of the highest AUROC on each half that chooses.
 
-    Ties go to the larger fraction and the first timestep. `candidates`: keep fraction -> (timesteps, samples), higher = member.
+    Ties go to the larger fraction and the first timestep. `candidates`: keep fraction -> (folds, timesteps, samples), higher =
+    member.
     """
     fractions = sorted(candidates, reverse=True)
-    stacked = torch.stack([candidates[fraction] for fraction in fractions])
-    halves = data.is_calibration, ~data.is_calibration
-    areas = [auroc(stacked[:, :, half], data.is_member[half]) for half in halves]
-    (chosen, place), (best, best_place) = (divmod(int(area.argmax()), area.shape[1]) for area in areas)
-    reported = areas[1]
-    return Choice(fractions[chosen], place, reported[chosen], fractions[best], best_place, float(reported[best, best_place]))
+    # (keep fractions, folds, timesteps) each
+    chosen, reported = (torch.stack(each) for each in zip(*(_areas(candidates[fraction], data) for fraction in fractions)))
+    num_timesteps, folds = chosen.shape[-1], range(chosen.shape[1])
+    indices = tuple(int(chosen[:, fold].argmax()) for fold in folds)
+    best = [divmod(index, num_timesteps) for index in indices]
+    mean = reported.mean(1)
+    oracle, place = divmod(int(mean.argmax()), num_timesteps)
+    return Choice(
+        tuple(fractions[row] for row, _ in best),
+        tuple(column for _, column in best),
+        indices,
+        torch.stack([reported[best[fold][0], fold] for fold in folds]).mean(0),
+        fractions[oracle],
+        place,
+        float(mean[oracle, place]),
+    )
+
+
+def _areas(score: Tensor, data: AuditScores) -> tuple[Tensor, Tensor]:
+    """AUROCs of the half that chooses and of the one that reports, each (folds, timesteps)."""
+    halves = [data.is_calibration, ~data.is_calibration]
+    if is_alike(score):
+        both = torch.stack([auroc(score[0][:, half], data.is_member[half]) for half in halves])
+        return both[: len(score)], both.flip(0)[: len(score)]
+    areas = [[auroc(each[:, half], data.is_member[half]) for half in fold] for each, fold in zip(score, data.folds)]
+    chosen, reported = zip(*areas)
+    return torch.stack(chosen), torch.stack(reported)
+
+
+def reported_halves(candidates: Mapping[float, Tensor], data: AuditScores) -> list[Half]:
+    """What each fold reports: all candidates, in the order of `Choice.indices`, of its reporting half."""
+    ordered = [candidates[fraction] for fraction in sorted(candidates, reverse=True)]
+    return [
+        Half(
+            torch.cat([each[number][:, fold.reports] for each in ordered]),
+            data.is_member[fold.reports],
+            data.group_of(fold.reports),
+        )
+        for number, fold in enumerate(data.folds)
+    ]
 
 
 def ladder_masks(samples: AuditedSamples, keep_fractions: Sequence[float], *, seed: int) -> KeepMask:
@@ -74,13 +117,12 @@ def split_ladder(scores: Sequence[Tensor], keep_fractions: Sequence[float]) -> d
     return dict(zip(keys, scores, strict=True))
 
 
-def sweep_points(data: AuditScores, attack: str, confidence: float) -> list[SweepPoint]:
+def sweep_points(data: AuditScores, attack: str, intervals: Intervals) -> list[SweepPoint]:
     """A point per ranking and keep fraction of that attack's sweep."""
-    reporting, labels = ~data.is_calibration, data.labels(attack)
+    labels = data.labels(attack)
     points = []
     for (ranking, fraction), score in data.sweeps[attack].items():
-        place = choose({fraction: score}, data).place
-        group = data.group_of(reporting)
-        area = auroc_interval(score[place, reporting], data.is_member[reporting], confidence=confidence, group=group)
-        points.append(SweepPoint(ranking, fraction, labels[place], area))
+        places = choose({fraction: score}, data).places
+        area = crossfit_auroc(reported_halves({fraction: score}, data), places, **vars(intervals))
+        points.append(SweepPoint(ranking, fraction, tuple(labels[place] for place in places), area))
     return points

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 from ldm_privacy.audit.report import AuditReport, report_of
+from ldm_privacy.audit.row import paired
 from ldm_privacy.audit.score_file import ScoreFile
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import PairedDifference, auroc_difference
+from ldm_privacy.metrics import PairedDifference
 from ldm_privacy.types import AuditKey, Intervals
 
 
@@ -84,17 +84,20 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
     if len(shared) < 4:
         raise UserError("the audits share fewer than four reported samples: audit them with the same audit.max_samples.")
     # Each audit's own choice of timestep, on the samples that all audits report.
-    chosen = {name: report.is_reporting & torch.isin(report.data.sample_index, shared) for name, report in reports.items()}
-    scores = {name: {key: report.scores_at(key)[chosen[name]] for key in keys} for name, report in reports.items()}
     first = reports[first_name]
-    is_member = first.data.is_member[chosen[first_name]]
-    group = None if first.data.group is None else first.data.group[chosen[first_name]]
-    paired = partial(auroc_difference, is_member=is_member, confidence=first.confidence, group=group)
-    differences = {
-        name: {key: paired(scores[name][key], scores[first_name][key]) for key in keys}
-        for name in reports
-        if name != first_name
-    }
+    among = first.is_reporting & torch.isin(first.data.sample_index, shared)
+    differences: dict[str, dict[AuditKey, PairedDifference]] = {}
+    for name, report in reports.items():
+        if name != first_name:
+            chosen, other = report.is_reporting & torch.isin(report.data.sample_index, shared), {}
+            for key in keys:
+                score = torch.zeros(len(among), dtype=torch.float64)
+                score[among] = report.scores_at(key)[chosen]
+                num_fitted = first.data.num_fitted.get(key, 0)
+                other[key] = paired(
+                    score, first.scores_at(key), first.data, first.confidence, num_fitted=num_fitted, among=among
+                )
+            differences[name] = other
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
     spread = {
         key: Spread(float(np.mean(each)), float(np.std(each, ddof=1)), min(each), max(each), len(each))

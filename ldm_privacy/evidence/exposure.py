@@ -19,11 +19,12 @@ class Exposure:
     Attributes:
         key: The attack and mask that rank.
         sample_index: (members,).
-        score: (members,) membership score at the timestep of the report.
-        fpr: (members,) (k + 1) / (n + 1), k of the n reported held-out samples scoring at least as high: an image that was
-            never seen gets a value of a or less with a chance of at most a.
-        is_calibration: (members,) bool: had a say in the timestep, so its rank is a little flattered.
-        num_above_all: Members that score above every reported held-out sample.
+        score: (members,) `AuditReport.scores_at`.
+        fpr: (members,) (k + 1) / (n + 1), k of the n held-out samples reported by the same half scoring at least as high: an
+            image that was never seen gets a value of a or less with a chance of at most a.
+        is_calibration: (members,) bool: of the calibration half. With one fold it had a say in what was chosen, so its rank is a
+            little flattered.
+        num_above_all: Members that score above every held-out sample of their half.
     """
 
     key: AuditKey
@@ -37,13 +38,16 @@ class Exposure:
 def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
     """Rank the members of both halves by their score; ties by sample index. Exact; no network passes."""
     data, score = report.data, report.scores_at(key)
-    heldout = score[~data.is_member & report.is_reporting].sort().values
-    member = score[data.is_member]
-    order = member.sort(descending=True, stable=True).indices
-    num_as_high = len(heldout) - torch.searchsorted(heldout, member[order], side="left")
-    fpr = (num_as_high + 1).double() / (len(heldout) + 1)
-    index, calibration = (each[data.is_member][order] for each in (data.sample_index, data.is_calibration))
-    return Exposure(key, index, member[order], fpr, calibration, int((num_as_high == 0).sum()))
+    num_as_high, num_heldout = torch.zeros(2, len(score), dtype=torch.int64)
+    for fold in data.folds:
+        heldout = score[fold.reports & ~data.is_member].sort().values
+        rows = fold.reports if len(data.folds) > 1 else torch.ones_like(fold.reports)
+        num_as_high[rows] = len(heldout) - torch.searchsorted(heldout, score[rows], side="left")
+        num_heldout[rows] = len(heldout)
+    order = score[data.is_member].sort(descending=True, stable=True).indices
+    above, among = num_as_high[data.is_member][order], num_heldout[data.is_member][order]
+    index, calibration, member = (each[data.is_member][order] for each in (data.sample_index, data.is_calibration, score))
+    return Exposure(key, index, member, (above + 1).double() / (among + 1), calibration, int((above == 0).sum()))
 
 
 TOP_SHARE = 0.1

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.row import paired
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
 from ldm_privacy.evidence.exposure import Agreement, EarlierScores, Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
-from ldm_privacy.metrics import PairedDifference, auroc, auroc_difference
+from ldm_privacy.metrics import PairedDifference, auroc
 from ldm_privacy.registry import CONTROLS
 from ldm_privacy.types import AuditKey, Done, Estimate, Images
 
@@ -103,11 +104,11 @@ def gather_evidence(
 def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDifference:
     """AUROC of the primary attack minus a control's, on the reported samples that have a control score (NaN = none).
 
-    A control that is turned round on the calibration half counts turned round.
+    A control that is turned round on the half that chooses counts turned round.
     """
-    data, known = report.data, score.isfinite()
-    calibration, reporting = data.is_calibration & known, report.is_reporting & known
-    sign = 1.0 if float(auroc(score[calibration], data.is_member[calibration])) >= 0.5 else -1.0
-    group = None if data.group is None else data.group[reporting]
-    both = report.scores_at(key)[reporting], sign * score[reporting]
-    return auroc_difference(*both, data.is_member[reporting], confidence=report.confidence, group=group)
+    data, known, turned = report.data, score.isfinite(), score.double().clone()
+    for fold in data.folds:
+        chooses, reports = fold.chooses & known, fold.reports
+        if float(auroc(score[chooses], data.is_member[chooses])) < 0.5:
+            turned[reports] = -turned[reports]
+    return paired(report.scores_at(key), turned, data, report.confidence, num_fitted=data.num_fitted.get(key, 0), among=known)

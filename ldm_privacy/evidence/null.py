@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from scipy import stats
+from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.audit.scores import TUNED, is_alike
+from ldm_privacy.audit.sweep import RANKINGS
 from ldm_privacy.metrics import NullBand, null_band, permuted_auroc
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
@@ -17,10 +19,10 @@ class PermutedRow:
     """An audit row under permuted labels.
 
     Attributes:
-        band: Of the reported AUROC, timestep and keep fraction chosen anew on each permuted calibration half.
+        band: Of the reported AUROC, timestep and keep fraction chosen anew on each permuted half.
         p_normal: The band's p-value by the normal approximation to the permuted AUROCs: it can fall below
             1 / (permutations + 1), which a correction for many rows needs.
-        oracle: Mean over permutations of the best AUROC on the permuted reporting half: what peeking claims of nothing.
+        oracle: Mean over permutations of the best AUROC on the permuted samples that report: what peeking claims of nothing.
     """
 
     band: NullBand
@@ -31,8 +33,9 @@ class PermutedRow:
 def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed: int = 0) -> dict[AuditKey, PermutedRow]:
     """Permute the labels within each half (whole groups where there are groups) and repeat choice and report.
 
-    Repeated are the choices of timestep and keep fraction; what an attack fitted on the calibration half (DIME, combined) stays
-    as the true labels had it, which the reporting half has no part in.
+    Repeated are the choices of timestep and keep fraction: each half chooses by its permuted labels for the other, which
+    reports by its own. What was fitted on a half (DIME, calibrations) stays as the true labels had it, which the other half has
+    no part in.
 
     The same permutations serve all rows. Cost: a ranking of each score row and a matrix product; no network passes.
 
@@ -42,24 +45,35 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
         seed: Of the permutations.
     """
     data = report.data
+    halves = {True: data.is_calibration, False: ~data.is_calibration}
+
+    def permuted(score: Tensor, first: bool) -> Tensor:
+        """(candidates, permutations) AUROCs of (candidates, samples) on one of the halves."""
+        half = halves[first]
+        return permuted_auroc(
+            score[:, half],
+            data.is_member[half],
+            num_permutations=num_permutations,
+            group=data.group_of(half),
+            seed=derive_seed("permuted half", seed, int(not first)),
+        )
+
     found = {}
     for row in report.rows:
-        stacked = data.scores[row.key]
+        candidates = [data.scores[row.key]]
         if row.key.mask == TUNED and row.key.attack in data.sweeps:
             sweep = data.sweeps[row.key.attack]
-            stacked = torch.cat([score for (ranking, _), score in sweep.items() if ranking == "influence"])
-        calibration, reporting = (
-            permuted_auroc(
-                stacked[:, half],
-                data.is_member[half],
-                num_permutations=num_permutations,
-                group=None if data.group is None else data.group[half],
-                seed=derive_seed("permuted half", seed, offset),
-            )
-            for offset, half in enumerate((data.is_calibration, report.is_reporting))
-        )
-        reported = reporting.gather(0, calibration.argmax(0, keepdim=True))[0]
+            candidates = [score for (ranking, _), score in sweep.items() if ranking == RANKINGS[0]]
+        if all(map(is_alike, candidates)):
+            score = torch.cat([each[0] for each in candidates])
+            areas = {first: permuted(score, first) for first in halves}
+            folds = [(areas[True], areas[False]), (areas[False], areas[True])][: len(data.folds)]
+        else:
+            by_fold = [torch.cat([each[number] for each in candidates]) for number in range(len(data.folds))]
+            folds = [(permuted(score, not number), permuted(score, bool(number))) for number, score in enumerate(by_fold)]
+        reported = torch.stack([reports.gather(0, chooses.argmax(0, keepdim=True))[0] for chooses, reports in folds]).mean(0)
+        best = torch.stack([reports for _, reports in folds]).mean(0).amax(0)
         band = null_band(row.metrics.auroc.value, reported, report.confidence)
         p_normal = float(stats.norm.sf((row.metrics.auroc.value - reported.mean()) / max(float(reported.std()), 1e-12)))
-        found[row.key] = PermutedRow(band, p_normal, float(reporting.amax(0).mean()))
+        found[row.key] = PermutedRow(band, p_normal, float(best.mean()))
     return found

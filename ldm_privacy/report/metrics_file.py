@@ -67,8 +67,8 @@ def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
     timesteps: list[Any] = evidence.report.data.timesteps[row.key.attack] or ["all"]
     return {
         **vars(row.key),
-        "keep_fraction": row.keep_fraction,
-        "timestep": row.timestep,
+        "keep_fractions": row.keep_fractions,
+        "timesteps": row.timesteps,
         **vars(row.metrics),
         "carried": row.carried,
         "gains": row.gains,

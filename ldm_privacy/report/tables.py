@@ -88,7 +88,7 @@ def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, Pe
             *([] if band is None else [f"{digits(band.lower, 2)}-{digits(band.upper, 2)}"]),
             short(row.metrics.tpr_at_1fpr),
             digits(row.metrics.asr.value),
-            "-" if row.timestep is None else str(row.timestep),
+            row.timestep.replace(" and ", ","),
             digits(row.oracle_auroc),
         )
     return table

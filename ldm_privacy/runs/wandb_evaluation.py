@@ -37,7 +37,7 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path, *, axis: str)
             row.key.attack,
             row.key.mask,
             row.keep_fraction,
-            -1 if row.timestep is None else row.timestep,
+            row.timestep,
             *_numbers(row.metrics.auroc),
             *_numbers(row.metrics.tpr_at_1fpr),
             row.metrics.asr.value,

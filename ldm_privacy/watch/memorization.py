@@ -11,10 +11,12 @@ from torch import Tensor
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.audit.calibrate import MOST_EARLIER
+from ldm_privacy.audit.kept import History, Memory, kept_of
+from ldm_privacy.audit.row import AuditRow, paired
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import auroc_difference
+from ldm_privacy.metrics import PairedDifference
 from ldm_privacy.processes import gather_on_main, on_main
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Estimate, Progress, no_progress
@@ -41,13 +43,15 @@ class Memorization(Watcher):
     """Audits the denoiser, counts the onset from the audit of the untrained one, and keeps the best of each curve.
 
     Series: `memorization/<attack>/<mask>/auroc` with its bounds, and whatever else an `AuditRow` reports; AUROC by quartile of
-    local distortion where it was measured; the rise and the onset of the primary attack.
+    local distortion where it was measured; rise and onset of the primary attack, and of its scores as an insider and as an
+    outsider have them calibrated.
 
     Args:
         audit: Of all samples, or of this process's share.
         every: See `Watcher`.
         key: The primary attack and mask; the audit's first by default.
-        onset: Counts from the first audit.
+        onset: Counts from the first audit; those of calibrated scores are made like it.
+        history: Where the scores of each audit are kept, and the earlier ones found; in memory by default.
         on_report: Called with (report, moment) in the main process after each audit.
         progress: Shows how far an audit is; see `Progress`.
     """
@@ -59,6 +63,7 @@ class Memorization(Watcher):
         every: Every | None = None,
         key: AuditKey | None = None,
         onset: OnsetDetector | None = None,
+        history: History | None = None,
         on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
         progress: Progress = no_progress,
     ):
@@ -67,6 +72,11 @@ class Memorization(Watcher):
         self.samples: AuditedSamples = audit.samples
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
+        self.onsets = {self.key: self.onset} | {
+            key: OnsetDetector(self.onset.num_consecutive, self.onset.confidence) for key in audit.informed(self.key)
+        }
+        """Of the primary attack, and of its calibrated scores."""
+        self.history = history or Memory()
         self.on_report = on_report
         self.progress = progress
         self.report: AuditReport | None = None
@@ -74,7 +84,7 @@ class Memorization(Watcher):
         self.news: News | None = None
         """Of the newest audit in this process."""
         self.best: dict[str, tuple[float, int]] = {}
-        self._baseline: Baseline | None = None
+        self._baselines: dict[AuditKey, Baseline] = {}
         self._distortion: Tensor | None = None
 
     def is_before_onset(self) -> bool:
@@ -95,25 +105,34 @@ class Memorization(Watcher):
 
     def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
         """The main process's part: report, rise, series."""
-        self.report = report = self.audit.compute(join(shards))
+        time = self.time(moment)
+        earlier = self.history.read(until=time - 1, keys=self.audit.looks_back_at, most=MOST_EARLIER)
+        self.report = report = self.audit.compute(join(shards), earlier)
+        self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
-        rise = None
-        scores, index = report.reported_scores(self.key), report.data.sample_index[report.is_reporting]
-        if moment.step == 0:
-            self._baseline = Baseline(index, scores)
-        elif self._baseline is not None:
-            here, before = self._baseline.paired(index)
-            group = None if report.reported_group is None else report.reported_group[here]
-            paired = partial(auroc_difference, scores[here], before, report.reported_membership[here], group=group)
-            rise = self.onset.look(self.time(moment), lambda level: paired(confidence=level, alternative="greater"))
-            series |= rise.series(f"memorization/{self.key}/")
+        rises: dict[AuditKey, Rise] = {}
+        for key, onset in self.onsets.items():
+            if moment.step == 0:
+                self._baselines[key] = Baseline(report.data.sample_index, report.scores_at(key))
+            elif key in self._baselines:
+                rises[key] = onset.look(time, partial(self._rise, report, key))
+                series |= rises[key].series(f"memorization/{key}/")
         for row in report.rows:
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
-        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rise)
+        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rises.get(self.key))
         return Look(series, self._lines(report, moment), charts=self._charts(report)), news
+
+    def _rise(self, report: AuditReport, key: AuditKey, level: float) -> PairedDifference:
+        """AUROC minus that of the untrained denoiser's audit, with its one-sided lower bound at that confidence."""
+        data = report.data
+        there, before = self._baselines[key].paired(data.sample_index)
+        score = torch.zeros(len(there), dtype=torch.float64)
+        score[there] = before
+        num_fitted = data.num_fitted.get(key, 0)
+        return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
         """The rows that a person watches: the primary one, and those of masks that are no controls."""
@@ -130,13 +149,13 @@ class Memorization(Watcher):
         return charts
 
     def _quartiles(self, report: AuditReport) -> dict[str, float]:
-        """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timestep."""
+        """AUROC of each unmasked attack in each quartile of local distortion, at its chosen timesteps."""
         series: dict[str, float] = {}
         if self._distortion is None:
             return series
         for key in report.unmasked:
-            place = report.place(key)
-            for quartile, estimate in enumerate(report.quartiles(key, self._distortion).auroc[place], start=1):
+            areas = report.quartiles(key, self._distortion, at_choice=True).auroc[0]
+            for quartile, estimate in enumerate(areas, start=1):
                 series |= estimate.series(f"memorization/{key}/quartile{quartile}/auroc")
         return series
 
@@ -158,37 +177,48 @@ class Memorization(Watcher):
 
     def sentences(self) -> list[str]:
         """When memorization set in, in words."""
-        if self.onset.onset_epoch is not None:
-            return [f"Memorization onset ({self.key}): {self.unit} {self.onset.onset_epoch}."]
-        if (rise := self.onset.rise) is None:
-            return [f"Memorization onset ({self.key}): there was no audit after the untrained denoiser's."]
-        return [
-            f"Memorization onset ({self.key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at "
-            f"the last audit, its lower bound {rise.lower:+.3f}."
-        ]
+        return [self._sentence(key, onset) for key, onset in self.onsets.items()]
+
+    def _sentence(self, key: AuditKey, onset: OnsetDetector) -> str:
+        if onset.onset_epoch is not None:
+            return f"Memorization onset ({key}): {self.unit} {onset.onset_epoch}."
+        if (rise := onset.rise) is None:
+            return f"Memorization onset ({key}): there was no audit after the untrained denoiser's."
+        return (
+            f"Memorization onset ({key}): none. The AUROC's rise over the untrained denoiser was {rise.value:+.3f} at the last "
+            f"audit, its lower bound {rise.lower:+.3f}."
+        )
 
     def summary(self) -> dict[str, Any]:
         """The onset epoch, and the best AUROC of each chart."""
         values: dict[str, Any] = {"onset_epoch": self.onset.onset_epoch}
+        values |= {f"onset_epoch/{key}": each.onset_epoch for key, each in self.onsets.items() if key != self.key}
         for row in self._claims(self.report) if self.report is not None else []:
             best, epoch = self.best[str(row.key)]
             values |= {f"best/{row.key}/auroc": best, f"best/{row.key}/epoch": epoch}
         return values
 
     def state_dict(self) -> dict[str, Any]:
+        kept = self.history.state() if isinstance(self.history, Memory) else None
         return {
-            "onset": self.onset.state_dict(),
+            "onsets": {str(key): onset.state_dict() for key, onset in self.onsets.items()},
             "key": str(self.key),
-            "baseline": None if self._baseline is None else self._baseline.state(),
+            "baselines": {str(key): baseline.state() for key, baseline in self._baselines.items()},
             "best": {key: list(value) for key, value in self.best.items()},
+            "history": kept,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.onset.load_state_dict(state["onset"])
         if state["key"] != str(self.key):
             raise UserError(
                 f"audit.onset: this run counts its onset by {state['key']} since its first audit; it can't be changed to "
                 f"{self.key} half-way."
             )
-        self._baseline = None if state["baseline"] is None else Baseline(*state["baseline"])
+        self._baselines = {}
+        for key, onset in self.onsets.items():
+            if str(key) in state["baselines"]:
+                self._baselines[key] = Baseline(*state["baselines"][str(key)])
+                onset.load_state_dict(state["onsets"][str(key)])
         self.best = {key: (value[0], value[1]) for key, value in state["best"].items()}
+        if isinstance(self.history, Memory):
+            self.history = Memory.of(state["history"])

@@ -18,7 +18,7 @@ RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviatio
 
 
 def roc_figure(report: AuditReport) -> Figure:
-    """ROC curves of the reporting half on logarithmic axes: a panel per attack, a line per mask."""
+    """ROC curves of the reported samples on logarithmic axes: a panel per attack, a line per mask."""
     figure, attacks = _panels(report, "ROC")
     floor = 1 / len(report.reported_membership)
     for attack, axis, rows in attacks:
@@ -34,26 +34,28 @@ def roc_figure(report: AuditReport) -> Figure:
 
 
 def auroc_by_timestep_figure(report: AuditReport) -> Figure:
-    """AUROC of the reporting half over timesteps: a panel per attack, a line per mask, the chosen timestep marked."""
+    """AUROC of the reported samples over timesteps: a panel per attack, a line per mask, the chosen timesteps marked."""
     figure, attacks = _panels(report, "AUROC over timesteps")
     for attack, axis, rows in attacks:
         for place, row in enumerate(rows):
             line = style(place)
-            if row.timestep is None:
+            if row.timesteps[0] is None:
                 axis.axhline(row.metrics.auroc.value, color=line["color"], label=row.key.mask)
             else:
                 axis.plot(report.data.timesteps[attack], row.auroc_by_timestep, label=row.key.mask, **line)
-                axis.plot(row.timestep, row.metrics.auroc.value, "o", color=line["color"], markersize=5)
+                steps = report.data.timesteps[attack]
+                for chosen in set(row.timesteps):
+                    axis.plot(chosen, row.auroc_by_timestep[steps.index(chosen)], "o", color=line["color"], markersize=5)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
-        axis.set(title=attack, xlabel="timestep (dot: chosen on the calibration half)", ylabel="AUROC")
+        axis.set(title=attack, xlabel="timestep (dot: chosen by a half for the other)", ylabel="AUROC")
         legend_below(axis, "mask")
     return figure
 
 
 def keep_fraction_figure(report: AuditReport) -> Figure:
-    """AUROC over the share of dimensions kept, each point at its own calibrated timestep; whiskers are its interval.
+    """AUROC over the share of dimensions kept, each point at its own chosen timesteps; whiskers are its interval.
 
-    A panel per attack, a line per ranking, the keep fraction that the calibration half chose marked.
+    A panel per attack, a line per ranking, the mean of the keep fractions that the halves chose marked.
     """
     figure, axes = panels(list(report.sweep), "AUROC over the share of latent dimensions kept")
     for attack, points in report.sweep.items():
@@ -66,13 +68,13 @@ def keep_fraction_figure(report: AuditReport) -> Figure:
         tuned = report.row(AuditKey(attack, TUNED))
         axis.plot(tuned.keep_fraction, tuned.metrics.auroc.value, "o", color=PALETTE[0], markersize=7, fillstyle="none")
         axis.axhline(0.5, color="0.7", linewidth=0.8)
-        axis.set(title=attack, xlabel="share kept (ring: chosen on the calibration half)", ylabel="AUROC", xlim=(0, 1.03))
+        axis.set(title=attack, xlabel="share kept (ring: mean of the halves' choices)", ylabel="AUROC", xlim=(0, 1.03))
         legend_below(axis, "dimensions of", columns=2)
     return figure
 
 
 def histogram_figure(report: AuditReport, keys: Sequence[AuditKey]) -> Figure:
-    """Membership scores of members and held-out samples of the reporting half, a panel per key; outermost 1 % cut off."""
+    """Membership scores of members and held-out samples of the reported samples, a panel per key; outermost 1 % cut off."""
     figure, axes = panels([str(key) for key in keys], "Membership scores (higher = member)")
     is_member = report.reported_membership
     for key in keys:

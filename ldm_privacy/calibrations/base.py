@@ -1,0 +1,107 @@
+"""What a calibration is: a score made of an attack's scores and of what else is known of the images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ldm_privacy.errors import UserError
+from ldm_privacy.types import AuditKey, MembershipScore
+
+MIN_SAMPLES = 5
+"""Members, and held-out samples, that a half needs for a fit."""
+SAMPLES_PER_NUMBER = 10
+"""Of the smaller side of a half, for each number that is fitted with labels."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a calibration may look at, of all audited samples; fitted is on those that choose alone.
+
+    Levels are membership scores, higher = member, as minus the logarithm of the statistic where the attack has a `log_scale`.
+
+    Attributes:
+        key: The attack and mask that are wrapped.
+        place: Of the timestep that its half chose for it.
+        now: (timesteps, samples) levels of this audit, per attack and mask.
+        places: The chosen places of all of `now`.
+        earlier: The same of the earlier audits, oldest first; float32.
+        complexity: (samples,) ln of the bytes of the losslessly encoded image; None where it isn't known.
+        is_member, chooses: (samples,) bool; `chooses`: may be fitted on.
+    """
+
+    key: AuditKey
+    place: int
+    now: Mapping[AuditKey, Tensor]
+    places: Mapping[AuditKey, int]
+    earlier: Sequence[Mapping[AuditKey, Tensor]]
+    complexity: Tensor | None
+    is_member: Tensor
+    chooses: Tensor
+
+    @property
+    def level(self) -> Tensor:
+        """(samples,) of what is wrapped, at the chosen timestep."""
+        return self.now[self.key][self.place]
+
+    @property
+    def capacity(self) -> int:
+        """How many numbers the half that chooses can bear to have fitted with its labels, one at least."""
+        members = int((self.is_member & self.chooses).sum())
+        return max(1, min(members, int(self.chooses.sum()) - members) // SAMPLES_PER_NUMBER)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrated score.
+
+    Attributes:
+        score: (timesteps, samples), or (1, samples) where the calibration is not `per_timestep`; higher = member.
+        coefficients: What was fitted, by name.
+        num_fitted: How many numbers were fitted with labels.
+    """
+
+    score: MembershipScore
+    coefficients: Mapping[str, float]
+    num_fitted: int = 0
+
+
+class Calibration:
+    """A score made of the scores of an audit, of earlier ones and of the images' complexity. A subclass writes `__call__`.
+
+    Attributes:
+        needs_history: It looks at earlier audits: a score of whoever has the run's checkpoints (the trainer, an insider), not of
+            somebody who was given the model.
+        needs_complexity: It looks at the images' complexity.
+        per_timestep: One number per timestep; otherwise one, from the chosen timestep on.
+        wraps: It is of one attack and mask, whose labels it bears ("sima_history"); otherwise of all of them together.
+    """
+
+    needs_history: ClassVar[bool] = False
+    needs_complexity: ClassVar[bool] = False
+    per_timestep: ClassVar[bool] = False
+    wraps: ClassVar[bool] = True
+
+    def __call__(self, known: Known) -> Calibrated:
+        """The calibrated scores of all samples, fitted on those that choose."""
+        raise NotImplementedError
+
+    def attacks(self, key: AuditKey, keys: Sequence[AuditKey]) -> Sequence[AuditKey]:
+        """Whose earlier scores it looks at, of `keys`: those of what is wrapped."""
+        return [key]
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+def check_halves_suffice(is_calibration: Tensor, is_member: Tensor, *, cross_fit: bool) -> None:
+    """Raise UserError where a half that fits has too few of a side."""
+    for half in (is_calibration, ~is_calibration)[: 2 if cross_fit else 1]:
+        for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
+            if (count := int((half & side).sum())) < MIN_SAMPLES:
+                raise UserError(
+                    f"audit.calibrations: a half of the audit has {count} {what}, too few to fit on: {MIN_SAMPLES} are needed. "
+                    "Audit more samples (data.num_members, data.num_heldout, audit.max_samples), or audit.calibrations={}."
+                )
