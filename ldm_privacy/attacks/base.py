@@ -24,6 +24,8 @@ class Attack:
         noise_distribution: What the noise is drawn from.
         per_timestep: One number per timestep; otherwise one for all, from the attack's own timesteps.
         num_fitted: Numbers that `calibrated` fits, where it does.
+        log_scale: The statistic is positive, and compared between audits and images as its logarithm: a sum of terms that
+            are never negative. False where it is signed, or a difference or ratio already.
         maskable: False for attacks that are no sum over dimensions (`UnmaskableAttack`).
     """
 
@@ -32,6 +34,7 @@ class Attack:
     noise_distribution: ClassVar[Literal["normal", "rademacher"]] = "normal"
     per_timestep: ClassVar[bool] = True
     num_fitted: ClassVar[int] = 1
+    log_scale: ClassVar[bool] = False
     maskable: ClassVar[bool] = True
 
     def contributions(
