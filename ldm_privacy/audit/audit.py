@@ -9,19 +9,18 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
-from ldm_privacy.calibrations.base import Calibration
+from ldm_privacy.audit.calibrate import check_derivations, derivations, with_calibrated
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.audit.calibrate import with_calibrated
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
-from ldm_privacy.audit.scores import TUNED, AuditScores, Derived, informed, is_alike
+from ldm_privacy.audit.scores import TUNED, AuditScores, informed, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.registry import nearest_name
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
 
 
@@ -109,7 +108,8 @@ class Audit:
         if self.intervals is None:
             self.intervals = Intervals(seed=self.seed)
         self.calibrated = tuple(self.calibrated) or tuple(self._plain_keys()[:1])
-        self._check_calibrations()
+        self._derivations = derivations(self.calibrations, self.calibrated)
+        check_derivations(self._derivations, self._plain_keys(), has_complexity=self.samples.complexity is not None)
 
     def __call__(self, predictor: NoisePredictor) -> AuditReport:
         """The report of one audit: `compute(collect(predictor))`."""
@@ -122,15 +122,13 @@ class Audit:
         for attack in self.attacks:
             keys += [AuditKey(attack, mask) for mask in self._masks_of(attack)]
             keys += [AuditKey(attack, TUNED)] if self._sweeps(attack) else []
-        return keys + [key for key, *_ in self._derived()]
+        return keys + [each.key for each in self._derivations]
 
     @property
     def looks_back_at(self) -> set[AuditKey]:
         """The attacks and masks whose scores at earlier audits the calibrations look at."""
-        plain = self._plain_keys()
-        return {
-            key for _, calibration, of in self._derived() if calibration.needs_history for key in calibration.attacks(of, plain)
-        }
+        plain, looking = self._plain_keys(), [each for each in self._derivations if each.calibration.needs_history]
+        return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
 
     @property
     def num_passes(self) -> int:
@@ -176,7 +174,7 @@ class Audit:
             # Half the memory: a sweep has many masks, and its scores are only ranked.
             sweeps[name] = [term[len(masks) :].float() for term in terms]
         here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity]
-        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type]
+        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type, call-arg]
 
     def compute(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditReport:
         """The report of what was collected. `history`: see `scores`. Errors as in `report_of`."""
@@ -198,13 +196,14 @@ class Audit:
         halves = [first, ~first][: 2 if self.cross_fit else 1]
 
         def oriented(attack: Attack, sums: Sequence[Tensor]) -> Tensor:
-            """(folds, timesteps, samples) from the masked sums, each (timesteps, samples)."""
+            """(folds, timesteps, samples), of their precision, from the masked sums, each (timesteps, samples)."""
+            precision, sums = sums[0].dtype, [each.double() for each in sums]
             with blamed_on(attack):
                 fits = [attack.calibrated(tuple(each[:, half] for each in sums), is_member[half]) for half in halves]
                 found = []
                 for fit in fits[:1] if all(fit is attack for fit in fits) else fits:
                     statistic = check_shape("combine", fit.combine(*(each[None] for each in sums)), (1, *sums[0].shape))
-                    found.append(membership_scores(fit, statistic[0]).to(sums[0].dtype))
+                    found.append(membership_scores(fit, statistic[0]).to(precision))
                 return torch.stack(found).expand(len(halves), -1, -1)
 
         scores, sweeps = {}, {}
@@ -226,44 +225,18 @@ class Audit:
             sweeps,
             num_fitted={key: self.attacks[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
         )
-        calibrations = [each for each in self._derived() if history is not None or not each[1].needs_history]
+        known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]
         scales = {name: attack.log_scale for name, attack in self.attacks.items()}
-        return with_calibrated(data, calibrations, scales, collected.complexity, history or {})
+        return with_calibrated(data, known, scales, collected.complexity, history or {})
 
     def informed(self, key: AuditKey) -> list[AuditKey]:
-        """The calibrated scores of that attack and mask that an outsider and an insider have, see `AuditScores.informed`."""
-        derived = {each: Derived(of, calibration.needs_history) for each, calibration, of in self._derived()}
-        return [each for each in dict.fromkeys(informed(derived, key, with_history=known) for known in (False, True)) if each != key]
+        """The calibrated scores of that attack and mask that an outsider and an insider have, see `informed`."""
+        derived = {each.key: each.derived for each in self._derivations}
+        found = dict.fromkeys(informed(derived, key, with_history=known) for known in (False, True))
+        return [each for each in found if each != key]
 
     def _plain_keys(self) -> list[AuditKey]:
         return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
-
-    def _derived(self) -> list[tuple[AuditKey, Calibration, AuditKey]]:
-        """The calibrated scores: what they are called, the calibration, what it wraps or is compared with."""
-        return [
-            (AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key)
-            for label, calibration in self.calibrations.items()
-            for key in (self.calibrated if calibration.wraps else self.calibrated[:1])
-        ]
-
-    def _check_calibrations(self) -> None:
-        plain, seen = self._plain_keys(), set()
-        for key in self.calibrated if self.calibrations else ():
-            if key not in plain:
-                raise UserError(f"audit.calibrated: there is no '{key}'{nearest_name(str(key), list(map(str, plain)))}; name one of: {', '.join(map(str, plain))}.")
-            if key in seen:
-                raise UserError(f"audit.calibrated: '{key}' stands there twice; once is enough.")
-            seen.add(key)
-        for key, _, _ in self._derived():
-            if key.attack in self.attacks:
-                raise UserError(f"audit.attacks: the label '{key.attack}' is taken by a calibrated score (audit.calibrations).")
-        for label, calibration in self.calibrations.items():
-            check_labels([label], [])
-            if calibration.needs_complexity and self.samples.complexity is None:
-                raise UserError(
-                    f"audit.calibrations.{label}: the samples have no complexity; give it to AuditedSamples, as "
-                    "image_complexity(images)."
-                )
 
     def _sweeps(self, attack: str) -> bool:
         return bool(self.keep_fractions) and self.attacks[attack].maskable

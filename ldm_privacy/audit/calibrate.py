@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +11,54 @@ from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.scores import AuditScores, Derived
 from ldm_privacy.audit.sweep import choose
 from ldm_privacy.calibrations.base import Calibration, Known, check_halves_suffice
+from ldm_privacy.errors import UserError
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import AuditKey, check_shape
 
 MOST_EARLIER = 16
 """Earlier audits that are looked at; of more, so many that are spread over them."""
+
+
+class Derivation(NamedTuple):
+    """A calibrated score: what it is called, how it is made, and of what (or what it is compared with)."""
+
+    key: AuditKey
+    calibration: Calibration
+    of: AuditKey
+
+    @property
+    def derived(self) -> Derived:
+        """As scores remember it."""
+        return Derived(self.of, self.calibration.needs_history)
+
+
+def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey]) -> list[Derivation]:
+    """Each calibration of each of those; one that wraps none is made once, with the first of them as its plain attack."""
+    return [
+        Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key)
+        for label, calibration in calibrations.items()
+        for key in (calibrated if calibration.wraps else calibrated[:1])
+    ]
+
+
+def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *, has_complexity: bool) -> None:
+    """Raise UserError for what is no attack of the audit, wrapped twice, called like an attack, or without complexity."""
+    known, attacks = ", ".join(map(str, plain)), {key.attack for key in plain}
+    for place, (key, calibration, of) in enumerate(found):
+        label = key.attack.removeprefix(f"{of.attack}_")
+        if of not in plain:
+            raise UserError(f"audit.calibrated: there is no '{of}'. Name some of: {known}.")
+        if key in [each.key for each in found[:place]]:
+            raise UserError(
+                f"audit.calibrated: '{of}' stands there twice, so '{key.attack}' would be made twice; take one out."
+            )
+        if key.attack in attacks:
+            raise UserError(f"audit.attacks: the label '{key.attack}' is taken by a calibrated score (audit.calibrations).")
+        if calibration.needs_complexity and not has_complexity:
+            raise UserError(
+                f"audit.calibrations.{label}: the samples have no complexity; give them one, as in "
+                "AuditedSamples(..., complexity=image_complexity(images))."
+            )
 
 
 def level(score: Tensor, log_scale: bool) -> Tensor:
@@ -24,7 +68,7 @@ def level(score: Tensor, log_scale: bool) -> Tensor:
 
 def with_calibrated(
     data: AuditScores,
-    calibrations: Sequence[tuple[AuditKey, Calibration, AuditKey]],
+    found: Sequence[Derivation],
     log_scale: Mapping[str, bool],
     complexity: Tensor | None,
     history: Mapping[int, KeptScores],
@@ -33,7 +77,7 @@ def with_calibrated(
 
     Args:
         data: The plain scores of the configured attacks and masks.
-        calibrations: What its result is called, the calibration, the attack and mask that it wraps.
+        found: The calibrated scores to be made.
         log_scale: By attack.
         complexity: (samples,), where one needs it.
         history: Time -> the scores of that audit.
@@ -41,42 +85,40 @@ def with_calibrated(
     Raises:
         UserError: A half is too small to fit on; an earlier audit lacks a sample; a score is not finite.
     """
-    if not calibrations:
+    if not found:
         return data
     check_halves_suffice(data.is_calibration, data.is_member, cross_fit=len(data.folds) > 1)
     plain = list(data.scores)
-    wanted = {key for _, calibration, of in calibrations for key in [of, *calibration.attacks(of, plain)]}
+    wanted = {key for _, calibration, of in found for key in [of, *calibration.attacks(of, plain)]}
     now = {key: level(data.scores[key].double(), log_scale[key.attack]) for key in plain if key in wanted}
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}
     earlier: list[list[dict[AuditKey, Tensor]]] = [[] for _ in data.folds]
     for time in sorted(history):
         kept = history[time].at(data.sample_index).scores
-        for fold, found in enumerate(earlier):
-            rows = {key: kept[key][min(fold, len(kept[key]) - 1), places[key][fold]] for key in now if key in kept}
-            found.append({key: level(row, log_scale[key.attack]).double() for key, row in rows.items()})
+        for number, audits in enumerate(earlier):
+            rows = {key: kept[key][min(number, len(kept[key]) - 1), places[key][number]] for key in now if key in kept}
+            audits.append({key: level(row, log_scale[key.attack]).double() for key, row in rows.items()})
     scores, timesteps, keep = dict(data.scores), dict(data.timesteps), dict(data.keep_fraction)
     derived, num_fitted, coefficients = dict(data.derived), dict(data.num_fitted), dict(data.coefficients)
-    for key, calibration, of in calibrations:
+    for key, calibration, of in found:
         parts = []
         for number, fold in enumerate(data.folds):
-            looked_at = set(calibration.attacks(of, list(now)))
-            complete = [each for each in earlier[number] if looked_at <= each.keys()]
             known = Known(
                 of,
                 places[of][number],
                 {each: score[number] for each, score in now.items()},
                 {each: at[number] for each, at in places.items()},
-                complete if calibration.needs_history else [],
+                [each for each in earlier[number] if of in each] if calibration.needs_history else [],
                 complexity,
                 data.is_member,
                 fold.chooses,
             )
             with blamed_on(calibration):
-                found = calibration(known)
+                made = calibration(known)
                 num_timesteps = len(known.now[of]) if calibration.per_timestep else 1
-                parts.append(check_shape("score", found.score, (num_timesteps, len(data.is_member))))
-            coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in found.coefficients.items()}
-            num_fitted[key] = max(num_fitted.get(key, 0), found.num_fitted, data.num_fitted.get(of, 0))
+                parts.append(check_shape("score", made.score, (num_timesteps, len(data.is_member))))
+            coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in made.coefficients.items()}
+            num_fitted[key] = max(num_fitted.get(key, 0), made.num_fitted, data.num_fitted.get(of, 0))
         scores[key], keep[key] = torch.stack(parts), data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
         derived[key] = Derived(of, calibration.needs_history)

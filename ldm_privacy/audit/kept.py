@@ -1,14 +1,16 @@
 """What is kept of an audit, so that later ones have a history: every attack's scores in single precision."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.audit.audit import COMBINED
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.audit.scores import TUNED, is_alike
+from ldm_privacy.calibrations.history import spread_out
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey
 
@@ -28,6 +30,11 @@ class KeptScores:
     timesteps: dict[str, list[int]]
     scores: dict[AuditKey, Tensor]
     standing: dict[AuditKey, Tensor]
+
+    @property
+    def parts(self) -> tuple[dict[AuditKey, Tensor], dict[AuditKey, Tensor]]:
+        """Scores and standings."""
+        return self.scores, self.standing
 
     def at(self, sample_index: Tensor) -> "KeptScores":
         """The scores of those samples, in their order.
@@ -50,14 +57,66 @@ class KeptScores:
         return KeptScores(sample_index, self.timesteps, those(self.scores), those(self.standing))
 
 
+class History(Protocol):
+    """Where the scores of audits are kept."""
+
+    def write(self, time: int, kept: KeptScores) -> None:
+        """Keep the scores of an audit; one that is repeated replaces its earlier ones."""
+        ...
+
+    def read(
+        self, *, until: float = math.inf, keys: Collection[AuditKey] | None = None, most: int | None = None
+    ) -> dict[int, KeptScores]:
+        """Time -> scores, up to and with `until`; of `keys` alone, and at most so many audits, spread over them."""
+        ...
+
+
+class Memory:
+    """A history that lies in memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, KeptScores] = {}
+
+    def write(self, time: int, kept: KeptScores) -> None:
+        """See `History`."""
+        self._kept[time] = kept
+
+    def read(
+        self, *, until: float = math.inf, keys: Collection[AuditKey] | None = None, most: int | None = None
+    ) -> dict[int, KeptScores]:
+        """See `History`."""
+        return {time: self._kept[time] for time in spread_over([each for each in sorted(self._kept) if each <= until], most)}
+
+    def state(self) -> list[list[Any]]:
+        """For a checkpoint, in plain values and tensors: `Memory.of(state)` is the inverse."""
+        return [
+            [time, kept.sample_index, kept.timesteps, *({str(key): each for key, each in part.items()} for part in kept.parts)]
+            for time, kept in self._kept.items()
+        ]
+
+    @classmethod
+    def of(cls, state: Sequence[Sequence[Any]]) -> "Memory":
+        """The inverse of `state`."""
+        memory = cls()
+        for time, index, timesteps, *parts in state:
+            scores, standing = ({AuditKey(*key.split("/")): each for key, each in part.items()} for part in parts)
+            memory.write(time, KeptScores(index, timesteps, scores, standing))
+        return memory
+
+
+def spread_over(times: Sequence[int], most: int | None) -> list[int]:
+    """At most so many of ascending times, spread over them: the last, the first, the middle, the quarters, ..."""
+    return [times[place] for place in sorted(spread_out(len(times))[:most])]
+
+
 def kept_of(report: AuditReport) -> KeptScores:
     """What is kept of that audit: scores of the configured attacks and masks, the standing of every row."""
     data = report.data
-    configured = [key for key in data.scores if key.attack != COMBINED and key.mask != TUNED]
+    configured = [key for key in data.scores if key not in data.derived and key.mask != TUNED]
     return KeptScores(
         data.sample_index,
         {key.attack: data.timesteps[key.attack] for key in configured},
-        {key: _single(data.scores[key])[None] for key in configured},
+        {key: _single(data.scores[key][:1] if is_alike(data.scores[key]) else data.scores[key]) for key in configured},
         {row.key: _single(report.scores_at(row.key)) for row in report.rows},
     )
 

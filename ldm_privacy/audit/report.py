@@ -15,6 +15,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Intervals
 
+
 @dataclass(frozen=True)
 class AuditReport:
     """What an audit found: its scores, a row per attack and mask, the keep-fraction curves.

@@ -21,7 +21,7 @@ class Fold(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """What a calibrated score is made of: the plain attack and mask that it is compared with; whether earlier audits are in it."""
+    """What a calibrated score is made of: the plain attack and mask, and whether earlier audits are in it."""
 
     plain: AuditKey
     needs_history: bool

@@ -26,7 +26,7 @@ class Known:
         place: Of the timestep that its half chose for it.
         now: (timesteps, samples) levels of this audit, per attack and mask.
         places: The chosen places of all of `now`.
-        earlier: The same of the earlier audits, oldest first; float32.
+        earlier: (samples,) levels at the chosen places at earlier audits, oldest first; each has what is wrapped.
         complexity: (samples,) ln of the bytes of the losslessly encoded image; None where it isn't known.
         is_member, chooses: (samples,) bool; `chooses`: may be fitted on.
     """
@@ -71,8 +71,8 @@ class Calibration:
     """A score made of the scores of an audit, of earlier ones and of the images' complexity. A subclass writes `__call__`.
 
     Attributes:
-        needs_history: It looks at earlier audits: a score of whoever has the run's checkpoints (the trainer, an insider), not of
-            somebody who was given the model.
+        needs_history: It looks at earlier audits: a score of an insider, who has the run's checkpoints as the trainer has, not
+            of somebody who was given the model.
         needs_complexity: It looks at the images' complexity.
         per_timestep: One number per timestep; otherwise one, from the chosen timestep on.
         wraps: It is of one attack and mask, whose labels it bears ("sima_history"); otherwise of all of them together.

@@ -19,5 +19,6 @@ class HistoryAndComplexity(History):
 
     def __call__(self, known: Known) -> Calibrated:
         now, *earlier = levels(known).items()
+        assert known.complexity is not None
         features = dict([now, ("complexity", known.complexity), *earlier])
         return log_odds(features, known, inverse_penalty=self.inverse_penalty)

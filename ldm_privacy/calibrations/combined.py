@@ -31,8 +31,8 @@ class Combined(History):
             features["complexity"] = known.complexity
         for key in keys:
             for place in spread_out(len(known.earlier)):
-                name = f"{key.attack}/audit-{len(known.earlier) - place}"
-                features[name] = known.earlier[place][key][known.places[key]]
+                if key in known.earlier[place]:  # an attack may have been added since
+                    features[f"{key.attack}/audit-{len(known.earlier) - place}"] = known.earlier[place][key]
         for key in keys:
             for place in range(len(known.now[key])):
                 if place != known.places[key]:

@@ -27,4 +27,6 @@ class Complexity(Calibration):
         spread = centred[heldout].square().sum()
         # Images of one complexity: there is nothing to take away.
         slope = level[:, heldout] @ centred[heldout] / spread if spread > 0 else torch.zeros(len(level)).double()
-        return Calibrated(level - slope[:, None] * centred, {f"slope{place}": value for place, value in enumerate(slope.tolist())})
+        return Calibrated(
+            level - slope[:, None] * centred, {f"slope{place}": value for place, value in enumerate(slope.tolist())}
+        )

@@ -13,8 +13,8 @@ from ldm_privacy.registry import CALIBRATIONS
 class History(Calibration):
     """Logistic regression on the level at this audit and at earlier ones, at one timestep, fitted on the half that chooses.
 
-    How difficult an image is changes little while a denoiser trains, how much it knows the image does. Fitted with labels, since
-    earlier audits may leak already: a plain difference to them can lose. Without an earlier audit it is the attack itself.
+    How difficult an image is changes little while a denoiser trains, how much it knows the image does. Fitted with labels,
+    since earlier audits may leak already: a plain difference to them can lose. Without one it is the attack itself.
     Threat model: an insider, who has the run's checkpoints. No passes, no randomness.
 
     `inverse_penalty`: see `log_odds`.
@@ -30,8 +30,8 @@ class History(Calibration):
 
 
 def levels(known: Known) -> dict[str, Tensor]:
-    """The level at this audit and at earlier ones by name: now, the newest, the oldest, then those that halve what lies between."""
-    earlier = [each[known.key][known.place] for each in known.earlier]
+    """The level at this audit and at earlier ones: now, the newest, the oldest, then those that halve what lies between."""
+    earlier = [each[known.key] for each in known.earlier]
     return {"now": known.level, **{f"audit-{len(earlier) - place}": earlier[place] for place in spread_out(len(earlier))}}
 
 

@@ -9,13 +9,15 @@ from torch import Tensor
 from ldm_privacy.calibrations.base import Calibrated, Known
 from ldm_privacy.errors import UserError
 
+MOST_FEATURES = 100
+
 
 def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: float = 1.0) -> Calibrated:
     """Log-odds of membership: `intercept + sum_j coefficient_j (feature_j - mean_j) / std_j`.
 
     Means, standard deviations and coefficients are of the samples that choose; an L2 penalty holds the coefficients. No more
-    features are fitted than `known.capacity`: the first ones are taken, so they come in the order of their importance; of a
-    single one nothing is fitted, it is the score. No randomness.
+    features are fitted than `known.capacity` or `MOST_FEATURES`: the first ones are taken, so they come in the order of their
+    importance; of a single one nothing is fitted, it is the score. No randomness.
 
     Args:
         features: By name, (samples,) each.
@@ -28,7 +30,7 @@ def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: f
     from sklearn.linear_model import LogisticRegression
 
     check_penalty(inverse_penalty)
-    names = list(features)[: known.capacity]
+    names = list(features)[: min(known.capacity, MOST_FEATURES)]
     for name in names:
         if not (finite := features[name].isfinite()).all():
             raise UserError(f"{known.key}: {name} of the sample at place {int((~finite).nonzero()[0])} is not finite.")

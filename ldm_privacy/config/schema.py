@@ -129,7 +129,13 @@ class AuditConfig:
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     )
     target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", [0.01, 0.001])
-    combine: bool = _option("add the attack 'combined': logistic regression over all statistics, on each mask", False)
+    calibrations: dict[str, Component] = _component(
+        "label: calibration, a score beyond how difficult an image is", registry.CALIBRATIONS, many=True, default="none"
+    )
+    calibrated: list[str] = _option(
+        "attacks and masks that they wrap, as sima/all, the primary one first; empty = onset.attack and onset.mask", []
+    )
+    cross_fit: bool = _option("each half chooses for the other and all samples report; false: one half reports", True)
     precision: Literal["float32", "bfloat16"] = _option("of the attacks' denoiser passes; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
     batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)

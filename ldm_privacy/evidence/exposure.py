@@ -23,8 +23,8 @@ class Exposure:
         score: (members,) `AuditReport.scores_at`.
         fpr: (members,) (k + 1) / (n + 1), k of the n held-out samples reported by the same half scoring at least as high: an
             image that was never seen gets a value of a or less with a chance of at most a.
-        is_calibration: (members,) bool: of the calibration half. With one fold it had a say in what was chosen, so its rank is a
-            little flattered.
+        is_calibration: (members,) bool: of the calibration half. With one fold it had a say in what was chosen, so its rank is
+            a little flattered.
         num_above_all: Members that score above every held-out sample of their half.
     """
 

@@ -1,11 +1,9 @@
 """Placeholder."""
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-from scipy import special, stats
+import math
+from dataclasses import dataclass
+
+from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.metrics.auroc import auroc_interval
@@ -23,7 +21,12 @@ class Half:
 
 
 def crossfit_auroc(halves, chosen, *, num_fitted=0, confidence=0.95, num_bootstrap=1000, seed=0) -> Estimate:
-    parts = [auroc_interval(half.score[at], half.is_member, confidence=confidence, group=half.group, num_bootstrap=num_bootstrap, seed=seed) for half, at in zip(halves, chosen)]
+    parts = [
+        auroc_interval(
+            half.score[at], half.is_member, confidence=confidence, group=half.group, num_bootstrap=num_bootstrap, seed=seed
+        )
+        for half, at in zip(halves, chosen)
+    ]
     if len(parts) == 1:
         return parts[0]
     value = sum(each.value for each in parts) / 2
@@ -32,19 +35,36 @@ def crossfit_auroc(halves, chosen, *, num_fitted=0, confidence=0.95, num_bootstr
 
 
 def crossfit_difference(halves, *, confidence=0.95, alternative="two-sided", num_fitted=0) -> PairedDifference:
-    parts = [auroc_difference(a, b, is_member, confidence=confidence, alternative=alternative, group=group) for a, b, is_member, group in halves]
+    parts = [
+        auroc_difference(a, b, is_member, confidence=confidence, alternative=alternative, group=group)
+        for a, b, is_member, group in halves
+    ]
     if len(parts) == 1:
         return parts[0]
     value = sum(each.value for each in parts) / 2
     half = math.hypot(*(each.value - each.lower for each in parts)) / 2
     z = half / stats.norm.isf((1 - confidence) / (2 if alternative == "two-sided" else 1))
-    p = 1.0 if z == 0 else float(stats.norm.sf(value / z)) if alternative == "greater" else float(2 * stats.norm.sf(abs(value) / z))
+    p = (
+        1.0
+        if z == 0
+        else float(stats.norm.sf(value / z))
+        if alternative == "greater"
+        else float(2 * stats.norm.sf(abs(value) / z))
+    )
     return PairedDifference(value, max(-1.0, value - half), 1.0 if alternative == "greater" else min(1.0, value + half), p)
 
 
 def crossfit_rates(halves, thresholds, *, confidence=0.95, num_bootstrap=1000, seed=0) -> RatesAtThreshold:
     if len(halves) == 1:
-        return tpr_at_threshold(halves[0].score[0], halves[0].is_member, thresholds[0], confidence=confidence, num_bootstrap=num_bootstrap, seed=seed, group=halves[0].group)
+        return tpr_at_threshold(
+            halves[0].score[0],
+            halves[0].is_member,
+            thresholds[0],
+            confidence=confidence,
+            num_bootstrap=num_bootstrap,
+            seed=seed,
+            group=halves[0].group,
+        )
     rates = []
     for member in (True, False):
         hits = n = 0
@@ -53,4 +73,4 @@ def crossfit_rates(halves, thresholds, *, confidence=0.95, num_bootstrap=1000, s
             hits += int((side > threshold).sum())
             n += len(side)
         rates.append(clopper_pearson(hits, n, confidence=confidence))
-    return RatesAtThreshold(*rates, thresholds[0])
+    return RatesAtThreshold(rates[0], rates[1], thresholds[0])

@@ -2,10 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.calibrate import MOST_EARLIER
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.kept import KeptScores, spread_over
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.config import stored_tree
@@ -13,6 +18,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.processes import gather_on_main, is_main
 from ldm_privacy.recipes.rehearsal import rehearse_audit
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.targets.target import Target
@@ -35,10 +42,11 @@ class Audited:
     epoch: int
 
 
-def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | None) -> Audited | None:
+def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Audited | None:
     """The audit of a checkpoint: both networks, channel map and split come from it alone.
 
-    Every process audits its share; the main one gets the result, the others None.
+    Every process audits its share; the main one gets the result, the others None. The scores of earlier audits come from the
+    run's folder, where they lie there.
 
     Raises:
         UserError: The images are others than those that the checkpoint was trained and audited on.
@@ -47,13 +55,30 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, store_folder: Path | 
     target = target_of_checkpoint(checkpoint, setup.device)
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
-    measuring = setup.measuring(target.codec, store_folder)
+    measuring = setup.measuring(target.codec, run.store)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))
     audit = setup.audit(samples)
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
     whole = samples.gathered()
-    return Audited(target, audit.compute(join(shards)), whole, checkpoint.epoch) if is_main() else None
+    if not is_main():
+        return None
+    history = earlier_audits(setup, audit, run, checkpoint.epoch, whole.sample_index)
+    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch)
+
+
+def earlier_audits(
+    setup: Setup, audit: Audit, run: RunFolder, epoch: int, sample_index: Tensor
+) -> dict[int, KeptScores] | None:
+    """What calibrations look back at; None where the run's scores under what they wrap don't lie there, or lack a sample."""
+    stored = ScoreHistory(run.scores, setup.provenance).read(until=epoch, keys=audit.looks_back_at)
+    of_all = {
+        time: kept
+        for time, kept in stored.items()
+        if set(audit.calibrated) <= kept.scores.keys() and bool(torch.isin(sample_index, kept.sample_index).all())
+    }
+    before = [time for time in of_all if time < epoch]
+    return {time: of_all[time] for time in spread_over(before, MOST_EARLIER)} if of_all else None
 
 
 def condition_record(setup: Setup) -> dict[str, Any]:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.kept import kept_of
 from ldm_privacy.audit.measure import Measuring
-from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
@@ -177,16 +175,12 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
 
 def _watched(setup: Setup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> dict[str, Watcher]:
     """The audits, and the configured watchers beside them."""
-
-    def keep_scores(report: AuditReport, moment: Moment) -> None:
-        fitting.history.write(moment.epoch, kept_of(report))
-
     audits = Memorization(
         audit,
         every=Every(epochs=setup.config.audit.every_n_epochs),
         key=setup.onset_key,
         onset=setup.detector(),
-        on_report=keep_scores,
+        history=fitting.history,
         progress=bar.during_look,
     )
     return {"memorization": audits, **setup.watchers(audit.samples, bar.during_look)}

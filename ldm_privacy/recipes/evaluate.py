@@ -9,7 +9,7 @@ from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
-from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.publish import publish, without_history
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
@@ -34,14 +34,17 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     ScoreHistory(run.scores, setup.provenance).check()
     check_audit(setup)
     folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
-    audited = audit_checkpoint(setup, checkpoint, run.store)
+    audited = audit_checkpoint(setup, checkpoint, run)
     assert audited is not None  # there is one process
     if out is None and composed.tree != stored_tree(checkpoint.config):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
-    evidence = publish(setup, composed, audited, folder, checkpoint=path).evidence
+    evaluation = publish(setup, composed, audited, folder, checkpoint=path)
+    evidence = evaluation.evidence
     console.print(setup.describe(), highlight=False)
     print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)
+    if without_history(setup, evidence.report):
+        console.print(f"Earlier audits: {evaluation.facts['earlier audits']}.", highlight=False)
     tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
     return folder / "scores.parquet"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import gather_evidence
@@ -24,7 +25,6 @@ from ldm_privacy.runs.series import SeriesFile
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NO_HISTORY = "none: no scores of earlier audits with this attack lie beside the checkpoint"
 LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
 
 
@@ -49,7 +49,8 @@ def publish(
         drawn: Figures that were drawn before.
     """
     images, run, report = setup.data.images, RunFolder.around(checkpoint), audited.report
-    earlier = ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=[setup.onset_key])
+    keys = {setup.onset_key, *report.data.derived, *report.unmasked}
+    earlier = ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=keys)
     with setup.progress("Controls and evidence", 0) as done:
         evidence = gather_evidence(
             report,
@@ -87,7 +88,7 @@ def publish(
         epoch=audited.epoch,
         facts={
             **_facts(setup, audited, checkpoint),
-            "earlier audits": f"at epoch {', '.join(map(str, earlier))}" if earlier else NO_HISTORY,
+            "earlier audits": _history(setup, report, list(earlier)),
         },
         commands=commands,
         config=composed.to_yaml(),
@@ -96,6 +97,24 @@ def publish(
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)
     return evaluation
+
+
+def without_history(setup: Setup, report: AuditReport) -> list[str]:
+    """Calibrations that are left out because the scores of earlier audits don't lie beside the checkpoint."""
+    if any(each.needs_history for each in report.data.derived.values()):
+        return []
+    return [label for label, each in setup.calibrations.items() if each.needs_history]
+
+
+def _history(setup: Setup, report: AuditReport, epochs: Sequence[int]) -> str:
+    """Which earlier audits are known, in words."""
+    known = f"at epoch {', '.join(map(str, epochs))}" if epochs else "none"
+    if not (missing := without_history(setup, report)):
+        return known
+    return (
+        f"{known}; none of these samples with this attack lies beside the checkpoint, so what only the trainer can know is "
+        f"left out ({', '.join(missing)})"
+    )
 
 
 def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
         stand_in = MembershipBlindPredictor(samples.latent, predictor.alphas_cumprod)
         for label, attack in setup.attacks.items():
             with blamed_on(attack):
-                alone = replace(audit, attacks={label: attack}, combine=False)
+                alone = replace(audit, attacks={label: attack}, calibrations={})
                 if alone.num_passes * len(samples) > MOST_PASSES:
                     continue
                 try:  # a built-in one looks at what is predicted alone, so nothing need be computed by a network

@@ -1,6 +1,5 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit.audit import COMBINED, Audit
+from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.config import Config
 from ldm_privacy.data.conditions import ConditionSource, check_condition
 from ldm_privacy.data.module import ImageData
@@ -119,6 +119,11 @@ class Setup:
         return {label: attack.build_a(Attack) for label, attack in self.config.audit.attacks.items()}
 
     @cached_property
+    def calibrations(self) -> dict[str, Calibration]:
+        """The configured calibrations by label."""
+        return {label: each.build_a(Calibration) for label, each in self.config.audit.calibrations.items()}
+
+    @cached_property
     def masks(self) -> dict[str, MaskRule]:
         """The configured mask rules by label."""
         return {label: rule.build(seed=self.config.seed) for label, rule in self.config.audit.masks.items()}
@@ -142,7 +147,7 @@ class Setup:
         if not audit.attacks or not audit.masks:
             raise UserError("audit.attacks and audit.masks: name at least one of each.")
         attack = onset.attack or next(iter(audit.attacks))
-        if attack not in audit.attacks and not (audit.combine and attack == COMBINED):
+        if attack not in audit.attacks:
             raise UserError(f"audit.onset.attack: '{attack}' is not in audit.attacks ({', '.join(audit.attacks)}).")
         if onset.mask not in audit.masks:
             raise UserError(f"audit.onset.mask: '{onset.mask}' is not in audit.masks ({', '.join(audit.masks)}).")
@@ -152,10 +157,7 @@ class Setup:
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        found = Provenance.of(split.hash, config.seed, self.attacks, self.masks, config.audit.timesteps)
-        if config.audit.combine:  # it rests on all of them
-            found = replace(found, attacks={**found.attacks, COMBINED: "; ".join(found.attacks.values())})
-        return found
+        return Provenance.of(split.hash, config.seed, self.attacks, self.masks, config.audit.timesteps)
 
     @property
     def intervals(self) -> Intervals:
@@ -218,7 +220,9 @@ class Setup:
             self.masks,
             config.timesteps,
             keep_fractions=config.keep_fractions,
-            combine=config.combine,
+            calibrations=self.calibrations,
+            calibrated=[AuditKey(*each.split("/")) for each in config.calibrated] or [self.onset_key],
+            cross_fit=config.cross_fit,
             batch_size=config.batch_size,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             seed=self.config.seed,

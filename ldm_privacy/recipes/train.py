@@ -100,7 +100,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         audited = trained.audited
         if audited is None and trained.was_finished:
             # A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
-            audited = audit_checkpoint(setup, Checkpoint.read(run.last), run.store)
+            audited = audit_checkpoint(setup, Checkpoint.read(run.last), run)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
             commands = {

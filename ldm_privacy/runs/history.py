@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.kept import KeptScores, spread_over
 from ldm_privacy.audit.samples import MaskRule
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import AuditKey
@@ -95,7 +96,9 @@ class ScoreHistory:
         """Raise UserError as `read`; no scores are loaded."""
         self.read(keys=())
 
-    def read(self, *, until: float = float("inf"), keys: Collection[AuditKey] | None = None) -> dict[int, KeptScores]:
+    def read(
+        self, *, until: float = math.inf, keys: Collection[AuditKey] | None = None, most: int | None = None
+    ) -> dict[int, KeptScores]:
         """Epoch -> scores, up to and with the epoch `until`; {} where nothing is kept.
 
         A damaged file is left out, and so are scores of another attack, mask or timesteps under the same label: with a warning.
@@ -103,14 +106,15 @@ class ScoreHistory:
         Args:
             until: The last epoch.
             keys: Only those attacks and masks are loaded; epochs that have none of them are left out. None: all.
+            most: Of more audits so many that are spread over them.
 
         Raises:
             UserError: Scores of another split or with another seed.
         """
+        files = {epoch: path for epoch, path in self._files() if path.suffix == ".safetensors" and epoch <= until}
         found = {}
-        for epoch, path in self._files():
-            if path.suffix != ".safetensors" or epoch > until:
-                continue
+        for epoch in spread_over(list(files), most):
+            path = files[epoch]
             try:
                 kept = self._load(path, keys)
             except (SafetensorError, OSError, ValueError, KeyError) as error:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.calibrate import MOST_EARLIER
+from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, Memory, kept_of
+from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import AuditRow, paired
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError

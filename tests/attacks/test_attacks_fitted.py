@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from ldm_privacy.attacks.combined import CombinedAttack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -11,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import get_attack, membership_scores
-from ldm_privacy.attacks.combined import CombinedAttack
 from ldm_privacy.attacks.dime import NUM_ANGLES, fit_dime
 from ldm_privacy.attacks.runner import attack_statistics
 from ldm_privacy.errors import UserError

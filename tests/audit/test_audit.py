@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ldm_privacy.attacks.combined import CombinedAttack
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
-from ldm_privacy.attacks.combined import CombinedAttack
 from ldm_privacy.audit.audit import Audit, check_labels
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.samples import AuditedSamples

@@ -44,7 +44,7 @@ def auroc_by_timestep_figure(report: AuditReport) -> Figure:
             else:
                 axis.plot(report.data.timesteps[attack], row.auroc_by_timestep, label=row.key.mask, **line)
                 steps = report.data.timesteps[attack]
-                for chosen in set(row.timesteps):
+                for chosen in {each for each in row.timesteps if each is not None}:
                     axis.plot(chosen, row.auroc_by_timestep[steps.index(chosen)], "o", color=line["color"], markersize=5)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (dot: chosen by a half for the other)", ylabel="AUROC")
