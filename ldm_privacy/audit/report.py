@@ -10,9 +10,9 @@ from torch import Tensor
 from ldm_privacy.audit.row import AuditRow, rivals_of, row_of, standing
 from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import RANKINGS, SweepPoint, choose, sweep_points
+from ldm_privacy.audit.sweep import RANKINGS, SweepPoint, choose, reported_halves, sweep_points
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import QuartileAuroc, auroc_by_quartile
+from ldm_privacy.metrics import Half, QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Intervals
 
 
@@ -135,22 +135,23 @@ def report_of(
     kept = {key: sum(choice.keep_fractions) / len(choice.keep_fractions) for key, choice in choices.items()}
     data = replace(data, scores={key: choices[key].of(candidates[key]) for key in kept}, keep_fraction=kept)
     standings = {key: standing(score, choices[key].places, data) for key, score in data.scores.items()}
+    halves = {key: reported_halves(candidates[key], choices[key], data) for key in candidates}
     rows = []
     attacks = list(dict.fromkeys(key.attack for key in data.scores))
     for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):
-        against = {label: standings[other] for label, other in rivals_of(key, data).items()}
+        against = {label: halves[other] for label, other in rivals_of(key, data).items()}
         if key.mask == TUNED:
             against |= _controls_of(key, data, choices[key].keep_fractions)
-        rows.append(row_of(key, data, choices[key], candidates[key], against, intervals, tuple(target_fprs)))
+        rows.append(row_of(key, data, choices[key], halves[key], against, intervals, tuple(target_fprs)))
     return AuditReport(data, rows, intervals, tuple(target_fprs), standings)
 
 
-def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float]) -> dict[str, Tensor]:
-    """The `standing` of the sweep's controls at the keep fractions that were chosen for `tuned`, at their own timesteps."""
+def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float]) -> dict[str, list[Half]]:
+    """What the sweep's controls report at the keep fractions that were chosen for `tuned`, at their own timesteps."""
     sweep, found = data.sweeps.get(key.attack, {}), {}
     for ranking in RANKINGS[1:]:
         if all((ranking, fraction) in sweep for fraction in keep_fractions):
             by_fraction = {fraction: sweep[ranking, fraction] for fraction in keep_fractions}
             score = torch.stack([by_fraction[fraction][fold] for fold, fraction in enumerate(keep_fractions)])
-            found[ranking] = standing(score, choose({1.0: score}, data).places, data)
+            found[ranking] = reported_halves({1.0: score}, choose({1.0: score}, data), data)
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import Choice, reported_halves
+from ldm_privacy.audit.sweep import Choice
 from ldm_privacy.metrics import (
     Half,
     MembershipMetrics,
@@ -110,28 +110,27 @@ def row_of(
     key: AuditKey,
     data: AuditScores,
     choice: Choice,
-    candidates: Mapping[float, Tensor],
-    against: Mapping[str, Tensor],
+    halves: Sequence[Half],
+    against: Mapping[str, Sequence[Half]],
     intervals: Intervals,
     target_fprs: tuple[float, ...],
 ) -> AuditRow:
-    """The row of what was chosen among the candidates; `against` holds the `standing` of others."""
-    score, labels, num_fitted = data.scores[key], data.labels(key.attack), data.num_fitted.get(key, 0)
+    """The row of what was chosen; `halves` are what it reports, `against` holds those of others."""
+    score, labels = data.scores[key], data.labels(key.attack)
     mine, reporting = standing(score, choice.places, data), data.is_reporting
     options = intervals.options(data.group_of(reporting))
     metrics = membership_metrics(mine[reporting], data.is_member[reporting], target_fprs=target_fprs, **options)
-    halves = reported_halves(candidates, data)
     return AuditRow(
         key,
         choice.keep_fractions,
         tuple(labels[place] for place in choice.places),
-        replace(metrics, auroc=crossfit_auroc(halves, choice.indices, num_fitted=num_fitted, **vars(intervals))),
+        replace(metrics, auroc=crossfit_auroc(halves, **vars(intervals))),
         tuple(_carried(score, choice.places, data, target, intervals) for target in target_fprs),
         labels[choice.oracle_place],
         choice.oracle_keep_fraction,
         choice.oracle_auroc,
         choice.by_timestep,
-        {label: paired(mine, other, data, intervals.confidence, num_fitted=num_fitted) for label, other in against.items()},
+        {label: crossfit_difference(halves, other, confidence=intervals.confidence) for label, other in against.items()},
     )
 
 
@@ -142,19 +141,20 @@ def paired(
     confidence: float,
     *,
     alternative: Literal["two-sided", "greater"] = "two-sided",
-    num_fitted: int = 0,
     among: Tensor | None = None,
 ) -> PairedDifference:
     """AUROC of `score` minus that of `other`, (samples,) each, mean over the halves that report.
 
     `among`: (samples,) bool, those to look at; all that report by default.
     """
-    halves = []
+    mine, others = [], []
     for fold in data.folds:
         rows = fold.reports if among is None else fold.reports & among
         if rows.any():
-            halves.append((score[rows], other[rows], data.is_member[rows], data.group_of(rows)))
-    return crossfit_difference(halves, confidence=confidence, alternative=alternative, num_fitted=num_fitted)
+            is_member, group = data.is_member[rows], data.group_of(rows)
+            mine.append(Half(score[rows], is_member, group=group))
+            others.append(Half(other[rows], is_member, group=group))
+    return crossfit_difference(mine, others, confidence=confidence, alternative=alternative)
 
 
 def _carried(
@@ -164,7 +164,7 @@ def _carried(
     for fold, each, place in zip(data.folds, score, places):
         chooses, reports = fold
         thresholds.append(float(threshold_at_fpr(each[place, chooses], data.is_member[chooses], target_fpr)))
-        halves.append(Half(each[place, reports][None], data.is_member[reports], data.group_of(reports)))
+        halves.append(Half(each[place, reports], data.is_member[reports], group=data.group_of(reports)))
     return crossfit_rates(halves, thresholds, **vars(intervals))
 
 

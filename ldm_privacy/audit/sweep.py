@@ -33,6 +33,7 @@ class Choice:
     Attributes:
         keep_fractions, places: By fold; places are those of the timesteps.
         indices: By fold, of what was chosen among all candidates: timesteps of the largest keep fraction first.
+        areas: (folds, candidates) AUROCs where the folds report.
         by_timestep: (timesteps,) AUROC of the reported samples at the chosen keep fraction, mean over the folds.
         oracle_keep_fraction, oracle_place, oracle_auroc: The best mean over the folds where they report: optimistic.
     """
@@ -40,6 +41,7 @@ class Choice:
     keep_fractions: tuple[float, ...]
     places: tuple[int, ...]
     indices: tuple[int, ...]
+    areas: Tensor
     by_timestep: Tensor
     oracle_keep_fraction: float
     oracle_place: int
@@ -70,6 +72,7 @@ def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
         tuple(fractions[row] for row, _ in best),
         tuple(column for _, column in best),
         indices,
+        reported.transpose(0, 1).flatten(1),
         torch.stack([reported[best[fold][0], fold] for fold in folds]).mean(0),
         fractions[oracle],
         place,
@@ -88,14 +91,16 @@ def _areas(score: Tensor, data: AuditScores) -> tuple[Tensor, Tensor]:
     return torch.stack(chosen), torch.stack(reported)
 
 
-def reported_halves(candidates: Mapping[float, Tensor], data: AuditScores) -> list[Half]:
+def reported_halves(candidates: Mapping[float, Tensor], choice: Choice, data: AuditScores) -> list[Half]:
     """What each fold reports: all candidates, in the order of `Choice.indices`, of its reporting half."""
     ordered = [candidates[fraction] for fraction in sorted(candidates, reverse=True)]
     return [
         Half(
             torch.cat([each[number][:, fold.reports] for each in ordered]),
             data.is_member[fold.reports],
-            data.group_of(fold.reports),
+            chosen=choice.indices[number],
+            group=data.group_of(fold.reports),
+            area=choice.areas[number],
         )
         for number, fold in enumerate(data.folds)
     ]
@@ -122,7 +127,7 @@ def sweep_points(data: AuditScores, attack: str, intervals: Intervals) -> list[S
     labels = data.labels(attack)
     points = []
     for (ranking, fraction), score in data.sweeps[attack].items():
-        places = choose({fraction: score}, data).places
-        area = crossfit_auroc(reported_halves({fraction: score}, data), places, **vars(intervals))
-        points.append(SweepPoint(ranking, fraction, tuple(labels[place] for place in places), area))
+        choice = choose({fraction: score}, data)
+        area = crossfit_auroc(reported_halves({fraction: score}, choice, data), **vars(intervals))
+        points.append(SweepPoint(ranking, fraction, tuple(labels[place] for place in choice.places), area))
     return points

@@ -93,10 +93,7 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
             for key in keys:
                 score = torch.zeros(len(among), dtype=torch.float64)
                 score[among] = report.scores_at(key)[chosen]
-                num_fitted = first.data.num_fitted.get(key, 0)
-                other[key] = paired(
-                    score, first.scores_at(key), first.data, first.confidence, num_fitted=num_fitted, among=among
-                )
+                other[key] = paired(score, first.scores_at(key), first.data, first.confidence, among=among)
             differences[name] = other
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
     spread = {
