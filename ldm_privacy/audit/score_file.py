@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.scores import AuditScores
+from ldm_privacy.audit.scores import AuditScores, Derived, by_fold, folds_of, is_alike
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import AuditKey
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLIT_HASH = b"ldm_privacy.split_hash"
+NUM_FOLDS = b"ldm_privacy.num_folds"
 ONE_FOR_EACH = {
     **dict.fromkeys(("is_member", "is_calibration", "group"), "sample_index"),
     "timesteps": "attack",
-    **dict.fromkeys(("keep_fraction", "is_control"), "key"),
+    **dict.fromkeys(("keep_fraction", "is_control", "plain", "needs_history", "num_fitted"), "key"),
 }
 """Column -> what it is a property of; a key is an attack with a mask."""
 
@@ -39,7 +40,12 @@ class ScoreFile:
 
 
 def schema() -> "pa.Schema":
-    """A row per sample, attack and mask; lists run over timesteps; without groups `group` is empty, nothing else ever is."""
+    """A row per sample, attack and mask; lists run over timesteps; without groups `group` is empty, nothing else ever is.
+
+    `membership_scores` are fitted without the sample (but with one fold those of the calibration half), `own_half_scores` by
+    its own half, which chooses by them; they are [] where nothing is fitted and both are the same. `plain`: of a calibrated
+    score, the attack and mask that it is made of; "" of others.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -52,14 +58,18 @@ def schema() -> "pa.Schema":
             "mask": pa.string(),
             "keep_fraction": pa.float64(),
             "is_control": pa.bool_(),
+            "plain": pa.string(),
+            "needs_history": pa.bool_(),
+            "num_fitted": pa.int64(),
             "timesteps": pa.list_(pa.int64()),
             "membership_scores": pa.list_(pa.float64()),  # higher = member
+            "own_half_scores": pa.list_(pa.float64()),
         }
     )
 
 
 def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
-    """scores.parquet: the columns of `schema`, with the split's hash in the file's metadata."""
+    """scores.parquet: the columns of `schema`, with the split's hash and the number of folds in the file's metadata."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -68,17 +78,26 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
     whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", "group")}
     samples = pd.DataFrame({name: None if value is None else value.numpy() for name, value in whom.items()})
     tables = []
+    folds = data.folds
     for key, score in data.scores.items():
+        reported = data.reported(key)
+        own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1])
+        derived = data.derived.get(key)
         rows = samples.assign(
             attack=key.attack,
             mask=key.mask,
             keep_fraction=data.keep_fraction[key],
             is_control=key.mask in data.controls,
+            plain="" if derived is None else str(derived.plain),
+            needs_history=derived is not None and derived.needs_history,
+            num_fitted=data.num_fitted.get(key, 0),
             timesteps=[data.timesteps[key.attack]] * len(samples),
-            membership_scores=list(score.double().T.numpy()),
+            membership_scores=list(reported.double().T.numpy()),
+            own_half_scores=list(own.double().T.numpy()),
         )
         tables.append(pa.Table.from_pandas(rows, schema(), preserve_index=False))
-    pq.write_table(pa.concat_tables(tables).replace_schema_metadata({SPLIT_HASH: split_hash.encode()}), path)
+    metadata = {SPLIT_HASH: split_hash.encode(), NUM_FOLDS: str(len(folds)).encode()}
+    pq.write_table(pa.concat_tables(tables).replace_schema_metadata(metadata), path)
 
 
 def read_scores(path: Path) -> ScoreFile:
@@ -111,15 +130,31 @@ def read_scores(path: Path) -> ScoreFile:
     def column(name: str) -> Tensor:
         return torch.tensor(first[name].to_numpy())
 
+    folds = folds_of(column("is_calibration"), int(table.schema.metadata[NUM_FOLDS]))
+
+    def scores(rows: Any) -> Tensor:
+        """(folds, timesteps, samples)."""
+        reported, own = (
+            torch.from_numpy(np.stack(rows[name].to_list(), axis=1)) for name in ("membership_scores", "own_half_scores")
+        )
+        return by_fold(reported, own, folds) if len(own) else reported.expand(len(folds), *reported.shape)
+
+    tops = {key: rows.iloc[0] for key, rows in keys.items()}
     data = AuditScores(
         column("sample_index"),
         column("is_member"),
         column("is_calibration"),
         None if first["group"].isna().any() else column("group"),
-        {key.attack: list(rows["timesteps"].iloc[0]) for key, rows in keys.items()},
-        {key: torch.from_numpy(np.stack(rows["membership_scores"].to_list(), axis=1)) for key, rows in keys.items()},
-        {key: float(rows["keep_fraction"].iloc[0]) for key, rows in keys.items()},
-        frozenset(key.mask for key, rows in keys.items() if rows["is_control"].iloc[0]),
+        {key.attack: list(top["timesteps"]) for key, top in tops.items()},
+        {key: scores(rows) for key, rows in keys.items()},
+        {key: float(top["keep_fraction"]) for key, top in tops.items()},
+        frozenset(key.mask for key, top in tops.items() if top["is_control"]),
+        derived={
+            key: Derived(AuditKey(*top["plain"].split("/")), bool(top["needs_history"]))
+            for key, top in tops.items()
+            if top["plain"]
+        },
+        num_fitted={key: int(top["num_fitted"]) for key, top in tops.items() if top["num_fitted"]},
     )
     return ScoreFile(data, table.schema.metadata[SPLIT_HASH].decode(errors="replace"))
 
@@ -139,12 +174,20 @@ def _misfit(table: "pa.Table") -> str:
             return f"column '{name}' holds {values.type}, not {kind}"
         if values.null_count or (pa.types.is_list(kind) and pc.list_flatten(values).null_count):
             return f"column '{name}' has an empty place"
-    return "" if SPLIT_HASH in (table.schema.metadata or {}) else "the hash of its split is missing"
+    metadata = table.schema.metadata or {}
+    if SPLIT_HASH not in metadata:
+        return "the hash of its split is missing"
+    return "" if metadata.get(NUM_FOLDS) in (b"1", b"2") else "the number of its folds is missing"
 
 
 def _contradiction(frame: Any) -> str:
     """What the rows of a file contradict each other in, and one of them; "" where nothing."""
     scores, num_timesteps = frame["membership_scores"], frame["timesteps"].map(len).clip(lower=1)
+    own = frame["own_half_scores"].map(len)
+
+    def finite(lists: Any) -> Any:
+        return lists.map(lambda values: bool(np.isfinite(values).all()))
+
     num_keys = frame.groupby("sample_index")["key"].transform("size")
     rules = {
         "stands twice": frame.duplicated(["key", "sample_index"]),
@@ -155,7 +198,11 @@ def _contradiction(frame: Any) -> str:
         },
         "has a 'keep_fraction' that is not in 0 to 1": ~frame["keep_fraction"].between(0, 1),
         "has not as many 'membership_scores' as timesteps": scores.map(len) != num_timesteps,
-        "has a score that is not finite": ~scores.map(lambda values: np.isfinite(values).all()),
+        "has not as many 'own_half_scores' as timesteps": (own != num_timesteps) & (own != 0),
+        "has 'own_half_scores', but the rest of its key has none": (own > 0)
+        != (own.groupby(frame["key"]).transform("max") > 0),
+        "has a score that is not finite": ~(finite(scores) & finite(frame["own_half_scores"])),
+        "is made of 'plain' scores that are not there": ~frame["plain"].isin({"", *frame["key"]}),
     }
     for problem, where in rules.items():
         if where.any():

@@ -10,6 +10,7 @@ from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import paired
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import informed
 from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
@@ -29,10 +30,12 @@ class Evidence:
 
     Attributes:
         report: The audit.
-        key: Attack and mask that the verdict rests on; named in the config, not chosen by its result.
+        key: The primary attack and mask; named in the config, not chosen by its result.
+        insider, outsider: What the verdict rests on: its scores as calibrated by whoever has the run's checkpoints, and by
+            whoever has the model alone; `key` where there are none. Neither is chosen by its result.
         permuted: Every row under permuted labels.
         findings: Of the controls, over all audited samples, by name.
-        over_controls: AUROC of the primary attack minus that of each finding's score, paired on the reported samples.
+        over_controls: AUROC of the insider's scores minus that of each finding's score, paired on the reported samples.
         exposure: The members, most exposed first.
         neighbours: For the first `NUM_SHOWN` of them: the sample index of the nearest held-out image, and its similarity.
         agreement: Of the members' ranks with those of the other attacks.
@@ -42,6 +45,8 @@ class Evidence:
 
     report: AuditReport
     key: AuditKey
+    insider: AuditKey
+    outsider: AuditKey
     permuted: dict[AuditKey, PermutedRow]
     findings: dict[str, Finding]
     over_controls: dict[str, PairedDifference]
@@ -83,20 +88,23 @@ def gather_evidence(
     case = Case(samples, images, report.intervals, seed)
     findings = run_controls(case, lambda done, total=None: progress(1 + done))
     scores = {name: each.score for name, each in findings.items() if each.score is not None}
-    exposure = exposure_of(report, key)
+    insider, outsider = (informed(data.derived, key, with_history=known) for known in (True, False))
+    exposure = exposure_of(report, insider)
     shown = torch.searchsorted(data.sample_index, exposure.sample_index[:NUM_SHOWN])
     row, similarity = nearest(case.thumbnails[shown], case.thumbnails[~data.is_member])
     evidence = Evidence(
         report=report,
         key=key,
+        insider=insider,
+        outsider=outsider,
         permuted=permuted,
         findings=findings,
-        over_controls={name: _over_control(report, key, score) for name, score in scores.items()},
+        over_controls={name: _over_control(report, insider, score) for name, score in scores.items()},
         exposure=exposure,
         neighbours=(data.sample_index[~data.is_member][row], similarity),
         agreement=attack_agreement(report, key),
-        by_epoch=epoch_agreement(report, key, history or {}),
-        dataset=dataset_verdict(report, key, seed=seed),
+        by_epoch=epoch_agreement(report, insider, history or {}),
+        dataset=dataset_verdict(report, insider, seed=seed),
     )
     progress(num_steps)
     return evidence

@@ -34,14 +34,14 @@ def verdict_of(evidence: Evidence) -> Verdict:
     """What the evidence says, by fixed rules.
 
     * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
-    * exposed: the AUROC of the primary attack and mask lies above 0.5, interval and permuted labels agreeing; or any row of the
+    * exposed: the AUROC of the insider's scores lies above 0.5, interval and permuted labels agreeing; or any row of the
       audit stands out with all rows tested together (Holm).
     * safe: neither, the primary AUROC's interval lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
       wrong way round tells the sides apart as well), and the carried-over threshold finds surely less than `RULED_OUT_TPR` of
       the members: a few wholly exposed members hardly move an AUROC.
     * unclear: none of these.
     """
-    report, key, exposure = evidence.report, evidence.key, evidence.exposure
+    report, key, exposure = evidence.report, evidence.insider, evidence.exposure
     row, band, alpha = report.row(key), evidence.permuted[key].band, 1 - report.confidence
     area, tpr, rates = row.metrics.auroc, row.metrics.tpr_at_fpr[0], row.carried[0]
     adjusted = dict(zip(evidence.permuted, holm([each.p_normal for each in evidence.permuted.values()])))
@@ -49,7 +49,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     is_certain = area.lower > 0.5 and band.p_value <= alpha
     levels = [0.5 if each.level is None else each.level.value for each in evidence.findings.values() if each.leaks]
     possible = max(area.upper, 1 - area.lower)
-    above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every reported held-out image"
+    above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every held-out image that they are held against"
     found = f"{key} has"
     tone: Tone
     if levels:
@@ -91,6 +91,9 @@ def verdict_of(evidence: Evidence) -> Verdict:
         f"guessing) and finds {rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:.1%} "
         f"false positives ({rates.fpr.value:.1%} in fact)."
     )
+    if evidence.outsider != key:
+        outsider = report.row(evidence.outsider).metrics.auroc
+        who += f" That takes the run's checkpoints; with the model alone {evidence.outsider} reaches {outsider}."
     sure = (
         f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {band.p_value:.3g}); "
         f"{_controls(evidence)}"

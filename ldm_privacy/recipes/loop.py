@@ -14,6 +14,7 @@ from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -22,7 +23,7 @@ from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.processes import alone, is_main
 from ldm_privacy.recipes.terminal import progress
-from ldm_privacy.registry import MASK_RULES
+from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
 from ldm_privacy.targets.target import Target, unwrapped
 from ldm_privacy.types import Condition, Image, Intervals
 from ldm_privacy.watch.loss_gap import LossGap
@@ -57,6 +58,7 @@ class MemorizationWatch:
         attacks: Registered names, or attacks by label.
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
         timesteps: That every attack queries.
+        calibrations: By label, of the first attack and mask; all registered ones by default.
         influence: Estimator; 16 probes by default where there is a decoder.
         every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
@@ -82,6 +84,7 @@ class MemorizationWatch:
         attacks: Sequence[str] | Mapping[str, Any] = ("sima", "loss"),
         masks: Sequence[str] | Mapping[str, Any] | None = None,
         timesteps: Sequence[int] = (30, 60, 100, 150),
+        calibrations: Mapping[str, Calibration] | None = None,
         influence: InfluenceEstimator | None = None,
         every_n_steps: int = 1000,
         watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
@@ -116,7 +119,17 @@ class MemorizationWatch:
         samples = self.samples
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
-        audit = Audit(samples, attacks, masks, timesteps, batch_size=batch_size, seed=seed, intervals=intervals)
+        calibrations = {label: CALIBRATIONS.get(label)() for label in CALIBRATIONS} if calibrations is None else calibrations
+        audit = Audit(
+            samples,
+            attacks,
+            masks,
+            timesteps,
+            calibrations=calibrations,
+            batch_size=batch_size,
+            seed=seed,
+            intervals=intervals,
+        )
         onset = OnsetDetector(confidence=intervals.confidence)
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
@@ -170,7 +183,8 @@ class MemorizationWatch:
         from ldm_privacy.report.folder import evidence_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
-        evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, seed=self.seed)
+        history = self.memorization.history.read(until=self.memorization.last.step - 1)
+        evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, history=history, seed=self.seed)
         decoder = None if self.codec.network is None else self.codec.decode
         figures = {
             **training_figures(self.curves, audit.keys, evidence.key, "step"),

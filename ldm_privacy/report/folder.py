@@ -55,7 +55,7 @@ def evidence_figures(
             quartiles, timesteps = report.quartiles(key, samples.distortion), report.data.timesteps[key.attack]
             figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, timesteps, title=str(key))
     if evidence.dataset is not None:
-        figures["p_value"] = p_value_figure(evidence.dataset, evidence.key, alpha=1 - report.confidence)
+        figures["p_value"] = p_value_figure(evidence.dataset, evidence.insider, alpha=1 - report.confidence)
     if report.sweep:
         figures["keep_fraction"] = keep_fraction_figure(report)
     return figures

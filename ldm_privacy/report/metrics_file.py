@@ -26,7 +26,12 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         dataset = {**vars(whole.test), **sizes, "holm": whole.adjusted}
     content = {
         **facts,
-        "verdict": {"tone": verdict.tone, "sentences": verdict.sentences, "attack": str(evidence.key)},
+        "verdict": {
+            "tone": verdict.tone,
+            "sentences": verdict.sentences,
+            "insider": str(evidence.insider),
+            "outsider": str(evidence.outsider),
+        },
         "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
         "dataset": dataset,
         "sweep": report.sweep,

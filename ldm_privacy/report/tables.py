@@ -1,7 +1,7 @@
 """An audit in the terminal."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,8 +17,8 @@ from ldm_privacy.types import AuditKey, Estimate
 
 INTERVAL_NOTE = (
     "Intervals are over the audited samples; they leave out the randomness of training. ASR picks its threshold on the "
-    "reported samples and is optimistic. The timestep (of `tuned` also the share of dimensions kept) was chosen on the "
-    "calibration half; 'oracle' is the best on the reported half."
+    "reported samples and is optimistic. Each half chose the timestep (of `tuned` also the share of dimensions kept) for the "
+    "other; 'oracle' is the best on the reported samples."
 )
 
 
@@ -34,7 +34,7 @@ def print_audit(
         console.print(_gain_table(report))
     constant = [row.key for row in report.rows if report.is_constant(row.key)]
     same = [f"{key} gives every sample the same score: it ranks nobody." for key in constant]
-    for sentence in (INTERVAL_NOTE, *same, *unresolved(report)):
+    for sentence in (INTERVAL_NOTE, *threats(report), *same, *unresolved(report)):
         console.print(sentence, highlight=False)
 
 
@@ -44,8 +44,27 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         console.print(sentence, highlight=False)
 
 
+def threats(report: AuditReport) -> list[str]:
+    """Who can have calibrated scores, in words."""
+    derived = report.data.derived
+    labels = {
+        known: list(dict.fromkeys(key.attack for key, of in derived.items() if of.needs_history is known))
+        for known in (True, False)
+    }
+    found = []
+    if labels[False]:
+        found.append(f"{_and(labels[False])}: beyond the image's complexity; for whoever has the model and held-out images.")
+    if labels[True]:
+        found.append(f"{_and(labels[True])}: with earlier audits, for an insider who has the run's checkpoints.")
+    return found
+
+
+def _and(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
+
+
 def claims(report: AuditReport) -> list[AuditRow]:
-    """Rows of masks of largest influence that are compared with others."""
+    """Rows of masks of largest influence, and calibrated ones, that are compared with others."""
     return [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
 
 
@@ -95,8 +114,8 @@ def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, Pe
 
 
 def _gain_table(report: AuditReport) -> Table:
-    """What masks of largest influence gain over the unmasked attack and over controls of the same size, paired."""
-    table = plain_table(f"AUROC gained by the mask, paired, with half its {report.confidence:.0%} interval")
+    """What masks gain over the unmasked attack and controls of the same size, and calibrations over the plain attack, paired."""
+    table = plain_table(f"AUROC gained, paired, with half its {report.confidence:.0%} interval")
     # `tuned` is compared with "random", top60 with "random60": one column for both.
     gains = {_label(row): {_kind(other): gain for other, gain in row.gains.items()} for row in claims(report)}
     columns = list(dict.fromkeys(column for row in gains.values() for column in row))

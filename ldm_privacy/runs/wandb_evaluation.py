@@ -53,10 +53,10 @@ def log_evaluation(run: Any, evaluation: Evaluation, folder: Path, *, axis: str)
     pictures = [wandb.Image(image.permute(1, 2, 0).squeeze(-1).numpy()) for image in to_uint8(evaluation.images(index))]
     ranked = zip(index.tolist(), pictures, exposure.score.tolist(), exposure.fpr.tolist())
     exposed = [[rank, *values] for rank, values in enumerate(ranked, 1)]
-    fpr, tpr, _ = roc_curve(report.reported_scores(evidence.key), report.reported_membership)
+    fpr, tpr, _ = roc_curve(report.reported_scores(evidence.insider), report.reported_membership)
     places = roc_places(len(fpr))
     roc = go.Figure(go.Scatter(x=fpr[places].tolist(), y=tpr[places].tolist()))
-    roc.update_layout(title=f"ROC of {evidence.key}", xaxis_title="false-positive rate", yaxis_title="true-positive rate")
+    roc.update_layout(title=f"ROC of {evidence.insider}", xaxis_title="false-positive rate", yaxis_title="true-positive rate")
     run.log(
         {
             "evaluation/attacks": Table(columns, rows),

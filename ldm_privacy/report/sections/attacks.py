@@ -5,7 +5,7 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Cell, DataTable, Section
-from ldm_privacy.report.tables import INTERVAL_NOTE, claims, mask_of, short, unresolved
+from ldm_privacy.report.tables import INTERVAL_NOTE, claims, mask_of, short, threats, unresolved
 
 
 @SECTIONS.register("attacks")
@@ -13,16 +13,16 @@ def attacks(evaluation: Evaluation) -> Section:
     """How to read the tables; AUROC with its null band, rates at fixed false-positive rates, what masks gain."""
     evidence = evaluation.evidence
     report = evidence.report
-    lead = " ".join(["Members are the positive class; .5 is guessing.", *unresolved(report)])
-    bold = [place for place, row in enumerate(report.rows) if row.key == evidence.key]
+    lead = " ".join(["Members are the positive class; .5 is guessing.", *threats(report), *unresolved(report)])
+    bold = [place for place, row in enumerate(report.rows) if row.key in (evidence.insider, evidence.outsider)]
     areas = DataTable(
         ("attack", "mask", "kept", "t", "AUROC", "permuted labels", "p", "oracle"),
         [_area_row(row, evidence) for row in report.rows],
-        "AUROC of each attack and mask, on the reporting half at the timestep that the calibration half chose.",
+        "AUROC of each attack and mask, at the timesteps that each half chose for the other.",
         num_texts=2,
         emphasised=bold,
         note=f"{INTERVAL_NOTE} 'Permuted labels': where the AUROC lies when labels mean nothing, choices repeated; p says how "
-        "often it then gets as high. In bold: the attack and mask that the verdict rests on.",
+        "often it then gets as high. In bold: what the verdict rests on, with the run's checkpoints and with the model alone.",
     )
     percent = [f"{100 * target:g}%" for target in report.target_fprs]
     carried = [f"{rate} at {percent[0]} carried over" for rate in ("TPR", "FPR")]
@@ -32,7 +32,7 @@ def attacks(evaluation: Evaluation) -> Section:
         "How many members are found while few held-out images are called members.",
         num_texts=2,
         emphasised=bold,
-        note="'Carried over': the threshold was set on the calibration half, so the false-positive rate is what it really came "
+        note="'Carried over': each half set the threshold for the other, so the false-positive rate is what it really came "
         "to. TNR@FNR is what published tables of these attacks call TPR@FPR, with the sides exchanged.",
     )
     gains = [
@@ -43,7 +43,7 @@ def attacks(evaluation: Evaluation) -> Section:
     paired = DataTable(
         ("attack", "mask", "against", "AUROC gained", "p"),
         gains,
-        "What masks of largest influence gain, paired on the same samples.",
+        "What masks of largest influence and calibrations gain, paired on the same samples.",
         num_texts=3,
         note="A gain counts where its interval lies above 0 against the unmasked attack, a random mask and one ranked by "
         "standard deviation, of the same size. p-values are of single tests, not adjusted for their number.",

@@ -23,7 +23,7 @@ def controls(evaluation: Evaluation) -> Section:
             rows.append((each.looks_at, each.name, area, "" if gain is None else short(gain, "+")))
     blocks: list[Block] = [
         DataTable(
-            ("kind", "control", "AUROC", f"{evidence.key} above it"),
+            ("kind", "control", "AUROC", f"{evidence.insider} above it"),
             rows,
             "What tells members from held-out without the denoiser, and without any model.",
             num_texts=2,

@@ -17,7 +17,7 @@ def whole_set(evaluation: Evaluation) -> Section:
 
 def _test(evidence: Evidence) -> list[Note] | list[Paragraph]:
     if evidence.dataset is None:
-        return [Note("No test", f"{evidence.key} gives every sample the same score: there is nothing to test.")]
+        return [Note("No test", f"{evidence.insider} gives every sample the same score: there is nothing to test.")]
     test, adjusted, false_alarms = evidence.dataset.test, evidence.dataset.adjusted, evidence.dataset.false_alarms
     units = "groups of " if evidence.report.data.group is not None else ""
     level = 1 - evidence.report.confidence
@@ -32,7 +32,7 @@ def _test(evidence: Evidence) -> list[Note] | list[Paragraph]:
     )
     told = (
         f"As a set, the {test.num_suspect} reported {units}members score {test.effect_size:.2f} standard deviations above the "
-        f"{test.num_heldout} {units}held-out samples (one-sided Welch test of {evidence.key}, p = {test.p_value:.2g}). {needed}"
+        f"{test.num_heldout} {units}held-out samples (one-sided Welch test of {evidence.insider}, p = {test.p_value:.2g}). {needed}"
     )
     found = sum(p <= level for p in adjusted.values())
     together = (
