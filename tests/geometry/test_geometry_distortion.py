@@ -256,8 +256,8 @@ def test_it_goes_on_until_no_value_grew_by_more_than_half_the_tolerance(products
     values = slowly(decode, 5, 1)
     # Tolerances on either side of the growth in each application, as far as it stands above rounding.
     growths = ((values[1:] - values[:-1]) / values[1:].clamp_min(1e-6 * values[1:, :1])).amax(1)
-    assert len(growths) == 5 and (growths > 1e-3).sum() >= 2
-    for growth, side, least in itertools.product(growths[growths > 1e-3].tolist(), (0.99, 1.01), (0, 2)):
+    assert (growths > 1e-3).sum() >= 2
+    for growth, side, least in itertools.product(growths[growths > 1e-3].tolist(), (0.95, 1.05), (0, 2)):
         tolerance = 2 * side * growth
         expected = applications_within(values, tolerance, least)
         products.clear()
@@ -283,12 +283,13 @@ def test_values_of_zero_cost_no_further_products(products):
 
 
 def test_a_batch_goes_on_for_its_hardest_sample_and_leaves_the_others_as_they_were(products):
-    hard, easy = (with_spectrum(SPECTRA[name], num_pixels=64) for name in ("linear", "a gap"))
+    hard, easy = (with_spectrum(torch.linspace(1, last, 32).double(), num_pixels=64) for last in (0.03, 0.5))
 
     def decode(latent):
         return torch.where(latent.sum((1, 2, 3), keepdim=True) > 0, hard(latent), easy(latent))
 
-    latent, distortion = torch.cat([LATENT + 1, LATENT - 1, LATENT - 2]), randomized(3, 3, 0, tolerance=0.02)
+    # A single direction: what the easy samples would gain after their end adds up to more than half the tolerance.
+    latent, distortion = torch.cat([LATENT + 1, LATENT - 1, LATENT - 2]), randomized(1, 0, 0, tolerance=0.0077)
     alone, costs = [], []
     for sample in latent.split(1):
         products.clear()
