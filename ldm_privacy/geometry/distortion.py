@@ -112,7 +112,6 @@ class Distortion:
         gram = torch.zeros(len(latent), 0, 0, dtype=torch.float64, device=jacobian.image.device)
         values = torch.zeros(len(latent), self.rank, dtype=torch.float64, device=latent.device)
         is_done = torch.zeros(len(latent), dtype=torch.bool, device=latent.device)
-        iteration = 0
         while True:
             vectors = newest.permute(2, 0, 1).reshape(-1, *latent.shape).to(latent.dtype)
             images.append(jacobian.times(vectors, vectors_per_pass=vectors_per_pass))
@@ -123,8 +122,8 @@ class Distortion:
             growth = ((found - values) / scale).amax(1)
             # Each sample keeps what it had when it was done itself, whatever else is in the batch.
             values = torch.where(is_done[:, None], values, found)
-            if iteration >= self.num_power_iterations:
-                is_done = is_done | (growth <= self.tolerance / 2) | (self.tolerance == math.inf)
+            if len(images) > self.num_power_iterations:
+                is_done = is_done | (growth <= self.tolerance / 2)
             room = block.shape[0] - basis.shape[2]
             if is_done.all() or not room:
                 return values
@@ -132,7 +131,6 @@ class Distortion:
             products = products.flatten(2).permute(1, 2, 0).to(latent.device, torch.float64)
             newest = _orthonormal_to(basis, products[..., :room])
             basis = torch.cat([basis, newest], dim=2)
-            iteration += 1
 
 
 def _all_singular_values(jacobian: DecoderJacobian) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.stream import stream_distortion
-from tests.reference.geometry import dense_jacobian, published_decoder
+from ldm_privacy.randomness import normal as keyed_normal
+from tests.reference.geometry import applications_within, dense_jacobian, krylov_singular_values, published_decoder
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -228,3 +229,81 @@ def test_the_whole_jacobian_is_taken_in_the_precision_of_the_latent():
     exact = Distortion(6, exact=True).singular_values(decode, latent)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda z: decode(z[None])[0].flatten()))(latent).flatten(2)
     torch.testing.assert_close(exact, torch.linalg.svdvals(jacobian)[:, :6], rtol=1e-12, atol=0)
+
+
+# --- the stopping rule -----------------------------------------------------------------------------------------------
+
+
+LATENT = torch.zeros(1, 1, 8, 4, dtype=torch.float64)  # D = 32
+SPECTRA = {
+    "linear": torch.linspace(2, 1, 32).double(),
+    "two decades": torch.logspace(0, -2, 32).double(),
+    "a gap": torch.cat([torch.full((3,), 3.0), torch.linspace(1, 0.5, 29)]).double(),
+    "parts in a million": torch.cat([torch.linspace(3, 1, 4), torch.linspace(3e-6, 1e-6, 28)]).double(),
+}
+
+
+def slowly(decode, rank, oversample, latent=LATENT):
+    """Values after 0, 1, ... applications, from the whole of J and the first block that the seed 0 stands for."""
+    block = keyed_normal("distortion", (0,), (32, rank + oversample)).double()
+    return krylov_singular_values(dense_jacobian(decode, latent)[0], block, rank)
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+def test_it_goes_on_until_no_value_grew_by_more_than_half_the_tolerance(products, spectrum, scale):
+    decode = with_spectrum(scale * spectrum, num_pixels=64)
+    values = slowly(decode, 5, 1)
+    # Tolerances on either side of the growth in each application, as far as it stands above rounding.
+    growths = ((values[1:] - values[:-1]) / values[1:].clamp_min(1e-6 * values[1:, :1])).amax(1)
+    assert (growths > 1e-3).sum() >= 2
+    for growth, side, least in itertools.product(growths[growths > 1e-3].tolist(), (0.95, 1.05), (0, 2)):
+        tolerance = 2 * side * growth
+        expected = applications_within(values, tolerance, least)
+        products.clear()
+        found = randomized(5, 1, least, tolerance=tolerance).singular_values(decode, LATENT)[0]
+        assert products["transpose_times"] == 6 * expected
+        assert products["times"] == min(6 * (expected + 1), 32)
+        torch.testing.assert_close(found, values[expected], rtol=1e-9, atol=1e-7 * values[expected, 0].item())
+
+
+@pytest.mark.parametrize("count", range(3))
+def test_no_value_grows_by_more_than_itself(products, count):
+    # In the first product each grows by just that: a tolerance of 2 is already none.
+    randomized(5, 1, count, tolerance=2.0).singular_values(with_spectrum(SPECTRA["linear"], num_pixels=64), LATENT)
+    assert products.total() == Distortion(5, 1, count).products_per_sample(32, 64) == 6 * (2 * count + 1)
+
+
+def test_values_of_zero_cost_no_further_products(products):
+    spectrum = torch.cat([torch.linspace(3, 1, 3), torch.zeros(29)]).double()
+    for values in (spectrum, 0 * spectrum):
+        products.clear()
+        randomized(5, 1).singular_values(with_spectrum(values, num_pixels=64), LATENT)
+        assert products.total() == Distortion(5, 1).products_per_sample(32, 64) == 6 * 5
+
+
+def test_a_batch_goes_on_for_its_hardest_sample_and_leaves_the_others_as_they_were(products):
+    hard, easy = (with_spectrum(torch.linspace(1, last, 32).double(), num_pixels=64) for last in (0.03, 0.5))
+
+    def decode(latent):
+        return torch.where(latent.sum((1, 2, 3), keepdim=True) > 0, hard(latent), easy(latent))
+
+    # A single direction: what the easy samples would gain after their end adds up to more than half the tolerance.
+    latent, distortion = torch.cat([LATENT + 1, LATENT - 1, LATENT - 2]), randomized(1, 0, 0, tolerance=0.0077)
+    alone, costs = [], []
+    for sample in latent.split(1):
+        products.clear()
+        alone.append(distortion.singular_values(decode, sample))
+        costs.append(products.total())
+    products.clear()
+    together = distortion.singular_values(decode, latent)
+    assert products.total() == 3 * max(costs) > sum(costs)
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=0)
+
+
+def test_a_rank_of_all_dimensions_gives_all_singular_values(products):
+    latent = normal(2, 2, 4, 4, seed=1)
+    found = randomized(32, tolerance=1e-9).singular_values(small_decoder, latent)
+    # The first block spans the whole space.
+    assert products == {"times": 2 * 32}
+    torch.testing.assert_close(found, torch.linalg.svdvals(dense_jacobian(small_decoder, latent)), rtol=1e-9, atol=0)

@@ -29,6 +29,28 @@ def dense_jacobian(decode, latent):
     return torch.stack(jacobians)
 
 
+def krylov_singular_values(jacobian, block, rank):
+    """`rank` singular values of J (pixels, D) on the span of B, GB, ..., G^q B, G = J^T J: (q + 1, rank) for q = 0, 1, ...
+
+    The last span is the whole space.
+    """
+    basis, values = torch.linalg.qr(block).Q, []
+    while True:
+        values.append(torch.linalg.svdvals(jacobian @ basis)[:rank])
+        if basis.shape[1] == len(block):
+            return torch.stack(values)
+        basis = torch.linalg.qr(torch.cat([block, jacobian.T @ jacobian @ basis], dim=1)).Q
+
+
+def applications_within(values, tolerance, num_power_iterations=0):
+    """Applications of G until none of `krylov_singular_values` grew by more than half the tolerance, one value at a time."""
+    for q in range(num_power_iterations, len(values)):
+        before = values[q - 1] if q > 0 else torch.zeros_like(values[0])
+        if all((now - old) / max(now, 1e-6 * values[q][0]) <= tolerance / 2 for now, old in zip(values[q], before)):
+            return q
+    return len(values) - 1
+
+
 def influence_loop(decode, latent, probes):
     """Probe influence one sample and one probe at a time: (batch, D)."""
     influence = []
