@@ -54,7 +54,8 @@ def check_attack(attack: Attack, *, timesteps: Sequence[int] = (0, 10, 20, 40)) 
     noise that is drawn = the same noise handed in; another seed changes attacks that draw and no others; conditions reach
     the predictor row by row; as many network rows as `num_queries` says, whatever the number of masks; the keep-all mask =
     the plain sum of the contributions; kept + dropped = total for each of its sums; masks don't touch each other; masks
-    refused where there are none; timesteps outside the schedule refused; the orientation is applied.
+    refused where there are none; timesteps outside the schedule refused; the orientation is applied; statistics above 0 where
+    the attack says that they are compared as logarithms.
 
     Args:
         attack: The instance.
@@ -118,6 +119,7 @@ class _Contract:
         assert rows == queries * self.num_samples, (
             f"{rows / self.num_samples:g} network rows per sample for {len(self.masks)} masks, but num_queries says {queries}"
         )
+        assert not self.attack.log_scale or (total > 0).all(), "log_scale is True, but a statistic is not positive"
         scores = membership_scores(self.attack, total)
         assert torch.equal(scores, total if self.attack.higher_means_member else -total), "the orientation is not applied"
         self.batching(total)
@@ -129,6 +131,7 @@ class _Contract:
     def attributes(self) -> None:
         attack = self.attack
         assert isinstance(attack.higher_means_member, bool), "higher_means_member must be True or False"
+        assert isinstance(attack.log_scale, bool), "log_scale must be True or False"
         assert isinstance(attack.num_draws, int), "num_draws must be an int"
         assert attack.num_draws >= 0, "num_draws must be >= 0"
         assert attack.maskable is not isinstance(attack, UnmaskableAttack), (

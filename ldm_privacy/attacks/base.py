@@ -23,6 +23,8 @@ class Attack:
         num_draws: Noises per (sample, timestep); 0 where the attack draws none.
         noise_distribution: What the noise is drawn from.
         per_timestep: One number per timestep; otherwise one for all, from the attack's own timesteps.
+        log_scale: The statistic is positive, and compared between audits and images as its logarithm: a sum of terms that
+            are never negative. False where it is signed, or a difference or ratio already.
         maskable: False for attacks that are no sum over dimensions (`UnmaskableAttack`).
     """
 
@@ -30,6 +32,7 @@ class Attack:
     num_draws: int = 0
     noise_distribution: ClassVar[Literal["normal", "rademacher"]] = "normal"
     per_timestep: ClassVar[bool] = True
+    log_scale: ClassVar[bool] = False
     maskable: ClassVar[bool] = True
 
     def contributions(

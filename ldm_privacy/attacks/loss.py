@@ -22,6 +22,7 @@ class Loss(Attack):
     """
 
     num_draws = 1
+    log_scale = True
 
     def __init__(self, *, power: Literal[2, 4] = 2):
         if power not in (2, 4):

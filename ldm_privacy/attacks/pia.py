@@ -20,6 +20,8 @@ class PIA(Attack):
     ICLR 2024, arXiv 2305.18355.
     """
 
+    log_scale = True
+
     def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
         """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
         initial = self.initial_noise(query(latent, 0))

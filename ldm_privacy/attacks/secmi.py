@@ -30,6 +30,8 @@ class SecMI(Attack):
         UserError: interval below 1; a timestep that is no multiple of it, or whose next state is outside the schedule.
     """
 
+    log_scale = True
+
     def __init__(self, *, interval: int = 10):
         if interval < 1:
             raise UserError(f"attack 'secmi': interval is {interval}; it must be at least 1.")

@@ -17,6 +17,8 @@ class SimA(Attack):
     Source: Rao, Qu, Moyer, "Score-based Membership Inference on Diffusion Models", arXiv 2509.25003.
     """
 
+    log_scale = True
+
     def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
         """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
         return query(latent.expand(len(timesteps), *latent.shape), timesteps).square().square()

@@ -20,6 +20,7 @@ class SimAMC(Attack):
     Source: Rao, Qu, Moyer, arXiv 2509.25003 (30 draws there).
     """
 
+    log_scale = True
     _name: ClassVar[str] = "sima_mc"
 
     def __init__(self, *, num_draws: int = 30):

@@ -1,4 +1,4 @@
-"""Measuring the audited samples: latents, influence, distortion, reconstruction; each computed once, then found in a store."""
+"""Measuring the audited samples: latents, complexity, influence, distortion, reconstruction; once, then found in a store."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import InfluenceEstimator, SetInfluenceEstimator, concatenate
@@ -24,12 +25,14 @@ NUM_KEPT = 16
 
 @dataclass
 class Measuring:
-    """What a frozen codec makes of images. Of several processes each computes its share, and all find the same in the store.
+    """What images are, and what a frozen codec makes of them.
+
+    Of several processes each computes its share, and all find the same in the store.
 
     Attributes:
         codec: On `device`.
         images: Sample indices -> images.
-        content: Identifies the images (their hash): part of every fingerprint.
+        content: Identifies the images (a hash of pixels and size): part of every fingerprint.
         store_folder: Where results are kept; None: nowhere.
         batch_size: Images per encoder or decoder pass.
         device: Where passes run.
@@ -107,9 +110,11 @@ class Measuring:
             condition={name: value[share].to(self.device) for name, value in (condition or {}).items()},
             is_share=world_size() > 1,
         )
-        if self.codec.network is None:
-            return samples
         columns: dict[str, Any] = {}
+        found = self._stored("image complexity", index, {}, self._complexity, of_codec=False)
+        columns["complexity"] = found["complexity"]
+        if self.codec.network is None:
+            return samples.with_columns(**columns)
         found = self._stored("reconstruction", index, self._map, lambda mine: self._reconstruction(mine, samples.latent))
         columns["reconstruction_error"] = found["error"]
         if influence is not None:
@@ -127,18 +132,24 @@ class Measuring:
         return samples.with_columns(**columns)
 
     def _stored(
-        self, noun: str, index: Tensor, settings: Mapping[str, Any], compute: Callable[[Tensor], Mapping[str, Tensor]]
+        self,
+        noun: str,
+        index: Tensor,
+        settings: Mapping[str, Any],
+        compute: Callable[[Tensor], Mapping[str, Tensor]],
+        *,
+        of_codec: bool = True,
     ) -> Mapping[str, Tensor]:
         """This process's rows of a quantity: found in the store, or computed and stored as one file for all processes.
 
-        `compute` gets this process's sample indices and returns its rows, on the CPU.
+        `compute` gets this process's sample indices and returns its rows, on the CPU. `of_codec`: the codec has a part in it.
         """
         share = share_of(len(index))
         if self.store_folder is None:
             return compute(index[share])
         store = Store(self.store_folder, noun)
-        settings = {"quantity": noun, "codec": self.codec.settings(), "images": self.content, **settings}
-        name = fingerprint(self.codec.weights(), settings, index)
+        codec, weights = (self.codec.settings(), self.codec.weights()) if of_codec else (None, {})
+        name = fingerprint(weights, {"quantity": noun, "codec": codec, "images": self.content, **settings}, index)
         if world_size() == 1:
             return store.get_or_compute(name, index, lambda: compute(index))[0]
         stored = on_main(lambda: store.load(name, index))
@@ -165,6 +176,12 @@ class Measuring:
                 results.append(function(*parts).cpu())
                 done(num_done := num_done + len(parts[0]))
         return torch.cat(results)
+
+    def _complexity(self, index: Tensor) -> dict[str, Tensor]:
+        def complexity(index: Tensor) -> Tensor:
+            return image_complexity(self.images(index))
+
+        return {"complexity": self._batched("Image complexity", "image complexity is measured", complexity, index)}
 
     def _reconstruction(self, index: Tensor, latent: Latent) -> dict[str, Tensor]:
         """Mean absolute error of each image."""

@@ -42,6 +42,7 @@ class AuditedSamples:
         influence: Like `latent`: diag(J^T J) of the decoder; None where the codec has no decoder to speak of.
         distortion: (samples,) float64, local distortion; NaN where it wasn't measured, None where it never is.
         reconstruction_error: (samples,) mean absolute error of the codec; None where it wasn't measured.
+        complexity: (samples,) float64, ln of the image's bytes as PNG (`image_complexity`); None where it wasn't measured.
         deviation: (channels, height, width), standard deviation of each latent dimension over all samples of all processes.
         mask_stability: Mean overlap of the masks of two halves of the probes; None where the estimator has no probes.
         is_share: These are this process's part alone; the other processes hold the rest.
@@ -59,6 +60,7 @@ class AuditedSamples:
     influence: Influence | None = None
     distortion: Tensor | None = None
     reconstruction_error: Tensor | None = None
+    complexity: Tensor | None = None
     deviation: Tensor = None  # type: ignore[assignment]
     mask_stability: float | None = None
     is_share: bool = False

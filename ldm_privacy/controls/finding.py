@@ -84,7 +84,7 @@ class Finding:
         score: (samples,), higher = member, NaN where a sample has none. The primary attack is compared with it.
         estimate: AUROC of the score. Where it is left out, `run_controls` fills it in, with a sentence.
         is_telling: Whether it tells the sides apart.
-        leaks: It makes the verdict "the split leaks": attack numbers up to the estimate measure the split.
+        leaks: It makes the verdict "the split leaks": attack numbers up to `level` measure the split.
         is_missing: It can't be computed here; the sentence says why.
         pairs: To be shown, the most telling first.
         numbers: More for metrics.json.
@@ -101,6 +101,14 @@ class Finding:
     is_missing: bool = False
     pairs: tuple[Pair, ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> Estimate | None:
+        """The estimate; of the score turned round where it surely lies below 0.5."""
+        area = self.estimate
+        if area is None or area.upper >= 0.5:
+            return area
+        return Estimate(1 - area.value, 1 - area.upper, 1 - area.lower)
 
 
 def run_controls(case: Case, progress: Done = lambda done, total=None: None) -> dict[str, Finding]:

@@ -47,7 +47,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     adjusted = dict(zip(evidence.permuted, holm([each.p_normal for each in evidence.permuted.values()])))
     others = [each for each, p in adjusted.items() if each != key and p <= alpha and report.row(each).metrics.auroc.lower > 0.5]
     is_certain = area.lower > 0.5 and band.p_value <= alpha
-    levels = [0.5 if each.estimate is None else each.estimate.value for each in evidence.findings.values() if each.leaks]
+    levels = [0.5 if each.level is None else each.level.value for each in evidence.findings.values() if each.leaks]
     possible = max(area.upper, 1 - area.lower)
     above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every reported held-out image"
     found = f"{key} has"
@@ -100,11 +100,11 @@ def verdict_of(evidence: Evidence) -> Verdict:
 
 def _controls(evidence: Evidence) -> str:
     findings = evidence.findings.values()
-    areas = [each.estimate for each in findings if each.looks_at == WITHOUT_MODEL and each.estimate is not None]
+    areas = {each.name: each.level for each in findings if each.looks_at == WITHOUT_MODEL and each.level is not None}
     blind = "there were too few samples for a classifier on the images alone"
     if areas:
-        best = max(areas, key=lambda area: area.lower)
-        blind = f"a classifier that sees the images and no model reaches {best}"
+        name, best = max(areas.items(), key=lambda item: item[1].lower)
+        blind = f"a classifier that sees the images and no model reaches {best} ({name})"
     telling = [each.name for each in findings if each.is_telling and not each.leaks]
     verb = "tells" if len(telling) == 1 else "tell"
     alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else "no difference of the sides was found"

@@ -155,11 +155,12 @@ def _noise(setup: Setup, codec: Codec, index: Tensor) -> Latent:
 def _with_noise(setup: Setup, codec: Codec, blank: AuditedSamples) -> AuditedSamples:
     """Blank samples with noise for all that is measured of them."""
     index, latent = blank.sample_index, _noise(setup, codec, blank.sample_index)
-    columns: dict[str, Tensor | None] = {"latent": latent, "deviation": latent.std(0)}
+    noise = uniform("rehearsal", (index,), ())
+    columns: dict[str, Tensor | None] = {"latent": latent, "deviation": latent.std(0), "complexity": noise.double()}
     if blank.influence is not None:
-        columns |= {"influence": latent.exp(), "reconstruction_error": uniform("rehearsal", (index,), ())}
+        columns |= {"influence": latent.exp(), "reconstruction_error": noise}
         if setup.distortion is not None:
-            columns["distortion"] = uniform("rehearsal", (index,), ()).double()
+            columns["distortion"] = noise.double()
     return blank.with_columns(**columns)
 
 

@@ -194,6 +194,7 @@ class Setup:
             group=self.data.groups(self.audited_index),
             condition=self.condition(self.audited_index),
             influence=None if codec.network is None else zeros,
+            complexity=torch.zeros(len(self.audited_index), dtype=torch.float64),
             deviation=torch.zeros(shape),
         )
 

@@ -77,6 +77,10 @@ def test_number_of_queries(name):
     assert (number, type(number)) == (QUERIES[name], int)
 
 
+def test_sums_of_positive_terms_are_compared_as_logarithms():
+    assert {name for name in BUILT_IN if not get_attack(name).log_scale} == {"dime", "pfami"}
+
+
 def test_secmi_counts_the_states_of_gaps():
     assert get_attack("secmi").num_queries([0, 50]) == 7
 
@@ -286,6 +290,13 @@ class SumsItself(Attack):
         return epsilon.sum((2, 3, 4))
 
 
+class ClaimsALogarithm(Attack):
+    log_scale = True
+
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps)
+
+
 FAULTS = {
     BatchNormalised: "a sample alone gets another statistic",
     GlobalNoise: "global random state",
@@ -295,6 +306,7 @@ FAULTS = {
     IgnoresCondition: "the condition does not reach",
     MixesTimesteps: "depends on which other timesteps",
     ClaimsDraws: "the seed does not change",
+    ClaimsALogarithm: "log_scale is True, but a statistic is not positive",
     OutOfSchedule: "outside the schedule, but the attack accepts it",
 }
 

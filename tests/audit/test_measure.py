@@ -9,6 +9,7 @@ from torch import nn
 from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
+from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -20,6 +21,7 @@ from tests.two_processes import in_two_processes
 INDEX = torch.arange(23) * 3 + 1
 IMAGES = torch.rand(80, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 IS_MEMBER = INDEX % 2 == 0
+COLUMNS = ("latent", "sample_index", "is_member", "group", "influence", "reconstruction_error", "complexity", "distortion")
 SHARE = torch.tensor([[1.5, -0.25], [0.5, 0.75]])  # of the channels of a map that is no diagonal
 
 
@@ -91,6 +93,7 @@ def test_every_column_has_its_closed_form(name):
     # The decoder stands at the posterior mean: image = B mean, and J = B M^-1 at each of the nine positions.
     error = (torch.einsum("ij,bjhw->bihw", codec.b, mean) - IMAGES[INDEX]).abs().mean(dim=(1, 2, 3))
     torch.testing.assert_close(samples.reconstruction_error, error)
+    assert torch.equal(samples.complexity, image_complexity(IMAGES[INDEX]))
     jacobian = codec.b @ torch.linalg.inv(matrix)
     columns = jacobian.square().sum(0)[:, None, None].expand(2, 3, 3)
     torch.testing.assert_close(samples.influence, columns.expand(23, 2, 3, 3))
@@ -121,7 +124,7 @@ def test_batches_change_nothing():
         everything(measuring(Linear(MAPS["full"]), batch_size=size), influence=ShrunkInfluence(num_probes=2))
         for size in (1, 50)
     )
-    for column in ("latent", "influence", "reconstruction_error", "distortion"):
+    for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
         torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
     assert one.mask_stability == pytest.approx(other.mask_stability)
 
@@ -133,7 +136,9 @@ def test_only_what_is_asked_for_is_measured():
     assert (samples.influence, samples.distortion, samples.group, samples.condition) == (None, None, None, {})
     assert measure.codec.decoded == len(INDEX)
     measure.codec.network = None
-    assert measure.samples(INDEX, means, IS_MEMBER, influence=ExactInfluence()).reconstruction_error is None
+    samples = measure.samples(INDEX, means, IS_MEMBER, influence=ExactInfluence())
+    assert samples.reconstruction_error is None
+    assert torch.equal(samples.complexity, image_complexity(IMAGES[INDEX])), "pixels have one as well"
 
 
 def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
@@ -142,7 +147,7 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
     again = Linear(MAPS["full"])
     two = everything(measuring(again, tmp_path), influence=ShrunkInfluence(num_probes=2))
     assert (first.encoded, again.encoded, again.decoded) == (23, 0, 0)
-    for column in ("latent", "influence", "reconstruction_error", "distortion"):
+    for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
         assert torch.equal(getattr(one, column).nan_to_num(7), getattr(two, column).nan_to_num(7))
     assert one.mask_stability == two.mask_stability
 
@@ -159,6 +164,30 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
     trained = Linear(MAPS["full"])
     trained.network["a"].data += 1
     assert passes(trained) == (23, True)
+
+
+def test_complexity_belongs_to_the_images_and_to_no_codec(tmp_path, monkeypatch):
+    measured = []
+
+    def counted(images):
+        measured.append(len(images))
+        return image_complexity(images)
+
+    monkeypatch.setattr(measure_module, "image_complexity", counted)
+
+    def found(codec, index=INDEX, **changes):
+        """How many images were measured for it."""
+        measured.clear()
+        samples = measuring(codec, tmp_path, **changes).samples(index, codec.mean(IMAGES[index]), index % 2 == 0)
+        assert torch.equal(samples.complexity, image_complexity(IMAGES[index]))
+        return sum(measured)
+
+    assert found(Linear(MAPS["full"])) == 23
+    trained = Linear(MAPS["per channel"])
+    trained.network["a"].data += 1
+    assert found(trained) == 0, "a codec has no part in it"
+    assert found(Linear(MAPS["full"]), content="others") == 23
+    assert found(Linear(MAPS["full"]), INDEX[:9]) == 9
 
 
 @pytest.mark.parametrize("change", [{"influence": ProbeInfluence(num_probes=2)}, {"rank": 2}])
@@ -191,6 +220,7 @@ def test_progress_ends_at_the_number_of_samples():
     ends = {words: (done, total) for words, done, total in said}
     assert ends == {
         "Encoding images": (23, 23),
+        "Image complexity": (23, 23),
         "Reconstruction error": (23, 23),
         "Influence (pullback metric)": (23, 23),
         "Local distortion": (12, 12),
@@ -210,7 +240,7 @@ def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
         (first, one), (second, two) = in_two_processes(monkeypatch, half, samples_module, measure_module)
         assert first.is_share
         assert second.is_share
-        for column in ("latent", "sample_index", "is_member", "group", "influence", "reconstruction_error", "distortion"):
+        for column in COLUMNS:
             both = torch.cat([getattr(first, column), getattr(second, column)])
             torch.testing.assert_close(both, getattr(alone, column), equal_nan=True, rtol=1e-5, atol=1e-6)
         assert torch.equal(torch.cat([first.condition["class_labels"], second.condition["class_labels"]]), INDEX + 100)

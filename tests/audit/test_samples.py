@@ -12,7 +12,10 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepTopDeviation
 from tests.two_processes import in_two_processes
 
-COLUMNS = ("latent", "is_member", "sample_index", "group", "is_calibration", "influence", "distortion", "reconstruction_error")
+COLUMNS = (
+    *("latent", "is_member", "sample_index", "group", "is_calibration"),
+    *("influence", "distortion", "reconstruction_error", "complexity"),
+)
 
 
 @pytest.fixture
@@ -31,6 +34,7 @@ def whole():
         influence=latent.square(),
         distortion=torch.arange(10.0).double().masked_fill(torch.arange(10) == 4, torch.nan),
         reconstruction_error=torch.rand(10, generator=generator),
+        complexity=torch.rand(10, generator=generator).double(),
         mask_stability=0.75,
     )
 

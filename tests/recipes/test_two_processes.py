@@ -105,8 +105,9 @@ def test_one_process_prints_and_writes(two):
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
     assert output.count("This run is") == output.count("Memorization onset") == 1
     assert len(re.findall(r"^epoch +2 ", output, re.MULTILINE)) == 1
-    # Posterior means of audited images, of other members and of mirror images; reconstruction errors, influence, distortion.
-    assert len(list((run / "store").rglob("*.safetensors"))) == 6
+    # Posterior means of audited images, of other members and of mirror images; of the audited complexity, reconstruction
+    # error, influence and distortion.
+    assert len(list((run / "store").rglob("*.safetensors"))) == 7
 
 
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
@@ -147,9 +148,10 @@ def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch):
     monkeypatch.setattr("ldm_privacy.geometry.jacobian.DecoderJacobian.__init__", refuse)
     monkeypatch.setattr("ldm_privacy.models.kl.KLCodec.mean", refuse)
     monkeypatch.setattr("ldm_privacy.models.kl.KLCodec.decode", refuse)
+    monkeypatch.setattr("ldm_privacy.audit.measure.image_complexity", refuse)
     stored = audit_of(run, run / "store").samples
     assert torch.equal(stored.sample_index, anew.sample_index)
-    for name in ("latent", "influence", "distortion", "reconstruction_error", "mask_stability"):
+    for name in ("latent", "influence", "distortion", "reconstruction_error", "complexity", "mask_stability"):
         mine, theirs = (torch.as_tensor(getattr(each, name)) for each in (stored, anew))
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False)
 
