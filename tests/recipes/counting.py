@@ -7,16 +7,22 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
 
+from ldm_privacy.audit import measure
+from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.geometry.jacobian import DecoderJacobian
 
 
 class Passes:
-    """Rows by network, named as in `recipes.plan.Cost`; rows by content of what is encoded and decoded without gradients."""
+    """Rows by network, named as in `recipes.plan.Cost`; rows by content of what is encoded and decoded without gradients.
+
+    `compressed`: images whose complexity is measured, which takes no network.
+    """
 
     def __init__(self):
         self.rows = Counter()
         self.encoded = Counter()
         self.reconstructed = Counter()
+        self.compressed = 0
         self._inside = False
 
 
@@ -26,7 +32,7 @@ def _each(rows):
 
 @contextmanager
 def counted_passes():
-    """Inside, passes of AutoencoderKL, UNet2DModel and products with the decoder's Jacobian are counted."""
+    """Inside, passes of AutoencoderKL, UNet2DModel, products with the decoder's Jacobian and complexities are counted."""
     found = Passes()
     encode, decode, denoise = AutoencoderKL.encode, AutoencoderKL.decode, UNet2DModel.forward
     products = {"transpose_times": DecoderJacobian.transpose_times, "times": DecoderJacobian.times}
@@ -59,7 +65,12 @@ def counted_passes():
 
         return count
 
+    def counting_complexity(images):
+        found.compressed += len(images)
+        return image_complexity(images)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "image_complexity", counting_complexity)
         patch.setattr(AutoencoderKL, "encode", counting_encode)
         patch.setattr(AutoencoderKL, "decode", counting_decode)
         patch.setattr(UNet2DModel, "forward", counting_denoise)

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.recipes.loop import MemorizationWatch
@@ -166,6 +167,7 @@ def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path)
     )
     expected = (vae.encode(images).latent_dist.mean - 0.1) * 0.5
     assert torch.allclose(watch.samples.latent, expected, atol=1e-6)
+    assert torch.equal(watch.samples.complexity, image_complexity(images))
     series = watch(network(), step=0)
     assert {f"memorization/sima/{mask}/auroc" for mask in ("all", "top", "random", "deviation")} < series.keys()
     assert watch.watchers["samples"].last is not None
@@ -173,6 +175,7 @@ def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path)
     page = watch.report(tmp_path / "audit")
     assert page == tmp_path / "audit" / "report.html"
     assert "Step 0; 32 members and 32 held-out images audited" in page.read_text()
+    assert ">image complexity<" in page.read_text()
     assert {"scores.parquet", "metrics.json", "exposed.csv"} < {each.name for each in page.parent.iterdir()}
 
 

@@ -75,16 +75,19 @@ def test_each_audited_image_is_encoded_once_and_reconstructed_once(tmp_path):
     assert set(found.encoded.values()) == {1}
     assert len(found.reconstructed) == 60
     assert set(found.reconstructed.values()) == {1}
+    assert found.compressed == 60
 
 
 def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run, tmp_path):
     with counted_passes() as found:
         assert cli.train([f"resume={run}"]) == 0
     assert set(found.rows) == {"denoiser"}
+    assert found.compressed == 0
     assert found.rows["denoiser"] == 80 * 7  # one audit at two timesteps: SimA, Loss, and PIA, which asks once more
     with counted_passes() as found:
         assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}"]) == 0
     assert set(found.rows) == {"denoiser"}
+    assert found.compressed == 0
 
 
 def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
@@ -100,3 +103,4 @@ def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_p
         assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
         assert cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt"]) == 0
     assert set(found.rows) == {"denoiser"}
+    assert found.compressed == 0

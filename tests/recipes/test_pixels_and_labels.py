@@ -35,7 +35,9 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     run = tmp_path / "digits"
     curves = series(run)
     assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt"]) == 0
-    evaluated = json.loads((run / "evaluation" / "metrics.json").read_text())["series"]
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert 0 < metrics["controls"]["image complexity"]["auroc"]["value"] < 1
+    evaluated = metrics["series"]
     logged = {name: value for (stage, epoch, name), value in curves.items() if (stage, epoch) == ("denoiser", 4)}
     assert {name: logged[name] for name in evaluated} == evaluated
     assert "memorization/sima/random60/auroc" in evaluated
