@@ -45,6 +45,20 @@ class Known:
         """(samples,) of what is wrapped, at the chosen timestep."""
         return self.now[self.key][self.place]
 
+    def beyond_complexity(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """A level (..., samples) minus its regression on the complexity, and the slopes (...); least squares.
+
+        Fitted to the held-out samples that choose, so that no label of a member is looked at: a fit that could weigh the
+        complexity itself would tell the sides apart wherever their images differ.
+        """
+        assert self.complexity is not None
+        level, heldout = level.double(), self.chooses & ~self.is_member
+        centred = self.complexity - self.complexity[heldout].mean()
+        spread = centred[heldout].square().sum()
+        # Images of one complexity: there is nothing to take away.
+        slope = level[..., heldout] @ centred[heldout] / (spread if spread > 0 else 1.0) * (spread > 0)
+        return level - slope[..., None] * centred, slope
+
     @property
     def capacity(self) -> int:
         """How many numbers the half that chooses can bear to have fitted with its labels, one at least."""

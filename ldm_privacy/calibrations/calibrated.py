@@ -2,23 +2,21 @@
 
 from typing import ClassVar
 
-from ldm_privacy.calibrations.base import Calibrated, Known
-from ldm_privacy.calibrations.history import History, levels
-from ldm_privacy.calibrations.logistic import log_odds
+from torch import Tensor
+
+from ldm_privacy.calibrations.base import Known
+from ldm_privacy.calibrations.history import History
 from ldm_privacy.registry import CALIBRATIONS
 
 
 @CALIBRATIONS.register("calibrated")
 class HistoryAndComplexity(History):
-    """As `History`, with ln(PNG bytes) among the features, the second of them.
+    """As `History`, of levels that are calibrated by complexity, those of earlier audits too.
 
     Threat model: an insider, who has the run's checkpoints. No passes, no randomness.
     """
 
     needs_complexity: ClassVar[bool] = True
 
-    def __call__(self, known: Known) -> Calibrated:
-        now, *earlier = levels(known).items()
-        assert known.complexity is not None
-        features = dict([now, ("complexity", known.complexity), *earlier])
-        return log_odds(features, known, inverse_penalty=self.inverse_penalty)
+    def levels(self, known: Known) -> dict[str, Tensor]:
+        return {name: known.beyond_complexity(level)[0] for name, level in super().levels(known).items()}

@@ -26,13 +26,12 @@ class History(Calibration):
         self.inverse_penalty = check_penalty(inverse_penalty)
 
     def __call__(self, known: Known) -> Calibrated:
-        return log_odds(levels(known), known, inverse_penalty=self.inverse_penalty)
+        return log_odds(self.levels(known), known, inverse_penalty=self.inverse_penalty)
 
-
-def levels(known: Known) -> dict[str, Tensor]:
-    """The level at this audit and at earlier ones: now, the newest, the oldest, then those that halve what lies between."""
-    earlier = [each[known.key] for each in known.earlier]
-    return {"now": known.level, **{f"audit-{len(earlier) - place}": earlier[place] for place in spread_out(len(earlier))}}
+    def levels(self, known: Known) -> dict[str, Tensor]:
+        """The level at this audit and at earlier ones: now, the newest, the oldest, then those that halve what lies between."""
+        earlier = [each[known.key] for each in known.earlier]
+        return {"now": known.level, **{f"audit-{len(earlier) - place}": earlier[place] for place in spread_out(len(earlier))}}
 
 
 def spread_out(count: int) -> list[int]:

@@ -36,7 +36,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
     * exposed: the AUROC of the insider's scores lies above 0.5, interval and permuted labels agreeing; or any row of the
       audit stands out with all rows tested together (Holm).
-    * safe: neither, the primary AUROC's interval lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
+    * safe: neither, the interval of that AUROC lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
       wrong way round tells the sides apart as well), and the carried-over threshold finds surely less than `RULED_OUT_TPR` of
       the members: a few wholly exposed members hardly move an AUROC.
     * unclear: none of these.
@@ -49,7 +49,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     is_certain = area.lower > 0.5 and band.p_value <= alpha
     levels = [0.5 if each.level is None else each.level.value for each in evidence.findings.values() if each.leaks]
     possible = max(area.upper, 1 - area.lower)
-    above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every held-out image that they are held against"
+    above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every held-out image of their half"
     found = f"{key} has"
     tone: Tone
     if levels:

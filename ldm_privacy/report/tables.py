@@ -46,17 +46,14 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
 def threats(report: AuditReport) -> list[str]:
     """Who can have calibrated scores, in words."""
-    derived = report.data.derived
-    labels = {
-        known: list(dict.fromkeys(key.attack for key, of in derived.items() if of.needs_history is known))
-        for known in (True, False)
+    sorts: dict[bool, dict[str, None]] = {False: {}, True: {}}
+    for key, derived in report.data.derived.items():
+        sorts[derived.needs_history][key.attack] = None
+    meanings = {
+        False: "beyond the image's complexity, for whoever has the model and held-out images",
+        True: "with earlier audits, for an insider who has the run's checkpoints",
     }
-    found = []
-    if labels[False]:
-        found.append(f"{_and(labels[False])}: beyond the image's complexity; for whoever has the model and held-out images.")
-    if labels[True]:
-        found.append(f"{_and(labels[True])}: with earlier audits, for an insider who has the run's checkpoints.")
-    return found
+    return [f"{_and(list(labels))}: {meanings[known]}." for known, labels in sorts.items() if labels]
 
 
 def _and(names: Sequence[str]) -> str:
@@ -114,7 +111,7 @@ def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, Pe
 
 
 def _gain_table(report: AuditReport) -> Table:
-    """What masks gain over the unmasked attack and controls of the same size, and calibrations over the plain attack, paired."""
+    """What masks gain over the unmasked attack and controls of the same size, and calibrations over the plain attack."""
     table = plain_table(f"AUROC gained, paired, with half its {report.confidence:.0%} interval")
     # `tuned` is compared with "random", top60 with "random60": one column for both.
     gains = {_label(row): {_kind(other): gain for other, gain in row.gains.items()} for row in claims(report)}

@@ -32,7 +32,8 @@ def _test(evidence: Evidence) -> list[Note] | list[Paragraph]:
     )
     told = (
         f"As a set, the {test.num_suspect} reported {units}members score {test.effect_size:.2f} standard deviations above the "
-        f"{test.num_heldout} {units}held-out samples (one-sided Welch test of {evidence.insider}, p = {test.p_value:.2g}). {needed}"
+        f"{test.num_heldout} {units}held-out samples (one-sided Welch test of {evidence.insider}, p = {test.p_value:.2g}). "
+        f"{needed}"
     )
     found = sum(p <= level for p in adjusted.values())
     together = (
