@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm_privacy.audit.samples import is_calibration
+from ldm_privacy.config import compose_stored
 from ldm_privacy.data.split import Split
 from ldm_privacy.metrics import auroc_by_quartile
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
@@ -46,12 +49,13 @@ def main() -> None:
 
     columns = ["epoch", "SimA", *(f"top60 over {rival}" for rival in RIVALS), *(f"quartile {number}" for number in range(1, 5))]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for epoch, scores in ScoreHistory(run.scores).read(KEY, until=sys.maxsize).items():
-        index = scores.sample_index
+    setup = Setup(compose_stored(run.config.read_text()).config, progress, split=split)
+    for epoch, kept in ScoreHistory(run.scores, setup.provenance).read(keys=[KEY]).items():
+        index = kept.sample_index
         chosen = ~is_calibration(index) & torch.isin(index, measured)
         index = index[chosen]
         value = distortion[torch.searchsorted(measured, index)]
-        quartiles = auroc_by_quartile(scores.score[chosen][None], split.is_member(index), value)
+        quartiles = auroc_by_quartile(kept.standing[KEY][chosen][None], split.is_member(index), value)
         gains = [logged(epoch, f"sima/top60/gain_over_{rival}", signed=True) for rival in RIVALS]
         auroc = logged(epoch, f"{KEY}/auroc")
         print("| " + " | ".join([str(epoch), auroc, *gains, *(of_quartile(each) for each in quartiles.auroc[0])]) + " |")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.metrics import TopOverlap, rank_agreement, top_overlap
 from ldm_privacy.types import AuditKey, Estimate
@@ -73,14 +74,7 @@ def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Agree
     return found
 
 
-class EarlierScores(NamedTuple):
-    """Membership scores of an earlier audit: both (samples,), in any order."""
-
-    sample_index: Tensor
-    score: Tensor
-
-
-def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, EarlierScores]) -> dict[int, Estimate]:
+def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, KeptScores]) -> dict[int, Estimate]:
     """Spearman correlation of the members' scores at each earlier audit with those of `report`, on the members of both.
 
     Near 0 while the denoiser knows nothing; how soon it rises says how early the images that end up exposed could be seen.
@@ -88,14 +82,15 @@ def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, Ea
     Args:
         report: The last audit.
         key: Attack and mask of all of them.
-        history: Epoch -> scores.
+        history: Epoch -> scores; epochs without that key are left out.
     """
     data, last = report.data, report.scores_at(key)
     found = {}
-    for epoch, (sample_index, score) in history.items():
-        shared = data.is_member & torch.isin(data.sample_index, sample_index)
-        ordered, place = sample_index.sort()
-        earlier, now = score[place[torch.searchsorted(ordered, data.sample_index[shared])]], last[shared]
+    for epoch, kept in history.items():
+        if key not in kept.standing:
+            continue
+        shared = data.is_member & torch.isin(data.sample_index, kept.sample_index)
+        earlier, now = kept.at(data.sample_index[shared]).standing[key], last[shared]
         if len(now) >= 4 and earlier.min() < earlier.max() and now.min() < now.max():
             found[epoch] = rank_agreement(earlier, now)
     return found

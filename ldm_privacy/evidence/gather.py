@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
-from ldm_privacy.evidence.exposure import Agreement, EarlierScores, Exposure, attack_agreement, epoch_agreement, exposure_of
+from ldm_privacy.evidence.exposure import Agreement, Exposure, attack_agreement, epoch_agreement, exposure_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import PairedDifference, auroc, auroc_difference
 from ldm_privacy.registry import CONTROLS
@@ -56,7 +57,7 @@ def gather_evidence(
     samples: AuditedSamples,
     images: Images,
     *,
-    history: Mapping[int, EarlierScores] | None = None,
+    history: Mapping[int, KeptScores] | None = None,
     num_permutations: int = 200,
     seed: int = 0,
     progress: Done = lambda done, total=None: None,
@@ -68,7 +69,7 @@ def gather_evidence(
         key: The primary attack and mask.
         samples: The audited samples, all of them, on the CPU.
         images: Of them.
-        history: Scores under `key` at earlier audits, by epoch.
+        history: Scores at earlier audits, by epoch.
         num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
         progress: Called with the number of finished steps, and of all.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.kept import kept_of
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
@@ -20,7 +21,6 @@ from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.report.curves import mask_curves
-from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.record import Denoiser
@@ -177,10 +177,9 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
 
 def _watched(setup: Setup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> dict[str, Watcher]:
     """The audits, and the configured watchers beside them."""
-    history = ScoreHistory(fitting.run.scores)
 
     def keep_scores(report: AuditReport, moment: Moment) -> None:
-        history.write(moment.epoch, setup.onset_key, report.data.sample_index, report.scores_at(setup.onset_key))
+        fitting.history.write(moment.epoch, kept_of(report))
 
     audits = Memorization(
         audit,

@@ -16,6 +16,7 @@ from ldm_privacy.report.comparison import print_comparison, write_comparison
 from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder, next_free
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.record import Checkpoint
 
@@ -29,8 +30,9 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     checkpoint = Checkpoint.read(path)
     composed = compose_stored(checkpoint.config, overrides)
     setup = Setup(composed.config, progress, split=checkpoint.split)
-    check_audit(setup)
     run = RunFolder.around(path)
+    ScoreHistory(run.scores, setup.provenance).check()
+    check_audit(setup)
     folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
     audited = audit_checkpoint(setup, checkpoint, run.store)
     assert audited is not None  # there is one process

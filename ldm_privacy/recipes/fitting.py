@@ -36,17 +36,19 @@ class Fitting:
         config: The trainer's section.
         run: The folder.
         loggers: In the main process; none in the others.
+        history: Where the scores of the audits are kept.
     """
 
     config: TrainerConfig
     run: RunFolder
     loggers: list[Logger]
+    history: ScoreHistory
 
     def resume_point(self, path: Path, stage: str) -> Path | None:
         """The checkpoint to go on from, or None; metrics.csv and the scores of the audits are cut back to it."""
         epoch = Checkpoint.read(path, stage=stage).epoch if path.exists() else -1
         if is_main():
-            ScoreHistory(self.run.scores).cut_back(epoch if stage == "denoiser" else -1)
+            self.history.cut_back(epoch if stage == "denoiser" else -1)
             file = SeriesFile(self.run.metrics)
             file.cut_back(stage, epoch)
             for logger in self.loggers:

@@ -54,7 +54,7 @@ def publish(
             setup.onset_key,
             audited.samples,
             images,
-            history=ScoreHistory(run.scores).read(setup.onset_key, until=audited.epoch - 1),
+            history=ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=[setup.onset_key]),
             seed=setup.config.seed,
             progress=done,
         )

@@ -1,5 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
 from ldm_privacy.registry import IMAGE_SOURCES
+from ldm_privacy.runs.history import Provenance
 from ldm_privacy.types import AuditKey, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -145,6 +147,15 @@ class Setup:
         if onset.mask not in audit.masks:
             raise UserError(f"audit.onset.mask: '{onset.mask}' is not in audit.masks ({', '.join(audit.masks)}).")
         return AuditKey(attack, onset.mask)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What the scores of its audits are of."""
+        config, split = self.config, self._split or self.data.split
+        found = Provenance.of(split.hash, config.seed, self.attacks, self.masks, config.audit.timesteps)
+        if config.audit.combine:  # it rests on all of them
+            found = replace(found, attacks={**found.attacks, COMBINED: "; ".join(found.attacks.values())})
+        return found
 
     @property
     def intervals(self) -> Intervals:

@@ -31,6 +31,7 @@ from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.runs.pictures import save_picture
 from ldm_privacy.targets.record import FORMAT, Checkpoint
@@ -57,8 +58,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
-    if checkpoint is not None:
+    if resumed is not None and checkpoint is not None:
         _check_same(composed, checkpoint)
+        ScoreHistory(resumed.scores, setup.provenance).check()
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     with explain_out_of_memory(lambda: f"before anything is trained: lower {SIZES}."):
         check_audit(setup)
@@ -86,7 +88,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         run: RunFolder = gather(folder)[0]  # type: ignore[assignment]
         console.print(setup.describe(), highlight=False)
         loggers = _loggers(setup, composed, run, resume=resumed is not None) if is_main() else []
-        fitting = Fitting(trainer, run, loggers)
+        fitting = Fitting(trainer, run, loggers, ScoreHistory(run.scores, setup.provenance))
         stored = record(setup, composed)
         try:
             if of_denoiser is None:

@@ -22,7 +22,7 @@ class RunFolder:
         store: Folder of what the codec makes of the images: latents, influence, distortion, reconstruction errors.
         figures: Folder of pictures.
         evaluation: Folder of the last audit's evidence.
-        scores: Folder of every audit's scores under the primary attack.
+        scores: Folder of every audit's scores, under every attack and mask.
     """
 
     def __init__(self, path: Path):

@@ -1,61 +1,180 @@
-"""Scores of the primary attack at every audit: how early the images that end up exposed were already ranked first."""
+"""The scores of every audit of a run, a file each: what later audits, and the evidence at the end, look back on."""
 
+import json
 import logging
 import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
-from ldm_privacy.errors import reason_of
-from ldm_privacy.evidence.exposure import EarlierScores
+from ldm_privacy.attacks.base import Attack
+from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.samples import MaskRule
+from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import AuditKey
 
 log = logging.getLogger("ldm_privacy")
 
+FORMAT = "ldm_privacy scores 1"
+"""Key of the one entry of a file's metadata: entries are written in any order, and equal audits have equal files."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What kept scores are of.
+
+    Attributes:
+        split_hash: Of who is a member.
+        seed: Of the attacks' noise and the random masks.
+        attacks: What each attack is, by label: its repr and its timesteps.
+        masks: What each mask rule is, by label.
+    """
+
+    split_hash: str
+    seed: int
+    attacks: Mapping[str, str]
+    masks: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, split_hash: str, seed: int, attacks: Mapping[str, Attack], masks: Mapping[str, MaskRule], timesteps: Sequence[int]
+    ) -> "Provenance":
+        """Of an audit with these attacks and masks; `timesteps` are those of the attacks that have no own."""
+        where = f" at timesteps {', '.join(map(str, timesteps))}"
+        return cls(
+            split_hash,
+            seed,
+            {label: _words(attack) + where * attack.per_timestep for label, attack in attacks.items()},
+            {label: _words(rule) for label, rule in masks.items()},
+        )
+
 
 class ScoreHistory:
-    """A parquet file per audit, named by its epoch: sample_index and score of every audited sample.
+    """A safetensors file per audit, named by its epoch: `KeptScores` and their provenance.
 
     Args:
         folder: Made at the first write.
+        provenance: Of the audits that are written here and of the one that looks back.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, provenance: Provenance):
         self.folder = folder
+        self.provenance = provenance
 
-    def write(self, epoch: int, key: AuditKey, sample_index: Tensor, score: Tensor) -> None:
+    def write(self, epoch: int, kept: KeptScores) -> None:
         """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
-        import pandas as pd
-
+        tensors = {"sample_index": kept.sample_index}
+        for part in ("scores", "standing"):
+            tensors |= {f"{part}/{key}": value for key, value in getattr(kept, part).items()}
+        record = json.dumps({**asdict(self.provenance), "timesteps": kept.timesteps}, sort_keys=True)
+        # Copied, since parts of one tensor can't be stored as tensors of their own.
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        content = save(copies, metadata={FORMAT: record})
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{epoch}.tmp"
-        frame = pd.DataFrame({"sample_index": sample_index.numpy(), "score": score.double().numpy(), "key": str(key)})
-        frame.to_parquet(temporary, index=False)
-        os.replace(temporary, self.folder / f"epoch-{epoch}.parquet")
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / f"epoch-{epoch}.safetensors")
 
     def cut_back(self, epoch: int) -> None:
         """Delete the scores of audits after `epoch`: a resumed run may look at other epochs, or be stopped before them."""
-        for path in self.folder.glob("*.*"):
-            number = path.stem.removeprefix("epoch-")
-            if number.isdigit() and int(number) > epoch:
+        for number, path in self._files():
+            if number > epoch:
                 path.unlink()
 
-    def read(self, key: AuditKey, *, until: int) -> dict[int, EarlierScores]:
-        """Epoch -> scores under that attack and mask, up to and with that epoch; a damaged file is left out, with a warning."""
-        import pandas as pd
-        import torch
+    def check(self) -> None:
+        """Raise UserError as `read`; no scores are loaded."""
+        self.read(keys=())
 
+    def read(self, *, until: float = float("inf"), keys: Collection[AuditKey] | None = None) -> dict[int, KeptScores]:
+        """Epoch -> scores, up to and with the epoch `until`; {} where nothing is kept.
+
+        A damaged file is left out, and so are scores of another attack, mask or timesteps under the same label: with a warning.
+
+        Args:
+            until: The last epoch.
+            keys: Only those attacks and masks are loaded; epochs that have none of them are left out. None: all.
+
+        Raises:
+            UserError: Scores of another split or with another seed.
+        """
         found = {}
-        for path in self.folder.glob("epoch-*.parquet"):
-            number = path.stem.removeprefix("epoch-")
-            if not number.isdigit() or int(number) > until:
+        for epoch, path in self._files():
+            if path.suffix != ".safetensors" or epoch > until:
                 continue
             try:
-                frame = pd.read_parquet(path, columns=["sample_index", "score", "key"])
-            except (OSError, ValueError) as error:
-                log.warning("%s can't be read (%s): that epoch is left out.", path, reason_of(error))
+                kept = self._load(path, keys)
+            except (SafetensorError, OSError, ValueError, KeyError) as error:
+                _warn_once(f"{path} can't be read ({reason_of(error)}): that epoch is left out.")
                 continue
-            if (frame["key"] == str(key)).all():
-                index, score = (torch.tensor(frame[name].to_numpy()) for name in ("sample_index", "score"))
-                found[int(number)] = EarlierScores(index, score)
-        return dict(sorted(found.items()))
+            if kept.standing:
+                found[epoch] = kept
+        return found
+
+    def _files(self) -> list[tuple[int, Path]]:
+        """What is written here, half-written files too, with their epochs, ascending."""
+        numbers = [(path.stem.removeprefix("epoch-"), path) for path in self.folder.glob("*.*")]
+        return sorted((int(number), path) for number, path in numbers if number.isdigit())
+
+    def _load(self, path: Path, keys: Collection[AuditKey] | None) -> KeptScores:
+        """What of a file is wanted and is of this provenance."""
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if FORMAT not in metadata:
+                raise ValueError("these are no scores of an audit, or those of another version")
+            record = json.loads(metadata[FORMAT])
+            self._check(path, record)
+            parts: dict[str, Any] = {"scores": {}, "standing": {}}
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                part, *labels = name.split("/")
+                if part in parts and (keys is None or AuditKey(*labels) in keys) and self._is_same(AuditKey(*labels), record):
+                    parts[part][AuditKey(*labels)] = file.get_tensor(name)
+            timesteps = {key.attack: record["timesteps"][key.attack] for key in parts["scores"]}
+            return KeptScores(file.get_tensor("sample_index"), timesteps, **parts)
+
+    def _check(self, path: Path, record: Mapping[str, Any]) -> None:
+        here, then = self.provenance, record["split_hash"]
+        mend = f"or move {self.folder} elsewhere: an audit needs no history."
+        if then != here.split_hash:
+            raise UserError(
+                f"{path}: the scores of split {then[:12]} are no history of split {here.split_hash[:12]}. Leave a checkpoint "
+                f"in the folder of its own run, {mend}"
+            )
+        if (seed := record["seed"]) != here.seed:
+            raise UserError(
+                f"{path}: the scores with seed {seed} are no history of an audit with seed {here.seed}. Audit with "
+                f"seed={seed}, {mend}"
+            )
+
+    def _is_same(self, key: AuditKey, record: Mapping[str, Any]) -> bool:
+        """Whether attack and mask are what they were; a label that is unknown here or there is none to differ."""
+        for section, label in (("attacks", key.attack), ("masks", key.mask)):
+            now = getattr(self.provenance, section).get(label)
+            then = record[section].get(label)
+            if None not in (now, then) and now != then:
+                _warn_once(
+                    f"audit.{section}.{label}: it is {now}, but earlier audits in {self.folder} were made with {then}: they "
+                    "are no history of it and are left out."
+                )
+                return False
+        return True
+
+
+def _words(component: object) -> str:
+    """Its repr, in one line and without addresses, which every process has others of."""
+    return " ".join(re.sub(r" at 0x[0-9a-f]+", "", repr(component)).split())
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """A history is read at many audits."""
+    log.warning("%s", message)

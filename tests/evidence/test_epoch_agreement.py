@@ -4,9 +4,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from ldm_privacy.audit.kept import KeptScores, kept_of
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.scores import AuditScores
-from ldm_privacy.evidence.exposure import EarlierScores, epoch_agreement
+from ldm_privacy.evidence.exposure import epoch_agreement
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK
 
@@ -27,8 +28,13 @@ def test_each_epoch_is_compared_on_the_members_that_both_audits_have(report):
     generator = torch.Generator().manual_seed(1)
     index = torch.randperm(80, generator=generator)[:60] + 100
     earlier = torch.randn(60, generator=generator, dtype=torch.float64)
-    found = epoch_agreement(report, KEY, {3: EarlierScores(index, earlier), 5: EarlierScores(index, earlier * 0)})
-    assert list(found) == [3], "constant scores have no ranks"
+
+    def kept(score, key=KEY):
+        return KeptScores(index, {}, {}, {key: score})
+
+    other = kept(earlier, AuditKey("loss", "all"))
+    found = epoch_agreement(report, KEY, {3: kept(earlier), 5: kept(earlier * 0), 7: other})
+    assert list(found) == [3], "constant scores have no ranks, and scores of another attack are not compared"
     members = [place for place in range(60) if index[place] < 140]
     now = report.data.scores[KEY][0]
     expected = spearmanr([earlier[place] for place in members], [now[index[place] - 100] for place in members]).statistic
@@ -37,5 +43,4 @@ def test_each_epoch_is_compared_on_the_members_that_both_audits_have(report):
 
 
 def test_the_same_scores_agree_fully(report):
-    same = EarlierScores(report.data.sample_index, report.data.scores[KEY][0].exp())
-    assert epoch_agreement(report, KEY, {1: same})[1].value == pytest.approx(1.0)
+    assert epoch_agreement(report, KEY, {1: kept_of(report)})[1].value == pytest.approx(1.0)

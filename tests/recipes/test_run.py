@@ -18,12 +18,13 @@ import pandas as pd
 import pytest
 import torch
 
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.runs.folder import RunFolder
-from ldm_privacy.runs.history import ScoreHistory
+from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.record import RECORD, Checkpoint
 from ldm_privacy.training.autoencoder import AutoencoderModule
@@ -382,6 +383,9 @@ def test_a_killed_process_goes_on_to_the_same_curves(run, tmp_path, stage, epoch
     process.communicate()
     assert cli.train([f"resume={there}"]) == 0
     assert series(there) == series(run)
+    files = [{path.name: path.read_bytes() for path in each.iterdir()} for each in (there / "scores", run / "scores")]
+    assert sorted(files[0]) == [f"epoch-{epoch}.safetensors" for epoch in (0, 2, 4)]
+    assert files[0] == files[1]
 
 
 def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsys):
@@ -411,9 +415,10 @@ def test_a_run_that_goes_on_drops_the_rows_and_the_scores_after_its_checkpoint(r
     there = RunFolder(tmp_path)
     there.checkpoints.mkdir()
     there.last.write_bytes(last(run).read_bytes())  # of epoch 4
+    history = ScoreHistory(there.scores, Provenance("", 0, {}, {}))
     for epoch in (2, 4, 5, 6):
         SeriesFile(there.metrics).write("denoiser", epoch, {"x": 1.0})
-        ScoreHistory(there.scores).write(epoch, AuditKey("sima", "all"), torch.arange(2), torch.rand(2))
-    Fitting(None, there, []).resume_point(there.last, "denoiser")
+        history.write(epoch, KeptScores(torch.arange(2), {}, {}, {AuditKey("sima", "all"): torch.rand(2)}))
+    Fitting(None, there, [], history).resume_point(there.last, "denoiser")
     assert [epoch for epoch, _ in SeriesFile(there.metrics).read("denoiser")] == [2, 4]
     assert sorted(path.stem for path in there.scores.iterdir()) == ["epoch-2", "epoch-4"]

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +21,7 @@ from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.types import AuditKey
 from tests.recipes.float64_training import train as train_in_float64
@@ -90,9 +90,13 @@ def assert_same(run, other, *, until):
             assert value == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
 
 
-def scores(run, epoch):
-    """Scores of sima/all by sample, as an audit stored them."""
-    return pd.read_parquet(run / "scores" / f"epoch-{epoch}.parquet")
+KEY = AuditKey("sima", "all")
+
+
+def kept(run, epoch):
+    """The scores that an audit stored."""
+    setup = Setup(compose_stored((run / "config.yaml").read_text()).config, progress, split=Split.load(run / "split.npz"))
+    return ScoreHistory(run / "scores", setup.provenance).read()[epoch]
 
 
 def test_the_curves_are_those_of_one_process(one, two):
@@ -111,11 +115,16 @@ def test_one_process_prints_and_writes(two):
 
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     run, _ = two
-    mine, theirs = scores(run, 0), scores(one, 0)  # before the rounding of any training
-    assert len(mine) == 74
-    assert mine["sample_index"].is_unique
-    np.testing.assert_array_equal(mine["sample_index"], theirs["sample_index"])
-    np.testing.assert_allclose(mine["score"], theirs["score"], rtol=1e-3)
+    mine, theirs = kept(run, 0), kept(one, 0)  # before the rounding of any training
+    assert len(mine.sample_index.unique()) == len(mine.sample_index) == 74
+    assert torch.equal(mine.sample_index, theirs.sample_index)
+    assert mine.timesteps == theirs.timesteps == {"sima": [10, 100], "loss": [10, 100]}
+    assert mine.scores.keys() == theirs.scores.keys()
+    assert mine.standing.keys() == theirs.standing.keys() >= mine.scores.keys()
+    for key in (KEY, AuditKey("loss", "all")):
+        assert mine.scores[key].shape == (1, 2, 74)
+        torch.testing.assert_close(mine.scores[key], theirs.scores[key], rtol=1e-3, atol=0)
+    torch.testing.assert_close(mine.standing[KEY], theirs.standing[KEY], rtol=1e-3, atol=0)
 
 
 def audit_of(run, store_folder):
@@ -129,9 +138,9 @@ def audit_of(run, store_folder):
 def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two):
     run, _ = two
     report = audit_of(run, None).report
-    audited = scores(run, 2)
-    np.testing.assert_array_equal(report.data.sample_index, audited["sample_index"])
-    np.testing.assert_allclose(report.scores_at(AuditKey("sima", "all")), audited["score"], rtol=1e-5)
+    audited = kept(run, 2)
+    assert torch.equal(report.data.sample_index, audited.sample_index)
+    torch.testing.assert_close(report.scores_at(KEY).float(), audited.standing[KEY], rtol=1e-5, atol=0)
     for key, value in report.series().items():
         if key.endswith("/auroc"):
             assert abs(value - series(run)["denoiser", 2, key]) <= 1 / 400, key

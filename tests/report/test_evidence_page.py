@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
-from ldm_privacy.evidence.exposure import EarlierScores
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
@@ -62,7 +62,8 @@ def page_of(evidence, figures, pictures, **changed):
 def found():
     """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
     data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
-    history = {0: EarlierScores(data.sample_index, torch.randn(120, generator=torch.Generator().manual_seed(0)))}
+    earlier = torch.randn(120, generator=torch.Generator().manual_seed(0))
+    history = {0: KeptScores(data.sample_index, {}, {}, {AuditKey("sima", "all"): earlier})}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
     figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
