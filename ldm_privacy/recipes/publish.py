@@ -24,6 +24,7 @@ from ldm_privacy.runs.series import SeriesFile
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NO_HISTORY = "none: no scores of earlier audits with this attack lie beside the checkpoint"
 LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
 
 
@@ -48,13 +49,14 @@ def publish(
         drawn: Figures that were drawn before.
     """
     images, run, report = setup.data.images, RunFolder.around(checkpoint), audited.report
+    earlier = ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=[setup.onset_key])
     with setup.progress("Controls and evidence", 0) as done:
         evidence = gather_evidence(
             report,
             setup.onset_key,
             audited.samples,
             images,
-            history=ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=[setup.onset_key]),
+            history=earlier,
             seed=setup.config.seed,
             progress=done,
         )
@@ -83,7 +85,10 @@ def publish(
         images,
         name=run.path.absolute().name,
         epoch=audited.epoch,
-        facts=_facts(setup, audited, checkpoint),
+        facts={
+            **_facts(setup, audited, checkpoint),
+            "earlier audits": f"at epoch {', '.join(map(str, earlier))}" if earlier else NO_HISTORY,
+        },
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),

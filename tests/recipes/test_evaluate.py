@@ -89,6 +89,7 @@ def test_the_end_of_a_training_leaves_the_evaluation_of_its_last_checkpoint(run,
     assert "Memorization onset (sima/all)" in page
     # Members' ranks at the audit of the untrained denoiser.
     assert "rank correlation" in page
+    assert re.search(r"earlier audits\W.*at epoch 0\b", page, re.DOTALL)
     pd.testing.assert_frame_equal(*(pd.read_parquet(each / "scores.parquet") for each in (run / "evaluation", tmp_path)))
 
 
@@ -144,6 +145,15 @@ def test_two_splits_are_refused_before_anything_is_audited(run, tmp_path):
         cli.evaluate([f"ckpt=[{last(run)},{stranger}]", f"out={tmp_path}/out"])
     assert mine[:12] in str(caught.value)
     assert len(set(re.findall(r"\b[0-9a-f]{12}\b", str(caught.value)))) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_history_with_another_seed_is_refused_before_anything_is_audited(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm_privacy.recipes.evaluate.check_audit", None)  # it reads the images
+    message = (
+        rf"^{run}/scores/epoch-0\.safetensors: the scores with seed 0 are .* seed 3\. Audit with seed=0, or move {run}/scores"
+    )
+    refused([f"ckpt={last(run)}", "seed=3", f"out={tmp_path}/out"], message)
     assert not (tmp_path / "out").exists()
 
 

@@ -23,6 +23,7 @@ from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.publish import NO_HISTORY
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
@@ -90,6 +91,7 @@ def test_evaluation_equals_the_last_audit_exactly_and_needs_the_checkpoint_alone
     assert found["epoch"] == 4
     assert len(found["series"]) > 40
     assert {name: logged[name] for name in found["series"]} == found["series"]
+    assert NO_HISTORY in (evaluated / "report.html").read_text()
 
 
 def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):
@@ -101,12 +103,17 @@ def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):
     assert set(scores.loc[scores["is_member"], "sample_index"]) == set(members.tolist())
 
 
-def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path):
+def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path, caplog):
     overrides = ["audit.attacks=[sima]", "audit.timesteps=[50]", "audit.max_samples=30"]
     assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", *overrides]) == 0
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert {row["attack"] for row in rows} == {"sima"}
     assert {row["timestep"] for row in rows} == {50}
+    lines = [record.getMessage() for record in caplog.records if "no history" in record.getMessage()]
+    assert lines == [
+        f"audit.attacks.sima: it is SimA() at timesteps 50, but earlier audits in {run}/scores were made with SimA() at "
+        "timesteps 10, 100: they are no history of it and are left out."
+    ]
 
 
 def test_an_evaluation_keeps_the_checkpoints_networks_and_split(run):
