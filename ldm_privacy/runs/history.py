@@ -19,6 +19,7 @@ from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.kept import KeptScores, spread_over
 from ldm_privacy.audit.samples import MaskRule
 from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import AuditKey
 
 log = logging.getLogger("ldm_privacy")
@@ -109,7 +110,7 @@ class ScoreHistory:
             most: Of more audits so many that are spread over them.
 
         Raises:
-            UserError: Scores of another split or with another seed.
+            UserError: Scores of another split or seed, as where a checkpoint was moved beside another run's.
         """
         files = {epoch: path for epoch, path in self._files() if path.suffix == ".safetensors" and epoch <= until}
         found = {}
@@ -146,18 +147,13 @@ class ScoreHistory:
             return KeptScores(file.get_tensor("sample_index"), timesteps, **parts)
 
     def _check(self, path: Path, record: Mapping[str, Any]) -> None:
-        here, then = self.provenance, record["split_hash"]
-        mend = f"or move {self.folder} elsewhere: an audit needs no history."
-        if then != here.split_hash:
-            raise UserError(
-                f"{path}: the scores of split {then[:12]} are no history of split {here.split_hash[:12]}. Leave a checkpoint "
-                f"in the folder of its own run, {mend}"
-            )
-        if (seed := record["seed"]) != here.seed:
-            raise UserError(
-                f"{path}: the scores with seed {seed} are no history of an audit with seed {here.seed}. Audit with "
-                f"seed={seed}, {mend}"
-            )
+        for what, name, length in (("split", "split_hash", 12), ("seed", "seed", None)):
+            then, now = str(record[name])[:length], str(getattr(self.provenance, name))[:length]
+            if then != now:
+                raise UserError(
+                    f"{path}: the scores of {what} {then} are no history of {what} {now}. Leave a checkpoint in the folder of "
+                    f"its own run, or move {self.folder} elsewhere: an audit needs no history."
+                )
 
     def _is_same(self, key: AuditKey, record: Mapping[str, Any]) -> bool:
         """Whether attack and mask are what they were; a label that is unknown here or there is none to differ."""
@@ -175,7 +171,8 @@ class ScoreHistory:
 
 def _words(component: object) -> str:
     """Its repr, in one line and without addresses, which every process has others of."""
-    return " ".join(re.sub(r" at 0x[0-9a-f]+", "", repr(component)).split())
+    with blamed_on(component):
+        return " ".join(re.sub(r" at 0x[0-9a-f]+", "", repr(component)).split())
 
 
 @cache

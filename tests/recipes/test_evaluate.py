@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -148,13 +149,16 @@ def test_two_splits_are_refused_before_anything_is_audited(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_history_with_another_seed_is_refused_before_anything_is_audited(run, tmp_path, monkeypatch):
+def test_a_checkpoint_beside_another_runs_scores_is_refused_before_anything_is_audited(run, other, tmp_path, monkeypatch):
     monkeypatch.setattr("ldm_privacy.recipes.evaluate.check_audit", None)  # it reads the images
-    message = (
-        rf"^{run}/scores/epoch-0\.safetensors: the scores with seed 0 are .* seed 3\. Audit with seed=0, or move {run}/scores"
+    shutil.copytree(other / "scores", tmp_path / "scores")
+    path = altered(last(run), tmp_path / "checkpoints" / "last.ckpt", lambda record: None)
+    file = re.escape(f"{tmp_path}/scores/epoch-0.safetensors")
+    refused(
+        [f"ckpt={path}"],
+        rf"^{file}: the scores of seed 1 are no history of seed 0\. Leave a checkpoint in the folder of its own",
     )
-    refused([f"ckpt={last(run)}", "seed=3", f"out={tmp_path}/out"], message)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_score_files_of_two_splits_are_refused(run, tmp_path):

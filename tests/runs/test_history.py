@@ -142,27 +142,23 @@ def test_damaged_files_are_named_once_and_the_others_are_read(history, caplog):
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "words"),
     [
-        (
-            {"split_hash": "cd" * 32},
-            "the scores of split abababababab are no history of split cdcdcdcdcdcd. Leave a checkpoint in",
-        ),
-        (
-            {"seed": 3},
-            "the scores with seed 0 are no history of an audit with seed 3. Audit with seed=0, or move {folder} elsewhere",
-        ),
+        ({"split_hash": "cd" * 32}, "split abababababab are no history of split cdcdcdcdcdcd."),
+        ({"seed": 3}, "seed 0 are no history of seed 3."),
     ],
     ids=["split", "seed"],
 )
-def test_another_split_or_seed_is_refused(history, changed, message):
+def test_another_split_or_seed_is_refused(history, changed, words):
     history.write(2, kept())
     other = ScoreHistory(history.folder, replace(HERE, **changed))
     for look in (other.check, other.read):
         with pytest.raises(UserError) as caught:
             look()
-        assert str(caught.value).startswith(f"{history.folder}/epoch-2.safetensors: {message.format(folder=history.folder)}")
-        assert len(str(caught.value).splitlines()) == 1
+        assert str(caught.value) == (
+            f"{history.folder}/epoch-2.safetensors: the scores of {words} Leave a checkpoint in the folder of its own run, or "
+            f"move {history.folder} elsewhere: an audit needs no history."
+        )
 
 
 @pytest.mark.parametrize(
