@@ -186,10 +186,10 @@ class Audit:
         Args:
             collected: Of all samples.
             history: The earlier audits, by time; {} in the first one. None where it isn't known: then there are no scores of
-                calibrations that need it.
+                calibrations that need it. An audit that lacks a sample is left out.
 
         Raises:
-            UserError: A half is too small; an earlier audit lacks a sample.
+            UserError: A half is too small.
         """
         is_member, first = collected.is_member, collected.is_calibration
         check_halves(first, is_member)

@@ -82,10 +82,10 @@ def with_calibrated(
         found: The calibrated scores to be made.
         log_scale: By attack.
         complexity: (samples,), where one needs it.
-        history: Time -> the scores of that audit.
+        history: Time -> the scores of that audit; one that lacks a sample is left out.
 
     Raises:
-        UserError: A half is too small to fit on; an earlier audit lacks a sample; a score is not finite.
+        UserError: A half is too small to fit on; a score is not finite.
     """
     if not found:
         return data
@@ -96,6 +96,8 @@ def with_calibrated(
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}
     earlier: list[list[dict[AuditKey, Tensor]]] = [[] for _ in data.folds]
     for time in sorted(history):
+        if not history[time].has(data.sample_index):
+            continue
         kept = history[time].at(data.sample_index).scores
         for number, audits in enumerate(earlier):
             rows = {key: kept[key][min(number, len(kept[key]) - 1), places[key][number]] for key in now if key in kept}
