@@ -4,10 +4,9 @@
 
 Labels of a run's last audit are permuted within each half (whole groups where there are groups). Each time all of it is done
 again: the choice of timestep, and each calibration (complexity, history, both, combined over attacks) fitted anew, with the
-run's kept scores for its earlier audits. Each row's AUROC and its 95 % interval are compared with .5, where the calibration half
-chooses and the other alone reports, and cross-fitted; beside them is what the best timestep on the reported samples claims (the
-oracle). No denoiser passes; images are read for their complexity. `--masks`: all masks of the audit, not the unmasked attacks
-alone.
+run's kept scores for its earlier audits. Each row's AUROC and its 95 % interval are compared with .5, where the calibration
+half chooses and the other alone reports, and cross-fitted; beside them is what the best timestep on the reported samples claims
+(the oracle). No denoiser passes; images are read for their complexity. `--masks`: all masks, not the unmasked attacks alone.
 """
 
 import argparse
@@ -57,7 +56,7 @@ def main() -> None:
 
     table = Table(
         *("attack/mask", "mean AUROC", "cross-fitted", "oracle", "one half", "cross-fitted"),
-        title=f"95 % intervals that leave out .5, {options.permutations} permutations, {len(looks.kept)} audits to epoch {last}",
+        title=f"Intervals that leave out .5: {options.permutations} permutations, {len(looks.kept)} audits to epoch {last}",
     )
     for key in keys:
         means = (claimed[key, 1], claimed[key, 2], oracle[key])

@@ -41,12 +41,12 @@ NUM_GENERATIONS, NUM_PICTURES = 100, 60
 """Generations per look, and distinct pictures that the generator has."""
 
 
-def autoregressive(generator: np.random.Generator, num_looks: int, *shape: int) -> Iterator[np.ndarray]:
+def autoregressive(generator: np.random.Generator, num_looks: int, *shape: int, memory: float = MEMORY) -> Iterator[np.ndarray]:
     """Standard normal noise of the untrained denoiser's audit, then of each look."""
     noise = generator.normal(size=shape)
     for _ in range(num_looks + 1):
         yield noise
-        noise = MEMORY * noise + math.sqrt(1 - MEMORY**2) * generator.normal(size=shape)
+        noise = memory * noise + math.sqrt(1 - memory**2) * generator.normal(size=shape)
 
 
 def attack_lowers(
@@ -65,7 +65,13 @@ def attack_lowers(
 
 
 def calibrated_lowers(
-    generator: np.random.Generator, num_looks: int, num_samples: int, confidences: list[float], *, leak: float = 0.0
+    generator: np.random.Generator,
+    num_looks: int,
+    num_samples: int,
+    confidences: list[float],
+    *,
+    leak: float = 0.0,
+    memory: float = MEMORY,
 ) -> list[list[float]]:
     """The plain attack, and its calibrated scores: four timesteps of difficulty, drifting noise and a leak."""
     difficulty, is_member = generator.normal(size=2 * num_samples), np.arange(2 * num_samples) < num_samples
@@ -73,8 +79,8 @@ def calibrated_lowers(
     kept = {
         look: KeptScores(index, {KEY.attack: [0, 1, 2, 3]}, {KEY: torch.from_numpy(score)[None].float()}, {})
         for look, score in enumerate(
-            0.5 * noise - difficulty + 0.5 * leak * is_member
-            for noise in autoregressive(generator, num_looks, 4, 2 * num_samples)
+            0.5 * noise - difficulty + leak * is_member
+            for noise in autoregressive(generator, num_looks, 4, 2 * num_samples, memory=memory)
         )
     }
     complexity = torch.from_numpy(difficulty + generator.normal(size=2 * num_samples))
@@ -150,7 +156,8 @@ _VARIANTS = ("", *(f", {name}" for name in CALIBRATED))
 QUANTITIES = {
     "attack AUROC": (attack_lowers, ("",)),
     "attack AUROC, cross-fitted": (calibrated_lowers, _VARIANTS),
-    "the same with a leak": (partial(calibrated_lowers, leak=1.0), _VARIANTS),
+    "the same with a leak": (partial(calibrated_lowers, leak=0.5), _VARIANTS),
+    "with a leak, looks correlated .5": (partial(calibrated_lowers, leak=0.5, memory=0.5), _VARIANTS),
     "loss gap": (loss_lowers, ("",)),
     "memorized generations": (copy_lowers, ("", ", generations as trials")),
 }
