@@ -40,6 +40,13 @@ class SideResampler:
             deviation = np.bincount(self.unit, weights=deviation)
         return float(self.num_units / (self.num_units - 1) * (deviation @ deviation) / term.size**2)
 
+    def mean_covariance(self, term: np.ndarray) -> np.ndarray:
+        """The same for (rows, samples): (rows, rows), covariances of the rows' means."""
+        deviation = term - term.mean(axis=1, keepdims=True)
+        if self.unit is not None:
+            deviation = np.stack([np.bincount(self.unit, weights=row) for row in deviation])
+        return self.num_units / (self.num_units - 1) * (deviation @ deviation.T) / term.shape[1] ** 2
+
 
 class Sides(NamedTuple):
     """Members and held-out samples, each in the order of the samples."""
