@@ -11,6 +11,7 @@ from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.recipes.audit import Audited
+from ldm_privacy.recipes.pilots import compared
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evaluation import Evaluation
@@ -87,6 +88,7 @@ def publish(
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
+        forecasts=compared(composed.tree, history, num_members=len(setup.data.split.member_index)),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)
