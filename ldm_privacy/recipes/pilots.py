@@ -91,7 +91,8 @@ def compared(tree: Mapping[str, Any], history: History, *, num_members: int) -> 
             ahead = forecast(pilots, num_members=num_members, batch_size=batch_size)
             lines.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
             rests = rests or basis(pilots)
-        lines.append(own_constant(here, key))
+        if here.after or here.by:
+            lines.append(own_constant(here, key))
     return [*lines, rests] if rests else lines
 
 
@@ -111,8 +112,8 @@ def _read(name: str, tree: Mapping[str, Any]) -> PilotRun:
         num_members = _num_members(run.split)
     except (*DAMAGE, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"audit.forecast: '{name}' can't be read as a run: its metrics.csv, split.npz or config.yaml is missing or damaged; "
-            "name another."
+            f"audit.forecast: '{name}' can't be read as a run: its metrics.csv, split.npz or config.yaml is missing or "
+            "damaged; name another."
         ) from None
     keys = watched_keys(history)
     if not keys:
