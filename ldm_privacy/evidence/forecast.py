@@ -180,8 +180,8 @@ def basis(pilots: Sequence[Pilot]) -> str:
     differs = [f"{each.name} differs in {', '.join(each.differs)} ({each.factor:g} times)" for each in pilots if each.differs]
     others = f"; {'; '.join(differs)}" if differs else ""
     return (
-        f"It rests on {'; '.join(map(str, pilots))}. Steps grow with the number of members; the bounds are widened {FACTOR:g} "
-        f"times each way, which is a judgement{others}."
+        f"It rests on {'; '.join(map(str, pilots))}. Steps grow with the number of members; audits of fewer images find an "
+        f"onset later; the bounds are widened {FACTOR:g} times each way, which is a judgement{others}."
     )
 
 
@@ -205,7 +205,7 @@ def without_pilot(num_members: int, num_heldout: int) -> tuple[str, ...]:
         "When memorization is to be expected is not known without a pilot: steps grow with the number of members, but how many "
         "a member takes depends on network, learning rate, data and attack."
     )
-    make = "This training is small enough to be its own: its audits will say."
+    make = "This training is small enough to be its own pilot: its audits will say."
     if fewer <= num_members // 2:
         make = (
             f"To make one, add name=pilot data.num_members={fewer} data.num_heldout={min(fewer, num_heldout)} to the command "
@@ -213,7 +213,7 @@ def without_pilot(num_members: int, num_heldout: int) -> tuple[str, ...]:
             "audit.forecast=[runs/pilot]."
         )
     mark = (
-        f"The one published mark is far later: generated images are copies after about {COPIES} steps a member (Bonnaire et "
+        f"The published mark is far later: generated images are copies after about {COPIES} steps a member (Bonnaire et "
         f"al. 2025, 2505.17638), here step {copies}; attacks tell members long before."
     )
     return says, make, mark

@@ -173,4 +173,4 @@ def test_without_a_pilot_it_is_said_how_to_make_one_where_that_is_less_work():
     assert "data.num_members=2500 data.num_heldout=1000" in make
     assert "10% of the training time" in make
     assert "step 7,500,000" in mark
-    assert "its own" in without_pilot(256, 256)[1]
+    assert "its own pilot" in without_pilot(256, 256)[1]
