@@ -3,19 +3,58 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import NormalDist, median
+from typing import NamedTuple
 
 FACTOR = 2.0
-"""Bounds reach so many times further than the audits that they rest on, each way. A judgement, not a measurement: of two runs
-of one config, one on 400 members was found memorizing by epoch 50 and one on 2,000 by epoch 100 (docs/cifar10.md), where the
-law says the same epoch; seeds and the number of audited images move the onset as well."""
+"""Bounds reach so many times further than the pilots' audits say, each way, for other seeds and a law that holds roughly. A
+judgement, not a measurement: of two runs of one config, one on 400 members was found memorizing by epoch 50 and one on 2,000 by
+epoch 100 (docs/cifar10.md), where the law says the same epoch."""
 
 OTHER_FACTOR = 2.0
 """And so many times more where network, learning rate, data or audits are others. A judgement too: two data sets with networks
-and learning rates alike began by .75 (digits) and by .88 to 1.6 (CIFAR-10) steps a member."""
+and learning rates alike were found by .19 (digits) and .88 to 1.6 (CIFAR-10) steps a member."""
 
-COPIES = 300
-"""Steps a member until generated images are copies, at batches of up to 512 (Bonnaire et al. 2025, 2505.17638)."""
+
+ERRORS = NormalDist().inv_cdf(0.95)
+"""Standard errors that a rise is moved by, up and down, for the bounds."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a training's steps and the sharpness of its audits depend on.
+
+    Attributes:
+        num_members, batch_size: Of the training.
+        audited: Audited members and held-out samples.
+    """
+
+    num_members: int
+    batch_size: int
+    audited: tuple[int, int]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the training."""
+        return math.ceil(self.num_members / self.batch_size)
+
+    @property
+    def images_per_step(self) -> int:
+        """Of a full batch."""
+        return min(self.batch_size, self.num_members)
+
+    @property
+    def spread(self) -> float:
+        """What the width of an AUROC's interval is proportional to."""
+        return math.sqrt(sum(1 / count for count in self.audited))
+
+
+class Look(NamedTuple):
+    """A rise, how far below it the lower bound lies that decides on an onset, and its standard error."""
+
+    rise: float
+    width: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -24,65 +63,77 @@ class Pilot:
 
     Attributes:
         name: What it is called in sentences.
-        num_members, batch_size: Of its training.
-        after: Epoch of the last audit before the onset, or, without one, of the last that surely saw none.
-        by: Epoch of the onset; None: not found so far.
+        size: Its own.
+        looks: Epoch -> the audit's rise.
         differs: Keys of its config, beside members and batch size, that are others than those of the run to be foretold.
+        num_consecutive: Looks in a row that make an onset.
     """
 
     name: str
-    num_members: int
-    batch_size: int
-    after: int
-    by: int | None
+    size: Size
+    looks: Mapping[int, Look]
     differs: tuple[str, ...] = ()
-
-    @property
-    def images_per_step(self) -> int:
-        """Of a full batch."""
-        return min(self.batch_size, self.num_members)
+    num_consecutive: int = 2
 
     @property
     def factor(self) -> float:
         """How far its bounds are widened."""
         return FACTOR * (OTHER_FACTOR if self.differs else 1.0)
 
-    def step(self, epoch: float) -> float:
-        """Finished steps at an epoch's end."""
-        return epoch * math.ceil(self.num_members / self.batch_size)
+    @property
+    def last(self) -> int:
+        """Epoch of its last audit."""
+        return max(self.looks)
+
+    def onset(self, widths: float = 1.0, errors: float = 0.0) -> tuple[int, int | None]:
+        """Epochs between which the rise comes to stay above so many widths and standard errors; by default its own onset.
+
+        The second is None where that was not seen. Without it the newest looks may be high enough already and too few in a row.
+        """
+        before, row = 0, list[int]()
+        for epoch, (rise, width, error) in sorted(self.looks.items()):
+            row = [*row, epoch] if rise > widths * width + errors * error else []
+            if len(row) == self.num_consecutive:
+                return before, row[0]
+            before = before if row else epoch
+        return before, None
+
+    def step(self, epoch: int) -> str:
+        """Finished steps at an epoch's end, in words."""
+        return f"step {epoch * self.size.steps_per_epoch:,} (epoch {epoch})"
 
     def __str__(self) -> str:
-        found = "none found" if self.by is None else f"found by step {self.step(self.by):,.0f} (epoch {self.by})"
-        return (
-            f"{self.name} ({self.num_members:,} members, batch {self.batch_size}: none by step {self.step(self.after):,.0f} "
-            f"(epoch {self.after}), {found})"
-        )
+        _, by = self.onset()
+        found = f"none found up to {self.step(self.last)}" if by is None else f"found by {self.step(by)}"
+        sizes = f"{self.size.num_members:,} members, batch {self.size.batch_size}, {sum(self.size.audited):,} images audited"
+        return f"{self.name} ({sizes}, {found})"
 
 
 def pilot_of(
     history: Mapping[tuple[int, str], float],
     key: str,
     name: str,
+    size: Size,
     *,
-    num_members: int,
-    batch_size: int,
     differs: tuple[str, ...] = (),
+    num_consecutive: int = 2,
+    confidence: float = 0.95,
 ) -> Pilot | None:
     """What the curves of a training say of its onset; None where no denoiser but the untrained one was audited.
 
     Args:
         history: (epoch, series) -> value, as metrics.csv has them.
         key: Attack and mask whose onset it is, as in "sima/all".
-        name, num_members, batch_size, differs: See `Pilot`.
+        name, size, differs, num_consecutive: See `Pilot`.
+        confidence: Of the lower bounds of all looks together; look k has 1 - (1 - confidence) 6 / (pi k)^2.
     """
-    area = f"memorization/{key}/"
-    lowers = {epoch: value for (epoch, series), value in history.items() if series == f"{area}rise_lower"}
-    onsets = [int(value) for (_, series), value in history.items() if series == f"{area}onset_epoch"]
-    if not lowers:
-        return None
-    # Without an onset the newest looks may be certain already and too few in a row: it could still turn out to be there.
-    before = [epoch for epoch, lower in lowers.items() if (epoch < onsets[0] if onsets else lower <= 0)]
-    return Pilot(name, num_members, batch_size, max(before, default=0), onsets[0] if onsets else None, differs)
+    ends = f"memorization/{key}/rise", f"memorization/{key}/rise_lower"
+    rises, lowers = ({epoch: value for (epoch, series), value in history.items() if series == each} for each in ends)
+    looks = {}
+    for number, epoch in enumerate(sorted(epoch for epoch in rises if epoch in lowers), start=1):
+        width, level = rises[epoch] - lowers[epoch], (1 - confidence) * 6 / (math.pi * number) ** 2
+        looks[epoch] = Look(rises[epoch], width, width / -NormalDist().inv_cdf(level))
+    return Pilot(name, size, looks, differs, num_consecutive) if looks else None
 
 
 def watched_keys(history: Mapping[tuple[int, str], float]) -> list[str]:
@@ -108,13 +159,13 @@ class Forecast:
     steps_per_epoch: int
 
     def step(self, epoch: float) -> str:
-        """In two digits: a forecast has no more."""
-        return _two_digits(epoch * self.steps_per_epoch)
+        """In words."""
+        return two_digits(epoch * self.steps_per_epoch)
 
     def __str__(self) -> str:
         if self.expected is None:
-            return f"not before about step {self.step(self.lower)} (epoch {_two_digits(self.lower)})"
-        about = f"about step {self.step(self.expected)} (epoch {_two_digits(self.expected)})"
+            return f"not before about step {self.step(self.lower)} (epoch {two_digits(self.lower)})"
+        about = f"about step {self.step(self.expected)} (epoch {two_digits(self.expected)})"
         if self.upper is None:
             return f"{about}, not before {self.step(self.lower)}; how late it may come is open"
         return f"{about}, between {self.step(self.lower)} and {self.step(self.upper)}"
@@ -133,91 +184,47 @@ class Forecast:
 
     def outcome(self, run: Pilot) -> str:
         """What the audits of the training itself found, beside the forecast."""
-        after, by = (f"step {run.step(epoch):,.0f} (epoch {epoch})" for epoch in (run.after, run.by or 0))
-        if run.by is None:
-            is_later = self.upper is not None and run.after >= self.upper
-            return f"none by {after}, " + ("later than forecast" if is_later else "so it is still open")
-        where = "inside the bounds"
-        if run.by < self.lower:
-            where = "earlier than forecast"
-        elif self.upper is not None and run.after >= self.upper:
-            where = "later than forecast"
-        return f"none by {after}, found by {by}: {where}"
+        after, by = run.onset()
+        is_later = self.upper is not None and after >= self.upper
+        if by is None:
+            return f"none by {run.step(after)}, " + ("later than forecast" if is_later else "so it is still open")
+        where = "later than forecast" if is_later else "earlier than forecast" if by < self.lower else "inside the bounds"
+        return f"none by {run.step(after)}, found by {run.step(by)}: {where}"
 
 
-def forecast(pilots: Sequence[Pilot], *, num_members: int, batch_size: int) -> Forecast:
-    """When a training of so many members is to be expected to memorize.
+def forecast(pilots: Sequence[Pilot], size: Size) -> Forecast:
+    """When the audits of a training are to be expected to find that it memorizes.
 
     The law: steps in proportion to the number of members (Bonnaire et al. 2025, 2505.17638, at a batch size held fixed), which
     at equal batch size is the same number of epochs. At another batch size the steps a member stay (expected); the bounds hold
     the same number of epochs as well, which is the other reading.
 
-    Bounds: the audits between which the pilots' onsets lie, the earliest and the latest of them, each widened by
-    `Pilot.factor`. How late it may come is open where a pilot without an onset went on beyond the onsets of the others.
+    An onset is found, not seen: audits of more images find a smaller rise. With s the width of this training's interval over
+    that of the pilot, w, it is expected where the pilot's rise comes to stay above s w, and bounded by where that rise does
+    when it is moved up and down by the errors of both audits together, `ERRORS` e sqrt(1 + s^2). Each bound is then widened by
+    `Pilot.factor`. Of several pilots the median is expected, and the earliest and the latest bound hold; how late it may come
+    is open where the pilot that went on longest doesn't say.
 
     Args:
-        pilots: One or more; without an onset they bound from below.
-        num_members, batch_size: Of the training that is foretold.
+        pilots: One or more.
+        size: Of the training that is foretold.
     """
-    images = min(batch_size, num_members)
-    ratios = [images / each.images_per_step for each in pilots]
-    lowers = [each.after * min(1.0, ratio) / each.factor for each, ratio in zip(pilots, ratios)]
-    found = [
-        (each.by * ratio, each.by * max(1.0, ratio) * each.factor, lower)
-        for each, ratio, lower in zip(pilots, ratios, lowers)
-        if each.by is not None
-    ]
-    steps_per_epoch = math.ceil(num_members / batch_size)
-    if not found:
-        return Forecast(None, max(lowers), None, steps_per_epoch)
-    onsets, uppers, earliest = zip(*found)
-    is_open = any(each.by is None and each.after * ratio >= max(onsets) for each, ratio in zip(pilots, ratios))
-    return Forecast(median(onsets), min(earliest), None if is_open else max(uppers), steps_per_epoch)
+    expected, lower, upper, unseen = list[float](), list[float](), list[float](), list[float]()
+    for pilot in pilots:
+        ratio, width = size.images_per_step / pilot.size.images_per_step, size.spread / pilot.size.spread
+        errors = ERRORS * math.sqrt(1 + width**2)
+        (earliest, _), (_, by), (_, latest) = (pilot.onset(width, each) for each in (-errors, 0.0, errors))
+        lower.append(earliest * min(1.0, ratio) / pilot.factor)
+        if by is not None:
+            expected.append(by * ratio)
+        if latest is None:
+            unseen.append(pilot.last * max(1.0, ratio) * pilot.factor)
+        else:
+            upper.append(latest * max(1.0, ratio) * pilot.factor)
+    is_open = not upper or max(unseen, default=0.0) >= max(upper)
+    return Forecast(median(expected) if expected else None, min(lower), None if is_open else max(upper), size.steps_per_epoch)
 
 
-def basis(pilots: Sequence[Pilot]) -> str:
-    """What a forecast rests on, and how its bounds were made."""
-    differs = [f"{each.name} differs in {', '.join(each.differs)} ({each.factor:g} times)" for each in pilots if each.differs]
-    others = f"; {'; '.join(differs)}" if differs else ""
-    return (
-        f"It rests on {'; '.join(map(str, pilots))}. Steps grow with the number of members; audits of fewer images find an "
-        f"onset later; the bounds are widened {FACTOR:g} times each way, which is a judgement{others}."
-    )
-
-
-def own_constant(run: Pilot, key: str) -> str:
-    """What a training's own audits say of trainings on other numbers of members."""
-    more = 10 * run.num_members
-    per_member = [f"{run.step(epoch) / run.num_members:.2g}" for epoch in (run.after, run.by or 0)]
-    took = f"more than {per_member[0]}" if run.by is None else f"{' to '.join(per_member)}"
-    ahead = forecast([run], num_members=more, batch_size=run.batch_size)
-    return (
-        f"At this batch size and learning rate the onset of {key} took {took} steps a member; on {more:,} members it is to be "
-        f"expected {ahead}."
-    )
-
-
-def without_pilot(num_members: int, num_heldout: int) -> tuple[str, ...]:
-    """What can be said beforehand without any: how to make one, and the one published number."""
-    fewer = max(200, num_members // 10)
-    copies = _two_digits(COPIES * num_members)
-    says = (
-        "When memorization is to be expected is not known without a pilot: steps grow with the number of members, but how many "
-        "a member takes depends on network, learning rate, data and attack."
-    )
-    make = "This training is small enough to be its own pilot: its audits will say."
-    if fewer <= num_members // 2:
-        make = (
-            f"To make one, add name=pilot data.num_members={fewer} data.num_heldout={min(fewer, num_heldout)} to the command "
-            f"(about {fewer / num_members:.0%} of the training time at the same number of epochs), then "
-            "audit.forecast=[runs/pilot]."
-        )
-    mark = (
-        f"The published mark is far later: generated images are copies after about {COPIES} steps a member (Bonnaire et "
-        f"al. 2025, 2505.17638), here step {copies}; attacks tell members long before."
-    )
-    return says, make, mark
-
-
-def _two_digits(number: float) -> str:
+def two_digits(number: float) -> str:
+    """A forecast has no more."""
     return f"{float(f'{number:.2g}'):,.0f}"

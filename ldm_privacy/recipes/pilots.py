@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 from ldm_privacy.config.compose import differences, read_yaml
-from ldm_privacy.config.schema import DenoiserConfig
+from ldm_privacy.config.schema import AuditConfig, DenoiserConfig, OnsetConfig
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.forecast import Pilot, basis, forecast, own_constant, pilot_of, watched_keys, without_pilot
+from ldm_privacy.evidence.forecast import Pilot, Size, forecast, pilot_of, watched_keys
+from ldm_privacy.evidence.forecast_words import basis, own_constant, without_pilot
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.series import SeriesFile
 
@@ -17,7 +18,7 @@ History = Mapping[tuple[int, str], float]
 
 MATTERING = (
     *("denoiser", "autoencoder.network", "data.source", "data.resolution", "data.channels", "data.flip"),
-    *("audit.timesteps", "audit.onset", "trainer.precision"),
+    *("audit.timesteps", "audit.onset", "audit.confidence", "audit.cross_fit", "trainer.precision"),
 )
 """Keys and sections that may move an onset, beside the attack and the mask that it is counted by."""
 
@@ -31,20 +32,13 @@ class PilotRun(NamedTuple):
 
     name: str
     history: History
-    num_members: int
-    batch_size: int
+    size: Size
     differs: tuple[str, ...]
+    detector: Mapping[str, Any]
 
     def pilot(self, key: str) -> Pilot | None:
         """What it says of that attack and mask; None where it didn't look for its onset."""
-        return pilot_of(
-            self.history,
-            key,
-            self.name,
-            num_members=self.num_members,
-            batch_size=self.batch_size,
-            differs=self.differs,
-        )
+        return pilot_of(self.history, key, self.name, self.size, differs=self.differs, **self.detector)
 
 
 def read_pilots(tree: Mapping[str, Any]) -> list[PilotRun]:
@@ -58,6 +52,13 @@ def read_pilots(tree: Mapping[str, Any]) -> list[PilotRun]:
     return [_read(name, tree) for name in dict.fromkeys(named)]
 
 
+def size_of(tree: Mapping[str, Any], num_members: int, num_heldout: int) -> Size:
+    """Of a run with that config, on so many members and held-out images."""
+    most = tree["audit"].get("max_samples") or max(num_members, num_heldout)
+    batch_size = int(tree["denoiser"].get("batch_size", DenoiserConfig.batch_size))
+    return Size(num_members, batch_size, (min(most, num_members), min(most, num_heldout)))
+
+
 def foretold(tree: Mapping[str, Any], *, num_members: int, num_heldout: int) -> tuple[str, ...]:
     """Before a training: when it is to be expected to memorize, or how to learn that.
 
@@ -66,33 +67,32 @@ def foretold(tree: Mapping[str, Any], *, num_members: int, num_heldout: int) -> 
     runs = read_pilots(tree)
     if not runs:
         return without_pilot(num_members, num_heldout)
-    lines = []
+    size, lines = size_of(tree, num_members, num_heldout), []
     for key in watched_keys(runs[0].history):
         if pilots := _all_of(runs, key):
-            ahead = forecast(pilots, num_members=num_members, batch_size=_batch_size(tree))
-            lines.append(ahead.sentence(key, tree["trainer"]["max_epochs"]))
+            lines.append(forecast(pilots, size).sentence(key, tree["trainer"]["max_epochs"]))
     return *lines, basis(_all_of(runs, _primary(tree)))
 
 
-def compared(tree: Mapping[str, Any], history: History, *, num_members: int) -> list[str]:
+def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num_heldout: int) -> list[str]:
     """After a training: what its pilots foretold beside what was found, and what it foretells itself.
 
     A pilot that can't be read any more is said, not raised: the evidence of a training doesn't hang on it.
     """
-    batch_size, lines, rests = _batch_size(tree), list[str](), ""
+    size, lines, rests = size_of(tree, num_members, num_heldout), list[str](), ""
     try:
         runs = read_pilots(tree)
     except UserError as error:
         runs, lines = [], [f"The forecast can't be compared: {error}"]
     for key in watched_keys(history):
-        if (here := pilot_of(history, key, "this run", num_members=num_members, batch_size=batch_size)) is None:
+        here = pilot_of(history, key, "this run", size, **_detector(tree))
+        if here is None:
             continue
         if pilots := _all_of(runs, key):
-            ahead = forecast(pilots, num_members=num_members, batch_size=batch_size)
+            ahead = forecast(pilots, size)
             lines.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
             rests = rests or basis(pilots)
-        if here.after or here.by:
-            lines.append(own_constant(here, key))
+        lines.append(own_constant(here, key))
     return [*lines, rests] if rests else lines
 
 
@@ -108,8 +108,7 @@ def _read(name: str, tree: Mapping[str, Any]) -> PilotRun:
         raise UserError(f"audit.forecast: '{name}' is no run: it has no config.yaml. Name a folder like runs/digits.")
     theirs = read_yaml(run.config)
     try:
-        history, batch_size = SeriesFile(run.metrics).read("denoiser"), _batch_size(theirs)
-        num_members = _num_members(run.split)
+        history, size = SeriesFile(run.metrics).read("denoiser"), size_of(theirs, *_num_samples(run.split))
     except (*DAMAGE, KeyError, TypeError, AttributeError):
         raise UserError(
             f"audit.forecast: '{name}' can't be read as a run: its metrics.csv, split.npz or config.yaml is missing or "
@@ -129,18 +128,25 @@ def _read(name: str, tree: Mapping[str, Any]) -> PilotRun:
     attack, mask = key.split("/")
     mattering = (*MATTERING, f"audit.attacks.{attack}", f"audit.masks.{mask}")
     differs = (each for each in differences(tree, theirs) if f"{each}.".startswith(tuple(f"{name}." for name in mattering)))
-    return PilotRun(name, history, num_members, batch_size, tuple(each for each in differs if each != "denoiser.batch_size"))
+    differs = (each for each in differs if each != "denoiser.batch_size")
+    return PilotRun(name, history, size, tuple(differs), _detector(tree))
 
 
-def _num_members(split: Path) -> int:
+def _num_samples(split: Path) -> tuple[int, int]:
+    """Members and held-out samples."""
     import numpy as np
 
     with np.load(split, allow_pickle=False) as stored:
-        return len(stored["mia_train_idxs"])
+        return len(stored["mia_train_idxs"]), len(stored["mia_eval_idxs"])
 
 
-def _batch_size(tree: Mapping[str, Any]) -> int:
-    return int(tree["denoiser"].get("batch_size", DenoiserConfig.batch_size))
+def _detector(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What finds an onset."""
+    onset = tree["audit"].get("onset") or {}
+    return {
+        "num_consecutive": onset.get("num_consecutive", OnsetConfig.num_consecutive),
+        "confidence": tree["audit"].get("confidence", AuditConfig.confidence),
+    }
 
 
 def _primary(tree: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def publish(
             progress=done,
         )
     history = {key: value for key, value in SeriesFile(run.metrics).read("denoiser").items() if key[0] <= audited.epoch}
-    codec = audited.target.codec
+    codec, split = audited.target.codec, setup.data.split
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key),
@@ -88,7 +88,7 @@ def publish(
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
-        forecasts=compared(composed.tree, history, num_members=len(setup.data.split.member_index)),
+        forecasts=compared(composed.tree, history, num_members=len(split.member_index), num_heldout=len(split.heldout_index)),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)

@@ -87,7 +87,7 @@ def test_the_end_of_a_training_leaves_the_evaluation_of_its_last_checkpoint(run,
     # The training knows its curves, and when what set in.
     assert 'id="onset"' in page
     assert "Memorization onset (sima/all)" in page
-    assert "the onset of sima/all took more than 0.15 steps a member" in page
+    assert "the onset of sima/all was not found by 0.15 steps a member" in page
     # Members' ranks at the audit of the untrained denoiser.
     assert "rank correlation" in page
     pd.testing.assert_frame_equal(*(pd.read_parquet(each / "scores.parquet") for each in (run / "evaluation", tmp_path)))

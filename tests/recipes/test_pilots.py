@@ -8,6 +8,7 @@ import yaml
 
 from ldm_privacy.config import compose
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.forecast import Size
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.pilots import compared, foretold, read_pilots
 from ldm_privacy.runs.series import SeriesFile
@@ -17,20 +18,22 @@ from tests.tiny import arguments, settings
 TREE = compose("digits", settings()).tree
 
 
-def onset(key, looks, found=None):
+def onset(key, looks):
     """Epoch -> series of each look."""
     area = f"memorization/{key}"
-    curves = {epoch: {f"{area}/rise_lower": lower} for epoch, lower in looks.items()}
-    if found is not None:
-        curves[max(looks)][f"{area}/onset_epoch"] = found
-    return curves
+    return {epoch: {f"{area}/rise": rise, f"{area}/rise_lower": rise - 0.1} for epoch, rise in looks.items()}
+
+
+def curves_of(series):
+    """As metrics.csv is read: (epoch, series) -> value."""
+    return {(epoch, name): value for epoch, values in series.items() for name, value in values.items()}
 
 
 def write(folder, curves, tree=TREE, num_members=20):
     """The three files of a run that a pilot is read from."""
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-    np.savez(folder / "split.npz", mia_train_idxs=np.arange(num_members))
+    np.savez(folder / "split.npz", mia_train_idxs=np.arange(num_members), mia_eval_idxs=np.arange(40))
     file = SeriesFile(folder / "metrics.csv")
     file.write("denoiser", 0, {"memorization/sima/all/auroc": 0.5})
     for epoch, series in curves.items():
@@ -45,7 +48,7 @@ def naming(*folders):
 @pytest.fixture
 def pilot(tmp_path):
     """20 members, two steps an epoch."""
-    return write(tmp_path / "pilot", onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0}, found=4))
+    return write(tmp_path / "pilot", onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0}))
 
 
 def test_the_plan_says_when(pilot, tmp_path, capsys):
@@ -55,7 +58,7 @@ def test_the_plan_says_when(pilot, tmp_path, capsys):
         "Memorization (onset of sima/all) is to be expected about step 12 (epoch 4), between 3 and 24: this training has 30 "
         "steps."
     ) in output
-    assert "(20 members, batch 16: none by step 4 (epoch 2), found by step 8 (epoch 4))" in output
+    assert "(20 members, batch 16, 60 images audited, found by step 8 (epoch 4))" in output
     assert "differs" not in output
     assert not (tmp_path / "runs").exists()
 
@@ -78,47 +81,41 @@ def test_what_else_differs_is_named(pilot, tmp_path):
     same, different = read_pilots(naming(pilot, other, pilot))
     assert same.differs == ()
     assert different.differs == ("denoiser.learning_rate", "audit.attacks.sima.power")
-    assert different.batch_size == 8
+    assert different.size == Size(20, 8, (20, 40))
 
 
 def test_what_is_watched_in_all_pilots_is_foretold_of_each(tmp_path):
-    both = onset("sima/all", {2: -1.0, 4: 1.0}, 4)
-    both[4] |= onset("sima_calibrated/all", {4: 1.0}, 2)[4]
+    both = onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0})
+    both[4] |= onset("sima_calibrated/all", {4: 1.0, 6: 1.0})[4]
     tree = naming(write(tmp_path / "a", both))
     first, second, rest = foretold(tree, num_members=40, num_heldout=40)
     assert "onset of sima/all" in first
     assert "onset of sima_calibrated/all" in second
     assert rest.startswith("It rests on ")
     alone = write(tmp_path / "b", onset("sima/all", {2: -1.0}))
-    assert [
-        line for line in foretold(naming(*tree["audit"]["forecast"], alone), num_members=40, num_heldout=40) if "calib" in line
-    ] == []
+    only, _ = foretold(naming(*tree["audit"]["forecast"], alone), num_members=40, num_heldout=40)
+    assert "onset of sima/all" in only
 
 
 def test_afterwards_it_is_held_against_what_was_found(pilot):
-    found = {
-        (epoch, name): value
-        for epoch, series in onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0}, 4).items()
-        for name, value in series.items()
-    }
-    held, own, rests = compared(naming(pilot), found, num_members=40)
+    found = curves_of(onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0}))
+    held, own, rests = compared(naming(pilot), found, num_members=40, num_heldout=40)
     assert held == (
         "Onset of sima/all, forecast: about step 12 (epoch 4), between 3 and 24. Audited: none by step 6 (epoch 2), found by "
         "step 12 (epoch 4): inside the bounds."
     )
     assert own.startswith(
-        "At this batch size and learning rate the onset of sima/all took 0.15 to 0.3 steps a member; on 400 members"
+        "At this batch size and learning rate the onset of sima/all was found by 0.3 steps a member; on 400 members"
     )
     assert rests.startswith(f"It rests on {pilot} (20 members")
-    assert compared(TREE, found, num_members=40) == [own]
-    for nothing in ({}, {(2, "memorization/sima/all/rise_lower"): 1.0}):
-        assert compared(TREE, nothing, num_members=40) == []
+    assert compared(TREE, found, num_members=40, num_heldout=40) == [own]
+    assert compared(TREE, {}, num_members=40, num_heldout=40) == []
 
 
 def test_a_pilot_that_is_gone_takes_nothing_from_a_finished_training():
-    lines = compared(naming("nowhere"), {(2, "memorization/sima/all/rise_lower"): -1.0}, num_members=40)
+    lines = compared(naming("nowhere"), curves_of(onset("sima/all", {2: -1.0})), num_members=40, num_heldout=40)
     assert lines[0].startswith("The forecast can't be compared: audit.forecast: 'nowhere' is no run")
-    assert "took more than" in lines[1]
+    assert "was not found by" in lines[1]
     assert len(lines) == 2
 
 
