@@ -22,7 +22,6 @@ MATTERING = (
 )
 """Keys and sections that may move an onset, beside the attack and the mask that it is counted by."""
 
-
 DAMAGE = (OSError, EOFError, ValueError, BadZipFile, zlib.error)
 """What reading a damaged file raises."""
 
@@ -92,7 +91,8 @@ def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num
             ahead = forecast(pilots, size)
             lines.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
             rests = rests or basis(pilots)
-        lines.append(own_constant(here, key))
+        if here.onset() != (0, None):  # a first rise that isn't known to stay
+            lines.append(own_constant(here, key))
     return [*lines, rests] if rests else lines
 
 
@@ -127,9 +127,10 @@ def _read(name: str, tree: Mapping[str, Any]) -> PilotRun:
         )
     attack, mask = key.split("/")
     mattering = (*MATTERING, f"audit.attacks.{attack}", f"audit.masks.{mask}")
-    differs = (each for each in differences(tree, theirs) if f"{each}.".startswith(tuple(f"{name}." for name in mattering)))
-    differs = (each for each in differs if each != "denoiser.batch_size")
-    return PilotRun(name, history, size, tuple(differs), _detector(tree))
+    sections = tuple(f"{each}." for each in mattering)
+    differs = (each for each in differences(tree, theirs) if f"{each}.".startswith(sections) and each != "denoiser.batch_size")
+    detector = {**_detector(tree), "confidence": _detector(theirs)["confidence"]}
+    return PilotRun(name, history, size, tuple(differs), detector)
 
 
 def _num_samples(split: Path) -> tuple[int, int]:

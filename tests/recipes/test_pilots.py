@@ -109,7 +109,8 @@ def test_afterwards_it_is_held_against_what_was_found(pilot):
     )
     assert rests.startswith(f"It rests on {pilot} (20 members")
     assert compared(TREE, found, num_members=40, num_heldout=40) == [own]
-    assert compared(TREE, {}, num_members=40, num_heldout=40) == []
+    for nothing in ({}, onset("sima/all", {2: 1.0})):
+        assert compared(TREE, curves_of(nothing), num_members=40, num_heldout=40) == []
 
 
 def test_a_pilot_that_is_gone_takes_nothing_from_a_finished_training():
