@@ -78,22 +78,22 @@ def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num
 
     A pilot that can't be read any more is said, not raised: the evidence of a training doesn't hang on it.
     """
-    size, lines, rests = size_of(tree, num_members, num_heldout), list[str](), ""
+    size, held, rests, own = size_of(tree, num_members, num_heldout), list[str](), list[str](), list[str]()
     try:
         runs = read_pilots(tree)
     except UserError as error:
-        runs, lines = [], [f"The forecast can't be compared: {error}"]
+        runs, held = [], [f"The forecast can't be compared: {error}"]
     for key in watched_keys(history):
         here = pilot_of(history, key, "this run", size, **_detector(tree))
         if here is None:
             continue
         if pilots := _all_of(runs, key):
             ahead = forecast(pilots, size)
-            lines.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
-            rests = rests or basis(pilots)
+            held.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
+            rests = rests or [basis(pilots)]
         if here.onset() != (0, None):  # a first rise that isn't known to stay
-            lines.append(own_constant(here, key))
-    return [*lines, rests] if rests else lines
+            own.append(own_constant(here, key))
+    return [*held, *rests, *own]
 
 
 def _all_of(runs: list[PilotRun], key: str) -> list[Pilot]:

@@ -99,7 +99,7 @@ def test_what_is_watched_in_all_pilots_is_foretold_of_each(tmp_path):
 
 def test_afterwards_it_is_held_against_what_was_found(pilot):
     found = curves_of(onset("sima/all", {2: -1.0, 4: 1.0, 6: 1.0}))
-    held, own, rests = compared(naming(pilot), found, num_members=40, num_heldout=40)
+    held, rests, own = compared(naming(pilot), found, num_members=40, num_heldout=40)
     assert held == (
         "Onset of sima/all, forecast: about step 12 (epoch 4), between 3 and 24. Audited: none by step 6 (epoch 2), found by "
         "step 12 (epoch 4): inside the bounds."
