@@ -41,6 +41,7 @@ PROTOCOL = {
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
 ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
+FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
 CAPTIONS = {**onset.CAPTIONS, **curves.CAPTIONS, **whole_set.CAPTIONS, **geometry.CAPTIONS}
 
 
@@ -73,7 +74,7 @@ def found():
 @pytest.fixture(scope="module")
 def html(found):
     evidence, figures, pictures = found
-    return page_of(evidence, figures, pictures, onsets=ONSETS)
+    return page_of(evidence, figures, pictures, onsets=ONSETS, forecasts=FORECASTS)
 
 
 def test_legends_cover_no_data(found):
@@ -151,7 +152,7 @@ def test_every_section_is_there_once_in_order(html):
 def test_everything_that_was_found_is_said(found, html):
     evidence, figures, _ = found
     text = "".join(Reader(html).text)
-    for sentence in (*verdict_of(evidence).sentences, *ONSETS):
+    for sentence in (*verdict_of(evidence).sentences, *ONSETS, *FORECASTS):
         assert sentence in text
     for each in evidence.findings.values():
         assert text.count(each.sentence) == 1, "findings that share a sentence say it once"
@@ -200,7 +201,14 @@ def test_it_is_smaller_than_5_mb(html):
 
 def test_names_are_shown_and_never_interpreted(found, html):
     evidence, _, pictures = found
-    hostile = {"name": HOSTILE, "facts": {HOSTILE: HOSTILE}, "commands": [HOSTILE], "config": HOSTILE, "onsets": [HOSTILE]}
+    hostile = {
+        "name": HOSTILE,
+        "facts": {HOSTILE: HOSTILE},
+        "commands": [HOSTILE],
+        "config": HOSTILE,
+        "onsets": [HOSTILE],
+        "forecasts": [HOSTILE],
+    }
     for page in (html, page_of(evidence, {}, pictures, **hostile)):
         assert "<script" not in page
         assert "<img src=x" not in page

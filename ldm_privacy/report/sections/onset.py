@@ -12,7 +12,8 @@ CAPTIONS = {
 
 @SECTIONS.register("onset")
 def onset(evaluation: Evaluation) -> Section | None:
-    """Each onset in words, the curves of the training; None where the training is not known."""
-    blocks: list[Block] = [*map(Paragraph, evaluation.onsets), *evaluation.pictures(CAPTIONS)]
+    """Each onset and forecast in words, the curves of the training; None where the training is not known."""
+    said = *evaluation.onsets, *evaluation.forecasts
+    blocks: list[Block] = [*map(Paragraph, said), *evaluation.pictures(CAPTIONS)]
     lead = "When it set in. A rise counts from the audit of the untrained denoiser; looking again and again is paid for."
     return Section("Memorization over the training", lead, blocks, place=30) if blocks else None
