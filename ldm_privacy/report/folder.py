@@ -15,6 +15,7 @@ from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogram_figure, keep_fraction_figure, roc_figure
 from ldm_privacy.report.figures.distortion import quartile_figure
+from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
@@ -45,6 +46,7 @@ def evidence_figures(
     """
     report = evidence.report
     figures = {
+        "forest": forest_figure(evidence),
         "roc": roc_figure(report),
         "auroc_by_timestep": auroc_by_timestep_figure(report),
         "histogram": histogram_figure(report, report.unmasked or [evidence.key]),

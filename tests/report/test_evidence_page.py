@@ -19,6 +19,7 @@ from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.figures.forest import forest_caption
 from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
@@ -39,9 +40,15 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
+ORDER = ["forest", "onset", "attacks", "controls", "curves", "images", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
-CAPTIONS = {**onset.CAPTIONS, **curves.CAPTIONS, **whole_set.CAPTIONS, **geometry.CAPTIONS}
+CAPTIONS = {
+    "attack_sima": onset.FIRST.format(attack="sima"),
+    **onset.CAPTIONS,
+    **curves.CAPTIONS,
+    **whole_set.CAPTIONS,
+    **geometry.CAPTIONS,
+}
 
 
 def gather(data, *, distortion=True, brighten=0.0, **options):
@@ -66,7 +73,7 @@ def found():
     history = {0: KeptScores(data.sample_index, {}, {}, {AuditKey("sima", "all"): earlier})}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
-    figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
+    figures |= dict.fromkeys(("onset", "memorization", "attack_sima"), figures["p_value"])
     return evidence, figures, pictures
 
 
@@ -171,6 +178,17 @@ def test_everything_that_was_found_is_said(found, html):
         if name in CAPTIONS:
             assert CAPTIONS[name] in text, name
     assert set(CAPTIONS) <= set(figures)
+    assert forest_caption(evidence) in text
+
+
+def test_pictures_lead_and_tables_are_folded(html):
+    tags = Reader(html).tags
+    before = tags[: tags.index("details")]
+    assert before.count("img") >= 4, "the forest, the primary attack's curve, onsets, all curves"
+    assert html.index(">Figure 1.<") < html.index(">Figure 2.<") < html.index(">Table 1.<")
+    assert "At each audit".lower() in html[html.index(">Figure 2.<") : html.index(">Figure 3.<")]
+    assert tags.count("details") == tags.count("table") > 4
+    assert "<details open" not in html
 
 
 def test_a_leak_is_said_in_a_box_and_in_the_verdict(found, html):
@@ -216,7 +234,7 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name != "onset"]
+    assert [name for name in Reader(page).ids if name in ORDER] == ORDER[2:], "no history and no forest here"
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
@@ -241,7 +259,7 @@ def test_in_pixel_space_what_needs_a_decoder_is_left_out():
     assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
     assert geometry_series(samples) == {}
     figures = evidence_figures(evidence, samples, {}, None, pictures)
-    assert set(figures) == {"roc", "auroc_by_timestep", "histogram", "p_value"}
+    assert set(figures) == {"forest", "roc", "auroc_by_timestep", "histogram", "p_value"}
     assert "geometry" not in Reader(page_of(evidence, {"p_value": figures["p_value"]}, pictures)).ids
 
 
