@@ -39,7 +39,7 @@ def evidence_of(*, attacks=("loss", "sima", "sima_history", LONG), masks=MASKS, 
     """Of an audit, with what a forest is made of and nothing else."""
     report = report_of(make_scores(60, 60, strength=0.7, attacks=attacks, masks=masks), intervals=QUICK)
     findings = {name: Finding(name, WITHOUT_MODEL, estimate=estimate) for name, estimate in controls.items()}
-    permuted = label_permutation(report, num_permutations=19)
+    permuted = label_permutation(report, num_permutations=59)
     return Evidence(report, key, permuted, findings, {}, None, None, {}, {}, None)
 
 
@@ -97,6 +97,7 @@ def test_bars_are_the_bands_under_permuted_labels(evidence, axis):
     drawn = whiskers(axis)
     bars = {bar.get_y() + bar.get_height() / 2: (bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches}
     assert len(bars) == len(evidence.report.rows)
+    assert len(set(bars.values())) > 6, "of different bands"
     for row in evidence.report.rows:
         band, area = evidence.permuted[row.key].band, row.metrics.auroc
         depth = next(depth for depth in bars if depth == pytest.approx(drawn[area.lower, area.upper][0]))
