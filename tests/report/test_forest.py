@@ -1,9 +1,12 @@
 """The forest plot: a row for every attack, mask and control, as wide as its interval; nothing covered, nothing cut off."""
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.colors import to_hex
 
 from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import Derived, informed
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.null import label_permutation
@@ -37,10 +40,14 @@ CONTROLS = {
 
 def evidence_of(*, attacks=("loss", "sima", "sima_history", LONG), masks=MASKS, key=KEY, controls=CONTROLS):
     """Of an audit, with what a forest is made of and nothing else."""
-    report = report_of(make_scores(60, 60, strength=0.7, attacks=attacks, masks=masks), intervals=QUICK)
+    data = make_scores(60, 60, strength=0.7, attacks=attacks, masks=masks)
+    calibrated = {each: Derived(KEY, needs_history=True) for each in data.scores if each == AuditKey("sima_history", "all")}
+    data = replace(data, derived=calibrated)
+    report = report_of(data, intervals=QUICK)
     findings = {name: Finding(name, WITHOUT_MODEL, estimate=estimate) for name, estimate in controls.items()}
     permuted = label_permutation(report, num_permutations=59)
-    return Evidence(report, key, permuted, findings, {}, None, None, {}, {}, None)
+    insider, outsider = (informed(data.derived, key, with_history=known) for known in (True, False))
+    return Evidence(report, key, insider, outsider, permuted, findings, {}, None, None, {}, {}, None)
 
 
 @pytest.fixture(scope="module")

@@ -61,13 +61,15 @@ def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
     row_of: dict[str, AuditKey] = {}
     for row in report.rows:
         row_of.setdefault(row.key.attack, data.unmasked(row.key.attack) or row.key)
-    own = {*row_of.values(), evidence.key}
+    primary = {evidence.insider, evidence.outsider}
+    own = {*row_of.values(), *primary}
 
     def mark(key: AuditKey) -> Mark:
-        kind = "insider" if needs_checkpoints(key) else "outsider"
+        derived = data.derived.get(key)
+        kind = "insider" if derived is not None and derived.needs_history else "outsider"
         label = key.attack if data.keep_fraction[key] == 1.0 else str(key)
         band = evidence.permuted[key].band
-        return Mark(label, report.row(key).metrics.auroc, kind, band, key not in own, key == evidence.key)
+        return Mark(label, report.row(key).metrics.auroc, kind, band, key not in own, key in primary)
 
     attacks = []
     for key in sorted(own, key=lambda key: -report.row(key).metrics.auroc.value):
@@ -75,11 +77,6 @@ def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
         attacks += [mark(each) for each in (key, *(each for each in masked if each not in own))]
     found = [Mark(each.name, each.estimate, "control") for each in evidence.findings.values() if each.estimate is not None]
     return attacks, sorted(found, key=lambda each: -each.area.value)
-
-
-def needs_checkpoints(key: AuditKey) -> bool:
-    """Whether the score looks at earlier audits of the run, which an outsider can't."""
-    return key.attack == "combined" or key.attack.endswith(("_history", "_calibrated"))
 
 
 def forest_figure(evidence: Evidence, *, width: float = WIDE) -> Figure:
