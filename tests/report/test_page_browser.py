@@ -21,7 +21,7 @@ from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.page.page import write_page
 from ldm_privacy.report.sections.forest import forest as forest_section
 from ldm_privacy.types import Estimate
-from tests.report.test_forest import CONTROLS, evidence_of
+from tests.report.test_forest import CALIBRATED, CONTROLS, evidence_of
 from tests.report.test_page import HOSTILE, hostile_page, sample_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -140,12 +140,13 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forest(tmp_path_factory):
-    """As much as the digits run has: three attacks with six masks, a verdict of as many words."""
+    """As much as the digits run has: three attacks with six masks, four calibrations, a verdict of as many words."""
     masks = ("all", "top60", "random60", "low60", "std60", "top30")
-    evidence = evidence_of(attacks=("sima", "loss", "pia"), masks=masks, controls=CONTROLS | dict.fromkeys("ab", CHANCE))
+    calibrated, controls = CALIBRATED | {"sima_calibrated": True, "combined": True}, CONTROLS | dict.fromkeys("abc", CHANCE)
+    evidence = evidence_of(attacks=("sima", "loss", "pia"), masks=masks, controls=controls, calibrated=calibrated)
     section = forest_section(SimpleNamespace(evidence=evidence, figures={"forest": forest_figure(evidence)}))
     path, page = tmp_path_factory.mktemp("forest") / "report.html", sample_page()
-    verdict = page.verdict._replace(sentences=tuple("word " * count for count in (42, 35, 42)))
+    verdict = page.verdict._replace(sentences=tuple("word " * count for count in (56, 40, 42)))
     write_page(page._replace(verdict=verdict, sections={"forest": section, **page.sections}), path)
     return path
 

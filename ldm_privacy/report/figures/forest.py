@@ -22,7 +22,7 @@ LOOKS = {
 """Kind -> marker, colour, what the legend says."""
 WIDE, NARROW = 9.6, 3.9
 """In inches: on a page, on a phone."""
-ROW, MASK_ROW, GAP = 0.2, 0.06, 0.05
+ROW, MASK_ROW, GAP = 0.17, 0.05, 0.05
 """Heights in inches: of a row, of a masked attack beneath it, of the gap after masks (twice as much before controls)."""
 BAND_COLOUR, LINE_COLOUR = "0.87", "0.45"
 MAX_LABEL = 28
@@ -122,10 +122,10 @@ def forest_caption(evidence: Evidence) -> str:
     """What the figure shows, in a sentence."""
     attacks, controls = forest_marks(evidence)
     best = max((mark for mark in attacks if not mark.is_masked), key=lambda mark: mark.area.value)
-    said = f"{best.label} tells members from held-out images best, AUROC {best.area}"
+    said = f"{best.label} has the highest AUROC of the attacks, {best.area}"
     if controls:
         next_best = max(controls, key=lambda mark: abs(mark.area.value - 0.5))
-        said += f"; without the denoiser {next_best.label} comes farthest from guessing, {next_best.area}"
+        said += f"; of what needs no denoiser {next_best.label} lies farthest from guessing, {next_best.area}"
     return f"{said}; bold and ringed is what the verdict rests on."
 
 
