@@ -95,6 +95,16 @@ def test_legends_cover_no_data(found):
             assert figure.bbox.get_points()[0].tolist() <= legend.get_window_extent().get_points()[0].tolist(), name
 
 
+@pytest.mark.parametrize("name", ["roc", "auroc_by_timestep", "keep_fraction"])
+def test_lines_are_told_apart_in_grey(found, name):
+    """By their markers, in the legend and along the line."""
+    for axis in found[1][name].axes:
+        lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+        markers = [line.get_marker() for line in lines]
+        assert len(set(markers)) == len(lines) >= 3
+        assert not {"", "None", None} & set(markers)
+
+
 class KeepFirst:
     """A mask rule that ranks by nothing."""
 
@@ -179,6 +189,7 @@ def test_everything_that_was_found_is_said(found, html):
             assert CAPTIONS[name] in text, name
     assert set(CAPTIONS) <= set(figures)
     assert forest_caption(evidence) in text
+    assert ("each half choosing for the other" in text) == bool(evidence.report.is_reporting.all())
 
 
 def test_pictures_lead_and_tables_are_folded(html):
