@@ -15,6 +15,7 @@ from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogram_figure, keep_fraction_figure, roc_figure
 from ldm_privacy.report.figures.distortion import quartile_figure
+from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
@@ -45,6 +46,7 @@ def evidence_figures(
     """
     report = evidence.report
     figures = {
+        "forest": forest_figure(evidence),
         "roc": roc_figure(report),
         "auroc_by_timestep": auroc_by_timestep_figure(report),
         "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
@@ -66,11 +68,12 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     report, facts = evaluation.evidence.report, evaluation.facts
     found = {name: section_of(name, evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
+    halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     return Page(
         f"Membership audit of {evaluation.name}",
         f"{evaluation.unit.capitalize()} {evaluation.epoch}; {num_members} members and {num_audited - num_members} "
-        f"held-out images audited, half of them to choose, half to report; {report.confidence:.0%} intervals",
+        f"held-out images audited, {halves}; {report.confidence:.0%} intervals",
         verdict_of(evaluation.evidence),
         dict(sorted(sections.items(), key=lambda item: item[1].place)),
         f"ldm_privacy {facts.get('version', '')}",

@@ -19,6 +19,7 @@ from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.figures.forest import forest_caption
 from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
@@ -39,10 +40,16 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
+ORDER = ["forest", "onset", "attacks", "controls", "curves", "images", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
 FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
-CAPTIONS = {**onset.CAPTIONS, **curves.CAPTIONS, **whole_set.CAPTIONS, **geometry.CAPTIONS}
+CAPTIONS = {
+    "attack_sima": onset.FIRST.format(attack="sima"),
+    **onset.CAPTIONS,
+    **curves.CAPTIONS,
+    **whole_set.CAPTIONS,
+    **geometry.CAPTIONS,
+}
 
 
 def gather(data, *, distortion=True, brighten=0.0, **options):
@@ -67,7 +74,7 @@ def found():
     history = {0: KeptScores(data.sample_index, {}, {}, {AuditKey("sima", "all"): earlier})}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
-    figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
+    figures |= dict.fromkeys(("onset", "memorization", "attack_sima"), figures["p_value"])
     return evidence, figures, pictures
 
 
@@ -87,6 +94,16 @@ def test_legends_cover_no_data(found):
         for legend in legends:
             assert not any(legend.get_window_extent().overlaps(panel) for panel in panels), name
             assert figure.bbox.get_points()[0].tolist() <= legend.get_window_extent().get_points()[0].tolist(), name
+
+
+@pytest.mark.parametrize("name", ["roc", "auroc_by_timestep", "keep_fraction"])
+def test_lines_are_told_apart_in_grey(found, name):
+    """By their markers, in the legend and along the line."""
+    for axis in found[1][name].axes:
+        lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+        markers = [line.get_marker() for line in lines]
+        assert len(set(markers)) == len(lines) >= 3
+        assert not {"", "None", None} & set(markers)
 
 
 class KeepFirst:
@@ -172,6 +189,18 @@ def test_everything_that_was_found_is_said(found, html):
         if name in CAPTIONS:
             assert CAPTIONS[name] in text, name
     assert set(CAPTIONS) <= set(figures)
+    assert forest_caption(evidence) in text
+    assert ("each half choosing for the other" in text) == bool(evidence.report.is_reporting.all())
+
+
+def test_pictures_lead_and_tables_are_folded(html):
+    tags = Reader(html).tags
+    before = tags[: tags.index("details")]
+    assert before.count("img") >= 4, "the forest, the primary attack's curve, onsets, all curves"
+    assert html.index(">Figure 1.<") < html.index(">Figure 2.<") < html.index(">Table 1.<")
+    assert "At each audit".lower() in html[html.index(">Figure 2.<") : html.index(">Figure 3.<")]
+    assert tags.count("details") == tags.count("table") > 4
+    assert "<details open" not in html
 
 
 def test_a_leak_is_said_in_a_box_and_in_the_verdict(found, html):
@@ -224,7 +253,7 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name != "onset"]
+    assert [name for name in Reader(page).ids if name in ORDER] == ORDER[2:], "no history and no forest here"
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
@@ -249,7 +278,7 @@ def test_in_pixel_space_what_needs_a_decoder_is_left_out():
     assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
     assert geometry_series(samples) == {}
     figures = evidence_figures(evidence, samples, {}, None, pictures)
-    assert set(figures) == {"roc", "auroc_by_timestep", "histogram", "p_value"}
+    assert set(figures) == {"forest", "roc", "auroc_by_timestep", "histogram", "p_value"}
     assert "geometry" not in Reader(page_of(evidence, {"p_value": figures["p_value"]}, pictures)).ids
 
 
