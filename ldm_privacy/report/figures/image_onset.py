@@ -95,8 +95,8 @@ def _draw_images(axis: Axes, column: int, found: list[int], each: int, images: I
     """Images from the top, `each` beside each other."""
     if not found:
         return
+    width, margin = 0.94 / each, 0.03 / each
     for place, image in enumerate(images(torch.tensor(found))):
-        left, top = column - 0.5 + place % each / each, place // each
-        margin = 0.04
-        extent = (left + margin / each, left + (1 - margin) / each, top + 1 - margin, top + margin)
+        left, top = column - 0.47 + place % each * width, place // each
+        extent = (left + margin, left + width - margin, top + 0.97, top + 0.03)
         axis.imshow(image_grid(image[None]), extent=extent, aspect="auto", interpolation="nearest")
