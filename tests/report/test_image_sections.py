@@ -114,15 +114,20 @@ def test_the_section_says_how_many_when_and_how_often_held_out_images(evidence):
     text = said(image_onset(page(evidence)))
     assert f"By epoch 50, {found / 200:.0%} of the members ({found} of 200)" in text
     assert f"{float((onsets.onset[~IS_MEMBER] < 6).double().mean()):.0%} of the held-out images do" in text
-    assert f"{int(onsets.ends_exposed[IS_MEMBER].sum())} members end exposed" in text
+    assert f"{int(onsets.ends_exposed[IS_MEMBER].sum())} of 200 members end exposed" in text
+    assert "no image is shown" not in text
     assert "by step" in said(image_onset(page(evidence, "step"))).lower()
     assert image_onset(page(SimpleNamespace(onsets=None))) is None
+    blind = SimpleNamespace(onsets=image_onsets(range(5), drawn(5, NUM), IS_MEMBER, HALF), exposure=evidence.exposure)
+    assert "no image is shown to be memorized" in said(image_onset(page(blind)))
 
 
 def test_the_section_says_how_many_rest_on_one_attack(evidence):
     num_found, num_alone = evidence.agreement.rests_on_one(KEYS[0])
     text = said(agreement(page(evidence)))
-    assert f"At a false-positive rate of 1%, sima/all finds {num_found} members. {num_alone} of them rest on one attack" in text
+    assert (
+        f"at a false-positive rate of 1%, sima/all finds {num_found} of 200 members. {num_alone} of them rest" in text.lower()
+    )
     assert 0 < num_alone < num_found
     alone = evidence_of(keys=KEYS[:2], families=("sima", "sima"))
     assert "All rest on one attack, sima" in said(agreement(page(alone)))

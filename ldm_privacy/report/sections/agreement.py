@@ -48,11 +48,12 @@ def _alone(found: AttackAgreement, key: AuditKey) -> str:
     if key not in found.keys:
         return f"{key} gives every sample the same score and finds nobody."
     num_found, num_alone = found.rests_on_one(key)
+    members = f"{num_found} of {int(found.is_member.sum())} members"
     if len(set(found.families)) == 1:
         family = found.families[0]
-        return f"{level}, {key} finds {num_found} members. All rest on one attack, {family}: no other was run to confirm it."
+        return f"{level}, {key} finds {members}. All rest on one attack, {family}: no other was run to confirm it."
     alone = f"{num_alone} of them rest on one attack alone: no other finds them"
-    return f"{level}, {key} finds {num_found} members. {alone}. An attack and its calibrated forms count as one."
+    return f"{level}, {key} finds {members}. {alone}. An attack and its calibrated forms count as one."
 
 
 def _union(found: AttackAgreement, key: AuditKey) -> str:

@@ -36,10 +36,13 @@ def _how_many(key: AuditKey, onsets: ImageOnsets, unit: str) -> str:
     members, heldout = onsets.reached(onsets.is_member)[-1], onsets.reached(onsets.is_heldout)[-1]
     found = onsets.onset[onsets.is_member & (onsets.onset < len(onsets.times))]
     half = f", half of them by {unit} {onsets.time(int(found.median()))}" if len(found) else ""
+    nothing = (
+        "" if members.lower > heldout.upper else "; the two don't differ for certain, so no image is shown to be memorized"
+    )
     of_members = f"{members.value:.0%} of the members ({len(found)} of {int(onsets.is_member.sum())})"
     return (
         f"By {unit} {onsets.times[-1]}, {of_members} had come to stand above {onsets.share:.0%} of the held-out images under "
-        f"{key}{half}. By the same rule {heldout.value:.0%} of the held-out images do, which were never trained on."
+        f"{key}{half}. By the same rule {heldout.value:.0%} of the held-out images do, which were never trained on{nothing}."
     )
 
 
@@ -59,7 +62,7 @@ def _known_early(onsets: ImageOnsets, unit: str) -> str:
     lists = zip(onsets.times, onsets.precision, onsets.recall)
     time, precision, recall = next((time, p, r) for time, p, r in lists if p is not None and r is not None and r.value >= 0.5)
     return (
-        f"{exposed} members end exposed: they stand there at {num_audits}. The list of {unit} {time} is the first with half of "
+        f"{exposed} of {int(onsets.is_member.sum())} members end exposed: they stand there at {num_audits}. The list of {unit} {time} is the first with half of "
         f"them ({short(recall)}); {short(precision)} of it was right."
     )
 
