@@ -59,6 +59,7 @@ def publish(
             audited.samples,
             images,
             history=earlier,
+            time=audited.epoch,
             seed=setup.config.seed,
             progress=done,
         )

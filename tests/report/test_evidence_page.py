@@ -24,7 +24,7 @@ from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_e
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
 from ldm_privacy.report.page.page import render
-from ldm_privacy.report.sections import curves, geometry, onset, whole_set
+from ldm_privacy.report.sections import agreement, curves, geometry, image_onset, onset, whole_set
 from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey, Estimate
@@ -40,15 +40,26 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = ["forest", "onset", "attacks", "controls", "curves", "images", "set", "geometry", "protocol", "limits"]
+ORDER = [
+    "forest",
+    "onset",
+    "image_onset",
+    "attacks",
+    "controls",
+    "curves",
+    "images",
+    "agreement",
+    "set",
+    "geometry",
+    "protocol",
+    "limits",
+]
 ONSETS = ("Memorization onset: epoch 5.",)
 FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
+SECTIONS_WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
 CAPTIONS = {
     "attack_sima": onset.FIRST.format(attack="sima"),
-    **onset.CAPTIONS,
-    **curves.CAPTIONS,
-    **whole_set.CAPTIONS,
-    **geometry.CAPTIONS,
+    **{name: caption for each in SECTIONS_WITH_FIGURES for name, caption in each.CAPTIONS.items()},
 }
 
 
@@ -71,8 +82,8 @@ def found():
     """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
     data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
     earlier = torch.randn(120, generator=torch.Generator().manual_seed(0))
-    history = {0: KeptScores(data.sample_index, {}, {}, {AuditKey("sima", "all"): earlier})}
-    evidence, samples, pictures = gather(data, brighten=0.3, history=history)
+    history = {epoch: KeptScores(data.sample_index, {}, {}, {KEY: earlier + epoch * data.is_member}) for epoch in (0, 2, 5)}
+    evidence, samples, pictures = gather(data, brighten=0.3, history=history, time=7)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
     figures |= dict.fromkeys(("onset", "memorization", "attack_sima"), figures["p_value"])
     return evidence, figures, pictures
@@ -253,7 +264,9 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == ORDER[2:], "no history and no forest here"
+    assert [name for name in Reader(page).ids if name in ORDER] == [
+        name for name in ORDER if name not in ("forest", "onset", "image_onset", "agreement")
+    ]
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
@@ -388,6 +401,11 @@ def test_metrics_json_is_strict_and_complete(found, folder):
         assert set(stored["gains"]) == set(row.gains)
     assert content["series"] == evidence.report.series()
     assert len(content["sweep"]["sima"]) == 6
+    assert content["image_onsets"]["times"] == [0, 2, 5, 7]
+    assert content["image_onsets"]["members"][-1] == asdict(evidence.onsets.reached(evidence.onsets.is_member)[-1])
+    assert set(content["agreement"]["attacks"]) == {str(key) for key in evidence.agreement.keys}
+    assert content["agreement"]["union"]["fpr"] == asdict(evidence.agreement.union_fpr)
+    assert content["agreement"]["overlaps"][0]["attacks"] == [str(key) for key in next(iter(evidence.agreement.overlaps))]
 
 
 def test_exposed_csv_lists_every_member_by_rank(found, folder):
@@ -397,6 +415,8 @@ def test_exposed_csv_lists_every_member_by_rank(found, folder):
     assert table["sample_index"].tolist() == exposure.sample_index.tolist()
     assert table["fpr"].tolist() == exposure.fpr.tolist()
     assert table["score"].tolist() == exposure.score.tolist()
+    assert set(table["onset_epoch"].dropna()) <= {0, 2, 5}
+    assert table["onset_epoch"].notna().sum() == (found[0].onsets.onset < 4)[found[0].report.data.is_member].sum() > 0
 
 
 def test_the_scores_are_those_of_the_report(found, folder):
