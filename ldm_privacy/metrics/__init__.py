@@ -19,14 +19,16 @@ from ldm_privacy.metrics.attack_success_rate import attack_success_rate, attack_
 from ldm_privacy.metrics.auroc import auroc, auroc_interval
 from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_difference
 from ldm_privacy.metrics.checks import check_scores
-from ldm_privacy.metrics.crossfit import Half, choice_reach, crossfit_auroc, crossfit_difference, crossfit_rates
+from ldm_privacy.metrics.choice_reach import choice_reach, choice_widening
+from ldm_privacy.metrics.crossfit import CrossfitRates, crossfit_auroc, crossfit_difference, crossfit_rates
+from ldm_privacy.metrics.half import Half
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
 from ldm_privacy.metrics.permutation import NullBand, null_band, permuted_auroc, permuted_labels
 from ldm_privacy.metrics.placements import placements
 from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
-from ldm_privacy.metrics.rank_agreement import TopOverlap, rank_agreement, top_overlap
+from ldm_privacy.metrics.rank_agreement import rank_agreement
 from ldm_privacy.metrics.resampling import clopper_pearson
 from ldm_privacy.metrics.roc import roc_curve
 from ldm_privacy.metrics.tpr_at_fpr import TprAtFpr, resolvable, threshold_at_fpr, tnr_at_fnr, tpr_at_fpr, tpr_at_fpr_interval
