@@ -49,7 +49,7 @@ def main() -> None:
                 mine = {1.0: data.scores[key][:num_folds]}
                 seen = replace(data, scores={key: mine[1.0]})
                 choice = choose(mine, seen)
-                area = crossfit_auroc(reported_halves(mine, choice, seen))
+                area = crossfit_auroc(reported_halves(mine, choice, seen, num_fitted=data.num_fitted.get(key, 0)))
                 outside[key][num_folds - 1] += area.leaves_out(0.5)
                 claimed[key, num_folds].append(area.value)
             oracle[key].append(choice.oracle_auroc)

@@ -102,7 +102,8 @@ def lowers_of(looks: Looks, is_member: torch.Tensor, confidences: list[float]) -
         if number == 0:
             before = scores
         for key, score in scores.items() if number else ():
-            rise = paired(score, before[key], data, confidences[number - 1], alternative="greater")
+            num_fitted = data.num_fitted.get(key, 0)
+            rise = paired(score, before[key], data, confidences[number - 1], alternative="greater", num_fitted=num_fitted)
             lowers.setdefault(key, []).append(rise.lower)
     return lowers
 

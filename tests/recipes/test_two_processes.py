@@ -109,7 +109,7 @@ def test_the_curves_are_those_of_one_process(one, two):
 def test_one_process_prints_and_writes(two):
     run, output = two
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
-    assert output.count("This run is") == output.count("Memorization onset") == 1
+    assert output.count("This run is") == output.count("Memorization onset (sima/all)") == 1
     assert len(re.findall(r"^epoch +2 ", output, re.MULTILINE)) == 1
     # Posterior means of audited images, of other members and of mirror images; of the audited complexity, reconstruction
     # error, influence and distortion.
@@ -127,7 +127,8 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     for key in (KEY, AuditKey("loss", "all")):
         assert mine.scores[key].shape == (1, 2, 74)
         torch.testing.assert_close(mine.scores[key], theirs.scores[key], rtol=1e-3, atol=0)
-    torch.testing.assert_close(mine.standing[KEY], theirs.standing[KEY], rtol=1e-3, atol=0)
+    # Distances from a median in interquartile ranges: those near it have no digits to agree in.
+    torch.testing.assert_close(mine.standing[KEY], theirs.standing[KEY], rtol=1e-3, atol=1e-3)
 
 
 def audit_of(run, folder):
@@ -146,7 +147,7 @@ def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two, tmp_
     audited = kept(run, 2)
     assert torch.equal(report.data.sample_index, audited.sample_index)
     assert {row.key for row in report.rows} == audited.standing.keys() > {AuditKey("sima_history", "all")}
-    torch.testing.assert_close(report.scores_at(KEY).float(), audited.standing[KEY], rtol=1e-5, atol=0)
+    torch.testing.assert_close(report.scores_at(KEY).float(), audited.standing[KEY], rtol=1e-5, atol=1e-5)
     for key, value in report.series().items():
         if key.endswith("/auroc"):
             assert abs(value - series(run)["denoiser", 2, key]) <= 1 / 400, key
