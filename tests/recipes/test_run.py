@@ -125,6 +125,16 @@ def test_a_first_audit_has_nothing_to_look_back_on_and_its_history_is_the_attack
     assert not any(name.startswith("calibration/sima_history/") for name in first)
 
 
+def test_a_report_says_where_too_few_samples_were_there_to_fit_a_history_on(run, tmp_path):
+    assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", "audit.max_samples=30"]) == 0
+    rows = {row["attack"]: row["auroc"]["value"] for row in numbers_of(tmp_path)["rows"] if row["mask"] == "all"}
+    assert rows["sima_history"] == rows["sima"]
+    words = (
+        "nothing was fitted for sima_history/all, sima_calibrated/all, combined/all: no earlier audit, or fewer than 20 samples"
+    )
+    assert f"at epoch 0, 2; {words}" in " ".join((tmp_path / "report.html").read_text().split())
+
+
 def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):
     scores = pd.read_parquet(evaluated / "scores.parquet")
     assert len(scores) == 80 * (3 * 6 + 1)  # alone, no earlier audit is known: of the calibrated scores complexity's
