@@ -62,8 +62,8 @@ def _known_early(onsets: ImageOnsets, unit: str) -> str:
     lists = zip(onsets.times, onsets.precision, onsets.recall)
     time, precision, recall = next((time, p, r) for time, p, r in lists if p is not None and r is not None and r.value >= 0.5)
     return (
-        f"{exposed} of {int(onsets.is_member.sum())} members end exposed: they stand there at {num_audits}. The list of {unit} {time} is the first with half of "
-        f"them ({short(recall)}); {short(precision)} of it was right."
+        f"{exposed} of {int(onsets.is_member.sum())} members end exposed: they stand there at {num_audits}. The list of {unit} "
+        f"{time} is the first with half of them ({short(recall)}); {short(precision)} of it was right."
     )
 
 
