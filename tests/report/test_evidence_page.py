@@ -40,26 +40,14 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = [
-    "forest",
-    "onset",
-    "image_onset",
-    "attacks",
-    "controls",
-    "curves",
-    "images",
-    "agreement",
-    "set",
-    "geometry",
-    "protocol",
-    "limits",
-]
+HISTORY = ["onset", "image_onset"]
+ORDER = ["forest", *HISTORY, "attacks", "controls", "curves", "images", "agreement", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
 FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
-SECTIONS_WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
+WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
 CAPTIONS = {
     "attack_sima": onset.FIRST.format(attack="sima"),
-    **{name: caption for each in SECTIONS_WITH_FIGURES for name, caption in each.CAPTIONS.items()},
+    **{name: caption for each in WITH_FIGURES for name, caption in each.CAPTIONS.items()},
 }
 
 
@@ -264,9 +252,8 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == [
-        name for name in ORDER if name not in ("forest", "onset", "image_onset", "agreement")
-    ]
+    left_out = {"forest", *HISTORY, "agreement"}
+    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name not in left_out]
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
