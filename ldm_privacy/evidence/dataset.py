@@ -75,7 +75,7 @@ def _false_alarms(score: Tensor, group: Tensor | None, sizes: list[int], alpha: 
         halves = score[suspect], score[~suspect]
         if any(bool(half.min() == half.max()) for half in halves):
             return {}
-        groups = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
+        groups: dict[str, Any] = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
         for point in p_value_by_set_size(*halves, possible, alpha=alpha, num_draws=4, seed=number, **groups):
             power[point.size].append(point.power)
     return {size: sum(shares) / len(shares) for size, shares in power.items()}
