@@ -35,9 +35,9 @@ def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0
       and taking that for granted would hide that another one could have been chosen.
     * *Fit* of p coefficients, where `num_fitted` says so. Whitened features, whose direction each half finds as a discriminant
       would: u = delta + e, e ~ N(0, 1) in p dimensions; the other half's error along it is `e_A . u_B / |u_B|`. |delta| is the
-      reported distance from chance (from no difference) in standard deviations, less sqrt(2), its own twice: less than that, and
-      luck passes for signal (simulated). With nothing to find the halves' errors agree (variance factor 1.64, 1.78, 1.84 for
-      p = 1, 2, 3), with much to find they don't.
+      reported distance from chance (from no difference) in standard deviations, less sqrt(2), so that luck doesn't pass for
+      signal. With nothing to find the halves' errors agree (variance factor 1.64, 1.78, 1.84 for p = 1, 2, 3), with much to
+      find they don't.
 
     Args:
         blocks: [halves], or [a, b] where the number is a difference; each block chooses among its own candidates.
