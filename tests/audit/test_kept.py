@@ -1,10 +1,13 @@
 """What is kept of an audit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ldm_privacy.audit.kept import KeptScores, kept_of
 from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.scores import Derived
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
@@ -12,18 +15,21 @@ from tests.evidence.synthetic import QUICK, make_scores
 KEY = AuditKey("sima", "top60")
 
 
-def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept():
-    data = make_scores(20, 20, attacks=("sima", "combined"), fractions=(0.5, 1.0))
-    data.scores[KEY][1, 3] = 1e300
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num_folds):
+    data = make_scores(20, 20, attacks=("sima", "combined"), masks=("all", "top60"), fractions=(0.5, 1.0), num_folds=num_folds)
+    derived = {key: Derived(AuditKey("sima", key.mask), True) for key in data.scores if key.attack == "combined"}
+    data = replace(data, derived=derived)
+    data.scores[KEY][0, 1, 3] = 1e300
     report = report_of(data, intervals=QUICK)
     kept = kept_of(report)
-    assert list(kept.scores) == [AuditKey("sima", mask) for mask in ("all", "top60", "random60")]
+    assert list(kept.scores) == [AuditKey("sima", mask) for mask in ("all", "top60")]
     assert list(kept.standing) == [row.key for row in report.rows]
     assert {AuditKey("sima", "tuned"), AuditKey("combined", "all")} < kept.standing.keys()
     assert kept.timesteps == {"sima": [0, 10, 20]}
-    expected = data.scores[KEY].float()[None]
+    expected = data.scores[KEY][:1].float()
     expected[0, 1, 3] = torch.finfo(torch.float32).max
-    assert torch.equal(kept.scores[KEY], expected)
+    assert torch.equal(kept.scores[KEY], expected), "where nothing is fitted, once"
     tuned = AuditKey("sima", "tuned")
     assert torch.equal(kept.standing[tuned], report.scores_at(tuned).float())
 

@@ -91,7 +91,7 @@ def test_only_samples_that_all_report_are_compared(data):
         sample_index=data.sample_index[fewer],
         is_member=data.is_member[fewer],
         is_calibration=data.is_calibration[fewer],
-        scores={key: score[:, fewer] for key, score in some.scores.items()},
+        scores={key: score[..., fewer] for key, score in some.scores.items()},
     )
     comparison = compare(files(data, some), intervals=QUICK)
     assert comparison.num_shared == int((~some.is_calibration).sum())
@@ -152,7 +152,7 @@ def test_shared_samples_of_one_side_are_refused(data):
         sample_index=moved[order],
         is_member=data.is_member[order],
         is_calibration=data.is_calibration[order],
-        scores={key: score[:, order] for key, score in data.scores.items()},
+        scores={key: score[..., order] for key, score in data.scores.items()},
     )
     with pytest.raises(UserError, match="held-out"):
         compare(files(data, second), intervals=QUICK)

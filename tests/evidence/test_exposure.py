@@ -24,8 +24,7 @@ def test_ranks_and_rates_equal_a_loop_over_all_held_out_samples(decimals):
     data = tied(make_scores(50, 70, strength=1.0), decimals)
     report = report_of(data, intervals=QUICK)
     exposure = exposure_of(report, KEY)
-    place = data.timesteps["sima"].index(report.row(KEY).timestep)
-    score = dict(zip(data.sample_index.tolist(), data.scores[KEY][place].tolist()))
+    score = dict(zip(data.sample_index.tolist(), report.scores_at(KEY).tolist()))
     side = dict(zip(data.sample_index.tolist(), data.is_member.tolist()))
     members = sorted((-score[index], index) for index in score if side[index])
     assert exposure.sample_index.tolist() == [index for _, index in members]
@@ -46,10 +45,10 @@ def test_both_halves_are_ranked():
 
 def test_a_member_that_ties_with_the_highest_held_out_sample_is_not_above_all():
     data = make_scores(20, 20, timesteps=(0,))
-    score = torch.where(data.is_member, 1.0, 0.0).double()[None]
+    score = torch.where(data.is_member, 1.0, 0.0).double()[None, None]
     place = int((~data.is_member & ~data.is_calibration).nonzero()[0])
     num_reported = int((~data.is_member & ~data.is_calibration).sum())
-    score[0, place] = 1.0
+    score[..., place] = 1.0
     report = report_of(replace(data, scores={**data.scores, KEY: score}), intervals=QUICK)
     exposure = exposure_of(report, KEY)
     assert exposure.num_above_all == 0

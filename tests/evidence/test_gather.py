@@ -72,7 +72,7 @@ def test_a_memoriser_is_exposed(exposed):
     who, sure, meaning = verdict.sentences
     assert "sima/all tells them from held-out images with AUROC 1.000" in who
     assert "p = 0.00498" in sure
-    assert "60 of 60 members score above every reported held-out image" in meaning
+    assert "60 of 60 members score above every held-out image of their half" in meaning
 
 
 def test_a_blind_predictor_is_not_exposed(blind):
@@ -229,7 +229,7 @@ def test_a_score_that_is_not_finite_is_named_by_attack_and_sample(value):
     for half in (data.is_calibration, ~data.is_calibration):
         place = int(half.nonzero()[4])
         score = data.scores[key].clone()
-        score[1, place] = value
+        score[:, 1, place] = value
         with pytest.raises(UserError, match=f"loss/top60: .* sample {int(data.sample_index[place])} is not finite"):
             report_of(replace(data, scores={**data.scores, key: score}), intervals=QUICK)
 

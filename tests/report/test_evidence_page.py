@@ -263,7 +263,7 @@ def test_distortion_is_that_of_the_samples_where_it_was_measured():
         expected = float(samples.distortion[side & measured].mean())
         assert series[f"geometry/distortion/{name}"] == pytest.approx(expected)
     chosen = report.is_reporting & measured
-    expected = auroc_by_quartile(data.scores[KEY][:, chosen], data.is_member[chosen], samples.distortion[chosen])
+    expected = auroc_by_quartile(data.scores[KEY][0, :, chosen], data.is_member[chosen], samples.distortion[chosen])
     assert report.quartiles(KEY, holes.distortion).auroc == expected.auroc
 
 
