@@ -24,11 +24,11 @@ from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
 
 
-def check_labels(attacks: Collection[str], masks: Collection[str]) -> None:
+def check_labels(attacks: Collection[str], masks: Collection[str], calibrations: Collection[str]) -> None:
     """Raise UserError for a label that is taken (`tuned`) or can't be part of a series' or a file's name."""
     if TUNED in masks:
         raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
-    for section, labels in (("attacks", attacks), ("masks", masks)):
+    for section, labels in (("attacks", attacks), ("masks", masks), ("calibrations", calibrations)):
         if wrong := next((label for label in labels if not re.fullmatch(r"[\w.+-]+", label)), None):
             raise UserError(
                 f"audit.{section}: the label '{wrong}' names files and curves: use letters, digits, '_', '.', '+' and '-'."
@@ -83,7 +83,7 @@ class Audit:
     target_fprs: Sequence[float] = (0.01, 0.001)
 
     def __post_init__(self) -> None:
-        check_labels(self.attacks, self.masks)
+        check_labels(self.attacks, self.masks, self.calibrations)
         for label, rule in self.masks.items():
             if self.samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
                 raise UserError(
@@ -186,10 +186,10 @@ class Audit:
         Args:
             collected: Of all samples.
             history: The earlier audits, by time; {} in the first one. None where it isn't known: then there are no scores of
-                calibrations that need it.
+                calibrations that need it. An audit that lacks a sample is left out.
 
         Raises:
-            UserError: A half is too small; an earlier audit lacks a sample.
+            UserError: A half is too small.
         """
         is_member, first = collected.is_member, collected.is_calibration
         check_halves(first, is_member)

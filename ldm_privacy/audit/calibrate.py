@@ -43,11 +43,13 @@ def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[Au
 
 def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *, has_complexity: bool) -> None:
     """Raise UserError for what is no attack of the audit, wrapped twice, called like an attack, or without complexity."""
-    known, attacks = ", ".join(map(str, plain)), {key.attack for key in plain}
-    for place, (key, calibration, of) in enumerate(found):
-        label = key.attack.removeprefix(f"{of.attack}_")
+    attacks = {key.attack for key in plain}
+    labels = [each.key.attack.removeprefix(f"{each.of.attack}_") for each in found]
+    for place, (label, (key, calibration, of)) in enumerate(zip(labels, found)):
         if of not in plain:
-            raise UserError(f"audit.calibrated: there is no '{of}'. Name some of: {known}.")
+            is_calibrated = of.attack in {f"{attack}_{each}" for attack in attacks for each in labels}
+            wrong = f"'{of}' is calibrated already" if is_calibrated else f"there is no '{of}'"
+            raise UserError(f"audit.calibrated: {wrong}; name some of: {', '.join(map(str, plain))}.")
         if key in [each.key for each in found[:place]]:
             raise UserError(
                 f"audit.calibrated: '{of}' stands there twice, so '{key.attack}' would be made twice; take one out."
@@ -80,10 +82,10 @@ def with_calibrated(
         found: The calibrated scores to be made.
         log_scale: By attack.
         complexity: (samples,), where one needs it.
-        history: Time -> the scores of that audit.
+        history: Time -> the scores of that audit; one that lacks a sample is left out.
 
     Raises:
-        UserError: A half is too small to fit on; an earlier audit lacks a sample; a score is not finite.
+        UserError: A half is too small to fit on; a score is not finite.
     """
     if not found:
         return data
@@ -94,6 +96,8 @@ def with_calibrated(
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}
     earlier: list[list[dict[AuditKey, Tensor]]] = [[] for _ in data.folds]
     for time in sorted(history):
+        if not history[time].has(data.sample_index):
+            continue
         kept = history[time].at(data.sample_index).scores
         for number, audits in enumerate(earlier):
             rows = {key: kept[key][min(number, len(kept[key]) - 1), places[key][number]] for key in now if key in kept}

@@ -36,6 +36,10 @@ class KeptScores:
         """Scores and standings."""
         return self.scores, self.standing
 
+    def has(self, sample_index: Tensor) -> bool:
+        """Whether all those samples were audited then."""
+        return bool(torch.isin(sample_index, self.sample_index).all())
+
     def at(self, sample_index: Tensor) -> "KeptScores":
         """The scores of those samples, in their order.
 

@@ -26,6 +26,7 @@ class AuditReport:
         intervals: How they were made.
         target_fprs: Of the rows' TPRs.
         standings: By key, (samples,), see `scores_at`.
+        halves: By key, what each half reports.
     """
 
     data: AuditScores
@@ -33,6 +34,7 @@ class AuditReport:
     intervals: Intervals
     target_fprs: tuple[float, ...]
     standings: dict[AuditKey, Tensor] = field(repr=False)
+    halves: dict[AuditKey, list[Half]] = field(repr=False)
 
     @property
     def confidence(self) -> float:
@@ -137,7 +139,9 @@ def report_of(
     kept = {key: sum(choice.keep_fractions) / len(choice.keep_fractions) for key, choice in choices.items()}
     data = replace(data, scores={key: choices[key].of(candidates[key]) for key in kept}, keep_fraction=kept)
     standings = {key: standing(score, choices[key].places, data) for key, score in data.scores.items()}
-    halves = {key: reported_halves(candidates[key], choices[key], data) for key in candidates}
+    halves = {
+        key: reported_halves(candidates[key], choices[key], data, num_fitted=data.num_fitted.get(key, 0)) for key in candidates
+    }
     rows = []
     attacks = list(dict.fromkeys(key.attack for key in data.scores))
     for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):
@@ -145,7 +149,7 @@ def report_of(
         if key.mask == TUNED:
             against |= _controls_of(key, data, choices[key].keep_fractions)
         rows.append(row_of(key, data, choices[key], halves[key], against, intervals, tuple(target_fprs)))
-    return AuditReport(data, rows, intervals, tuple(target_fprs), standings)
+    return AuditReport(data, rows, intervals, tuple(target_fprs), standings, halves)
 
 
 def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float]) -> dict[str, list[Half]]:

@@ -10,10 +10,10 @@ from torch import Tensor
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import Choice
 from ldm_privacy.metrics import (
+    CrossfitRates,
     Half,
     MembershipMetrics,
     PairedDifference,
-    RatesAtThreshold,
     crossfit_auroc,
     crossfit_difference,
     crossfit_rates,
@@ -48,7 +48,7 @@ class AuditRow:
     keep_fractions: tuple[float, ...]
     timesteps: tuple[int | None, ...]
     metrics: MembershipMetrics
-    carried: tuple[RatesAtThreshold, ...]
+    carried: tuple[CrossfitRates, ...]
     oracle_timestep: int | None
     oracle_keep_fraction: float
     oracle_auroc: float
@@ -141,25 +141,24 @@ def paired(
     confidence: float,
     *,
     alternative: Literal["two-sided", "greater"] = "two-sided",
+    num_fitted: int = 0,
     among: Tensor | None = None,
 ) -> PairedDifference:
     """AUROC of `score` minus that of `other`, (samples,) each, mean over the halves that report.
 
-    `among`: (samples,) bool, those to look at; all that report by default.
+    `among`: (samples,) bool, those to look at; all that report by default. `num_fitted`: of `score`, see `Half`.
     """
     mine, others = [], []
     for fold in data.folds:
         rows = fold.reports if among is None else fold.reports & among
         if rows.any():
             is_member, group = data.is_member[rows], data.group_of(rows)
-            mine.append(Half(score[rows], is_member, group=group))
+            mine.append(Half(score[rows], is_member, num_fitted=num_fitted, group=group))
             others.append(Half(other[rows], is_member, group=group))
     return crossfit_difference(mine, others, confidence=confidence, alternative=alternative)
 
 
-def _carried(
-    score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals
-) -> RatesAtThreshold:
+def _carried(score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals) -> CrossfitRates:
     halves, thresholds = [], []
     for fold, each, place in zip(data.folds, score, places):
         chooses, reports = fold

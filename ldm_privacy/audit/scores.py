@@ -91,10 +91,12 @@ class AuditScores:
 def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history: bool) -> AuditKey:
     """The last calibrated score of that attack and mask, of an insider or of an outsider; itself where there is none.
 
-    An insider has the run's checkpoints, so that earlier audits are known; an outsider has the model.
+    An outsider has the model; an insider has the run's checkpoints too, so that earlier audits are known: the last score that
+    looks at them, where there is one.
     """
-    known = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
-    return [key, *(each for each in known if with_history or not derived[each].needs_history)][-1]
+    mine = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
+    outsider = [key, *(each for each in mine if not derived[each].needs_history)][-1]
+    return [outsider, *(each for each in mine if with_history and derived[each].needs_history)][-1]
 
 
 def is_alike(score: Tensor) -> bool:

@@ -91,7 +91,9 @@ def _areas(score: Tensor, data: AuditScores) -> tuple[Tensor, Tensor]:
     return torch.stack(chosen), torch.stack(reported)
 
 
-def reported_halves(candidates: Mapping[float, Tensor], choice: Choice, data: AuditScores) -> list[Half]:
+def reported_halves(
+    candidates: Mapping[float, Tensor], choice: Choice, data: AuditScores, *, num_fitted: int = 0
+) -> list[Half]:
     """What each fold reports: all candidates, in the order of `Choice.indices`, of its reporting half."""
     ordered = [candidates[fraction] for fraction in sorted(candidates, reverse=True)]
     return [
@@ -99,6 +101,7 @@ def reported_halves(candidates: Mapping[float, Tensor], choice: Choice, data: Au
             torch.cat([each[number][:, fold.reports] for each in ordered]),
             data.is_member[fold.reports],
             chosen=choice.indices[number],
+            num_fitted=num_fitted,
             group=data.group_of(fold.reports),
             area=choice.areas[number],
         )

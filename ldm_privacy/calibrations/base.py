@@ -116,6 +116,6 @@ def check_halves_suffice(is_calibration: Tensor, is_member: Tensor, *, cross_fit
         for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
             if (count := int((half & side).sum())) < MIN_SAMPLES:
                 raise UserError(
-                    f"audit.calibrations: a half of the audit has {count} {what}, too few to fit on: {MIN_SAMPLES} are needed. "
-                    "Audit more samples (data.num_members, data.num_heldout, audit.max_samples), or audit.calibrations={}."
+                    f"audit.calibrations: a half of the audit has {count} {what}, {MIN_SAMPLES} are needed to fit on. "
+                    "Audit more samples (data.num_members, data.num_heldout, audit.max_samples), or audit.calibrations=[]."
                 )

@@ -1,5 +1,6 @@
 """Logistic regression on standardised features, fitted on those samples that choose."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,10 +23,10 @@ def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: f
     Args:
         features: By name, (samples,) each.
         known: Of the audit.
-        inverse_penalty: C of scikit-learn, above 0; smaller = stronger penalty.
+        inverse_penalty: C of scikit-learn, above 0 and finite; smaller = stronger penalty.
 
     Raises:
-        UserError: `inverse_penalty` is not above 0; a side is missing among the samples that choose; a feature is not finite.
+        UserError: `inverse_penalty` is out of range; a side is missing among the samples that choose; a feature is not finite.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -50,7 +51,7 @@ def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: f
 
 
 def check_penalty(inverse_penalty: float) -> float:
-    """`inverse_penalty` where it is above 0. Raises UserError otherwise."""
-    if not inverse_penalty > 0:
-        raise UserError(f"inverse_penalty: {inverse_penalty}; it must be above 0.")
+    """`inverse_penalty` where it is above 0 and finite. Raises UserError otherwise."""
+    if not 0 < inverse_penalty < math.inf:
+        raise UserError(f"inverse_penalty: {inverse_penalty}; it must be above 0 and finite.")
     return inverse_penalty

@@ -93,7 +93,8 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
             for key in keys:
                 score = torch.zeros(len(among), dtype=torch.float64)
                 score[among] = report.scores_at(key)[chosen]
-                other[key] = paired(score, first.scores_at(key), first.data, first.confidence, among=among)
+                fitted = max(each.data.num_fitted.get(key, 0) for each in (report, first))
+                other[key] = paired(score, first.scores_at(key), first.data, first.confidence, num_fitted=fitted, among=among)
             differences[name] = other
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
     spread = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.metrics import PValueAtSize, WelchVerdict, holm, p_value_by_set_size, welch_verdict
+from ldm_privacy.metrics import PValueAtSize, WelchVerdict, choice_widening, holm, p_value_by_set_size, welch_verdict
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import AuditKey
 
@@ -45,12 +45,15 @@ def dataset_verdict(report: AuditReport, key: AuditKey, *, seed: int = 0) -> Dat
     is_member, group = report.reported_membership, report.reported_group
     groups: dict[str, Any] = {} if group is None else {"suspect_group": group[is_member], "heldout_group": group[~is_member]}
 
+    # What was chosen, or fitted, crosswise spreads the means as it spreads the AUROC.
+    widening = {row.key: choice_widening(report.halves[row.key], report.confidence) for row in report.rows}
+
     def sides(row: AuditKey) -> tuple[Tensor, Tensor]:
         score = report.reported_scores(row)
         return score[is_member], score[~is_member]
 
     tests = {
-        row.key: welch_verdict(*sides(row.key), confidence=report.confidence, **groups)
+        row.key: welch_verdict(*sides(row.key), confidence=report.confidence, widening=widening[row.key], **groups)
         for row in report.rows
         if not report.is_constant(row.key)
     }
@@ -58,7 +61,7 @@ def dataset_verdict(report: AuditReport, key: AuditKey, *, seed: int = 0) -> Dat
     most = tests[key].num_suspect
     sizes = sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})
     alpha = 1 - report.confidence
-    by_size = p_value_by_set_size(*sides(key), sizes, alpha=alpha, seed=seed, **groups)
+    by_size = p_value_by_set_size(*sides(key), sizes, alpha=alpha, seed=seed, widening=widening[key], **groups)
     false_alarms = _false_alarms(sides(key)[1], groups.get("heldout_group"), sizes, alpha, seed)
     return DatasetVerdict(tests[key], by_size, false_alarms, adjusted)
 
@@ -75,7 +78,7 @@ def _false_alarms(score: Tensor, group: Tensor | None, sizes: list[int], alpha: 
         halves = score[suspect], score[~suspect]
         if any(bool(half.min() == half.max()) for half in halves):
             return {}
-        groups = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
+        groups: dict[str, Any] = {} if group is None else {"suspect_group": group[suspect], "heldout_group": group[~suspect]}
         for point in p_value_by_set_size(*halves, possible, alpha=alpha, num_draws=4, seed=number, **groups):
             power[point.size].append(point.power)
     return {size: sum(shares) / len(shares) for size, shares in power.items()}

@@ -120,4 +120,5 @@ def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDi
         chooses, reports = fold.chooses & known, fold.reports
         if float(auroc(score[chooses], data.is_member[chooses])) < 0.5:
             turned[reports] = -turned[reports]
-    return paired(report.scores_at(key), turned, data, report.confidence, among=known)
+    num_fitted = max(1, data.num_fitted.get(key, 0))  # a control's orientation is free
+    return paired(report.scores_at(key), turned, data, report.confidence, num_fitted=num_fitted, among=known)

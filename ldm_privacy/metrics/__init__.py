@@ -19,7 +19,9 @@ from ldm_privacy.metrics.attack_success_rate import attack_success_rate, attack_
 from ldm_privacy.metrics.auroc import auroc, auroc_interval
 from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_difference
 from ldm_privacy.metrics.checks import check_scores
-from ldm_privacy.metrics.crossfit import Half, choice_reach, crossfit_auroc, crossfit_difference, crossfit_rates
+from ldm_privacy.metrics.choice_reach import choice_reach, choice_widening
+from ldm_privacy.metrics.crossfit import CrossfitRates, crossfit_auroc, crossfit_difference, crossfit_rates
+from ldm_privacy.metrics.half import Half
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations

@@ -51,9 +51,7 @@ def auroc_difference(
         is_member, confidence, group: As in `ldm_privacy.metrics`; so are errors.
     """
     check_share("confidence", confidence)
-    if alternative not in ("two-sided", "greater"):
-        raise ValueError(f"alternative must be 'two-sided' or 'greater', not {alternative!r}")
-    is_two_sided = alternative == "two-sided"
+    is_two_sided = check_alternative(alternative)
     score_a, is_member = check_scores(score_a, is_member)
     score_b, _ = check_scores(score_b, is_member)
     check_same_samples(score_a, score_b)
@@ -82,3 +80,10 @@ def auroc_difference(
         p_value = 2 * stats.norm.sf(abs(ratio)) if is_two_sided else stats.norm.sf(ratio)
     lower, upper = max(-1.0, float(centre - half_width)), min(1.0, float(centre + half_width))
     return PairedDifference(value, lower, upper if is_two_sided else 1.0, float(p_value))
+
+
+def check_alternative(alternative: str) -> bool:
+    """Whether it is "two-sided". Raises ValueError where it isn't "greater" either."""
+    if alternative not in ("two-sided", "greater"):
+        raise ValueError(f"alternative must be 'two-sided' or 'greater', not {alternative!r}")
+    return alternative == "two-sided"

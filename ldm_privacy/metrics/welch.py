@@ -47,6 +47,7 @@ def welch_verdict(
     suspect_group: Tensor | None = None,
     heldout_group: Tensor | None = None,
     confidence: float = 0.95,
+    widening: float = 1.0,
 ) -> WelchVerdict:
     """Tests "the suspect set scores no higher than held-out samples" (one-sided Welch t-test, unequal variances).
 
@@ -60,6 +61,7 @@ def welch_verdict(
         heldout_score: (held-out samples,) of the same attack, surely not trained on.
         suspect_group, heldout_group: A label of its group for each sample: the means of groups are tested.
         confidence: Of the lower bound.
+        widening: Factor of the standard deviation of the difference: `choice_widening` where two halves chose for each other.
 
     Raises:
         UserError: scores that are not finite (sample named), fewer than 2 units on a side, a group on both sides, or
@@ -71,7 +73,8 @@ def welch_verdict(
         raise UserError("suspect and held-out scores are constant: without any spread there is nothing to test.")
     difference = float(suspect.mean() - heldout.mean())
     variances = suspect.var(ddof=1), heldout.var(ddof=1)
-    law = welch_law(difference, variances[0] / len(suspect), len(suspect), variances[1] / len(heldout), len(heldout))
+    widened = [widening**2 * variance for variance in variances]
+    law = welch_law(difference, widened[0] / len(suspect), len(suspect), widened[1] / len(heldout), len(heldout))
     return WelchVerdict(
         p_value=float(stats.t.cdf(0.0, *law)),
         difference=difference,
@@ -92,6 +95,7 @@ def p_value_by_set_size(
     alpha: float = 0.05,
     num_draws: int = 200,
     seed: int = 0,
+    widening: float = 1.0,
 ) -> list[PValueAtSize]:
     """How the verdict sharpens with the size of the suspect set: Welch p-values of random subsets of it.
 
@@ -105,6 +109,7 @@ def p_value_by_set_size(
         sizes: Numbers of suspect units (groups where given), each from 2 to all of them.
         alpha: Level of the power.
         num_draws, seed: Of the random subsets of each size.
+        widening: As in `welch_verdict`.
 
     Returns:
         One entry per size, in the order given. O(num_draws * suspect units).
@@ -124,9 +129,9 @@ def p_value_by_set_size(
     for index in range(num_draws):
         ordered = generator.permutation(centred)
         total[index], squares[index] = ordered.cumsum()[size - 1], (ordered**2).cumsum()[size - 1]
-    variance = np.maximum(squares - total**2 / size, 0.0) / (size - 1)
+    variance = widening**2 * np.maximum(squares - total**2 / size, 0.0) / (size - 1)
     difference = total / size + (suspect.mean() - heldout.mean())
-    law = welch_law(difference, variance / size, size, heldout.var(ddof=1) / len(heldout), len(heldout))
+    law = welch_law(difference, variance / size, size, widening**2 * heldout.var(ddof=1) / len(heldout), len(heldout))
     p_value = stats.t.cdf(0.0, *law)
     low, median, high = np.quantile(p_value, [0.1, 0.5, 0.9], axis=0)
     power = (p_value < alpha).mean(axis=0)

@@ -4,13 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.calibrate import MOST_EARLIER
 from ldm_privacy.audit.collected import join
-from ldm_privacy.audit.kept import KeptScores, spread_over
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.config import stored_tree
@@ -70,15 +69,12 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
 def earlier_audits(
     setup: Setup, audit: Audit, run: RunFolder, epoch: int, sample_index: Tensor
 ) -> dict[int, KeptScores] | None:
-    """What calibrations look back at; None where the run's scores under what they wrap don't lie there, or lack a sample."""
-    stored = ScoreHistory(run.scores, setup.provenance).read(until=epoch, keys=audit.looks_back_at)
-    of_all = {
-        time: kept
-        for time, kept in stored.items()
-        if set(audit.calibrated) <= kept.scores.keys() and bool(torch.isin(sample_index, kept.sample_index).all())
-    }
-    before = [time for time in of_all if time < epoch]
-    return {time: of_all[time] for time in spread_over(before, MOST_EARLIER)} if of_all else None
+    """What calibrations look back at, as in training; None where no scores of these samples under what they wrap lie there."""
+    history = ScoreHistory(run.scores, setup.provenance)
+    newest = history.read(until=epoch, keys=audit.looks_back_at, most=1).values()
+    if not any(set(audit.calibrated) <= kept.scores.keys() and kept.has(sample_index) for kept in newest):
+        return None
+    return history.read(until=epoch - 1, keys=audit.looks_back_at, most=MOST_EARLIER)
 
 
 def condition_record(setup: Setup) -> dict[str, Any]:

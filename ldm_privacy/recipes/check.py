@@ -4,6 +4,7 @@ from torch import nn
 
 from ldm_privacy.audit.audit import check_labels
 from ldm_privacy.audit.samples import check_halves, is_calibration
+from ldm_privacy.calibrations.base import check_halves_suffice
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.models.codec import Codec
@@ -20,7 +21,7 @@ from ldm_privacy.targets.record import Denoiser, check_plain
 def check_audit(setup: Setup) -> None:
     """Raise UserError for whatever the audit's sections get wrong that their types don't show."""
     config = setup.config
-    check_labels(config.audit.attacks, config.audit.masks)
+    check_labels(config.audit.attacks, config.audit.masks, config.audit.calibrations)
     _ = setup.device, setup.onset_key, setup.data
     if config.audit.precision == "bfloat16" and setup.device.type == "cpu":
         raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
@@ -37,9 +38,11 @@ def check_audit(setup: Setup) -> None:
                 attack.grid(config.audit.timesteps, count)
         except UserError as error:
             raise UserError(under(f"audit.attacks.{label}", str(error), ())) from None
-    _ = setup.masks, setup.influence
-    groups = setup.data.groups(setup.audited_index)
-    check_halves(is_calibration(setup.audited_index, group=groups), setup.audited_members)
+    _ = setup.masks, setup.influence, setup.calibrated
+    half = is_calibration(setup.audited_index, group=setup.data.groups(setup.audited_index))
+    check_halves(half, setup.audited_members)
+    if setup.calibrations:
+        check_halves_suffice(half, setup.audited_members, cross_fit=config.audit.cross_fit)
 
 
 def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:

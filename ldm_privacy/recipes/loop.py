@@ -14,7 +14,7 @@ from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.calibrations.base import Calibration
+from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -120,6 +120,8 @@ class MemorizationWatch:
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
         calibrations = {label: CALIBRATIONS.get(label)() for label in CALIBRATIONS} if calibrations is None else calibrations
+        if calibrations:
+            check_halves_suffice(samples.is_calibration, samples.is_member, cross_fit=True)
         audit = Audit(
             samples,
             attacks,

@@ -10,7 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.calibrate import derivations, with_calibrated
+from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.controls.finding import Case, findings_of
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.stream import stream_influence
@@ -26,7 +30,7 @@ from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import Latent, NoisePredictor, check_shape
+from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with
 
@@ -35,7 +39,7 @@ MOST_PASSES = 8192
 
 
 def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> None:
-    """Mask rules, attacks, the influence estimator and controls, on latents of noise; the predictor is on the run's device.
+    """Mask rules, attacks, calibrations, the influence estimator and controls, on noise; the predictor is on the run's device.
 
     Raises whatever they raise, and ValueError or TypeError where they return something else, blamed on the component.
     """
@@ -59,6 +63,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
                     raise UserError(under(f"audit.attacks.{label}", str(error), ())) from error
                 if is_own(attack) and not all(score.isfinite().all() for score in scores.scores.values()):
                     raise ValueError("a statistic is not finite")
+        _rehearse_calibrations(setup, replace(audit, samples=few))
         if codec.network is not None and is_own(setup.influence):
             with blamed_on(setup.influence), torch.enable_grad():
                 latent = samples.latent[:2, :, :4, :4]  # a whole one may cost as many passes as it has dimensions
@@ -107,6 +112,30 @@ def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: 
                         looks = look_with({label: watcher}, Target(codec, predictor), Moment(0, 0), setup.device)
                         _ = [float(value) for look in looks.values() for value in look.series.values()]
             rehearse_audit(setup, codec, predictor)
+
+
+def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
+    """Each half of some samples for the other, with noise for all scores; without earlier audits and with three."""
+    of_all = derivations(setup.calibrations, audit.calibrated)
+    own = [each for each in of_all if is_own(each.calibration)]
+    plain = [key for key in audit.keys if key.mask != TUNED and key not in {each.key for each in of_all}]
+    index, attacks = audit.samples.sample_index, setup.attacks
+    timesteps = {name: list(audit.timesteps) if attack.per_timestep else [] for name, attack in attacks.items()}
+
+    def noise(time: int) -> dict[AuditKey, Tensor]:
+        """Of every attack and mask, (folds, timesteps, samples), below 0 as minus a statistic is."""
+        drawn = {key: normal(f"rehearsal {time} {key}", (index,), (len(timesteps[key.attack]) or 1,)) for key in plain}
+        return {key: -each.exp().T.expand(2 if audit.cross_fit else 1, -1, -1) for key, each in drawn.items()}
+
+    samples, earlier = audit.samples, {time: KeptScores(index, timesteps, noise(time), {}) for time in range(3)}
+    scales, kept = {name: attack.log_scale for name, attack in attacks.items()}, dict.fromkeys(plain, 1.0)
+    data = AuditScores(index, samples.is_member, samples.is_calibration, samples.group, timesteps, noise(3), kept)
+    for history in ({}, earlier):
+        made = with_calibrated(data, own, scales, samples.complexity, history)
+        for each in own:
+            with blamed_on(each.calibration):
+                if not made.scores[each.key].isfinite().all():
+                    raise ValueError("score: it is not finite")
 
 
 def _rehearse_codec(setup: Setup, codec: Codec) -> None:

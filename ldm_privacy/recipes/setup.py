@@ -124,6 +124,14 @@ class Setup:
         return {label: each.build_a(Calibration) for label, each in self.config.audit.calibrations.items()}
 
     @cached_property
+    def calibrated(self) -> list[AuditKey]:
+        """What the calibrations wrap: the attack and mask of the onset by default."""
+        named = self.config.audit.calibrated
+        if wrong := next((each for each in named if each.count("/") != 1), None):
+            raise UserError(f"audit.calibrated: '{wrong}' is no attack with a mask; write it as {self.onset_key}.")
+        return [AuditKey(*each.split("/")) for each in named] or [self.onset_key]
+
+    @cached_property
     def masks(self) -> dict[str, MaskRule]:
         """The configured mask rules by label."""
         return {label: rule.build(seed=self.config.seed) for label, rule in self.config.audit.masks.items()}
@@ -221,7 +229,7 @@ class Setup:
             config.timesteps,
             keep_fractions=config.keep_fractions,
             calibrations=self.calibrations,
-            calibrated=[AuditKey(*each.split("/")) for each in config.calibrated] or [self.onset_key],
+            calibrated=self.calibrated,
             cross_fit=config.cross_fit,
             batch_size=config.batch_size,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,

@@ -131,7 +131,8 @@ class Memorization(Watcher):
         there, before = self._baselines[key].paired(data.sample_index)
         score = torch.zeros(len(there), dtype=torch.float64)
         score[there] = before
-        return paired(report.scores_at(key), score, data, level, alternative="greater", among=there)
+        num_fitted = data.num_fitted.get(key, 0)
+        return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
         """The rows that a person watches: the primary one, and those of masks that are no controls."""

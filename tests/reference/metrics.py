@@ -228,3 +228,60 @@ def normal_truth(shift, target_fpr=0.01):
         "asr": stats.norm.cdf(shift / 2),
         "tpr": stats.norm.sf(stats.norm.isf(target_fpr) - shift),
     }
+
+
+def chosen_crosswise(levels, errors, covariances, first_draw, second_draw):
+    """Studentised error of one pair of draws: each half chooses by its own error, the other one reports.
+
+    levels: per block of candidates; errors and covariances: per half, over the candidates of all blocks.
+    """
+    choices, sizes = [], [len(level) for level in levels]
+    for error in (errors[0][first_draw], errors[1][second_draw]):
+        ends, picked = np.cumsum([0, *sizes]), []
+        for level, start, end in zip(levels, ends, ends[1:]):
+            picked.append(start + max(range(end - start), key=lambda place: level[place] + error[start + place]))
+        choices.append(picked)
+    total, variance = 0.0, 0.0
+    for error, covariance, reported in (
+        (errors[0][first_draw], covariances[0], choices[1]),
+        (errors[1][second_draw], covariances[1], choices[0]),
+    ):
+        contrast = np.zeros(len(error))
+        for sign, place in zip((1, -1), reported):
+            contrast[place] += sign
+        total += contrast @ error
+        variance += contrast @ covariance @ contrast
+    return total / math.sqrt(variance) if variance > 0 else 0.0
+
+
+def choice_quantiles(blocks, tail, draws, shifts):
+    """(below, above) of the choice as `choice_reach` describes it; a block: two halves, each a list of (member, heldout)."""
+    both = [[placements(*row) for block in blocks for row in block[half]] for half in range(2)]
+    covariances = [
+        sum(np.atleast_2d(np.cov([row[side] for row in rows])) / len(rows[0][side]) for side in range(2)) for rows in both
+    ]
+    area = (np.array([row[0].mean() for row in both[0]]) + np.array([row[0].mean() for row in both[1]])) / 2
+    levels, start = [], 0
+    for block in blocks:
+        places = range(start, start + len(block[0]))
+        best = max(places, key=lambda place: area[place])
+        level = []
+        for place in places:
+            contrast = np.zeros(len(area))
+            contrast[place] += 1
+            contrast[best] -= 1
+            deviation = math.sqrt(max(0.0, contrast @ (covariances[0] + covariances[1]) @ contrast / 4))
+            level.append(-max(0.0, area[best] - area[place] - deviation))
+        levels.append(level)
+        start += len(block[0])
+    errors = []
+    for covariance in covariances:
+        value, vector = np.linalg.eigh(covariance)
+        errors.append(draws @ vector @ np.diag(np.sqrt(value.clip(0))) @ vector.T)
+    found = [
+        chosen_crosswise(levels, errors, covariances, index, (index - shift) % len(draws))
+        for shift in shifts
+        for index in range(len(draws))
+    ]
+    normal = stats.norm.isf(tail)
+    return max(normal, np.quantile(found, 1 - tail)), max(normal, -np.quantile(found, tail))

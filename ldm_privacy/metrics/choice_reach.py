@@ -1,0 +1,137 @@
+"""How far an interval must reach where two halves of the samples chose, or fitted, for each other.
+
+A candidate that is lucky on both halves is chosen by both and reported by both; so the two parts of a crosswise mean depend on
+each other although neither half had a say in its own rule. The error of the mean has a variance above `(v_A + v_B) / 4`: by
+nothing where one candidate is clearly the best, by a third for three equal ones that share nothing, by up to a whole for
+coefficients that were fitted to scores that know nothing. It is skewed as well.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from scipy import stats
+
+from ldm_privacy.metrics.checks import check_scores
+from ldm_privacy.metrics.half import Half, Part
+from ldm_privacy.metrics.placements import placements
+from ldm_privacy.metrics.resampling import bootstrap_generator, sides_of
+
+_NUM_DRAWS = 2000
+_SHIFTS = [sign * shift for shift, sign in product(range(1, 9), (1, -1))]
+_MAX_UNITS = 1000
+
+
+def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0) -> tuple[float, float]:
+    """How far, in standard deviations `sqrt(v_A + v_B) / 2`, an interval must reach below and above a crosswise mean.
+
+    A quantile of the studentised error in a simulation of what the halves do, at least the normal one, at most sqrt(2) times
+    that (halves that err alike). Two simulations, whose factors over the normal quantile are multiplied:
+
+    * *Choice.* Errors e_A ~ N(0, Sigma_A), e_B ~ N(0, Sigma_B) of the candidates' AUROCs (DeLong; Obuchowski with groups). Each
+      half chooses the largest of a + e, the other reports it: `(e_A[c_B] + e_B[c_A]) / 2`. The levels a are the means of the
+      halves, each brought nearer to the best one by the standard deviation of that distance: equal candidates look unequal,
+      and taking that for granted would hide that another one could have been chosen.
+    * *Fit* of p coefficients, where `num_fitted` says so. Whitened features, whose direction each half finds as a discriminant
+      would: u = delta + e, e ~ N(0, 1) in p dimensions; the other half's error along it is `e_A . u_B / |u_B|`. |delta| is the
+      reported distance from chance (from no difference) in standard deviations, less its own, sqrt(1/2). With nothing to find
+      the halves' errors agree (variance factor 1.64, 1.78, 1.84 for p = 1, 2, 3), with much to find they don't.
+
+    Args:
+        blocks: [halves], or [a, b] where the number is a difference; each block chooses among its own candidates.
+        tail: Probability beyond either bound.
+        seed: Of the draws: 2,000 a half, each paired with 16 of the other half's. Exchanging the halves changes nothing.
+
+    Returns:
+        Below, above. O(candidates samples log samples) where `area` isn't given; covariances are taken from at most 1,000
+        samples (or groups) a side. Errors: see `ldm_privacy.metrics`.
+    """
+    normal = float(stats.norm.isf(tail))
+    found, num_fitted = [], max(half.num_fitted for block in blocks for half in block)
+    if any(len(half.candidates) > 1 for block in blocks for half in block):
+        found.append(_errors_of_choice(blocks, seed))
+    if num_fitted:
+        found.append(_errors_of_fit(num_fitted, _signal(blocks), seed))
+    if not found or normal <= 0:
+        return normal, normal
+    # A bound lies above the truth where the error is large: the upper quantiles belong to the lower bound.
+    above, below = np.prod([np.abs(np.quantile(each, [tail, 1.0 - tail])).clip(normal) / normal for each in found], axis=0)
+    return normal * min(float(below), 2**0.5), normal * min(float(above), 2**0.5)
+
+
+def choice_widening(halves: Sequence[Half], confidence: float = 0.95, *, seed: int = 0) -> float:
+    """By how much a one-sided test of what was chosen crosswise must take its standard deviation for larger: 1 to sqrt(2).
+
+    `choice_reach` below in units of the normal quantile; 1 for a single half. For tests whose statistic goes with the AUROC, as
+    the difference of two means does (`widening` of `welch_verdict`).
+    """
+    normal = float(stats.norm.isf(1.0 - confidence))
+    return choice_reach([halves], 1.0 - confidence, seed=seed)[0] / normal if len(halves) == 2 and normal > 0 else 1.0
+
+
+def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray:
+    """Studentised errors of the mean, one for each pair of draws."""
+    starts = np.cumsum([0] + [len(block[0].candidates) for block in blocks])
+    own = [slice(*ends) for ends in pairwise(starts)]
+    covariances = [_covariance([block[place] for block in blocks]) for place in range(2)]
+    level = np.concatenate([(block[0].areas + block[1].areas) / 2 for block in blocks])
+    shared = (covariances[0] + covariances[1]) / 4
+    spread = np.diag(shared)
+    for part in own:
+        best = part.start + level[part].argmax()
+        deviation = np.sqrt(np.maximum(0.0, spread + spread[best] - 2 * shared[best]))[part]
+        level[part] = np.minimum(0.0, level[part] - level[best] + deviation)
+    draws = bootstrap_generator("choice", seed).normal(size=(_NUM_DRAWS, len(level)))
+    errors = [draws @ _root(covariance) for covariance in covariances]
+    choices = [[part.start + (level + error)[:, part].argmax(axis=1) for part in own] for error in errors]
+    here, found = np.arange(_NUM_DRAWS), []
+    for shift in _SHIFTS:
+        error, variance, there = 0.0, 0.0, np.roll(here, shift)
+        # What each half reports in its draw: the other half's choices in the draw that it is paired with.
+        reports = [(here, [each[there] for each in choices[1]]), (there, [each[here] for each in choices[0]])]
+        for (draw, chosen), of_half, covariance in zip(reports, errors, covariances):
+            signed = list(zip((1, -1), chosen))
+            error = error + sum(sign * of_half[draw, place] for sign, place in signed)
+            variance = variance + sum(s * t * covariance[i, j] for (s, i), (t, j) in product(signed, signed))
+        found.append(np.divide(error, np.sqrt(np.maximum(variance, 0.0)), out=np.zeros(_NUM_DRAWS), where=variance > 0))
+    return np.concatenate(found)
+
+
+def _errors_of_fit(num_fitted: int, signal: float, seed: int) -> np.ndarray:
+    error = bootstrap_generator("fit", seed).normal(size=(_NUM_DRAWS, num_fitted))
+    aim = error.copy()
+    aim[:, 0] += max(0.0, signal - 0.5**0.5)
+    aim /= np.linalg.norm(aim, axis=1, keepdims=True)
+    pairs = [(np.roll(error, shift, axis=0), np.roll(aim, shift, axis=0)) for shift in _SHIFTS]
+    return np.concatenate(
+        [((error * far_aim).sum(axis=1) + (far_error * aim).sum(axis=1)) / 2**0.5 for far_error, far_aim in pairs]
+    )
+
+
+def _signal(blocks: Sequence[Sequence[Half]]) -> float:
+    """Distance from chance, or from no difference, in standard deviations of a half: mean of the halves."""
+    parts = [Part.of([block[place] for block in blocks]) for place in range(2)]
+    chance = 0.5 if len(blocks) == 1 else 0.0
+    return float(np.mean([(part.value - chance) / part.variance**0.5 if part.variance > 0 else 0.0 for part in parts]))
+
+
+def _covariance(halves: Sequence[Half]) -> np.ndarray:
+    """(candidates, candidates) of the errors of the AUROCs; candidates of a, then those of b."""
+    score, is_member = check_scores(torch.cat([half.candidates for half in halves]), halves[0].is_member)
+    sides, taken, share = sides_of(is_member, halves[0].group), torch.zeros(len(is_member), dtype=torch.bool), []
+    for on_side, side in ((is_member, sides.member), (~is_member, sides.heldout)):
+        unit = np.arange(side.num_units) if side.unit is None else side.unit
+        is_taken = unit % -(-side.num_units // _MAX_UNITS) == 0
+        taken[on_side.cpu()] = torch.from_numpy(is_taken)
+        share.append(len(np.unique(unit[is_taken])) / side.num_units)
+    group = None if halves[0].group is None else torch.as_tensor(halves[0].group)[taken]
+    part = sides_of(is_member[taken], group)
+    member, heldout = (each.cpu().numpy() for each in placements(score[:, taken], is_member[taken]))
+    return part.member.mean_covariance(member) * share[0] + part.heldout.mean_covariance(heldout) * share[1]
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric square root, of a singular one too."""
+    value, vector = np.linalg.eigh(covariance)
+    return (vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T

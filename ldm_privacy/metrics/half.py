@@ -1,0 +1,80 @@
+"""One of two halves of the samples that chose for each other, and what it says of what it reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm_privacy.metrics.auroc import auroc
+from ldm_privacy.metrics.checks import check_scores
+from ldm_privacy.metrics.placements import placements
+from ldm_privacy.metrics.resampling import sides_of
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One half of the samples, as it reports.
+
+    Attributes:
+        score: (candidates, samples), higher = member: every candidate that the other half could have chosen, as it would be
+            reported on this half. (samples,) where there was nothing to choose.
+        is_member: (samples,) bool.
+        chosen: The candidate that the other half did choose.
+        num_fitted: How many coefficients the other half fitted with its labels to make the scores: features of a logistic
+            regression; 1 where only the orientation was free; 0 where nothing was fitted. What was fitted on held-out samples
+            alone doesn't count.
+        group: (samples,) labels where samples are not independent.
+        area: (candidates,) AUROCs of `score` where they are known already; computed otherwise.
+    """
+
+    score: Tensor
+    is_member: Tensor
+    chosen: int = 0
+    num_fitted: int = 0
+    group: Tensor | None = None
+    area: Tensor | None = None
+
+    @property
+    def candidates(self) -> Tensor:
+        """(candidates, samples)."""
+        score = torch.as_tensor(self.score)
+        return score[None] if score.ndim == 1 else score
+
+    @property
+    def reported(self) -> Tensor:
+        """(samples,) scores of the chosen candidate."""
+        return self.candidates[self.chosen]
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """(candidates,) AUROCs."""
+        known = auroc(self.candidates, self.is_member) if self.area is None else torch.as_tensor(self.area)
+        return known.double().cpu().numpy()
+
+
+class Part(NamedTuple):
+    """What one half says of what it reports, or of the difference of two."""
+
+    value: float
+    """AUROC, or a's minus b's."""
+    variance: float
+    is_degenerate: bool
+    """Nothing estimates the variance: no spread, or one sample (or group) on a side."""
+
+    @classmethod
+    def of(cls, halves: Sequence[Half]) -> "Part":
+        """Of [half], or of [a, b] on the same samples."""
+        scores = [half.reported for half in halves]
+        sides = sides_of(halves[0].is_member, halves[0].group)
+        terms = [placements(*check_scores(score, halves[0].is_member)) for score in scores]
+        if len(scores) == 2 and torch.equal(*scores):
+            return cls(0.0, 0.0, False)
+        member, heldout = ((each[0] - each[1] if len(each) == 2 else each[0]).cpu().numpy() for each in zip(*terms))
+        value = float(member.mean() if len(scores) == 2 else auroc(scores[0], halves[0].is_member))
+        if sides.num_pairs < 2 or (np.ptp(member) == 0 and np.ptp(heldout) == 0):
+            return cls(value, 0.0, True)
+        return cls(value, sides.member.mean_variance(member) + sides.heldout.mean_variance(heldout), False)
