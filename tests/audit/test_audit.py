@@ -78,7 +78,9 @@ def test_the_timestep_is_chosen_on_the_half_that_does_not_report(audit, samples,
     row = report.row(AuditKey("sima", "all"))
     assert row.oracle_timestep == 100
     assert row.oracle_auroc > (0.7 if cross_fit else 0.999)
-    for half, score, timestep in zip((samples.is_calibration, ~samples.is_calibration), report.data.scores[row.key], row.timesteps):
+    for half, score, timestep in zip(
+        (samples.is_calibration, ~samples.is_calibration), report.data.scores[row.key], row.timesteps
+    ):
         best = max(range(3), key=lambda place: roc_auc_score(samples.is_member[half], score[place, half]))
         assert timestep == [0, 50, 100][best]
 
@@ -344,7 +346,10 @@ def test_both_halves_flag_by_the_threshold_of_the_other(audit, samples):
         threshold = float(score[chooses & ~data.is_member].max())
         for side in hits:
             hits[side].append(float((score[~chooses & (data.is_member == side)] > threshold).double().mean()))
-    sizes = {side: [int((half & (data.is_member == side)).sum()) for half in (~data.is_calibration, data.is_calibration)] for side in hits}
+    sizes = {
+        side: [int((half & (data.is_member == side)).sum()) for half in (~data.is_calibration, data.is_calibration)]
+        for side in hits
+    }
     pooled = {side: sum(hit * size for hit, size in zip(hits[side], sizes[side])) / sum(sizes[side]) for side in hits}
     for side, rate in ((True, row.carried[0].tpr), (False, row.carried[0].fpr)):
         assert min(pooled[side], sum(hits[side]) / 2) - 1e-12 <= rate.value <= max(pooled[side], sum(hits[side]) / 2) + 1e-12

@@ -146,7 +146,9 @@ def changed(path, change, *, keep_hash=True):
 
 def lists(frame, column, change, *, at=None):
     """The frame with the lists of a column changed, in one row or in all."""
-    values = [change(list(row)) if at is None or place == at % len(frame) else list(row) for place, row in enumerate(frame[column])]
+    values = [
+        change(list(row)) if at is None or place == at % len(frame) else list(row) for place, row in enumerate(frame[column])
+    ]
     return frame.assign(**{column: pd.Series(values, index=frame.index, dtype=object)})
 
 

@@ -184,7 +184,11 @@ class Kept:
 
 
 def test_the_onsets_of_calibrated_scores_go_on_as_if_they_had_not_stopped(tmp_path):
-    numbers, straight, kept = [0, 10, 40, 60], watcher(calibrations=BOTH), watcher(calibrations=BOTH, history=Kept(tmp_path / "h"))
+    numbers, straight, kept = (
+        [0, 10, 40, 60],
+        watcher(calibrations=BOTH),
+        watcher(calibrations=BOTH, history=Kept(tmp_path / "h")),
+    )
     rows = looks(straight, numbers)
     assert looks(kept, numbers) == rows, "wherever the history is kept"
     stopped = watcher(calibrations=BOTH)
