@@ -8,6 +8,7 @@ from ldm_privacy.types import AuditKey
 
 KEY = AuditKey("sima", "all")
 OTHERS = (AuditKey("loss", "all"), AuditKey("pia", "all"))
+MASKED = AuditKey("loss", "top60")
 
 
 def make_known(
@@ -17,7 +18,7 @@ def make_known(
     noise=0.3,
     audits=2,
     timesteps=3,
-    keys=(KEY, *OTHERS, AuditKey("loss", "top60")),
+    keys=(KEY, *OTHERS, MASKED),
     slope=0.0,
     shift=0.0,
     place=1,

@@ -24,7 +24,7 @@ ORDER = [
 
 @pytest.mark.parametrize(("count", "num_features"), [(2000, 18), (160, 3), (240, 5), (400, 9)])
 def test_features_come_in_their_order_as_far_as_the_half_bears_them(count, num_features):
-    """Attacks under the primary mask alone, each at its own timestep; then the primary one's history, the others', timesteps."""
+    """Attacks under the primary mask, each at its own timestep; the primary one's history; the others'; other timesteps."""
     known = make_known(count, audits=3)
     found = Combined()(known)
     assert min(known.capacity, len(ORDER)) == num_features

@@ -6,7 +6,6 @@ import torch
 import ldm_privacy.watch.memorization
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.kept import Memory
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_difference
@@ -14,6 +13,7 @@ from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
+from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Estimate, Intervals
 from ldm_privacy.watch.memorization import Memorization, News
@@ -164,33 +164,14 @@ def test_an_outsider_and_an_insider_have_onsets_of_their_own():
     assert list(watcher().onsets) == [KEY]
 
 
-class Kept:
-    """A history that goes through a checkpoint file at every audit."""
-
-    def __init__(self, path):
-        self.path = path
-        torch.save(Memory().state(), path)
-
-    @property
-    def memory(self):
-        return Memory.of(torch.load(self.path, weights_only=True))
-
-    def write(self, time, kept):
-        (memory := self.memory).write(time, kept)
-        torch.save(memory.state(), self.path)
-
-    def read(self, **options):
-        return self.memory.read(**options)
-
-
 def test_the_onsets_of_calibrated_scores_go_on_as_if_they_had_not_stopped(tmp_path):
-    numbers, straight, kept = (
-        [0, 10, 40, 60],
-        watcher(calibrations=BOTH),
-        watcher(calibrations=BOTH, history=Kept(tmp_path / "h")),
-    )
+    numbers, straight = [0, 10, 60], watcher(calibrations=BOTH)
+    audit = straight.audit
+    provenance = Provenance.of("ab" * 32, 0, audit.attacks, audit.masks, audit.timesteps)
+    on_disk = watcher(calibrations=BOTH, history=ScoreHistory(tmp_path / "scores", provenance))
     rows = looks(straight, numbers)
-    assert looks(kept, numbers) == rows, "wherever the history is kept"
+    assert looks(on_disk, numbers) == rows, "wherever the history is kept"
+    assert on_disk.state_dict()["history"] is None
     stopped = watcher(calibrations=BOTH)
     for epoch, number in enumerate(numbers):
         torch.save(stopped.full_state(), tmp_path / "state")
@@ -201,7 +182,6 @@ def test_the_onsets_of_calibrated_scores_go_on_as_if_they_had_not_stopped(tmp_pa
         again.last = moment
         stopped = again
     assert stopped.summary() == straight.summary()
-    assert stopped.full_state().keys() == kept.full_state().keys()
 
 
 def test_an_audit_that_is_repeated_looks_back_at_the_same_ones():
