@@ -12,6 +12,7 @@ import torch
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores
+from ldm_privacy.audit.scores import Derived
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
@@ -29,7 +30,7 @@ from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey, Estimate
 from tests.evidence.synthetic import QUICK, Pictures, decoder, make_samples, make_scores
 
-KEY = AuditKey("sima", "all")
+KEY, INSIDER = AuditKey("sima", "all"), AuditKey("sima_history", "all")
 MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
 PROTOCOL = {
     "name": "a run",
@@ -60,10 +61,19 @@ def page_of(evidence, figures, pictures, **changed):
 
 @pytest.fixture(scope="module")
 def found():
-    """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
-    data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
+    """Evidence of both halves with everything that there can be, an attack's name that would be code, and all figures."""
+    data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE), num_folds=2)
+    noise = torch.randn(2, 1, 120, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    data = replace(
+        data,
+        scores=data.scores | {INSIDER: noise + 1.5 * data.is_member},
+        keep_fraction=data.keep_fraction | {INSIDER: 1.0},
+        timesteps=data.timesteps | {"sima_history": []},
+        derived={INSIDER: Derived(KEY, True)},
+        num_fitted={INSIDER: 2},
+    )
     earlier = torch.randn(120, generator=torch.Generator().manual_seed(0))
-    history = {0: KeptScores(data.sample_index, {}, {}, {AuditKey("sima", "all"): earlier})}
+    history = {0: KeptScores(data.sample_index, {}, {}, {KEY: earlier, INSIDER: earlier})}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
     figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
@@ -365,7 +375,10 @@ def test_exposed_csv_lists_every_member_by_rank(found, folder):
 def test_the_scores_are_those_of_the_report(found, folder):
     file = read_scores(folder / "scores.parquet")
     assert file.split_hash == "cd" * 32
-    assert set(file.data.scores) == set(found[0].report.data.scores)
+    data = found[0].report.data
+    assert set(file.data.scores) == set(data.scores)
+    assert file.data.derived == data.derived
+    assert torch.equal(file.data.scores[INSIDER], data.scores[INSIDER])
 
 
 def test_without_a_verdict_on_the_set_the_files_are_still_written(tmp_path):
