@@ -123,6 +123,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> both values, where two trees differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**now, **then}:
+        mine, theirs = now.get(key), then.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found |= differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found[f"{prefix}{key}"] = (mine, theirs)
+    return found
+
+
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """key=value strings as a nested tree; values are YAML."""
     for item in overrides:

@@ -142,6 +142,7 @@ class AuditConfig:
     confidence: Confidence = _option("of all intervals", 0.95)
     num_bootstrap: Annotated[int, Field(gt=0, le=100_000)] = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
+    forecast: list[str] = _option("folders of runs whose audits say when this one is to be expected to memorize", [])
     stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "a limit on memorization"})
 
 

@@ -1,15 +1,15 @@
-"""Which images are exposed: members by their membership score, and how well attacks agree on them."""
+"""Which images are exposed: members by their membership score, and how early they could be seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.metrics import TopOverlap, rank_agreement, top_overlap
+from ldm_privacy.evidence.image_fpr import compared_in, heldout_ranks
+from ldm_privacy.metrics import rank_agreement
 from ldm_privacy.types import AuditKey, Estimate
 
 
@@ -39,43 +39,11 @@ class Exposure:
 def exposure_of(report: AuditReport, key: AuditKey) -> Exposure:
     """Rank the members of both halves by their score; ties by sample index. Exact; no network passes."""
     data, score = report.data, report.scores_at(key)
-    num_as_high, num_heldout = torch.zeros(2, len(score), dtype=torch.int64)
-    for fold in data.folds:
-        heldout = score[fold.reports & ~data.is_member].sort().values
-        rows = fold.reports if len(data.folds) > 1 else torch.ones_like(fold.reports)
-        num_as_high[rows] = len(heldout) - torch.searchsorted(heldout, score[rows], side="left")
-        num_heldout[rows] = len(heldout)
     order = score[data.is_member].sort(descending=True, stable=True).indices
-    above, among = num_as_high[data.is_member][order], num_heldout[data.is_member][order]
-    index, calibration, member = (each[data.is_member][order] for each in (data.sample_index, data.is_calibration, score))
-    return Exposure(key, index, member, (above + 1).double() / (among + 1), calibration, int((above == 0).sum()))
-
-
-TOP_SHARE = 0.1
-
-
-class Agreement(NamedTuple):
-    """Whether two attacks point at the same members: of their ranks, and of the most exposed `TOP_SHARE` of them."""
-
-    correlation: Estimate
-    top: TopOverlap
-
-
-def attack_agreement(report: AuditReport, key: AuditKey) -> dict[AuditKey, Agreement]:
-    """Spearman correlation of the members' scores under `key` with those under each other unmasked attack, and their overlap.
-
-    High where attacks point at the same images; attacks that share no members' ranks measure different things, or noise.
-    """
-    data = report.data
-    member = data.is_member
-    if report.is_constant(key):
-        return {}
-    own, found = report.scores_at(key)[member], {}
-    for other in report.unmasked:
-        if other.attack != key.attack and not report.is_constant(other):
-            score = report.scores_at(other)[member]
-            found[other] = Agreement(rank_agreement(own, score), top_overlap(own, score, TOP_SHARE))
-    return found
+    ranks = heldout_ranks(score, *compared_in(report))
+    columns = (data.sample_index, score, ranks.fpr, data.is_calibration, ranks.num_as_high)
+    index, member, fpr, calibration, num_as_high = (each[data.is_member][order] for each in columns)
+    return Exposure(key, index, member, fpr, calibration, int((num_as_high == 0).sum()))
 
 
 def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, KeptScores]) -> dict[int, Estimate]:

@@ -13,8 +13,10 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import informed
 from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
+from ldm_privacy.evidence.agreement import AttackAgreement, agreement_of
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
-from ldm_privacy.evidence.exposure import Agreement, Exposure, attack_agreement, epoch_agreement, exposure_of
+from ldm_privacy.evidence.exposure import Exposure, epoch_agreement, exposure_of
+from ldm_privacy.evidence.image_onset import ImageOnsets, onsets_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
 from ldm_privacy.metrics import PairedDifference, auroc
 from ldm_privacy.registry import CONTROLS
@@ -38,7 +40,8 @@ class Evidence:
         over_controls: AUROC of the insider's scores minus that of each finding's score, paired on the reported samples.
         exposure: The members, most exposed first.
         neighbours: For the first `NUM_SHOWN` of them: the sample index of the nearest held-out image, and its similarity.
-        agreement: Of the members' ranks with those of the other attacks.
+        agreement: Who is found by which attack; None where no attack tells samples apart.
+        onsets: When each image was memorized; None without enough earlier audits.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
         dataset: Whether the members as a set stand out; None where all scores of the primary key are the same.
     """
@@ -52,7 +55,8 @@ class Evidence:
     over_controls: dict[str, PairedDifference]
     exposure: Exposure
     neighbours: tuple[Tensor, Tensor]
-    agreement: dict[AuditKey, Agreement]
+    agreement: AttackAgreement | None
+    onsets: ImageOnsets | None
     by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict | None
 
@@ -64,6 +68,7 @@ def gather_evidence(
     images: Images,
     *,
     history: Mapping[int, KeptScores] | None = None,
+    time: int = 0,
     num_permutations: int = 200,
     seed: int = 0,
     progress: Done = lambda done, total=None: None,
@@ -76,6 +81,7 @@ def gather_evidence(
         samples: The audited samples, all of them, on the CPU.
         images: Of them.
         history: Scores at earlier audits, by epoch.
+        time: Of this audit, after those of the history.
         num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
         progress: Called with the number of finished steps, and of all.
 
@@ -102,7 +108,8 @@ def gather_evidence(
         over_controls={name: _over_control(report, insider, score) for name, score in scores.items()},
         exposure=exposure,
         neighbours=(data.sample_index[~data.is_member][row], similarity),
-        agreement=attack_agreement(report, key),
+        agreement=agreement_of(report, insider),
+        onsets=onsets_of(report, insider, history or {}, time),
         by_epoch=epoch_agreement(report, insider, history or {}),
         dataset=dataset_verdict(report, insider, seed=seed),
     )

@@ -28,7 +28,7 @@ from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorize
 from ldm_privacy.metrics.permutation import NullBand, null_band, permuted_auroc, permuted_labels
 from ldm_privacy.metrics.placements import placements
 from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
-from ldm_privacy.metrics.rank_agreement import TopOverlap, rank_agreement, top_overlap
+from ldm_privacy.metrics.rank_agreement import rank_agreement
 from ldm_privacy.metrics.resampling import clopper_pearson
 from ldm_privacy.metrics.roc import roc_curve
 from ldm_privacy.metrics.tpr_at_fpr import TprAtFpr, resolvable, threshold_at_fpr, tnr_at_fnr, tpr_at_fpr, tpr_at_fpr_interval

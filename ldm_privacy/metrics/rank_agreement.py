@@ -1,7 +1,6 @@
 """Whether two attacks, or two epochs, point at the same samples."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -10,17 +9,6 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.checks import MEND, check_finite, check_same_samples, check_share
 from ldm_privacy.types import Estimate
-
-
-@dataclass(frozen=True)
-class TopOverlap:
-    """How much of one score's top is in another score's top, beside what chance gives."""
-
-    value: float
-    """Common samples / `num_top`, in [0, 1]."""
-    chance: float
-    """Its expectation where the two rankings are independent: num_top / samples."""
-    num_top: int
 
 
 def rank_agreement(score_a: Tensor, score_b: Tensor, *, confidence: float = 0.95) -> Estimate:
@@ -52,25 +40,6 @@ def rank_agreement(score_a: Tensor, score_b: Tensor, *, confidence: float = 0.95
     half_width = float(stats.norm.isf(tail)) * math.sqrt((1.0 + centre**2 / 2) / (num_samples - 3))
     lower, upper = math.tanh(math.atanh(centre) - half_width), math.tanh(math.atanh(centre) + half_width)
     return Estimate(correlation, min(lower, correlation), max(upper, correlation))
-
-
-def top_overlap(score_a: Tensor, score_b: Tensor, share: float) -> TopOverlap:
-    """`|A ∩ B| / k`: the share of samples common to the top k of two scores, k = round(share * samples), at least 1.
-
-    Scores that are tied at the k-th place share the remaining places evenly, so that constant scores have the overlap
-    of chance, k / samples, with everything. Scores as in `rank_agreement`, higher = member; share in (0, 1).
-    """
-    check_share("share", share)
-    first, second = _checked(score_a, score_b)
-    num_top = max(1, round(share * len(first)))
-    value = float(_weight_in_top(first, num_top) @ _weight_in_top(second, num_top)) / num_top
-    return TopOverlap(value, num_top / len(first), num_top)
-
-
-def _weight_in_top(value: np.ndarray, num_top: int) -> np.ndarray:
-    cut = np.partition(value, len(value) - num_top)[len(value) - num_top]
-    above, tied = value > cut, value == cut
-    return above + tied * (num_top - above.sum()) / tied.sum()
 
 
 def _checked(score_a: Tensor, score_b: Tensor) -> tuple[np.ndarray, np.ndarray]:

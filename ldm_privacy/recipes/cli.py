@@ -10,6 +10,7 @@ from ldm_privacy.config.command_line import allow_only, entry_names, parse, prin
 from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
 from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
@@ -49,6 +50,8 @@ def train(arguments: list[str]) -> int:
         place = str(tree.get("output_dir", Config.output_dir))
         if "${" not in place:  # or it is checked once that is known
             check_writable(Path(place), "output_dir")
+    if "${" not in str(tree.get("audit")):  # as above
+        read_pilots(tree)
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
         composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports

@@ -9,6 +9,7 @@ from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
+from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, progress, tell
@@ -29,6 +30,8 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     """
     checkpoint = Checkpoint.read(path)
     composed = compose_stored(checkpoint.config, overrides)
+    if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
+        read_pilots(composed.tree)
     setup = Setup(composed.config, progress, split=checkpoint.split)
     run = RunFolder.around(path)
     ScoreHistory(run.scores, setup.provenance).check()

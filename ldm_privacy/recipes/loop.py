@@ -185,15 +185,15 @@ class MemorizationWatch:
         from ldm_privacy.report.folder import evidence_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
-        history = self.memorization.history.read(until=self.memorization.last.step - 1)
-        evidence = gather_evidence(report, self.memorization.key, samples, self._images_of, history=history, seed=self.seed)
+        key, step = self.memorization.key, self.memorization.last.step
+        earlier = self.memorization.history.read(until=step - 1)
+        evidence = gather_evidence(report, key, samples, self._images_of, history=earlier, time=step, seed=self.seed)
         decoder = None if self.codec.network is None else self.codec.decode
         figures = {
             **training_figures(self.curves, audit.keys, evidence.key, "step"),
-            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed),
+            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed, unit="step"),
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
-        step = self.memorization.last.step
         stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
         name = Path(folder).absolute().name

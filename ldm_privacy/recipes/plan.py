@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ldm_privacy.config import Composed
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import num_parameters
+from ldm_privacy.recipes.pilots import foretold
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
@@ -80,9 +82,9 @@ def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
     return found
 
 
-def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str, console: Console) -> int:
-    """Print the config, the split's sizes, parameter counts and the cost in network passes; returns 0, the exit code."""
-    tell(config_yaml)
+def print_plan(setup: Setup, codec: Codec, network: nn.Module, composed: Composed, console: Console) -> int:
+    """Print the config, the split's sizes, the cost in network passes, parameter counts, forecast; returns the exit code."""
+    tell(composed.to_yaml())
     console.print(setup.describe(), highlight=False)
     table = Table("what", "network", "passes", title="Cost in network passes (one sample each)", title_justify="left")
     for cost in costs(setup, codec):
@@ -97,4 +99,8 @@ def print_plan(setup: Setup, codec: Codec, network: nn.Module, config_yaml: str,
         f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
+    split = setup.data.split
+    sizes = len(split.member_index), len(split.heldout_index)
+    for line in foretold(composed.tree, num_members=sizes[0], num_heldout=sizes[1]):
+        console.print(line, highlight=False, markup=False)
     return 0

@@ -12,6 +12,7 @@ from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.recipes.audit import Audited
+from ldm_privacy.recipes.pilots import compared
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evaluation import Evaluation
@@ -58,11 +59,12 @@ def publish(
             audited.samples,
             images,
             history=earlier,
+            time=audited.epoch,
             seed=setup.config.seed,
             progress=done,
         )
     history = {key: value for key, value in SeriesFile(run.metrics).read("denoiser").items() if key[0] <= audited.epoch}
-    codec = audited.target.codec
+    codec, split = audited.target.codec, setup.data.split
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key),
@@ -93,6 +95,7 @@ def publish(
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
+        forecasts=compared(composed.tree, history, num_members=len(split.member_index), num_heldout=len(split.heldout_index)),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)

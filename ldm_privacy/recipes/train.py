@@ -11,7 +11,7 @@ from ldm_privacy import __version__
 from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.commands import called
 from ldm_privacy.config import Component, Composed, stored_tree
-from ldm_privacy.config.compose import RESUMABLE
+from ldm_privacy.config.compose import RESUMABLE, differences
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
@@ -24,6 +24,7 @@ from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
+from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import evaluation_command, publish
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
@@ -57,6 +58,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     """
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
+    read_pilots(composed.tree)
     setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
     if resumed is not None and checkpoint is not None:
         _check_same(composed, checkpoint)
@@ -80,7 +82,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
-        return print_plan(setup, codec, network, composed.to_yaml(), console)
+        return print_plan(setup, codec, network, composed, console)
     folder = _begin(setup, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
     held = nullcontext() if folder is None else writing(folder.path)
@@ -151,24 +153,12 @@ def _split_of(run: RunFolder, checkpoint: Checkpoint | None) -> Split | None:
 
 def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another config than the checkpoint's, but for what a resumed run may change."""
-    for key, (now, then) in _differences(composed.tree, stored_tree(checkpoint.config)).items():
+    for key, (now, then) in differences(composed.tree, stored_tree(checkpoint.config)).items():
         if not key.startswith((*RESUMABLE, "name", "output_dir")):
             raise UserError(
                 f"resume: config.yaml has {key}={now}, but the run began with {then}; put it back. A resumed run may change "
                 f"{', '.join(f'{each}*' for each in RESUMABLE)} alone."
             )
-
-
-def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> both values, where they differ."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in {**now, **then}:
-        mine, theirs = now.get(key), then.get(key)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found |= _differences(mine, theirs, f"{prefix}{key}.")
-        elif mine != theirs:
-            found[f"{prefix}{key}"] = (mine, theirs)
-    return found
 
 
 def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFolder:

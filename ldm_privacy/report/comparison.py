@@ -51,7 +51,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         "note": NOTE,
     }
     write_json(folder / "comparison.json", content)
-    table = DataTable(*_table(comparison), "AUROC by attack and mask.", note=NOTE)
+    table = DataTable(*_table(comparison), "AUROC by attack and mask.", note=NOTE, is_open=True)
     verdict = Verdict(_sentences(comparison), "unclear", "Comparison")
     sections = {"auroc": Section("AUROC", "", (table,))}
     write_page(Page("Comparison of membership audits", _legend(comparison), verdict, sections), folder / "comparison.html")

@@ -27,6 +27,7 @@ class Evaluation:
         config: The resolved config as YAML.
         unit: "epoch" or "step".
         onsets: A sentence for each onset; empty where the training is not known.
+        forecasts: What pilots foretold of it and what came of that; what this training foretells of others.
     """
 
     evidence: Evidence
@@ -38,6 +39,7 @@ class Evaluation:
     commands: Sequence[str] = ()
     config: str = ""
     onsets: Sequence[str] = ()
+    forecasts: Sequence[str] = ()
     unit: str = "epoch"
 
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:

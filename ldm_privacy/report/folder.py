@@ -1,6 +1,5 @@
 """The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, report.html, figures."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,12 @@ from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.exposed_file import write_exposed
+from ldm_privacy.report.figures.agreement import agreement_figure
 from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogram_figure, keep_fraction_figure, roc_figure
 from ldm_privacy.report.figures.distortion import quartile_figure
+from ldm_privacy.report.figures.forest import forest_figure
+from ldm_privacy.report.figures.image_onset import early_list_figure, image_onset_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
@@ -34,6 +37,7 @@ def evidence_figures(
     *,
     drawn: Mapping[str, Figure] | None = None,
     seed: int = 0,
+    unit: str = "epoch",
 ) -> dict[str, Figure]:
     """Every figure of an evaluation by name, without those that need the curves of a training.
 
@@ -42,9 +46,11 @@ def evidence_figures(
         samples, masks, decoder: See `geometry_figures`.
         drawn: The figures of the geometry, where they are drawn already.
         seed: Of their probes.
+        unit: Of the audits' times.
     """
-    report = evidence.report
+    report, exposure = evidence.report, evidence.exposure
     figures = {
+        "forest": forest_figure(evidence),
         "roc": roc_figure(report),
         "auroc_by_timestep": auroc_by_timestep_figure(report),
         "histogram": histogram_figure(report, report.unmasked or [evidence.key]),
@@ -54,6 +60,12 @@ def evidence_figures(
         for key in report.unmasked:
             quartiles, timesteps = report.quartiles(key, samples.distortion), report.data.timesteps[key.attack]
             figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, timesteps, title=str(key))
+    if evidence.onsets is not None:
+        ranked = exposure.sample_index
+        figures["image_onset"] = image_onset_figure(evidence.onsets, report.data.sample_index, ranked, images, unit)
+        figures["early_list"] = early_list_figure(evidence.onsets, unit)
+    if evidence.agreement is not None and len(evidence.agreement.keys) > 1:
+        figures["agreement"] = agreement_figure(evidence.agreement)
     if evidence.dataset is not None:
         figures["p_value"] = p_value_figure(evidence.dataset, evidence.insider, alpha=1 - report.confidence)
     if report.sweep:
@@ -66,11 +78,12 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     report, facts = evaluation.evidence.report, evaluation.facts
     found = {name: section_of(name, evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
+    halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     return Page(
         f"Membership audit of {evaluation.name}",
         f"{evaluation.unit.capitalize()} {evaluation.epoch}; {num_members} members and {num_audited - num_members} "
-        f"held-out images audited, half of them to choose, half to report; {report.confidence:.0%} intervals",
+        f"held-out images audited, {halves}; {report.confidence:.0%} intervals",
         verdict_of(evaluation.evidence),
         dict(sorted(sections.items(), key=lambda item: item[1].place)),
         f"ldm_privacy {facts.get('version', '')}",
@@ -98,14 +111,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     from ldm_privacy.audit.score_file import write_scores
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    evidence, exposure = evaluation.evidence, evaluation.evidence.exposure
+    evidence = evaluation.evidence
     write_metrics(evidence, folder / "metrics.json", facts=facts)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
-    columns = exposure.sample_index, exposure.score, exposure.fpr, exposure.is_calibration
-    with (folder / "exposed.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("rank", "sample_index", "score", "fpr", "is_calibration"))
-        writer.writerows((rank, *row) for rank, row in enumerate(zip(*(each.tolist() for each in columns)), start=1))
+    write_exposed(evidence, folder / "exposed.csv")
     for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     write_page(evaluation_page(evaluation), folder / "report.html")

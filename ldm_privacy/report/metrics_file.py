@@ -8,7 +8,9 @@ from typing import Any
 
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.controls.finding import Finding
+from ldm_privacy.evidence.agreement import AttackAgreement
 from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.evidence.image_onset import ImageOnsets
 from ldm_privacy.evidence.verdict import verdict_of
 
 
@@ -34,6 +36,8 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         },
         "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
         "dataset": dataset,
+        "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
+        "agreement": None if evidence.agreement is None else _agreement(evidence.agreement),
         "sweep": report.sweep,
         "series": report.series(),
         "rows": [_row(row, evidence) for row in report.rows],
@@ -65,6 +69,39 @@ def _control(finding: Finding, evidence: Evidence) -> dict[str, Any]:
         "sentence": finding.sentence,
         "attack_above_it": evidence.over_controls.get(finding.name),
         **finding.numbers,
+    }
+
+
+def _onsets(onsets: ImageOnsets) -> dict[str, Any]:
+    """By audit: the share of each side with an onset so far, precision and recall of the list of exposed members."""
+    return {
+        "times": onsets.times,
+        "share": onsets.share,
+        "num_consecutive": onsets.num_consecutive,
+        "members": onsets.reached(onsets.is_member),
+        "heldout": onsets.reached(onsets.is_heldout),
+        "false_alarms_if_independent": onsets.false_alarms[0],
+        "false_alarms_at_most": onsets.false_alarms[1],
+        "precision": onsets.precision,
+        "recall": onsets.recall,
+    }
+
+
+def _agreement(agreement: AttackAgreement) -> dict[str, Any]:
+    return {
+        "target_fpr": agreement.target_fpr,
+        "union": {"tpr": agreement.union_tpr, "fpr": agreement.union_fpr},
+        "attacks": {
+            key: {
+                "rests_on": family,
+                "tpr": agreement.tpr(key),
+                "fpr": agreement.fpr(key),
+                "num_alone": agreement.num_alone(key),
+                "tpr_at_union_fpr": agreement.tpr_at_union_fpr(key),
+            }
+            for key, family in zip(agreement.keys, agreement.families)
+        },
+        "overlaps": [{"attacks": list(map(str, pair)), **overlap._asdict()} for pair, overlap in agreement.overlaps.items()],
     }
 
 

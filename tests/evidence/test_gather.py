@@ -294,7 +294,8 @@ def test_an_attack_that_gives_everyone_the_same_score_ranks_nobody():
         assert evidence.report.row(key).metrics.auroc.value == 0.5
         assert evidence.permuted[key].band.p_value == 1.0
         assert verdict_of(evidence).tone != "exposed"
-        assert evidence.agreement == {}
+        assert evidence.agreement.keys == tuple({KEY, AuditKey("loss", "all")} - {key})
+        assert evidence.onsets is None
         assert (evidence.dataset is None) == (key == KEY)
         if evidence.dataset is not None:
             assert set(evidence.dataset.adjusted) == set(data.scores) - {key}

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import rank_agreement, top_overlap
+from ldm_privacy.metrics import rank_agreement
 
 RARE = 1e-4
 
@@ -71,38 +71,6 @@ def test_four_samples_have_an_interval():
     assert (result.value, result.upper) == pytest.approx((0.6, math.tanh(math.atanh(0.6) + width)))
 
 
-def test_overlap_counts_common_samples():
-    generator = np.random.default_rng(3)
-    first, second = pair(generator, 200, 0.7)
-    result = top_overlap(first, second, 0.1)
-    common = set(np.argsort(-first.numpy())[:20]) & set(np.argsort(-second.numpy())[:20])
-    assert result.value == pytest.approx(len(common) / 20)
-    assert (result.num_top, result.chance) == (20, 0.1)
-    assert top_overlap(first, first, 0.03).value == 1.0
-    assert top_overlap(first, -first, 0.5).value == 0.0
-    assert top_overlap(first, second, 0.0001).num_top == 1
-
-
-def test_ties_at_the_cut_give_the_expected_overlap_of_random_tie_breaking():
-    generator = np.random.default_rng(4)
-    first, second = (score.round(decimals=0) for score in pair(generator, 40, 0.8))
-    constant = torch.zeros(40)
-    assert top_overlap(first, constant, 0.2).value == pytest.approx(top_overlap(first, constant, 0.2).chance)
-    broken = []
-    for _ in range(4000):
-        tops = [set(np.lexsort((generator.random(40), -score.numpy()))[:8]) for score in (first, second)]
-        broken.append(len(tops[0] & tops[1]) / 8)
-    assert abs(top_overlap(first, second, 0.2).value - np.mean(broken)) <= 5 * np.std(broken) / math.sqrt(4000)
-
-
-def test_independent_scores_overlap_by_chance():
-    generator = np.random.default_rng(5)
-    values = [top_overlap(*pair(generator, 100, 0.0), 0.2).value for _ in range(1000)]
-    # Hypergeometric count of common samples, over 20.
-    deviation = stats.hypergeom.std(100, 20, 20) / 20
-    assert abs(np.mean(values) - 0.2) <= 5 * deviation / math.sqrt(1000)
-
-
 def test_bad_input_is_named():
     good = torch.arange(5.0)
     with pytest.raises(UserError, match=r"^the second scores are all 1"):
@@ -115,7 +83,5 @@ def test_bad_input_is_named():
         rank_agreement(good, good[:4])
     with pytest.raises(UserError, match=r"^score of sample 1 is inf: take the sample out, or mend the attack"):
         rank_agreement(good, torch.tensor([0.0, torch.inf, 1.0, 2.0, 3.0]))
-    with pytest.raises(UserError, match="share is 1"):
-        top_overlap(good, good, 1.0)
     with pytest.raises(ValueError, match="one row"):
-        top_overlap(good.expand(2, 5), good.expand(2, 5), 0.5)
+        rank_agreement(good.expand(2, 5), good.expand(2, 5))

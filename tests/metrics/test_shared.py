@@ -27,7 +27,6 @@ from ldm_privacy.metrics import (
     roc_curve,
     threshold_at_fpr,
     tnr_at_fnr,
-    top_overlap,
     tpr_at_fpr,
     tpr_at_fpr_interval,
     tpr_at_threshold,
@@ -132,12 +131,10 @@ def test_a_share_lies_strictly_between_0_and_1(name, option):
             CALLS[name][0](**{option: share})
 
 
-def test_shares_of_copies_and_of_the_top_lie_strictly_between_0_and_1():
+def test_shares_of_copies_lie_strictly_between_0_and_1():
     for share in (0.0, 1.0):
         with pytest.raises(UserError, match=f"^confidence is {share}: "):
             copies_rise(3, 1, confidence=share)
-        with pytest.raises(UserError, match=f"^share is {share}: "):
-            top_overlap(SCORE, OTHER, share)
 
 
 GROUPED = [

@@ -88,10 +88,15 @@ def test_the_end_of_a_training_leaves_the_evaluation_of_its_last_checkpoint(run,
     # The training knows its curves, and when what set in.
     assert 'id="onset"' in page
     assert "Memorization onset (sima/all)" in page
+    assert "the onset of sima/all was not found by 0.15 steps a member" in page
     # Members' ranks at the audit of the untrained denoiser.
     assert "rank correlation" in page
     assert re.search(r"earlier audits\W.*at epoch 0\b", page, re.DOTALL)
     pd.testing.assert_frame_equal(*(pd.read_parquet(each / "scores.parquet") for each in (run / "evaluation", tmp_path)))
+
+
+def test_a_forecast_asked_for_at_an_evaluation_needs_its_pilot(run):
+    refused([f"ckpt={last(run)}", "audit.forecast=[nowhere]"], r"^audit\.forecast: 'nowhere' is no run")
 
 
 def test_two_checkpoints_of_one_run_are_audited_and_compared(run, capsys):

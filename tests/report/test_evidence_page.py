@@ -20,11 +20,12 @@ from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
+from ldm_privacy.report.figures.forest import forest_caption
 from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
 from ldm_privacy.report.page.page import render
-from ldm_privacy.report.sections import curves, geometry, onset, whole_set
+from ldm_privacy.report.sections import agreement, curves, geometry, image_onset, onset, whole_set
 from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey, Estimate
@@ -40,9 +41,27 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = ["attacks", "controls", "onset", "curves", "images", "set", "geometry", "protocol", "limits"]
+ORDER = [
+    "forest",
+    "onset",
+    "image_onset",
+    "attacks",
+    "controls",
+    "curves",
+    "images",
+    "agreement",
+    "set",
+    "geometry",
+    "protocol",
+    "limits",
+]
 ONSETS = ("Memorization onset: epoch 5.",)
-CAPTIONS = {**onset.CAPTIONS, **curves.CAPTIONS, **whole_set.CAPTIONS, **geometry.CAPTIONS}
+FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
+SECTIONS_WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
+CAPTIONS = {
+    "attack_sima": onset.FIRST.format(attack="sima"),
+    **{name: caption for each in SECTIONS_WITH_FIGURES for name, caption in each.CAPTIONS.items()},
+}
 
 
 def gather(data, *, distortion=True, brighten=0.0, **options):
@@ -73,17 +92,18 @@ def found():
         num_fitted={INSIDER: 2},
     )
     earlier = torch.randn(120, generator=torch.Generator().manual_seed(0))
-    history = {0: KeptScores(data.sample_index, {}, {}, {KEY: earlier, INSIDER: earlier})}
-    evidence, samples, pictures = gather(data, brighten=0.3, history=history)
+    risen = {epoch: earlier + epoch * data.is_member for epoch in (0, 2, 5)}
+    history = {epoch: KeptScores(data.sample_index, {}, {}, {KEY: each, INSIDER: each}) for epoch, each in risen.items()}
+    evidence, samples, pictures = gather(data, brighten=0.3, history=history, time=7)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
-    figures |= {"onset": figures["p_value"], "memorization": figures["p_value"]}
+    figures |= dict.fromkeys(("onset", "memorization", "attack_sima"), figures["p_value"])
     return evidence, figures, pictures
 
 
 @pytest.fixture(scope="module")
 def html(found):
     evidence, figures, pictures = found
-    return page_of(evidence, figures, pictures, onsets=ONSETS)
+    return page_of(evidence, figures, pictures, onsets=ONSETS, forecasts=FORECASTS)
 
 
 def test_legends_cover_no_data(found):
@@ -96,6 +116,16 @@ def test_legends_cover_no_data(found):
         for legend in legends:
             assert not any(legend.get_window_extent().overlaps(panel) for panel in panels), name
             assert figure.bbox.get_points()[0].tolist() <= legend.get_window_extent().get_points()[0].tolist(), name
+
+
+@pytest.mark.parametrize("name", ["roc", "auroc_by_timestep", "keep_fraction"])
+def test_lines_are_told_apart_in_grey(found, name):
+    """By their markers, in the legend and along the line."""
+    for axis in found[1][name].axes:
+        lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+        markers = [line.get_marker() for line in lines]
+        assert len(set(markers)) == len(lines) >= 3
+        assert not {"", "None", None} & set(markers)
 
 
 class KeepFirst:
@@ -161,7 +191,7 @@ def test_every_section_is_there_once_in_order(html):
 def test_everything_that_was_found_is_said(found, html):
     evidence, figures, _ = found
     text = "".join(Reader(html).text)
-    for sentence in (*verdict_of(evidence).sentences, *ONSETS):
+    for sentence in (*verdict_of(evidence).sentences, *ONSETS, *FORECASTS):
         assert sentence in text
     for each in evidence.findings.values():
         assert text.count(each.sentence) == 1, "findings that share a sentence say it once"
@@ -181,6 +211,18 @@ def test_everything_that_was_found_is_said(found, html):
         if name in CAPTIONS:
             assert CAPTIONS[name] in text, name
     assert set(CAPTIONS) <= set(figures)
+    assert forest_caption(evidence) in text
+    assert ("each half choosing for the other" in text) == bool(evidence.report.is_reporting.all())
+
+
+def test_pictures_lead_and_tables_are_folded(html):
+    tags = Reader(html).tags
+    before = tags[: tags.index("details")]
+    assert before.count("img") >= 4, "the forest, the primary attack's curve, onsets, all curves"
+    assert html.index(">Figure 1.<") < html.index(">Figure 2.<") < html.index(">Table 1.<")
+    assert "At each audit".lower() in html[html.index(">Figure 2.<") : html.index(">Figure 3.<")]
+    assert tags.count("details") == tags.count("table") > 4
+    assert "<details open" not in html
 
 
 def test_a_leak_is_said_in_a_box_and_in_the_verdict(found, html):
@@ -210,7 +252,14 @@ def test_it_is_smaller_than_5_mb(html):
 
 def test_names_are_shown_and_never_interpreted(found, html):
     evidence, _, pictures = found
-    hostile = {"name": HOSTILE, "facts": {HOSTILE: HOSTILE}, "commands": [HOSTILE], "config": HOSTILE, "onsets": [HOSTILE]}
+    hostile = {
+        "name": HOSTILE,
+        "facts": {HOSTILE: HOSTILE},
+        "commands": [HOSTILE],
+        "config": HOSTILE,
+        "onsets": [HOSTILE],
+        "forecasts": [HOSTILE],
+    }
     for page in (html, page_of(evidence, {}, pictures, **hostile)):
         assert "<script" not in page
         assert "<img src=x" not in page
@@ -226,7 +275,9 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name != "onset"]
+    assert [name for name in Reader(page).ids if name in ORDER] == [
+        name for name in ORDER if name not in ("forest", "onset", "image_onset", "agreement")
+    ]
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
@@ -251,7 +302,7 @@ def test_in_pixel_space_what_needs_a_decoder_is_left_out():
     assert set(geometry_figures(samples, {"first": KeepFirst()}, None, pictures)) == {"masks"}
     assert geometry_series(samples) == {}
     figures = evidence_figures(evidence, samples, {}, None, pictures)
-    assert set(figures) == {"roc", "auroc_by_timestep", "histogram", "p_value"}
+    assert set(figures) == {"forest", "roc", "auroc_by_timestep", "histogram", "p_value"}
     assert "geometry" not in Reader(page_of(evidence, {"p_value": figures["p_value"]}, pictures)).ids
 
 
@@ -361,6 +412,11 @@ def test_metrics_json_is_strict_and_complete(found, folder):
         assert set(stored["gains"]) == set(row.gains)
     assert content["series"] == evidence.report.series()
     assert len(content["sweep"]["sima"]) == 6
+    assert content["image_onsets"]["times"] == [0, 2, 5, 7]
+    assert content["image_onsets"]["members"][-1] == asdict(evidence.onsets.reached(evidence.onsets.is_member)[-1])
+    assert set(content["agreement"]["attacks"]) == {str(key) for key in evidence.agreement.keys}
+    assert content["agreement"]["union"]["fpr"] == asdict(evidence.agreement.union_fpr)
+    assert content["agreement"]["overlaps"][0]["attacks"] == [str(key) for key in next(iter(evidence.agreement.overlaps))]
 
 
 def test_exposed_csv_lists_every_member_by_rank(found, folder):
@@ -370,6 +426,8 @@ def test_exposed_csv_lists_every_member_by_rank(found, folder):
     assert table["sample_index"].tolist() == exposure.sample_index.tolist()
     assert table["fpr"].tolist() == exposure.fpr.tolist()
     assert table["score"].tolist() == exposure.score.tolist()
+    assert set(table["onset_epoch"].dropna()) <= {0, 2, 5}
+    assert table["onset_epoch"].notna().sum() == (found[0].onsets.onset < 4)[found[0].report.data.is_member].sum() > 0
 
 
 def test_the_scores_are_those_of_the_report(found, folder):

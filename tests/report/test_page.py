@@ -244,7 +244,7 @@ def hostile_page():
 class Reader(HTMLParser):
     """What a browser reads: elements with their attributes, text; unbalanced tags fail."""
 
-    VOID = ("meta", "link", "img", "br")
+    VOID = ("meta", "link", "img", "br", "source")
 
     def __init__(self, html):
         super().__init__()
@@ -364,6 +364,14 @@ def test_a_table_marks_what_it_is_told():
     assert [attributes.get("class") for attributes in read.of("th")[:3]] == [None, None, "numeric"]
 
 
+def test_a_table_is_folded_under_its_caption_unless_it_is_told_otherwise():
+    html = render_blocks(*(DataTable(("a",), [("1",)] * (1 + is_open), "c", is_open=is_open) for is_open in (False, True)))
+    assert [each.get("open", "no") for each in Reader(html).of("details")] == ["no", None]
+    assert re.findall(r"<summary>(.*)</summary>", html) == [
+        *("<b>Table 1.</b> c <span>(1 row)</span>", "<b>Table 2.</b> c <span>(2 rows)</span>"),
+    ]
+
+
 @pytest.mark.parametrize(("names", "lines"), [("abc", []), ("", []), ("aac", [2]), ("aabb", [2]), ("aba", [1, 2])])
 def test_rows_of_one_name_that_follow_each_other_are_a_group(names, lines):
     rows = Reader(render_blocks(DataTable(("k",), [(name,) for name in names], ""))).of("tr")[1:]
@@ -400,6 +408,19 @@ def test_a_figure_is_an_svg_as_wide_as_it_was_drawn():
     image = Reader(render_blocks(found)).of("img")[0]
     assert (image["width"], image["alt"]) == ("288", "a line")
     assert base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")) == found.content
+
+
+def test_a_narrow_screen_gets_the_drawing_that_is_made_for_it():
+    wide, narrow = Figure(figsize=(9, 2)), Figure(figsize=(3, 4))
+    found = picture(wide, "x", narrow=narrow)
+    assert found.width == 9 * 96
+    assert found.narrow == picture(narrow, "x").content
+    read = Reader(render_blocks(found))
+    (source,), (image,) = read.of("source"), read.of("img")
+    assert source["media"] == "screen and (max-width: 40rem)"
+    assert base64.b64decode(source["srcset"].removeprefix("data:image/svg+xml;base64,")) == found.narrow
+    assert base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")) == found.content
+    assert not Reader(render_blocks(found._replace(narrow=b""))).of("source", "picture")
 
 
 def test_the_same_figure_gives_the_same_bytes_and_nothing_global_changes():

@@ -11,12 +11,17 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.page.page import write_page
+from ldm_privacy.report.sections.forest import forest as forest_section
+from ldm_privacy.types import Estimate
+from tests.report.test_forest import CALIBRATED, CONTROLS, evidence_of
 from tests.report.test_page import HOSTILE, hostile_page, sample_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -26,6 +31,7 @@ FLAGS = (
     *("--hide-scrollbars", "--remote-debugging-pipe"),
 )
 DEADLINE = 30
+CHANCE = Estimate(0.5, 0.45, 0.55)
 # The browser reads commands from descriptor 3 and answers on 4, whatever numbers the pipes have here.
 LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 
@@ -132,6 +138,19 @@ def hostile(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory):
+    """As much as the digits run has: three attacks with six masks, four calibrations, a verdict of as many words."""
+    masks = ("all", "top60", "random60", "low60", "std60", "top30")
+    calibrated, controls = CALIBRATED | {"sima_calibrated": True, "combined": True}, CONTROLS | dict.fromkeys("abc", CHANCE)
+    evidence = evidence_of(attacks=("sima", "loss", "pia"), masks=masks, controls=controls, calibrated=calibrated)
+    section = forest_section(SimpleNamespace(evidence=evidence, figures={"forest": forest_figure(evidence)}))
+    path, page = tmp_path_factory.mktemp("forest") / "report.html", sample_page()
+    verdict = page.verdict._replace(sentences=tuple("word " * count for count in (56, 40, 42)))
+    write_page(page._replace(verdict=verdict, sections={"forest": section, **page.sections}), path)
+    return path
+
+
 TROUBLE = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Network.loadingFailed")
 
 # The colour of every text, and of the ground behind it, as the browser computes them.
@@ -177,10 +196,14 @@ def test_opens_without_a_complaint_or_a_request(browser, report, width, dark):
     assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
 
+UNFOLD = "document.querySelectorAll('details').forEach(each => each.open = true)"
+
+
 @pytest.mark.parametrize("width", [320, 390, 800, 1280, 1920])
 def test_the_page_never_scrolls_sideways(browser, report, hostile, width):
     for path in (report, hostile):
         browser.open(path, width=width)
+        browser.evaluate(UNFOLD)
         assert browser.evaluate("innerWidth") == width
         assert browser.evaluate("document.documentElement.scrollWidth") == width
         tables = "[...document.querySelectorAll('.scroll:has(table)')].map(box => box.scrollWidth > box.clientWidth)"
@@ -189,6 +212,7 @@ def test_the_page_never_scrolls_sideways(browser, report, hostile, width):
 
 def test_names_of_rows_stay_in_view(browser, report):
     browser.open(report, width=390)
+    browser.evaluate(UNFOLD)
     browser.evaluate("document.querySelector('.scroll').scrollLeft = 300")
     left = (
         "['.scroll', '.scroll tbody th', '.scroll td'].map(name => document.querySelector(name).getBoundingClientRect().left)"
@@ -227,6 +251,27 @@ def test_the_policy_stops_what_slipped_in(browser, report, tmp_path):
     assert len([event for event in browser.of_kind("Log.entryAdded") if event["entry"]["source"] == "security"]) >= 4
     blocked = {event.get("blockedReason") for event in browser.of_kind("Network.loadingFailed")}
     assert blocked <= {"csp"}
+
+
+def test_tables_are_folded_on_the_screen_and_open_in_print(browser, report):
+    browser.open(report)
+    seen = "[...document.querySelectorAll('details')].map(each => each.offsetHeight > each.querySelector('table').offsetHeight)"
+    assert browser.evaluate(seen) == [False]
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate(seen) == [True]
+
+
+def test_the_first_screen_is_the_verdict_and_the_forest(browser, forest):
+    browser.open(forest)
+    seen = "['.verdict', '#forest img', 'nav'].map(name => document.querySelector(name).getBoundingClientRect())"
+    ends = f"{seen}.map(box => [box.top, box.bottom, box.left, box.right])"
+    verdict, picture, _ = browser.evaluate(ends)
+    assert 0 <= verdict[0] < verdict[1] < picture[0] < picture[1] <= 800
+    browser.open(forest, width=390)
+    verdict, picture, contents = browser.evaluate(ends)
+    assert verdict[1] < picture[0] < picture[1] < contents[0], "nothing stands between them"
+    assert 0 <= picture[2] < picture[3] <= 390, "it fits"
+    assert browser.evaluate("(i => i.currentSrc !== i.src)(document.querySelector('#forest img'))")
 
 
 def test_prints_on_a4_and_white_even_where_the_screen_is_dark(browser, report):

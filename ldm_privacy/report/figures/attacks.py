@@ -1,5 +1,6 @@
 """Pictures of the attacks: ROC curves, AUROC over timesteps and keep fractions, score histograms."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,16 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, legend_below, panels, style, whiskered
+from ldm_privacy.report.figures.base import (
+    HELDOUT_COLOUR,
+    MAX_WHISKERS,
+    MEMBER_COLOUR,
+    PALETTE,
+    legend_below,
+    panels,
+    style,
+    whiskered,
+)
 from ldm_privacy.types import AuditKey
 
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
@@ -24,8 +34,11 @@ def roc_figure(report: AuditReport) -> Figure:
     for attack, axis, rows in attacks:
         for place, row in enumerate(rows):
             fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
+            start = int((fpr == 0).sum()) - 1  # the rise at no false positive lies on the axis
             label = f"{row.key.mask} ({row.metrics.auroc.value:.3f})"
-            axis.plot(fpr.clamp_min(floor), tpr.clamp_min(floor), label=label, **style(place))
+            markers = (0.2 * place / len(rows), 0.2)  # of the diagonal: no line's on another's
+            line = fpr[start:].clamp_min(floor), tpr[start:].clamp_min(floor)
+            axis.plot(*line, label=label, markevery=markers, **style(place))
         axis.axline((floor, floor), (1, 1), color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
         axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
@@ -40,14 +53,16 @@ def auroc_by_timestep_figure(report: AuditReport) -> Figure:
         for place, row in enumerate(rows):
             line = style(place)
             if row.timesteps[0] is None:
-                axis.axhline(row.metrics.auroc.value, color=line["color"], label=row.key.mask)
+                axis.axhline(row.metrics.auroc.value, label=row.key.mask, **line)
             else:
-                axis.plot(report.data.timesteps[attack], row.auroc_by_timestep, label=row.key.mask, **line)
-                steps = report.data.timesteps[attack]
+                timesteps = report.data.timesteps[attack]
+                every = math.ceil(len(timesteps) / MAX_WHISKERS)
+                axis.plot(timesteps, row.auroc_by_timestep, label=row.key.mask, markevery=every, **line)
                 for chosen in {each for each in row.timesteps if each is not None}:
-                    axis.plot(chosen, row.auroc_by_timestep[steps.index(chosen)], "o", color=line["color"], markersize=5)
+                    ring = {"color": line["color"], "markersize": 9, "fillstyle": "none"}
+                    axis.plot(chosen, row.auroc_by_timestep[timesteps.index(chosen)], "o", **ring)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
-        axis.set(title=attack, xlabel="timestep (dot: chosen by a half for the other)", ylabel="AUROC")
+        axis.set(title=attack, xlabel="timestep (ring: chosen by a half for the other)", ylabel="AUROC")
         legend_below(axis, "mask")
     return figure
 

@@ -25,12 +25,18 @@ CSS_PIXELS = 96
 """Of a page, in an inch."""
 
 
-def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Picture:
+def picture(figure: Figure, caption: str, *, narrow: Figure | None = None, max_bytes: int = MAX_BYTES) -> Picture:
     """A figure for the page: SVG, or where that would be larger than `max_bytes` a PNG of two pixels per pixel of the page.
 
-    A figure newly drawn from the same data gives the same bytes: ids come from the content, and there is no date. (A
-    constrained layout settles a little further each time that one figure is saved.)
+    With `narrow`, another drawing of the same, a phone shows that one. A figure newly drawn from the same data gives the same
+    bytes: ids come from the content, and there is no date. (A constrained layout settles a little further each time that one
+    figure is saved.)
     """
+    width = round(figure.get_figwidth() * CSS_PIXELS)
+    return Picture(_drawn(figure, max_bytes), caption, width, b"" if narrow is None else _drawn(narrow, max_bytes))
+
+
+def _drawn(figure: Figure, max_bytes: int) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "ldm-privacy"}):
         # Pixels of image panels are drawn at 1.5 times the size of the page: sharp on most screens, small in the file.
@@ -38,12 +44,13 @@ def picture(figure: Figure, caption: str, *, max_bytes: int = MAX_BYTES) -> Pict
     if buffer.tell() > max_bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="white", dpi=2 * CSS_PIXELS, metadata={"Software": None})
-    return Picture(buffer.getvalue(), caption, round(figure.get_figwidth() * CSS_PIXELS))
+    return buffer.getvalue()
 
 
 def style(place: int) -> dict[str, Any]:
-    """Colour and dashes of the line at that place; the dashes alone tell lines apart in grey."""
-    return {"color": PALETTE[place % len(PALETTE)], "linestyle": STYLES[place % len(STYLES)]}
+    """Colour, dashes and marker of the line at that place; dashes and markers tell lines apart in grey."""
+    look = {"linestyle": STYLES[place % len(STYLES)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+    return {"color": PALETTE[place % len(PALETTE)], **look}
 
 
 def panels(
@@ -65,7 +72,7 @@ def banded(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], **line
     value, lower, upper = zip(*((each.value, each.lower, each.upper) for each in estimates))
     axis.plot(x, value, marker=".", **line)
     if len(x) > 1:
-        axis.fill_between(x, lower, upper, color=line["color"], alpha=0.15, linewidth=0)
+        axis.fill_between(x, lower, upper, facecolor=(line["color"], 0.18), edgecolor=(line["color"], 0.6), linewidth=0.6)
     else:
         axis.vlines(x, lower, upper, color=line["color"], linewidth=0.8)
 
@@ -87,18 +94,16 @@ def whiskers(x: Sequence[float], estimates: Sequence[Estimate]) -> tuple[list[fl
 
 def whiskered(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, place: int, count: int, label: str) -> None:
     """A line among `count` others, with its interval as `whiskers`: five bands over each other would be one."""
-    line: dict[str, Any] = style(place)
-    marker: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4}
-    x = dodged(x, place=place, count=count)
-    axis.plot(x, [each.value for each in estimates], linewidth=1.3, **line)
+    line, x = style(place), dodged(x, place=place, count=count)
+    axis.plot(x, [each.value for each in estimates], linewidth=1.3, **line | {"marker": ""})
     at, middle, down, up = whiskers(x, estimates)
-    axis.errorbar(at, middle, (down, up), linestyle="none", elinewidth=0.9, color=line["color"], **marker)
-    axis.plot([], [], label=label, **line, **marker)  # for the legend
+    axis.errorbar(at, middle, (down, up), elinewidth=0.9, **line | {"linestyle": "none"})
+    axis.plot([], [], label=label, **line)  # for the legend
 
 
 def legend_below(axis: Axes, title: str | None = None, *, columns: int = 3) -> None:
     """A panel's legend under it, where no data are."""
-    options: dict[str, Any] = {"fontsize": "small", "ncols": columns, "frameon": False}
+    options: dict[str, Any] = {"fontsize": "small", "ncols": columns, "frameon": False, "handlelength": 3}
     axis.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.2), **options)
 
 

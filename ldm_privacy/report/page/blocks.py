@@ -45,6 +45,7 @@ class DataTable(NamedTuple):
         num_texts: Columns of text at the left; in the others digits stand right-aligned under each other.
         emphasised: Places of the rows set in bold.
         note: Stands below the table.
+        is_open: It is seen at once; others unfold under their caption, and are all open in print.
     """
 
     columns: Sequence[str]
@@ -53,6 +54,7 @@ class DataTable(NamedTuple):
     num_texts: int = 1
     emphasised: Collection[int] = ()
     note: str = ""
+    is_open: bool = False
 
 
 class Picture(NamedTuple):
@@ -62,11 +64,13 @@ class Picture(NamedTuple):
         content: The bytes of a PNG or an SVG; see `ldm_privacy.report.figures.base.picture`.
         caption: Stands below the figure after its number, and for it where it can't be seen.
         width: In pixels of the page.
+        narrow: The bytes of another drawing of the same for screens as narrow as a phone's; empty where one is for all.
     """
 
     content: bytes
     caption: str
     width: int
+    narrow: bytes = b""
 
 
 class ImagePair(NamedTuple):

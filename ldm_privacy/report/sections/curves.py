@@ -6,7 +6,7 @@ from ldm_privacy.report.page.blocks import Section
 
 CAPTIONS = {
     "roc": "ROC curves on logarithmic axes: the left edge is what an attacker who must not be wrong can do.",
-    "auroc_by_timestep": "AUROC over timesteps; dots mark the timestep that the calibration half chose.",
+    "auroc_by_timestep": "AUROC over timesteps; rings mark the timesteps that the halves chose for each other.",
     "keep_fraction": "AUROC over the share of latent dimensions kept, by influence and by its controls.",
     "histogram": "Where members and held-out samples score.",
 }

@@ -8,11 +8,18 @@ CAPTIONS = {
     "onset": "Three signs of memorization on one time axis, each with its own onset.",
     "memorization": "AUROC of each audit with its interval; at 0 the denoiser is untrained.",
 }
+FIRST = (
+    "How well {attack} tells members from held-out images at each audit of the training, unmasked and with every mask; .5 is "
+    "guessing, the dotted line is the onset where there is one."
+)
 
 
 @SECTIONS.register("onset")
 def onset(evaluation: Evaluation) -> Section | None:
-    """Each onset in words, the curves of the training; None where the training is not known."""
-    blocks: list[Block] = [*map(Paragraph, evaluation.onsets), *evaluation.pictures(CAPTIONS)]
+    """Each onset and forecast in words, the curves of the training; None where the training is not known."""
+    attack = evaluation.evidence.key.attack
+    first = evaluation.pictures({f"attack_{attack}": FIRST.format(attack=attack)})
+    said = *evaluation.onsets, *evaluation.forecasts
+    blocks: list[Block] = [*first, *map(Paragraph, said), *evaluation.pictures(CAPTIONS)]
     lead = "When it set in. A rise counts from the audit of the untrained denoiser; looking again and again is paid for."
-    return Section("Memorization over the training", lead, blocks, place=30) if blocks else None
+    return Section("Memorization over the training", lead, blocks, place=5) if blocks else None
