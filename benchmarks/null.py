@@ -1,12 +1,17 @@
-"""Null calibration: how often the procedure, choice of timestep included, claims something where labels mean nothing.
+"""Null calibration: how often the procedure, everything chosen and fitted in it, claims something where labels mean nothing.
 
-python benchmarks/null.py runs/digits/evaluation/scores.parquet [permutations]
+    python -m benchmarks.null runs/digits [--permutations 200] [--masks] [--seed 0]
 
-Labels of a real audit are permuted within each half; each time the timestep is chosen on the calibration half and the AUROC's
-interval on the reporting half is compared with .5, as is the best timestep on the reporting half (the oracle).
+Labels of a run's last audit are permuted within each half (whole groups where there are groups). Each time all of it is done
+again: the choice of timestep, and each calibration (complexity, history, both, combined over attacks) fitted anew, with the
+run's kept scores for its earlier audits. Each row's AUROC and its 95 % interval are compared with .5, where the calibration
+half chooses and the other alone reports, and cross-fitted; beside them is what the best timestep on the reported samples claims
+(the oracle). No denoiser passes; images are read for their complexity. `--masks`: all masks, not the unmasked attacks alone.
 """
 
-import sys
+import argparse
+import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,40 +20,54 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ldm_privacy.audit.score_file import read_scores
-from ldm_privacy.audit.sweep import choose
-from ldm_privacy.metrics import auroc, auroc_interval, clopper_pearson, permuted_labels
+from benchmarks.kept_run import kept_looks, keys_of
+from ldm_privacy.audit.sweep import choose, reported_halves
+from ldm_privacy.metrics import clopper_pearson, crossfit_auroc
+from ldm_privacy.types import AuditKey
 
 
 def main() -> None:
-    data = read_scores(Path(sys.argv[1])).data
-    num_permutations = int(sys.argv[2]) if len(sys.argv) > 2 else 200
-    halves = (data.is_calibration, ~data.is_calibration)
-    labels = [permuted_labels(data.is_member[half], num_permutations=num_permutations, seed=n) for n, half in enumerate(halves)]
-    reporting = halves[1]
-    outside = dict.fromkeys(data.scores, 0)
-    claimed: dict = {key: [] for key in data.scores}
-    oracle: dict = {key: [] for key in data.scores}
-    for number in track(range(num_permutations), "Permutations", transient=True):
-        is_member = torch.empty_like(data.is_member)
-        for half, label in zip(halves, labels):
-            is_member[half] = label[number]
-        permuted = replace(data, is_member=is_member)
-        for key, score in permuted.scores.items():
-            chosen = score[choose({1.0: score}, permuted).place, reporting]
-            interval = auroc_interval(chosen, is_member[reporting])
-            outside[key] += not interval.lower <= 0.5 <= interval.upper
-            claimed[key].append(interval.value)
-            oracle[key].append(float(auroc(score[:, reporting], is_member[reporting]).max()))
-    table = Table("attack/mask", "mean AUROC", "mean oracle", "95% intervals that leave out .5")
-    for key, count in outside.items():
-        share = clopper_pearson(count, num_permutations)
-        means = [f"{sum(values) / num_permutations:.3f}" for values in (claimed[key], oracle[key])]
-        table.add_row(str(key), *means, f"{share.value:.3f} [{share.lower:.3f}, {share.upper:.3f}]")
-    total = clopper_pearson(sum(outside.values()), num_permutations * len(outside))
+    """Permutes, repeats, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--permutations", type=int, default=200)
+    parser.add_argument("--masks", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    looks = kept_looks(options.run)
+    keys, last = keys_of(looks, masks=options.masks), max(looks.kept)
+    outside: dict[AuditKey, list[int]] = {key: [0, 0] for key in keys}
+    claimed: dict[tuple[AuditKey, int], list[float]] = defaultdict(list)
+    oracle: dict[AuditKey, list[float]] = defaultdict(list)
+    labels = looks.permuted(options.permutations, options.seed)
+    for is_member in track(labels, "Permutations", transient=True):
+        data = looks.at(last, is_member)
+        for key in keys:
+            for num_folds in (1, 2):
+                mine = {1.0: data.scores[key][:num_folds]}
+                seen = replace(data, scores={key: mine[1.0]})
+                choice = choose(mine, seen)
+                area = crossfit_auroc(reported_halves(mine, choice, seen, num_fitted=data.num_fitted.get(key, 0)))
+                outside[key][num_folds - 1] += area.leaves_out(0.5)
+                claimed[key, num_folds].append(area.value)
+            oracle[key].append(choice.oracle_auroc)
+
+    table = Table(
+        *("attack/mask", "mean AUROC", "cross-fitted", "oracle", "one half", "cross-fitted"),
+        title=f"Intervals that leave out .5: {options.permutations} permutations, {len(looks.kept)} audits to epoch {last}",
+    )
+    for key in keys:
+        means = (claimed[key, 1], claimed[key, 2], oracle[key])
+        shares = [clopper_pearson(count, options.permutations) for count in outside[key]]
+        table.add_row(str(key), *(f"{sum(each) / len(each):.3f}" for each in means), *map(str, shares))
     table.add_section()
-    table.add_row("all", "", "", f"{total.value:.3f}")
-    Console().print(table)
+    totals = [sum(each) / (options.permutations * len(keys)) for each in zip(*outside.values())]
+    table.add_row("all", "", "", "", *(f"{total:.3f}" for total in totals))
+    console = Console(width=128)
+    console.print(table)
+    console.print(f"{time.perf_counter() - start:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,38 @@
 """False alarms of the onset detectors: simulated trainings whose denoiser knows nothing of membership.
 
-    python -m benchmarks.onset [--num-trainings 1000] [--num-looks 20] [--seed 0]
+    python -m benchmarks.onset [--num-trainings 1000] [--num-looks 20] [--seed 0] [--only WORD]
+    python -m benchmarks.onset --run runs/digits [--num-trainings 200]
 
-Nominal is alpha = 0.05 for all looks of a training together. Samples are correlated from look to look (autoregressive, .9), as
-audits of one training are. Skewed losses; a generator that repeats pictures of its own, which it has from neither side.
+With `--run` the audits are those of a run, and its labels are permuted within each half: every choice and every calibration is
+made again at every look. Nominal is alpha = 0.05 for all looks of a training together. Samples are correlated from look to look
+(autoregressive, .9), as audits of one training are. Attack scores are of four timesteps, mostly of how difficult an image is,
+which its complexity shows in part; with a leak that is there from the start and never grows, and without. Skewed losses; a
+generator that repeats pictures of its own, which it has from neither side.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.kept_run import Looks, kept_looks
+from ldm_privacy.audit.calibrate import derivations
+from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.row import paired, standing
+from ldm_privacy.audit.scores import AuditScores
+from ldm_privacy.audit.sweep import choose
 from ldm_privacy.metrics import auroc_difference, loss_gap_rise
 from ldm_privacy.metrics.memorized_generations import COPY_RATIO, copies_rise, discordant_copies
 from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
+from ldm_privacy.registry import CALIBRATIONS
+from ldm_privacy.types import AuditKey
 from ldm_privacy.watch.onset import OnsetDetector
 
 ALPHA = 0.05
@@ -27,12 +41,12 @@ NUM_GENERATIONS, NUM_PICTURES = 100, 60
 """Generations per look, and distinct pictures that the generator has."""
 
 
-def autoregressive(generator: np.random.Generator, num_looks: int, *shape: int) -> Iterator[np.ndarray]:
+def autoregressive(generator: np.random.Generator, num_looks: int, *shape: int, memory: float = MEMORY) -> Iterator[np.ndarray]:
     """Standard normal noise of the untrained denoiser's audit, then of each look."""
     noise = generator.normal(size=shape)
     for _ in range(num_looks + 1):
         yield noise
-        noise = MEMORY * noise + math.sqrt(1 - MEMORY**2) * generator.normal(size=shape)
+        noise = memory * noise + math.sqrt(1 - memory**2) * generator.normal(size=shape)
 
 
 def attack_lowers(
@@ -48,6 +62,50 @@ def attack_lowers(
             for score, confidence in zip(scores[1:], confidences)
         ]
     ]
+
+
+def calibrated_lowers(
+    generator: np.random.Generator,
+    num_looks: int,
+    num_samples: int,
+    confidences: list[float],
+    *,
+    leak: float = 0.0,
+    memory: float = MEMORY,
+) -> list[list[float]]:
+    """The plain attack, and its calibrated scores: four timesteps of difficulty, drifting noise and a leak."""
+    difficulty, is_member = generator.normal(size=2 * num_samples), np.arange(2 * num_samples) < num_samples
+    index = torch.arange(2 * num_samples)
+    kept = {
+        look: KeptScores(index, {KEY.attack: [0, 1, 2, 3]}, {KEY: torch.from_numpy(score)[None].float()}, {})
+        for look, score in enumerate(
+            0.5 * noise - difficulty + leak * is_member
+            for noise in autoregressive(generator, num_looks, 4, 2 * num_samples, memory=memory)
+        )
+    }
+    complexity = torch.from_numpy(difficulty + generator.normal(size=2 * num_samples))
+    is_calibration = torch.from_numpy(generator.random(2 * num_samples) < 0.5)
+    labels = torch.from_numpy(is_member)
+    data = AuditScores(index, labels, is_calibration, None, {KEY.attack: [0, 1, 2, 3]}, kept[0].scores, {KEY: 1.0})
+    found = derivations({name: CALIBRATIONS.get(name)() for name in CALIBRATED}, [KEY])
+    looks = Looks(kept, data, complexity, found, {KEY.attack: False})
+    return list(lowers_of(looks, labels, confidences).values())
+
+
+def lowers_of(looks: Looks, is_member: torch.Tensor, confidences: list[float]) -> dict[AuditKey, list[float]]:
+    """What `Memorization` tests at each look but the first: the rise of each calibrated score, and of what it is made of."""
+    lowers: dict[AuditKey, list[float]] = {}
+    for number, look in enumerate(looks.kept):
+        data = looks.at(look, is_member)
+        keys = dict.fromkeys(key for each in looks.found for key in (each.of, each.key))
+        scores = {key: standing(data.scores[key], choose({1.0: data.scores[key]}, data).places, data) for key in keys}
+        if number == 0:
+            before = scores
+        for key, score in scores.items() if number else ():
+            num_fitted = data.num_fitted.get(key, 0)
+            rise = paired(score, before[key], data, confidences[number - 1], alternative="greater", num_fitted=num_fitted)
+            lowers.setdefault(key, []).append(rise.lower)
+    return lowers
 
 
 def loss_lowers(
@@ -93,11 +151,31 @@ def copy_lowers(
     return [distinct, repeated]
 
 
+KEY = AuditKey("attack", "all")
+CALIBRATED = ("complexity", "history", "calibrated")
+_VARIANTS = ("", *(f", {name}" for name in CALIBRATED))
 QUANTITIES = {
     "attack AUROC": (attack_lowers, ("",)),
+    "attack AUROC, cross-fitted": (calibrated_lowers, _VARIANTS),
+    "the same with a leak": (partial(calibrated_lowers, leak=0.5), _VARIANTS),
+    "with a leak, looks correlated .5": (partial(calibrated_lowers, leak=0.5, memory=0.5), _VARIANTS),
     "loss gap": (loss_lowers, ("",)),
     "memorized generations": (copy_lowers, ("", ", generations as trials")),
 }
+
+
+def alarm_shares(trainings: Iterable[list[list[float]]]) -> np.ndarray:
+    """(variants, 2) shares of trainings with an onset: the first look above 0, and two in a row; of lower bounds by look."""
+    alarms = []
+    for variants in trainings:
+        alarms.append(np.zeros((len(variants), 2)))
+        for place, lowers in enumerate(variants):
+            for num_consecutive in (1, 2):
+                detector = OnsetDetector(num_consecutive, 1 - ALPHA)
+                for epoch, lower in enumerate(lowers, start=1):
+                    detector.update(epoch, lower)
+                alarms[-1][place, num_consecutive - 1] = detector.onset_epoch is not None
+    return np.mean(alarms, axis=0)
 
 
 def main() -> None:
@@ -106,6 +184,8 @@ def main() -> None:
     parser.add_argument("--num-trainings", type=int, default=1000)
     parser.add_argument("--num-looks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="quantities that have this word in their name")
+    parser.add_argument("--run", type=Path, help="permute the labels of this run's audits instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -114,20 +194,19 @@ def main() -> None:
         *("quantity", "samples per side", "1 look in a row", "2 looks in a row"),
         title=f"Share of {options.num_trainings:,} trainings x {options.num_looks} looks with a false onset (nominal {ALPHA})",
     )
-    for quantity, (simulate, variants) in QUANTITIES.items():
+    chosen = {} if options.run else {name: each for name, each in QUANTITIES.items() if options.only in name}
+    for quantity, (simulate, variants) in chosen.items():
         for num_samples in (100, 417):
             generator = np.random.default_rng([options.seed, num_samples])
-            alarms = np.zeros((len(variants), 2))
-            for _ in range(options.num_trainings):
-                for place, lowers in enumerate(simulate(generator, options.num_looks, num_samples, confidences)):
-                    for num_consecutive in (1, 2):
-                        detector = OnsetDetector(num_consecutive, 1 - ALPHA)
-                        for epoch, lower in enumerate(lowers, start=1):
-                            detector.update(epoch, lower)
-                        alarms[place, num_consecutive - 1] += detector.onset_epoch is not None
-            for place, variant in enumerate(variants):
-                rates = alarms[place] / options.num_trainings
+            trainings = (simulate(generator, options.num_looks, num_samples, confidences) for _ in range(options.num_trainings))
+            for variant, rates in zip(variants, alarm_shares(trainings)):
                 table.add_row(quantity + variant, str(num_samples), *(f"{rate:.3f}" for rate in rates))
+    if options.run:
+        looks = kept_looks(options.run)
+        found = [lowers_of(looks, labels, confidences) for labels in looks.permuted(options.num_trainings, options.seed)]
+        sides = f"{int(looks.data.is_member.sum())}, {int((~looks.data.is_member).sum())}"
+        for key, rates in zip(found[0], alarm_shares(list(each.values()) for each in found)):
+            table.add_row(str(key), sides, *(f"{rate:.3f}" for rate in rates))
     console = Console(width=110)
     console.print(table)
     error = math.sqrt(ALPHA * (1 - ALPHA) / options.num_trainings)

@@ -146,6 +146,17 @@ def of_others(folder: Path) -> None:
     torch.save({"state_dict": {"weight": torch.zeros(2)}, "epoch": 3}, folder / "model.ckpt")
 
 
+def other_scores(folder: Path) -> None:
+    """The scores of an audit beside the checkpoint of another seed."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = folder / RUN / "scores" / "epoch-0.safetensors"
+    with safe_open(path, framework="pt") as stored:
+        metadata = {name: text.replace('"seed": 0', '"seed": 7') for name, text in stored.metadata().items()}
+    save_file(load_file(path), path, metadata=metadata)
+
+
 def other_split(folder: Path) -> None:
     """The run's split.npz with its sides exchanged."""
     import numpy as np

@@ -21,6 +21,7 @@ from benchmarks.wrong_files import (
     nothing,
     of_others,
     other_channels,
+    other_scores,
     other_split,
     parquet,
     pickled,
@@ -62,6 +63,19 @@ class Mine(Attack):
         '''
 MINE = f"{DIGITS} plugins=[mine] audit.attacks.mine.class=mine"
 
+HISTORY = f"{DIGITS} audit.calibrations.history"
+CALIBRATION = '''from ldm_privacy.calibrations.base import Calibrated, Calibration
+from ldm_privacy.registry import CALIBRATIONS
+
+
+@CALIBRATIONS.register("mine")
+class Mine(Calibration):
+    """Wrong."""
+
+    def __call__(self, known):
+        '''
+YOURS = f"{DIGITS} plugins=[mine] audit.calibrations.mine.class=mine"
+
 AT_ONCE = [
     # The command line and its keys.
     Mistake("no config", "train", r"no config: name one.*digits\.yaml"),
@@ -78,6 +92,11 @@ AT_ONCE = [
     Mistake("learning rate of nan", f"{DIGITS} denoiser.learning_rate=.nan", r"denoiser\.learning_rate: nan"),
     Mistake("share above one", f"{DIGITS} audit.keep_fractions=[2.0]", r"audit\.keep_fractions.*2\.0"),
     Mistake("unknown attack", f"{DIGITS} audit.attacks.x.class=simma", r"audit\.attacks\.x\.class: .*Did you mean 'sima'"),
+    Mistake(
+        "unknown calibration",
+        f"{DIGITS} audit.calibrations.x.class=histori",
+        r"audit\.calibrations\.x\.class: .*Did you mean 'history'",
+    ),
     Mistake("a number for a name", f"{DIGITS} name=2024", "name: 2024.*quote"),
     Mistake("a path for a name", f"{DIGITS} name=../up", r"name: '\.\./up' can't be a folder's name"),
     Mistake("negative seed", f"{DIGITS} seed=-1", "seed: -1"),
@@ -121,6 +140,34 @@ LOADED = [
     Mistake("share of a mask", f"{DIGITS} audit.masks.top60.keep_fraction=1.5", r"audit\.masks\.top60.*keep_fraction"),
     Mistake("argument of another class", f"{DIGITS} data.source.path=scans", r"data\.source\.path: 'digits' .*folder"),
     Mistake("timestep outside the schedule", f"{DIGITS} audit.timesteps=[1000]", "audit.timesteps: 1000"),
+    # Calibrated scores.
+    Mistake("no penalty", f"{HISTORY}.inverse_penalty=0", r"audit\.calibrations\.history\.inverse_penalty: 0\.0; .* above 0"),
+    Mistake("negative penalty", f"{HISTORY}.inverse_penalty=-1", r"audit\.calibrations\.history\.inverse_penalty: -1\.0; "),
+    Mistake("infinite penalty", f"{HISTORY}.inverse_penalty=.inf", r"audit\.calibrations\.history\.inverse_penalty: inf"),
+    Mistake(
+        "calibration of an attack alone", f"{DIGITS} audit.calibrated=[sima]", "audit.calibrated: 'sima' .*write it as sima/all"
+    ),
+    Mistake(
+        "calibration of what isn't there", f"{DIGITS} audit.calibrated=[sima/none]", "there is no 'sima/none'; name some of"
+    ),
+    Mistake("the same calibrated twice", f"{DIGITS} audit.calibrated=[sima/all,sima/all]", "'sima/all' stands there twice"),
+    Mistake(
+        "calibrated once more", f"{DIGITS} audit.calibrated=[sima_history/all]", "'sima_history/all' is calibrated already"
+    ),
+    Mistake(
+        "a calibrated score's label", f"{DIGITS} audit.attacks.sima_history.class=sima", "'sima_history' is taken by a calib"
+    ),
+    Mistake("label of a calibration", f"{DIGITS} audit.calibrations.a/b.class=history", "audit.calibrations: the label 'a/b'"),
+    Mistake(
+        "too few to calibrate on", f"{DIGITS} audit.max_samples=8", r"audit\.calibrations: a half .*audit\.calibrations=\[\]"
+    ),
+    Mistake("calibration that raises", YOURS, r"mine\.py:10", file("mine.py", f"{CALIBRATION}return 1 / 0\n")),
+    Mistake(
+        "calibration of another shape",
+        YOURS,
+        "mine.*score: it returns",
+        file("mine.py", f"{CALIBRATION}return Calibrated(known.level, {{}})\n"),
+    ),
     # Devices.
     Mistake("no such accelerator", f"{DIGITS} trainer.accelerator=mps", r"trainer\.accelerator: 'mps' is not there"),
     Mistake("devices that aren't there", f"{DIGITS} trainer.devices=99", r"trainer\.devices: 99"),
@@ -167,6 +214,10 @@ LOADED = [
         "config.yaml was edited", RESUME, r"learning_rate=0\.5, but.*0\.001; put it", edited("config.yaml", "0.001", "0.5")
     ),
     Mistake("fewer epochs than it has", f"{RESUME} trainer.max_epochs=1", "has 2 epochs already"),
+    Mistake(
+        "scores of another seed", RESUME, r"epoch-0\.safetensors: the scores of seed 7 are no history of seed 0", other_scores
+    ),
+    Mistake("a checkpoint beside scores of another seed", LAST, "the scores of seed 7 are no history of seed 0", other_scores),
     Mistake("another split", RESUME, r"split\.npz holds split", other_split),
     Mistake("truncated split", RESUME, r"split\.npz", lambda folder: cut(folder, f"{RUN}/split.npz")),
     Mistake("last.ckpt is truncated", RESUME, "truncated", lambda folder: cut(folder, f"{RUN}/checkpoints/last.ckpt")),

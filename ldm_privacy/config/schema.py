@@ -122,10 +122,10 @@ class AuditConfig:
 
     attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
-    timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; one is chosen on the calibration half")
+    timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; each half chooses one for the other")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
     keep_fractions: list[KeepFraction] = _option(
-        "of a sweep over masks of largest influence, in the same passes; the calibration half chooses one; empty = no sweep",
+        "of a sweep over masks of largest influence, in the same passes; each half chooses one for the other; empty = no sweep",
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     )
     target_fprs: list[Share] = _option("false-positive rates at which the TPR is reported", [0.01, 0.001])

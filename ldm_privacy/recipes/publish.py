@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
 from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.calibrations.base import SAMPLES_PER_NUMBER
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gather import gather_evidence
@@ -113,7 +114,10 @@ def _history(setup: Setup, report: AuditReport, epochs: Sequence[int]) -> str:
     """Which earlier audits are known, in words."""
     known = f"at epoch {', '.join(map(str, epochs))}" if epochs else "none"
     if not (missing := without_history(setup, report)):
-        return known
+        data = report.data
+        unfitted = [str(key) for key, of in data.derived.items() if of.needs_history and key not in data.num_fitted]
+        fewest = f"fewer than {2 * SAMPLES_PER_NUMBER} samples a side in a half"
+        return known + (f"; nothing was fitted for {', '.join(unfitted)}: no earlier audit, or {fewest}" if unfitted else "")
     return (
         f"{known}; none of these samples with this attack lies beside the checkpoint, so what only the trainer can know is "
         f"left out ({', '.join(missing)})"

@@ -53,7 +53,8 @@ def test_two_processes_share_the_samples_of_a_look(empty, tmp_path, monkeypatch)
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)},
     )
     one, two = (pd.read_csv(tmp_path / name / "metrics.csv").query("step == 0").iloc[0] for name in ("one", "two"))
-    assert one["memorization/sima/all/auroc_upper"] - one["memorization/sima/all/auroc_lower"] > 0.2
+    # 64 + 64 samples that tell nothing have a width of .20; counted twice, of .14.
+    assert one["memorization/sima/all/auroc_upper"] - one["memorization/sima/all/auroc_lower"] > 0.17
     for name in one.index[one.notna()]:
         assert two[name] == pytest.approx(one[name], abs=1e-6), name
 

@@ -68,7 +68,17 @@ def line(name, place=0):
     return commands(f"{name}.md")[place]
 
 
-LATENT = ("attack", "mask_rule", "influence_estimator", "loss", "image_source", "logger", "control", "report_section")
+LATENT = (
+    "attack",
+    "calibration",
+    "mask_rule",
+    "influence_estimator",
+    "loss",
+    "image_source",
+    "logger",
+    "control",
+    "report_section",
+)
 OUTSIDE = [*overrides(*map(line, LATENT), line("codec", 2)), *SMALL_KL, *SMALL_UNET]
 WHITE = overrides(line("condition"), line("channel_map"), line("codec"), line("watcher"))
 
@@ -129,9 +139,19 @@ def test_an_attack_has_every_curve_with_every_mask(outside, evaluation):
     assert {mask for attack, mask in rows if attack == "mirror"} == {mask for attack, mask in rows if attack == "sima"}
 
 
+def test_a_calibration_stands_beside_the_attack_and_is_an_outsiders(outside, evaluation):
+    rows = {(row["attack"], row["mask"]): row for row in evaluation[0]["rows"]}
+    assert set(rows["sima_noisiest", "all"]["gains"]) == {"plain"}
+    assert {key: evaluation[0]["verdict"][key] for key in ("insider", "outsider")} == {
+        "insider": "sima_calibrated/all",
+        "outsider": "sima_noisiest/all",
+    }
+    assert ("denoiser", 0, "calibration/sima_noisiest/all/half2/slope0") in series(outside)
+
+
 def test_a_mask_keeps_what_it_says_and_is_a_control(evaluation):
     rows = {(row["attack"], row["mask"]): row for row in evaluation[0]["rows"]}
-    assert rows["sima", "size60"]["keep_fraction"] == 0.6
+    assert rows["sima", "size60"]["keep_fractions"] == [0.6, 0.6]
     assert set(rows["sima", "top60"]["gains"]) == {"all", "random60", "low60", "std60", "size60"}
 
 
@@ -215,7 +235,7 @@ def test_a_checkpoint_is_not_trusted_with_plugins(white, without_figures):
 def test_an_evaluation_may_name_further_plugins(white, without_figures):
     more = WHITE[0].replace("]", ",my_attack]")
     numbers, _, folder = evaluated(white, more, "audit.attacks=[mirror]", "audit.masks=[all]")
-    assert {row["attack"] for row in numbers["rows"]} == {"mirror"}
+    assert {row["attack"] for row in numbers["rows"]} == {"mirror", "mirror_complexity"}
     assert folder == "evaluation-2"
 
 

@@ -116,7 +116,7 @@ ONE_EPOCH = ["autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.attacks=
             "denoiser.network.mid_block_attention=true",
             "denoiser.condition=labels",
             "data.flip=true",
-            "audit.combine=true",
+            "audit.cross_fit=false",
         ],
         ["trainer.precision=bf16-mixed", "trainer.gradient_clip=null"],
     ],

@@ -16,7 +16,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.report.figures.attacks import histogram_figure
 from ldm_privacy.targets.record import RECORD, Checkpoint
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import Intervals
 from tests.desk import working_in
 from tests.reference.event_files import names_in, pictures_in, scalars_in
 from tests.reference.wandb_log import read_records
@@ -108,7 +108,8 @@ def test_two_checkpoints_of_one_run_are_audited_and_compared(run, capsys):
     content = json.loads((run / "comparison" / "comparison.json").read_text())
     assert content["audits"] == ["digits/last", "digits/before-onset"]
     assert {(row["attack"], row["mask"]) for row in content["rows"]} == {
-        (attack, mask) for attack in ("sima", "loss") for mask in ("all", "top60", "random60", "low60", "std60", "tuned")
+        *((attack, mask) for attack in ("sima", "loss") for mask in ("all", "top60", "random60", "low60", "std60", "tuned")),
+        *((attack, "all") for attack in ("sima_complexity", "sima_history", "sima_calibrated", "combined")),
     }
     assert "sima/tuned" in (run / "comparison" / "comparison.html").read_text()
     # Each audit has its own folder.
@@ -168,7 +169,7 @@ def test_a_checkpoint_beside_another_runs_scores_is_refused_before_anything_is_a
 
 def test_score_files_of_two_splits_are_refused(run, tmp_path):
     file = read_scores(run / "evaluation" / "scores.parquet")
-    report = AuditReport(file.data, [], 0.95, (0.01,))
+    report = AuditReport(file.data, [], Intervals(), (0.01,), {}, {})
     write_scores(report, tmp_path / "x.parquet", split_hash="0" * 64)
     refused([f"ckpt=[{run}/evaluation/scores.parquet,{tmp_path}/x.parquet]"], f"000000000000, not {file.split_hash[:12]}")
 
@@ -206,7 +207,7 @@ def test_networks_come_from_the_weights_record_and_not_from_the_config(run, tmp_
     again, before = (
         json.loads((each / "metrics.json").read_text())["series"] for each in (tmp_path / "out", run / "evaluation")
     )
-    assert again == before
+    assert again == {name: before[name] for name in again}
     for part, settings in (("denoiser", "network"), ("codec", "config")):
         path = altered(
             last(run),
@@ -276,7 +277,10 @@ def test_wandb_holds_the_tables_the_figures_and_the_files(run):
 
 def test_the_key_of_the_verdict_is_the_onsets(run):
     content = json.loads((run / "evaluation" / "metrics.json").read_text())
-    assert content["verdict"]["attack"] == str(AuditKey("sima", "all"))
+    assert {key: content["verdict"][key] for key in ("insider", "outsider")} == {
+        "insider": "sima_calibrated/all",
+        "outsider": "sima_complexity/all",
+    }
 
 
 def test_tensorboard_holds_the_curves_and_the_pictures(run):

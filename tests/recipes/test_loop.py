@@ -136,20 +136,31 @@ def test_it_looks_when_it_is_due_and_never_twice_at_a_step(images):
     assert {step for step, _ in watch.curves} == {0, 6, 8}
 
 
-def test_going_on_from_a_state_equals_going_on(images):
+def test_going_on_from_a_state_equals_going_on():
+    images = torch.rand(160, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1  # enough to fit a history on
+
     def one():
-        return MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK)
+        return MemorizationWatch(images[:80], images[80:], SCHEDULER, **QUICK)
 
     straight, first, second, unet = one(), one(), one(), network()
     straight(unet, step=0), first(unet, step=0)
+    with torch.no_grad():
+        unet.conv_in.weight += 1
+    straight(unet, step=4), first(unet, step=4)
     torch.save(first.state_dict(), buffer := io.BytesIO())
     buffer.seek(0)
     second.load_state_dict(torch.load(buffer, weights_only=True))
     with torch.no_grad():
         unet.conv_out.weight += 1
-    assert second(unet, step=4) == straight(unet, step=4)
+    found = second(unet, step=8)
+    assert found == straight(unet, step=8)
     assert second.curves == straight.curves
-    assert "memorization/sima/all/rise" in second(unet, step=8)
+    assert "memorization/sima/all/rise" in found
+    # All registered calibrations, by default, of the first attack; they look back on both audits.
+    areas = {name: found[f"memorization/{name}/all/auroc"] for name in ("sima", "sima_history", "sima_calibrated", "combined")}
+    assert areas["sima_history"] != areas["sima"]
+    assert {"calibration/sima_history/all/half1/audit-1", "memorization/sima_complexity/all/gain_over_plain"} < found.keys()
+    assert list(second.memorization.history.read()) == [0, 4, 8]
 
 
 def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path):
@@ -192,5 +203,8 @@ def test_mistakes_cost_one_line(images):
         MemorizationWatch(*sides, SCHEDULER, masks=["top"])
     with pytest.raises(UserError, match=r"^target: the network can't take a latent of shape \(1, 8, 8\) [^\n]*$"):
         watch(nn.Linear(3, 3), step=0)
+    with pytest.raises(UserError, match=r"^audit\.calibrations: a half of the audit has \d members, 5 are needed"):
+        MemorizationWatch(images[:8], images[32:], SCHEDULER)
+    MemorizationWatch(images[:8], images[32:], SCHEDULER, calibrations={})
     with pytest.raises(UserError, match="fewer than two members"):
         MemorizationWatch(images[:1], images[32:], SCHEDULER)

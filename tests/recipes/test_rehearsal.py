@@ -16,6 +16,7 @@ from tests.tiny import PIXELS, settings
 HEAD = """import torch
 from torch import nn
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack
+from ldm_privacy.calibrations.base import Calibrated, Calibration
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding
 from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.sources import ImageSource
@@ -30,6 +31,7 @@ FIRST = len(HEAD.splitlines()) + 1
 
 TERMS = "def contributions(self, query, latent, timesteps, noise):"
 ATTACK = ["audit.attacks.mine.class=mine"]
+CALIBRATION = ["audit.calibrations.mine.class=mine"]
 MASK = "class Mine:\n    keep_fraction = 0.5\n    def __call__(self, ranking, sample_index):\n        "
 CODEC = """class Mine(Codec):
     name = "mine"
@@ -82,6 +84,29 @@ CASES = {
         ATTACK,
         3,
         "[Errno 2] no: 'x'",
+    ),
+    "calibration raises": (
+        "CALIBRATIONS",
+        "class Mine(Calibration):\n    needs_history = True\n    def __call__(self, known):\n"
+        "        return Calibrated(known.earlier[-1][known.key][None], {})",
+        CALIBRATION,
+        4,
+        "IndexError",
+    ),
+    "calibration looks back": (
+        "CALIBRATIONS",
+        "class Mine(Calibration):\n    needs_history = True\n    def __call__(self, known):\n"
+        "        return Calibrated(known.level[None] if not known.earlier else known.level, {})",
+        CALIBRATION,
+        0,
+        "score: it returns torch.float64 (64,), not a tensor of shape (1, 64)",
+    ),
+    "calibration's numbers": (
+        "CALIBRATIONS",
+        "class Mine(Calibration):\n    def __call__(self, known):\n        return Calibrated(known.level[None] / 0, {})",
+        CALIBRATION,
+        0,
+        "score: it is not finite",
     ),
     "mask's dtype": ("MASK_RULES", f"{MASK}return ranking", ["audit.masks.mine.class=mine"], 0, "not a torch.bool tensor"),
     "estimator": (

@@ -84,31 +84,74 @@ def test_the_promised_series_are_there_at_epochs_0_2_and_4(run):
     assert {epoch for stage, epoch, name in values if stage == "autoencoder"} == {1, 2}
 
 
+INSIDERS = {"sima_history", "sima_calibrated", "combined"}
+
+
+def numbers_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def last_audit(run):
+    """The series of the audit at epoch 4."""
+    return {name: value for (stage, epoch, name), value in series(run).items() if (stage, epoch) == ("denoiser", 4)}
+
+
 def test_evaluation_equals_the_last_audit_exactly_and_needs_the_checkpoint_alone(run, evaluated):
-    found = json.loads((evaluated / "metrics.json").read_text())
-    logged = {name: value for (stage, epoch, name), value in series(run).items() if (stage, epoch) == ("denoiser", 4)}
+    found, logged = numbers_of(evaluated), last_audit(run)
     assert found["epoch"] == 4
     assert len(found["series"]) > 40
     assert {name: logged[name] for name in found["series"]} == found["series"]
+    assert {row["attack"] for row in found["rows"]} == {"sima", "loss", "pia", "sima_complexity"}
+    assert found["verdict"]["insider"] == found["verdict"]["outsider"] == "sima_complexity/all"
     missing = "none of these samples with this attack lies beside the checkpoint"
     assert missing in (evaluated / "report.html").read_text()
 
 
+def test_an_evaluation_in_its_run_equals_the_last_audit_with_all_that_looks_back(run, tmp_path, capsys):
+    assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}"]) == 0
+    found, logged = numbers_of(tmp_path), last_audit(run)
+    assert found["series"] == {name: logged[name] for name in found["series"]}
+    areas = {name for name in logged if re.fullmatch(r"memorization/\w+/\w+/auroc", name)}
+    assert areas == {f"memorization/{row['attack']}/{row['mask']}/auroc" for row in found["rows"]}
+    assert {name.split("/")[1] for name in areas} == {"sima", "loss", "pia", "sima_complexity", *INSIDERS}
+    assert logged["memorization/sima_history/all/auroc"] != logged["memorization/sima/all/auroc"]
+    assert (found["verdict"]["insider"], found["verdict"]["outsider"]) == ("sima_calibrated/all", "sima_complexity/all")
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_first_audit_has_nothing_to_look_back_on_and_its_history_is_the_attack(run):
+    first = {name: value for (stage, epoch, name), value in series(run).items() if (stage, epoch) == ("denoiser", 0)}
+    assert first["memorization/sima_history/all/auroc"] == first["memorization/sima/all/auroc"]
+    assert not any(name.startswith("calibration/sima_history/") for name in first)
+
+
+def test_a_report_says_where_too_few_samples_were_there_to_fit_a_history_on(run, tmp_path):
+    assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", "audit.max_samples=30"]) == 0
+    rows = {row["attack"]: row["auroc"]["value"] for row in numbers_of(tmp_path)["rows"] if row["mask"] == "all"}
+    assert rows["sima_history"] == rows["sima"]
+    words = (
+        "nothing was fitted for sima_history/all, sima_calibrated/all, combined/all: no earlier audit, or fewer than 20 samples"
+    )
+    assert f"at epoch 0, 2; {words}" in " ".join((tmp_path / "report.html").read_text().split())
+
+
 def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):
     scores = pd.read_parquet(evaluated / "scores.parquet")
-    assert len(scores) == 80 * 3 * 6
+    assert len(scores) == 80 * (3 * 6 + 1)  # alone, no earlier audit is known: of the calibrated scores complexity's
     assert not scores.duplicated(["sample_index", "attack", "mask"]).any()
     assert (scores["membership_scores"].map(len) == 2).all()
     members = Checkpoint.read(last(run)).split.member_index
     assert set(scores.loc[scores["is_member"], "sample_index"]) == set(members.tolist())
 
 
-def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path, caplog):
+def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path, caplog, capsys):
     overrides = ["audit.attacks=[sima]", "audit.timesteps=[50]", "audit.max_samples=30"]
     assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", *overrides]) == 0
-    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
-    assert {row["attack"] for row in rows} == {"sima"}
-    assert {row["timestep"] for row in rows} == {50}
+    rows = numbers_of(tmp_path)["rows"]
+    assert {row["attack"] for row in rows} == {"sima", "sima_complexity"}
+    assert {timestep for row in rows for timestep in row["timesteps"]} == {50}
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("what only the trainer can know is left out (history, calibrated, combined).") == 1
     lines = [record.getMessage() for record in caplog.records if "no history" in record.getMessage()]
     assert lines == [
         f"audit.attacks.sima: it is SimA() at timesteps 50, but earlier audits in {run}/scores were made with SimA() at "
@@ -143,8 +186,14 @@ def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_anot
     )
 
 
-def test_resuming_a_finished_run_shows_its_table(run, capsys):
-    before = series(run)
+def test_resuming_a_finished_run_audits_it_again_and_shows_its_table(run, capsys, monkeypatch):
+    before, audited = series(run), []
+    monkeypatch.setattr("ldm_privacy.recipes.train._conclude", lambda *arguments: audited.append(arguments[3]))
+    assert cli.train([f"resume={run}"]) == 0
+    found = audited[0].report.series()
+    assert {name: before["denoiser", 4, name] for name in found} == found
+    assert "memorization/sima_calibrated/all/auroc" in found
+    monkeypatch.undo()
     assert cli.train([f"resume={run}"]) == 0
     assert "sima/top60" in capsys.readouterr().out
     assert series(run) == before
@@ -154,6 +203,28 @@ def test_a_resumed_run_may_go_further_and_equals_one_that_never_stopped(tmp_path
     cli.train(arguments(tmp_path, "trainer.max_epochs=2"))
     assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
     assert series(tmp_path / "digits") == series(run)
+
+
+def test_a_resumed_run_may_audit_more_samples_and_looks_back_on_audits_that_have_them_all(tmp_path):
+    few = [
+        "data.num_members=80",
+        "data.num_heldout=80",
+        "audit.max_samples=60",
+        "trainer.max_epochs=2",
+        "watch={loss_gap: null}",
+    ]
+    cli.train(arguments(tmp_path, *SHORT, "autoencoder.max_epochs=0", *few))
+    assert cli.train([f"resume={tmp_path}/digits", "audit.max_samples=null", "trainer.max_epochs=6"]) == 0
+    found = series(tmp_path / "digits")
+    fitted = {
+        epoch: {name for _, when, name in found if when == epoch and "/sima_history/all/half1/" in name} for epoch in (2, 4, 6)
+    }
+    names = {f"calibration/sima_history/all/half1/{name}" for name in ("now", "audit-1")}
+    assert fitted == {2: names, 4: set(), 6: names}, "the audits of 60 a side know nothing of the others"
+    assert cli.evaluate([f"ckpt={last(tmp_path / 'digits')}", f"out={tmp_path}/out"]) == 0
+    numbers = numbers_of(tmp_path / "out")["series"]
+    assert numbers == {name: found["denoiser", 6, name] for name in numbers}
+    assert "memorization/sima_history/all/auroc" in numbers
 
 
 def test_a_resumed_run_keeps_its_config(run):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.types import AuditKey
@@ -107,7 +109,7 @@ def test_the_curves_are_those_of_one_process(one, two):
 def test_one_process_prints_and_writes(two):
     run, output = two
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
-    assert output.count("This run is") == output.count("Memorization onset") == 1
+    assert output.count("This run is") == output.count("Memorization onset (sima/all)") == 1
     assert len(re.findall(r"^epoch +2 ", output, re.MULTILINE)) == 1
     # Posterior means of audited images, of other members and of mirror images; of the audited complexity, reconstruction
     # error, influence and distortion.
@@ -125,40 +127,44 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     for key in (KEY, AuditKey("loss", "all")):
         assert mine.scores[key].shape == (1, 2, 74)
         torch.testing.assert_close(mine.scores[key], theirs.scores[key], rtol=1e-3, atol=0)
-    torch.testing.assert_close(mine.standing[KEY], theirs.standing[KEY], rtol=1e-3, atol=0)
+    # Distances from a median in interquartile ranges: those near it have no digits to agree in.
+    torch.testing.assert_close(mine.standing[KEY], theirs.standing[KEY], rtol=1e-3, atol=1e-3)
 
 
-def audit_of(run, store_folder):
+def audit_of(run, folder):
+    """The audit of a run's checkpoint, as if that lay in `folder`: what is stored there is read."""
     checkpoint = Checkpoint.read(run / "checkpoints" / "last.ckpt")
     setup = Setup(compose_stored(checkpoint.config).config, progress, split=checkpoint.split)
-    audited = audit_checkpoint(setup, checkpoint, store_folder)
+    audited = audit_checkpoint(setup, checkpoint, RunFolder(folder))
     assert audited is not None
     return audited
 
 
-def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two):
+def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two, tmp_path):
     run, _ = two
-    report = audit_of(run, None).report
+    shutil.copytree(run / "scores", tmp_path / "scores")
+    report = audit_of(run, tmp_path).report
     audited = kept(run, 2)
     assert torch.equal(report.data.sample_index, audited.sample_index)
-    torch.testing.assert_close(report.scores_at(KEY).float(), audited.standing[KEY], rtol=1e-5, atol=0)
+    assert {row.key for row in report.rows} == audited.standing.keys() > {AuditKey("sima_history", "all")}
+    torch.testing.assert_close(report.scores_at(KEY).float(), audited.standing[KEY], rtol=1e-5, atol=1e-5)
     for key, value in report.series().items():
         if key.endswith("/auroc"):
             assert abs(value - series(run)["denoiser", 2, key]) <= 1 / 400, key
 
 
-def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch):
+def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch, tmp_path):
     run, _ = two
 
     def refuse(*_):
         raise AssertionError("computed although it is stored")
 
-    anew = audit_of(run, None).samples
+    anew = audit_of(run, tmp_path).samples
     monkeypatch.setattr("ldm_privacy.geometry.jacobian.DecoderJacobian.__init__", refuse)
     monkeypatch.setattr("ldm_privacy.models.kl.KLCodec.mean", refuse)
     monkeypatch.setattr("ldm_privacy.models.kl.KLCodec.decode", refuse)
     monkeypatch.setattr("ldm_privacy.audit.measure.image_complexity", refuse)
-    stored = audit_of(run, run / "store").samples
+    stored = audit_of(run, run).samples
     assert torch.equal(stored.sample_index, anew.sample_index)
     for name in ("latent", "influence", "distortion", "reconstruction_error", "complexity", "mask_stability"):
         mine, theirs = (torch.as_tensor(getattr(each, name)) for each in (stored, anew))
