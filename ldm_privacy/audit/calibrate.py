@@ -82,7 +82,7 @@ def with_calibrated(
         found: The calibrated scores to be made.
         log_scale: By attack.
         complexity: (samples,), where one needs it.
-        history: Time -> the scores of that audit; one that lacks a sample is left out.
+        history: Time -> the scores of that audit; one that lacks a sample is left out, and scores at other timesteps are.
 
     Raises:
         UserError: A half is too small to fit on; a score is not finite.
@@ -98,9 +98,11 @@ def with_calibrated(
     for time in sorted(history):
         if not history[time].has(data.sample_index):
             continue
-        kept = history[time].at(data.sample_index).scores
+        then = history[time].at(data.sample_index)
+        kept = {key: then.scores[key] for key in now if key in then.scores}
+        kept = {key: score for key, score in kept.items() if then.timesteps[key.attack] == data.timesteps[key.attack]}
         for number, audits in enumerate(earlier):
-            rows = {key: kept[key][min(number, len(kept[key]) - 1), places[key][number]] for key in now if key in kept}
+            rows = {key: kept[key][min(number, len(kept[key]) - 1), places[key][number]] for key in kept}
             audits.append({key: level(row, log_scale[key.attack]).double() for key, row in rows.items()})
     scores, timesteps, keep = dict(data.scores), dict(data.timesteps), dict(data.keep_fraction)
     derived, num_fitted, coefficients = dict(data.derived), dict(data.num_fitted), dict(data.coefficients)

@@ -92,8 +92,10 @@ class AuditReport:
 
         A row per timestep; with `at_choice` one, of `scores_at`. `distortion`: (samples,), NaN where it wasn't measured.
         """
-        data = self.data
-        rows = self.standings[key][None] if at_choice else data.reported(key)
+        data, score = self.data, self.data.scores[key]
+        places = range(0 if at_choice else score.shape[1])
+        # On one scale for both halves: where something is fitted, raw scores of two folds can't be ranked together.
+        rows = torch.stack([standing(score, [place] * len(score), data) for place in places] or [self.standings[key]])
         chosen = self.is_reporting & distortion.isfinite()
         return auroc_by_quartile(
             rows[:, chosen],

@@ -150,7 +150,7 @@ def read_scores(path: Path) -> ScoreFile:
         {key: float(top["keep_fraction"]) for key, top in tops.items()},
         frozenset(key.mask for key, top in tops.items() if top["is_control"]),
         derived={
-            key: Derived(AuditKey(*top["plain"].split("/")), bool(top["needs_history"]))
+            key: Derived(next(each for each in keys if str(each) == top["plain"]), bool(top["needs_history"]))
             for key, top in tops.items()
             if top["plain"]
         },

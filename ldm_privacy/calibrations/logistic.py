@@ -26,7 +26,7 @@ def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: f
         inverse_penalty: C of scikit-learn, above 0 and finite; smaller = stronger penalty.
 
     Raises:
-        UserError: `inverse_penalty` is out of range; a side is missing among the samples that choose; a feature is not finite.
+        UserError: `inverse_penalty` is out of range; a feature is not finite.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -39,9 +39,6 @@ def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: f
         return Calibrated(features[names[0]][None], {})
     values = torch.stack([features[name].double() for name in names], dim=1).numpy()
     chooses, label = known.chooses.numpy(), known.is_member[known.chooses].numpy()
-    if label.all() or not label.any():
-        missing = "held-out samples" if len(label) and label.all() else "members"
-        raise UserError(f"{known.key}: a half has no {missing}; a calibration is fitted on both.")
     mean, std = values[chooses].mean(0), values[chooses].std(0)
     # A constant feature says nothing: left at 0, it gets the coefficient 0.
     standard = (values - mean) / np.where(std > 0, std, 1.0)

@@ -35,8 +35,9 @@ def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0
       and taking that for granted would hide that another one could have been chosen.
     * *Fit* of p coefficients, where `num_fitted` says so. Whitened features, whose direction each half finds as a discriminant
       would: u = delta + e, e ~ N(0, 1) in p dimensions; the other half's error along it is `e_A . u_B / |u_B|`. |delta| is the
-      reported distance from chance (from no difference) in standard deviations, less its own, sqrt(1/2). With nothing to find
-      the halves' errors agree (variance factor 1.64, 1.78, 1.84 for p = 1, 2, 3), with much to find they don't.
+      reported distance from chance (from no difference) in standard deviations, less sqrt(2), so that luck doesn't pass for
+      signal. With nothing to find the halves' errors agree (variance factor 1.64, 1.78, 1.84 for p = 1, 2, 3), with much to
+      find they don't.
 
     Args:
         blocks: [halves], or [a, b] where the number is a difference; each block chooses among its own candidates.
@@ -101,7 +102,7 @@ def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray
 def _errors_of_fit(num_fitted: int, signal: float, seed: int) -> np.ndarray:
     error = bootstrap_generator("fit", seed).normal(size=(_NUM_DRAWS, num_fitted))
     aim = error.copy()
-    aim[:, 0] += max(0.0, signal - 0.5**0.5)
+    aim[:, 0] += max(0.0, signal - 2**0.5)
     aim /= np.linalg.norm(aim, axis=1, keepdims=True)
     pairs = [(np.roll(error, shift, axis=0), np.roll(aim, shift, axis=0)) for shift in _SHIFTS]
     return np.concatenate(

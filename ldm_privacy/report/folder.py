@@ -57,7 +57,7 @@ def evidence_figures(
         **(geometry_figures(samples, masks, decoder, images, seed=seed) if drawn is None else drawn),
     }
     if samples.distortion is not None:
-        for key in report.unmasked:
+        for key in (each for each in report.unmasked if each not in report.data.derived):
             quartiles, timesteps = report.quartiles(key, samples.distortion), report.data.timesteps[key.attack]
             figures[f"quartiles_{key.attack}"] = quartile_figure(quartiles, timesteps, title=str(key))
     if evidence.onsets is not None:

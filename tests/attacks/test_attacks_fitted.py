@@ -1,14 +1,10 @@
-"""What is fitted on calibration samples: DIME's settings and the combined attack."""
+"""What is fitted on calibration samples: DIME's settings."""
 
 import math
 
 import pytest
 import torch
-from ldm_privacy.attacks.combined import CombinedAttack
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import get_attack, membership_scores
@@ -129,99 +125,3 @@ def test_fitting_dime_is_told_the_samples_and_the_seed(samples):
 def test_dime_without_candidates(samples):
     with pytest.raises(UserError, match="no gammas"):
         fit_dime(CountingPredictor((1, 4, 4)), *samples, TIMESTEPS, gammas=[])
-
-
-@pytest.fixture
-def table():
-    generator = torch.Generator().manual_seed(0)
-    is_member = torch.arange(2000) % 2 == 0
-    is_calibration = torch.arange(2000) < 1000
-    noise = torch.randn(4, 2000, generator=generator, dtype=torch.float64)
-    statistics = {
-        "sima": noise[:2] - is_member.double() * torch.tensor([[1.0], [0.5]]),
-        "loss": 4000 + 300 * (noise[2:3] - is_member.double()),
-        "constant": torch.full((1, 2000), 7.0),
-    }
-    return statistics, is_member, is_calibration
-
-
-@pytest.mark.parametrize("unit", [1.0, 1e-4])
-def test_combined_equals_scikit_learns_pipeline(table, unit):
-    statistics, is_member, is_calibration = table
-    statistics = {key: unit * value for key, value in statistics.items()}
-    combined = CombinedAttack(inverse_penalty=0.3).fit(statistics, is_member, is_calibration)
-    features = torch.cat(list(statistics.values())).T.numpy()
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=1000))
-    pipeline.fit(features[is_calibration], is_member[is_calibration])
-    expected = torch.from_numpy(pipeline.decision_function(features))
-    torch.testing.assert_close(combined.membership_scores(statistics), expected, rtol=1e-9, atol=1e-9)
-    assert {key: value.shape for key, value in combined.coefficients.items()} == {"sima": (2,), "loss": (1,), "constant": (1,)}
-    assert combined.coefficients["constant"] == 0
-    assert (combined.coefficients["sima"] < 0).all()
-
-
-def test_combined_beats_its_parts_on_the_other_half(table):
-    statistics, is_member, is_calibration = table
-    reported = ~is_calibration
-    score = CombinedAttack().fit(statistics, is_member, is_calibration).membership_scores(statistics)
-    single = max(roc_auc_score(is_member[reported], -row[reported]) for row in torch.cat(list(statistics.values())))
-    # Separations 1, 0.5 and 1 add up to sqrt(2.25) = 1.5: AUROC 0.856 against 0.760.
-    assert roc_auc_score(is_member[reported], score[reported]) > single + 0.05
-
-
-def test_combined_does_not_look_at_the_reporting_half(table):
-    statistics, is_member, is_calibration = table
-    combined = CombinedAttack().fit(statistics, is_member, is_calibration)
-    other = {key: torch.where(is_calibration, value, 1e6) for key, value in statistics.items()}
-    again = CombinedAttack().fit(other, is_member & is_calibration, is_calibration)
-    assert all(torch.equal(again.coefficients[key], value) for key, value in combined.coefficients.items())
-
-
-def test_combined_does_not_care_for_scale_and_order_of_statistics(table):
-    statistics, is_member, is_calibration = table
-    score = CombinedAttack().fit(statistics, is_member, is_calibration).membership_scores(statistics)
-    scaled = {key: 4000 * value - 5 for key, value in reversed(statistics.items())}
-    again = CombinedAttack().fit(scaled, is_member, is_calibration)
-    # The solver stops at a gradient of 1e-4 per sample, so the optimum is known to about that.
-    torch.testing.assert_close(again.membership_scores(scaled), score, rtol=1e-2, atol=1e-2)
-    same = again.membership_scores(dict(reversed(scaled.items())))
-    torch.testing.assert_close(same, again.membership_scores(scaled), rtol=0, atol=0)
-
-
-def test_combined_has_the_penalty_of_scikit_learn_where_nothing_is_said(table):
-    statistics, is_member, is_calibration = table
-    combined = CombinedAttack()
-    assert (combined.coefficients, combined.intercept) == ({}, 0)
-    score = combined.fit(statistics, is_member, is_calibration).membership_scores(statistics)
-    assert torch.equal(
-        score, CombinedAttack(inverse_penalty=1.0).fit(statistics, is_member, is_calibration).membership_scores(statistics)
-    )
-    model = LogisticRegression().fit(*(each[is_calibration].numpy() for each in (score[:, None], is_member)))
-    assert combined.inverse_penalty == model.C
-
-
-def test_combined_reads_statistics_of_any_precision_as_float64(table):
-    statistics, is_member, is_calibration = table
-    single = {key: value.float() for key, value in statistics.items()}
-    double = {key: value.double() for key, value in single.items()}
-    scores = [CombinedAttack().fit(each, is_member, is_calibration).membership_scores(each) for each in (single, double)]
-    assert scores[0].dtype == torch.float64
-    assert torch.equal(*scores)
-
-
-def test_combined_refuses(table):
-    statistics, is_member, is_calibration = table
-    with pytest.raises(UserError, match="inverse_penalty is 0"):
-        CombinedAttack(inverse_penalty=0)
-    with pytest.raises(UserError, match="no members on the calibration half"):
-        CombinedAttack().fit(statistics, is_member & ~is_calibration, is_calibration)
-    with pytest.raises(UserError, match="no held-out samples on the calibration half"):
-        CombinedAttack().fit(statistics, is_member | is_calibration, is_calibration)
-    with pytest.raises(UserError, match="no statistics given"):
-        CombinedAttack().fit({}, is_member, is_calibration)
-    with pytest.raises(ValueError, match="not fitted on these statistics"):
-        CombinedAttack().membership_scores(statistics)
-    broken = statistics | {"loss": statistics["loss"].clone()}
-    broken["loss"][0, 17] = float("nan")
-    with pytest.raises(UserError, match="the statistic loss of the sample at place 17 is not finite"):
-        CombinedAttack().fit(broken, is_member, is_calibration)

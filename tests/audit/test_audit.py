@@ -1,10 +1,9 @@
 """The audit on predictors whose answer is known."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 import torch
-from ldm_privacy.attacks.combined import CombinedAttack
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
@@ -69,24 +68,29 @@ def test_batches_change_nothing(audit, samples):
         torch.testing.assert_close(one.data.scores[key], other.data.scores[key], rtol=1e-5, atol=0)
 
 
-def test_the_timestep_is_chosen_on_the_calibration_half_alone(audit, samples):
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_the_timestep_is_chosen_on_the_half_that_does_not_report(audit, samples, cross_fit):
+    audit.cross_fit, num_folds = cross_fit, 1 + cross_fit
     report = audit(Memoriser(members_of(samples), only_at=50))
-    assert report.row(AuditKey("sima", "all")).timestep == 50
+    assert report.row(AuditKey("sima", "all")).timesteps == (50,) * num_folds
     # A predictor that gives away only the reporting half, at 100: a peeking choice would take 100.
     report = audit(Memoriser(samples.latent[samples.is_member & ~samples.is_calibration], only_at=100))
     row = report.row(AuditKey("sima", "all"))
     assert row.oracle_timestep == 100
-    assert row.oracle_auroc > 0.999
-    scores = report.data.scores[AuditKey("sima", "all")][:, report.data.is_calibration]
-    membership = report.data.is_member[report.data.is_calibration]
-    best = max(range(3), key=lambda place: roc_auc_score(membership, scores[place]))
-    assert row.timestep == [0, 50, 100][best]
+    assert row.oracle_auroc > (0.7 if cross_fit else 0.999)
+    for half, score, timestep in zip(
+        (samples.is_calibration, ~samples.is_calibration), report.data.scores[row.key], row.timesteps
+    ):
+        best = max(range(3), key=lambda place: roc_auc_score(samples.is_member[half], score[place, half]))
+        assert timestep == [0, 50, 100][best]
 
 
-def test_nothing_of_the_calibration_half_is_reported(audit, samples):
+def test_nothing_of_the_calibration_half_is_reported_with_one_fold(audit, samples):
+    audit.cross_fit = False
     report = audit(Memoriser(samples.latent[samples.is_member & samples.is_calibration]))
     auroc = report.row(AuditKey("sima", "all")).metrics.auroc
     assert auroc.lower < 0.5 < auroc.upper
+    assert torch.equal(report.is_reporting, ~samples.is_calibration)
 
 
 def test_dime_is_fitted_on_the_calibration_half_with_the_audits_own_sums(samples):
@@ -105,33 +109,8 @@ class ScaledNoise(Memoriser):
         return torch.sin(1000 * noisy_latent) * torch.where(nearest < 4, 0.5, 1.0)[:, None, None, None]
 
 
-def test_the_combined_attack_is_reported_beside_the_others(samples):
-    attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
-    audit = Audit(samples, attacks, {"all": KeepAll()}, [0, 50], intervals=FEW, combine=True)
-    report = audit(Memoriser(members_of(samples)))
-    assert audit.keys[-1] == report.rows[-1].key == AuditKey("combined", "all")
-    assert report.rows[-1].metrics.auroc.value > 0.99
-    assert len(report.data.coefficients) == 4
-
-
-def test_coefficients_of_the_combined_attack_are_named_by_attack_and_timestep(samples):
-    attacks = {"sima": get_attack("sima"), "pfami": get_attack("pfami")}
-    audit = Audit(samples, attacks, {"all": KeepAll(), "top60": KeepTopInfluence(0.6)}, [0, 50], intervals=FEW, combine=True)
-    scores = audit.scores(audit.collect(Memoriser(members_of(samples))))
-    expected = {}
-    for mask in ("all", "top60"):
-        statistics = {key: score for key, score in scores.scores.items() if key.mask == mask and key.attack != "combined"}
-        fit = CombinedAttack().fit(statistics, scores.is_member, scores.is_calibration)
-        names = {AuditKey("sima", mask): ("t0", "t50"), AuditKey("pfami", mask): ("all",)}
-        for key, values in fit.coefficients.items():
-            expected |= {f"combined/{mask}/{key.attack}/{name}": float(value) for name, value in zip(names[key], values)}
-        assert torch.equal(scores.scores[AuditKey("combined", mask)], fit.membership_scores(statistics)[None])
-    assert scores.coefficients == expected
-    assert scores.timesteps == {"sima": [0, 50], "pfami": [], "combined": []}
-
-
 def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
-    group = samples.sample_index // 7
+    group = samples.sample_index // 7 * 2 + samples.is_member
     audit = Audit(
         replace(samples, group=group), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], batch_size=33, intervals=FEW
     )
@@ -145,12 +124,11 @@ def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
 
 def test_intervals_and_target_rates_are_those_that_were_asked_for(samples):
     given = {"attacks": {"sima": get_attack("sima")}, "masks": {"all": KeepAll()}, "timesteps": [0]}
-    predictor = Memoriser(members_of(samples)[:30])
-    one = Audit(samples, **given, intervals=Intervals(num_bootstrap=20, seed=3), target_fprs=[0.2])(predictor)
-    metrics = one.row(AuditKey("sima", "all")).metrics
-    held = ~one.data.is_calibration
-    score, is_member = one.scores_at(AuditKey("sima", "all"))[held], one.data.is_member[held]
-    assert metrics == membership_metrics(score, is_member, target_fprs=[0.2], num_bootstrap=20, seed=3)
+    predictor, key = Memoriser(members_of(samples)[:30]), AuditKey("sima", "all")
+    one = Audit(samples, **given, intervals=Intervals(num_bootstrap=20, seed=3), target_fprs=[0.2], cross_fit=False)(predictor)
+    held = ~samples.is_calibration
+    score, is_member = one.scores_at(key)[held], samples.is_member[held]
+    assert one.row(key).metrics == membership_metrics(score, is_member, target_fprs=[0.2], num_bootstrap=20, seed=3)
     assert Audit(samples, **given, seed=11).intervals == Intervals(seed=11)
 
 
@@ -273,7 +251,7 @@ def test_each_point_of_the_sweep_is_the_mask_of_that_size(told_by_influence):
     for ranking, label in (("influence", "top40"), ("random", "random40"), ("deviation", "std40")):
         row = report.row(AuditKey("sima", label))
         assert points[ranking, 0.4].auroc == row.metrics.auroc
-        assert points[ranking, 0.4].timestep == row.timestep
+        assert points[ranking, 0.4].timesteps == row.timesteps
         assert points[ranking, 1.0].auroc == report.row(AuditKey("sima", "all")).metrics.auroc
 
 
@@ -281,13 +259,14 @@ def test_points_of_the_sweep_have_intervals_over_groups_at_the_confidence_asked_
     samples, predictor = told_by_influence
     group = samples.sample_index % 23 * 2 + samples.is_member
     audit = sweeping(replace(samples, group=group))
-    audit.intervals = Intervals(num_bootstrap=50, confidence=0.8)
+    audit.intervals, audit.cross_fit = Intervals(num_bootstrap=50, confidence=0.8), False
     report = audit(predictor)
     held = ~report.data.is_calibration
     for point in report.sweep["sima"]:
-        scores = report.data.sweeps["sima"][point.ranking, point.keep_fraction][[0, 50].index(point.timestep)]
-        given = {"confidence": 0.8, "group": report.data.group[held]}
-        assert point.auroc == auroc_interval(scores[held], report.data.is_member[held], **given)
+        scores = report.data.sweeps["sima"][point.ranking, point.keep_fraction][0, [0, 50].index(*point.timesteps)]
+        given = {"confidence": 0.8, "num_bootstrap": 50, "group": report.data.group[held]}
+        expected = auroc_interval(scores[held], report.data.is_member[held], **given)
+        assert astuple(point.auroc) == pytest.approx(astuple(expected), abs=1e-12)
 
 
 def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
@@ -295,9 +274,9 @@ def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
     report = sweeping(samples, {"all": KeepAll(), "top40": KeepTopInfluence(0.4)})(predictor)
     for mask in ("all", "top40", TUNED):
         row = report.row(AuditKey("sima", mask))
-        expected = {"oracle_auroc": row.oracle_auroc, "timestep": row.timestep}
+        expected = {"oracle_auroc": row.oracle_auroc, "timestep": sum(row.timesteps) / 2}
         if mask == TUNED:
-            expected["keep_fraction"] = row.keep_fraction
+            expected["keep_fraction"] = sum(row.keep_fractions) / 2
         estimates = {"auroc": row.metrics.auroc, "asr": row.metrics.asr}
         estimates |= dict(zip(("tpr_at_1fpr", "tpr_at_0.1fpr"), row.metrics.tpr_at_fpr))
         estimates |= {f"gain_over_{other}": gain for other, gain in row.gains.items()}
@@ -305,7 +284,7 @@ def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
             expected |= {name: each.value, f"{name}_lower": each.lower, f"{name}_upper": each.upper}
         assert row.series() == {f"memorization/sima/{mask}/{name}": value for name, value in expected.items()}
     single = Audit(samples, {"pfami": get_attack("pfami")}, {"all": KeepAll()}, [0], intervals=FEW)(predictor).rows[0]
-    assert single.timestep is None
+    assert (single.timesteps, single.timestep) == ((None, None), "-")
     assert "memorization/pfami/all/timestep" not in single.series()
 
 
@@ -343,17 +322,38 @@ def test_a_claim_is_compared_with_the_unmasked_attack_and_with_every_control_of_
     assert gain.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
 
 
-def test_the_carried_threshold_is_the_calibration_halfs(audit, samples):
+def test_with_one_fold_the_carried_threshold_is_the_calibration_halfs(audit, samples):
+    audit.cross_fit = False
     report = audit(Memoriser(members_of(samples)[:20]))
     key = AuditKey("sima", "all")
-    score, data = report.scores_at(key), report.data
+    data, row = report.data, report.row(key)
+    score = data.scores[key][0, [0, 50, 100].index(*row.timesteps)]
     heldout = score[data.is_calibration & ~data.is_member]
-    carried = report.row(key).carried[0]
+    carried = row.carried[0]
     assert carried.threshold == float(heldout.max())  # 1 % of 30 held-out samples: none may lie above
     flagged = score[~data.is_calibration] > carried.threshold
     is_member = data.is_member[~data.is_calibration]
     assert carried.tpr.value == pytest.approx(float(flagged[is_member].double().mean()))
     assert carried.fpr.value == pytest.approx(float(flagged[~is_member].double().mean()))
+
+
+def test_both_halves_flag_by_the_threshold_of_the_other(audit, samples):
+    report = audit(Memoriser(members_of(samples)[:20]))
+    key = AuditKey("sima", "all")
+    data, row, hits = report.data, report.row(key), {True: [], False: []}
+    for score, place, chooses in zip(data.scores[key], row.timesteps, (data.is_calibration, ~data.is_calibration)):
+        score = score[[0, 50, 100].index(place)]
+        threshold = float(score[chooses & ~data.is_member].max())
+        for side in hits:
+            hits[side].append(float((score[~chooses & (data.is_member == side)] > threshold).double().mean()))
+    sizes = {
+        side: [int((half & (data.is_member == side)).sum()) for half in (~data.is_calibration, data.is_calibration)]
+        for side in hits
+    }
+    pooled = {side: sum(hit * size for hit, size in zip(hits[side], sizes[side])) / sum(sizes[side]) for side in hits}
+    for side, rate in ((True, row.carried[0].tpr), (False, row.carried[0].fpr)):
+        assert min(pooled[side], sum(hits[side]) / 2) - 1e-12 <= rate.value <= max(pooled[side], sum(hits[side]) / 2) + 1e-12
+        assert rate.lower <= rate.value <= rate.upper
 
 
 def test_shards_joined_in_any_order_with_a_sample_twice_or_none_give_the_report_of_one_process(audit, samples):

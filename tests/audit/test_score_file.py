@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ldm_privacy.audit.report import report_of
-from ldm_privacy.audit.score_file import read_scores, schema, write_scores
-from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.audit.score_file import NUM_FOLDS, read_scores, schema, write_scores
+from ldm_privacy.audit.scores import TUNED, Derived, is_alike
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import AuditKey, Intervals
 from tests.evidence.synthetic import make_scores
@@ -24,23 +24,30 @@ def report_with(**options):
     return report_of(make_scores(40, 60, fractions=(0.3, 1.0), strength=0.5, **options), intervals=FEW)
 
 
-def with_an_attack_of_one_number(report):
-    """The same audit with a further attack that has no timesteps."""
-    data = report.data
-    key = AuditKey("pfami", "all")
-    score = {key: torch.linspace(0, 1, 100, dtype=torch.float64)[None]}
+def with_all_kinds(report):
+    """The same audit with an attack that has no timesteps, one that is fitted on each half, and a calibrated score."""
+    data, seed = report.data, torch.Generator().manual_seed(5)
+    one, fitted, calibrated = (AuditKey(attack, "all") for attack in ("pfami", "dime", "sima_history"))
+    num_folds = len(data.folds)
+    scores = {
+        one: torch.linspace(0, 1, 100, dtype=torch.float64).expand(num_folds, 1, 100),
+        fitted: torch.randn(num_folds, 3, 100, generator=seed, dtype=torch.float64),
+        calibrated: torch.randn(num_folds, 1, 100, generator=seed, dtype=torch.float64),
+    }
     data = replace(
         data,
-        scores={**data.scores, **score},
-        keep_fraction={**data.keep_fraction, key: 1.0},
-        timesteps={**data.timesteps, "pfami": []},
+        scores=data.scores | scores,
+        keep_fraction=data.keep_fraction | dict.fromkeys(scores, 1.0),
+        timesteps=data.timesteps | {"pfami": [], "dime": [0, 10, 20], "sima_history": []},
+        derived={calibrated: Derived(AuditKey("sima", "all"), True)},
+        num_fitted={fitted: 3, calibrated: 2},
     )
     return report_of(data, intervals=FEW)
 
 
-@pytest.mark.parametrize("group_size", [None, 4])
-def test_the_report_of_the_file_is_the_report(tmp_path, group_size):
-    report = with_an_attack_of_one_number(report_with(group_size=group_size))
+@pytest.mark.parametrize(("num_folds", "group_size"), [(1, None), (2, None), (1, 4), (2, 4)])
+def test_the_report_of_the_file_is_the_report(tmp_path, num_folds, group_size):
+    report = with_all_kinds(report_with(num_folds=num_folds, group_size=group_size))
     write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
     file = read_scores(tmp_path / "scores.parquet")
     assert file.split_hash == HASH
@@ -49,16 +56,26 @@ def test_the_report_of_the_file_is_the_report(tmp_path, group_size):
     assert (file.data.group is None) == (group_size is None)
     assert group_size is None or torch.equal(file.data.group, report.data.group)
     assert file.data.controls == report.data.controls
+    for name in ("timesteps", "derived", "num_fitted"):
+        assert getattr(file.data, name) == getattr(report.data, name), name
+    for key, score in report.data.scores.items():
+        assert torch.equal(file.data.scores[key], score.double()), key
+        assert is_alike(file.data.scores[key]) == is_alike(score), key
     again = report_of(file.data, intervals=FEW)
     assert [row.key for row in again.rows] == [row.key for row in report.rows]
     for row, other in zip(report.rows, again.rows):
-        assert asdict(other.metrics) == asdict(row.metrics)
-        assert (other.timestep, other.keep_fraction, other.carried) == (row.timestep, row.keep_fraction, row.carried)
+        assert torch.equal(again.scores_at(row.key), report.scores_at(row.key))
+        assert (other.timesteps, other.keep_fraction, other.carried) == (row.timesteps, row.keep_fraction, row.carried)
         assert torch.equal(other.auroc_by_timestep, row.auroc_by_timestep)
-        # The controls of `tuned` belong to the sweep, which is not stored.
-        assert other.gains == {label: gain for label, gain in row.gains.items() if label not in ("random", "deviation")}
         if row.key.mask != TUNED:
+            assert asdict(other.metrics) == asdict(row.metrics)
+            assert other.gains == row.gains
             assert (other.oracle_timestep, other.oracle_auroc) == (row.oracle_timestep, row.oracle_auroc)
+        else:
+            # The controls of `tuned`, and what else could have been chosen, belong to the sweep, which is not stored.
+            assert other.metrics.auroc.value == row.metrics.auroc.value
+            assert other.gains.keys() == row.gains.keys() - {"random", "deviation"}
+            assert all(gain.value == row.gains[label].value for label, gain in other.gains.items())
 
 
 def test_the_file_is_a_table_that_others_can_read(tmp_path):
@@ -69,7 +86,8 @@ def test_the_file_is_a_table_that_others_can_read(tmp_path):
     assert frame["group"].isna().all()
     row = frame[(frame["attack"] == "loss") & (frame["mask"] == "top60")].set_index("sample_index").sort_index()
     stored = torch.from_numpy(np.stack(row["membership_scores"], axis=1))
-    assert torch.equal(stored, report.data.scores[AuditKey("loss", "top60")])
+    assert torch.equal(stored, report.data.scores[AuditKey("loss", "top60")][0])
+    assert row["own_half_scores"].map(len).eq(0).all()
     assert row["timesteps"].iloc[0].tolist() == [0, 10, 20]
     assert set(frame.loc[frame["is_control"], "mask"]) == {"random60"}
 
@@ -128,13 +146,15 @@ def changed(path, change, *, keep_hash=True):
 
 def lists(frame, column, change, *, at=None):
     """The frame with the lists of a column changed, in one row or in all."""
-    values = [change(list(row)) if at in (None, place) else list(row) for place, row in enumerate(frame[column])]
+    values = [
+        change(list(row)) if at is None or place == at % len(frame) else list(row) for place, row in enumerate(frame[column])
+    ]
     return frame.assign(**{column: pd.Series(values, index=frame.index, dtype=object)})
 
 
-def of_one_mask(frame, column, change):
+def of_one_mask(frame, column, change, key=("loss", "top60")):
     """The frame with the values of a column changed under one mask of one attack."""
-    chosen = (frame["attack"] == "loss") & (frame["mask"] == "top60")
+    chosen = (frame["attack"] == key[0]) & (frame["mask"] == key[1])
     assert chosen.any()
     values = [change(value) if is_it else value for value, is_it in zip(frame[column], chosen)]
     return frame.assign(**{column: pd.Series(values, index=frame.index, dtype=frame[column].dtype)})
@@ -179,6 +199,55 @@ def test_a_table_of_another_kind_is_refused_in_one_line(tmp_path, change, messag
     write_scores(report_with(), path, split_hash=HASH)
     changed(path, change)
     refused(path, message)
+
+
+OF_ONE = {"key": ("sima_history", "all")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: of_one_mask(frame, "own_half_scores", lambda row: [0.5]), "as many 'own_half_scores' as timesteps"),
+        (lambda frame: of_one_mask(frame, "own_half_scores", lambda row: [], **OF_ONE).iloc[::-1], None),
+        (lambda frame: lists(frame, "own_half_scores", lambda row: row[:0], at=-1), "but the rest of its key has none"),
+        (lambda frame: lists(frame, "own_half_scores", lambda row: [*row[1:], np.inf], at=-1), "score that is not finite"),
+        (lambda frame: lists(frame, "own_half_scores", lambda row: [None, *row[1:]], at=-1), "'own_half_scores' has an empty"),
+        (lambda frame: frame.assign(own_half_scores=1), "column 'own_half_scores' holds int64"),
+        (lambda frame: frame.drop(columns="own_half_scores"), "column 'own_half_scores' is missing"),
+        (lambda frame: of_one_mask(frame, "plain", lambda value: "sima/none", **OF_ONE), "is made of 'plain' scores that"),
+        (lambda frame: of_one_mask(frame, "plain", lambda value: "sima", **OF_ONE), "is made of 'plain' scores that"),
+        (lambda frame: frame.assign(plain=[*frame["plain"][:-1], ""]), "another 'plain' than the rest of its key"),
+        (lambda frame: frame.assign(needs_history=np.arange(len(frame)) == 3), "another 'needs_history' than the rest of"),
+        (lambda frame: frame.assign(num_fitted=np.arange(len(frame)) % 2), "another 'num_fitted' than the rest of its key"),
+        (lambda frame: frame.assign(num_fitted=None), "column 'num_fitted'"),
+    ],
+)
+def test_scores_of_two_folds_that_do_not_belong_together_are_refused_in_one_line(tmp_path, change, message):
+    """At the end of the file stands a calibrated score."""
+    path = tmp_path / "scores.parquet"
+    write_scores(with_all_kinds(report_with(num_folds=2)), path, split_hash=HASH)
+    changed(path, lambda frame: change(frame[frame["mask"] != TUNED]))
+    if message:
+        refused(path, message)
+    else:
+        assert is_alike(read_scores(path).data.scores[AuditKey(*OF_ONE["key"])])
+
+
+@pytest.mark.parametrize("value", [None, b"3", b"0", b"two"])
+def test_a_file_without_the_number_of_its_folds_is_refused(tmp_path, value):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    table = pq.read_table(path)
+    metadata = {name: each for name, each in table.schema.metadata.items() if name != NUM_FOLDS}
+    pq.write_table(table.replace_schema_metadata(metadata | ({} if value is None else {NUM_FOLDS: value})), path)
+    refused(path, "the number of its folds is missing")
+
+
+def test_a_label_with_a_slash_is_read(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(with_all_kinds(report_with(num_folds=2)), path, split_hash=HASH)
+    changed(path, lambda frame: frame.replace({"attack": {"sima": "si/ma"}, "plain": {"sima/all": "si/ma/all"}}))
+    assert read_scores(path).data.derived == {AuditKey("sima_history", "all"): Derived(AuditKey("si/ma", "all"), True)}
 
 
 def test_a_file_without_rows_is_refused(tmp_path):

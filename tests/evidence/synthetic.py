@@ -21,11 +21,13 @@ def make_scores(
     masks=("all", "top60", "random60"),
     fractions=(),
     group_size=None,
+    num_folds=1,
     seed=0,
 ):
     """Normal scores, independent over attacks, masks and timesteps; members lie `strength` standard deviations higher.
 
-    Samples come in order of a sample index with gaps; halves alternate (whole groups, where there are groups).
+    Nothing is fitted, so that two folds hold the same. Samples come in order of a sample index with gaps; halves alternate
+    (whole groups, where there are groups).
     """
     generator = torch.Generator().manual_seed(seed)
     count = num_members + num_heldout
@@ -37,7 +39,7 @@ def make_scores(
 
     def draw(dtype=torch.float64):
         noise = torch.randn(len(timesteps), int(unit.max()) + 1, generator=generator, dtype=torch.float64)[:, unit]
-        return (noise + strength * is_member).to(dtype)
+        return (noise + strength * is_member).to(dtype).expand(num_folds, -1, -1)
 
     scores = {AuditKey(attack, mask): draw() for attack in attacks for mask in masks}
     rankings = ("influence", "random", "deviation")

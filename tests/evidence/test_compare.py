@@ -57,6 +57,21 @@ def test_the_difference_is_the_paired_one_of_each_audits_own_choice(group_size):
         assert expected.value != 0
 
 
+@pytest.mark.parametrize("folds", [(2, 2), (2, 1), (1, 2)])
+def test_each_half_of_samples_that_both_report_is_compared_where_audits_are_cross_fitted(folds):
+    first, second = (make_scores(80, 120, strength=0.3, num_folds=number) for number in folds)
+    second = another_training(second, strength=0.8, seed=1)
+    comparison = compare(files(first, second), intervals=QUICK)
+    both = [first.is_calibration, ~first.is_calibration] if folds == (2, 2) else [~first.is_calibration]
+    assert comparison.num_shared == sum(int(half.sum()) for half in both)
+    reports = list(comparison.reports.values())
+    for key in comparison.keys:
+        scores, parts = [report.scores_at(key) for report in reports], []
+        for half in both:
+            parts.append(auroc_difference(scores[1][half], scores[0][half], first.is_member[half]).value)
+        assert comparison.differences["run-1"][key].value == pytest.approx(np.mean(parts), abs=1e-12)
+
+
 def test_an_audit_against_itself_differs_by_nothing(data):
     comparison = compare(files(data, data), intervals=QUICK)
     for difference in comparison.differences["run-1"].values():
@@ -91,7 +106,7 @@ def test_only_samples_that_all_report_are_compared(data):
         sample_index=data.sample_index[fewer],
         is_member=data.is_member[fewer],
         is_calibration=data.is_calibration[fewer],
-        scores={key: score[:, fewer] for key, score in some.scores.items()},
+        scores={key: score[..., fewer] for key, score in some.scores.items()},
     )
     comparison = compare(files(data, some), intervals=QUICK)
     assert comparison.num_shared == int((~some.is_calibration).sum())
@@ -152,7 +167,7 @@ def test_shared_samples_of_one_side_are_refused(data):
         sample_index=moved[order],
         is_member=data.is_member[order],
         is_calibration=data.is_calibration[order],
-        scores={key: score[:, order] for key, score in data.scores.items()},
+        scores={key: score[..., order] for key, score in data.scores.items()},
     )
     with pytest.raises(UserError, match="held-out"):
         compare(files(data, second), intervals=QUICK)

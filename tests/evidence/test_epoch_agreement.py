@@ -18,7 +18,7 @@ KEY = AuditKey("sima", "all")
 def report():
     generator = torch.Generator().manual_seed(0)
     index = torch.arange(100, 180)
-    score = torch.randn(1, 80, generator=generator, dtype=torch.float64)
+    score = torch.randn(1, 1, 80, generator=generator, dtype=torch.float64)
     halves = index % 2 == 0
     data = AuditScores(index, torch.arange(80) < 40, halves, None, {"sima": [50]}, {KEY: score}, {KEY: 1.0})
     return report_of(data, intervals=QUICK)
@@ -36,7 +36,7 @@ def test_each_epoch_is_compared_on_the_members_that_both_audits_have(report):
     found = epoch_agreement(report, KEY, {3: kept(earlier), 5: kept(earlier * 0), 7: other})
     assert list(found) == [3], "constant scores have no ranks, and scores of another attack are not compared"
     members = [place for place in range(60) if index[place] < 140]
-    now = report.data.scores[KEY][0]
+    now = report.data.scores[KEY][0, 0]
     expected = spearmanr([earlier[place] for place in members], [now[index[place] - 100] for place in members]).statistic
     assert found[3].value == pytest.approx(expected)
     assert found[3].lower < found[3].value < found[3].upper

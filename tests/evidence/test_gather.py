@@ -8,7 +8,7 @@ from scipy import stats
 
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.report import report_of
-from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.audit.scores import TUNED, Derived
 from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.gather import gather_evidence
@@ -72,7 +72,7 @@ def test_a_memoriser_is_exposed(exposed):
     who, sure, meaning = verdict.sentences
     assert "sima/all tells them from held-out images with AUROC 1.000" in who
     assert "p = 0.00498" in sure
-    assert "60 of 60 members score above every reported held-out image" in meaning
+    assert "60 of 60 members score above every held-out image of their half" in meaning
 
 
 def test_a_blind_predictor_is_not_exposed(blind):
@@ -122,6 +122,57 @@ def test_another_row_that_stands_out_with_all_tested_together_exposes(blind):
         verdict = verdict_of(replace(blind, report=replace(blind.report, rows=rows), permuted=permuted))
         assert verdict.tone == tone
         assert (str(other) in verdict.sentences[2]) == (p_normal < 0.001)
+
+
+OUTSIDER, INSIDER = AuditKey("sima_complexity", "all"), AuditKey("sima_calibrated", "all")
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """A plain attack that knows nothing, and what its calibrated scores know: the outsider's a little, the insider's much."""
+    data = make_scores(80, 80, num_folds=2)
+    noise = torch.randn(2, 3, 160, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    scores = {OUTSIDER: noise + 0.7 * data.is_member, INSIDER: noise[:, :1] + 2.0 * data.is_member}
+    data = replace(
+        data,
+        scores=data.scores | scores,
+        keep_fraction=data.keep_fraction | dict.fromkeys(scores, 1.0),
+        timesteps=data.timesteps | {"sima_complexity": [0, 10, 20], "sima_calibrated": []},
+        derived={OUTSIDER: Derived(KEY, False), INSIDER: Derived(KEY, True)},
+        num_fitted={INSIDER: 3},
+    )
+    return gather(data, num_permutations=39)
+
+
+def test_the_verdict_rests_on_the_insiders_scores_and_says_what_an_outsider_has(calibrated):
+    report = calibrated.report
+    assert (calibrated.key, calibrated.insider, calibrated.outsider) == (KEY, INSIDER, OUTSIDER)
+    verdict, areas = verdict_of(calibrated), {key: report.row(key).metrics.auroc for key in (KEY, INSIDER, OUTSIDER)}
+    assert verdict.tone == "exposed"
+    who = verdict.sentences[0]
+    assert f"sima_calibrated/all tells them from held-out images with AUROC {areas[INSIDER]}" in who
+    assert f"takes the run's checkpoints; with the model alone sima_complexity/all reaches {areas[OUTSIDER]}" in who
+    assert calibrated.exposure.key == INSIDER
+    member = report.data.is_member
+    assert calibrated.exposure.score.tolist() == sorted(report.scores_at(INSIDER)[member].tolist(), reverse=True)
+    plain = replace(calibrated, insider=KEY, outsider=KEY)
+    assert "run's checkpoints" not in verdict_of(plain).sentences[0]
+    assert verdict_of(replace(calibrated, insider=KEY)).sentences[0] != who
+
+
+def test_with_both_halves_a_control_is_turned_round_by_the_half_that_does_not_report(calibrated):
+    report, data = calibrated.report, calibrated.report.data
+    for name, difference in calibrated.over_controls.items():
+        score, parts = calibrated.findings[name].score.double(), []
+        for half in (data.is_calibration, ~data.is_calibration):
+            sign = 1 if auroc(score[~half], data.is_member[~half]) >= 0.5 else -1
+            areas = [auroc(each[half], data.is_member[half]) for each in (report.scores_at(INSIDER), sign * score)]
+            parts.append(float(areas[0] - areas[1]))
+        assert difference.value == pytest.approx(sum(parts) / 2, abs=1e-9), name
+
+
+def test_without_calibrated_scores_everyone_has_the_plain_attack(blind):
+    assert blind.key == blind.insider == blind.outsider == KEY
 
 
 def test_fewer_samples_leave_it_undecided():
@@ -229,7 +280,7 @@ def test_a_score_that_is_not_finite_is_named_by_attack_and_sample(value):
     for half in (data.is_calibration, ~data.is_calibration):
         place = int(half.nonzero()[4])
         score = data.scores[key].clone()
-        score[1, place] = value
+        score[:, 1, place] = value
         with pytest.raises(UserError, match=f"loss/top60: .* sample {int(data.sample_index[place])} is not finite"):
             report_of(replace(data, scores={**data.scores, key: score}), intervals=QUICK)
 

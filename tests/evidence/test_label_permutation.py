@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -10,8 +11,12 @@ from scipy import stats
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import label_permutation
+from ldm_privacy.metrics import null_band
+from ldm_privacy.metrics.permutation import permuted_labels
+from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
+from tests.reference import crossfit as slow
 
 ALL, TUNED_KEY = AuditKey("sima", "all"), AuditKey("sima", TUNED)
 PERMUTATIONS = 2000
@@ -78,6 +83,37 @@ def test_whole_groups_are_permuted():
     without = replace(report, data=replace(report.data, group=None))
     narrow = label_permutation(without, num_permutations=PERMUTATIONS)[ALL].band
     assert band.upper - band.lower > 1.7 * (narrow.upper - narrow.lower)
+
+
+@pytest.mark.parametrize(("num_folds", "group_size"), [(1, None), (2, None), (2, 3)])
+@pytest.mark.parametrize("is_fitted", [False, True])
+def test_each_permutation_repeats_both_halves_choices_and_their_report(num_folds, group_size, is_fitted):
+    """Against loops over permutations, folds, candidates and pairs."""
+    options = {"attacks": ("sima",), "masks": ("all",), "timesteps": (0, 10), "fractions": (0.5, 1.0)}
+    data = make_scores(24, 24, strength=0.5, num_folds=num_folds, group_size=group_size, **options)
+    if is_fitted:
+        scale = torch.tensor([1.0, 5.0])[:num_folds, None, None]
+        noise = torch.randn(num_folds, 2, 48, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        changed = {each: score + scale * noise for each, score in data.sweeps["sima"].items()}
+        data = replace(data, scores={ALL: data.scores[ALL] + scale * noise}, sweeps={"sima": changed})
+    report = report_of(data, intervals=QUICK)
+    num_permutations, seed = 39, 3
+    found = label_permutation(report, num_permutations=num_permutations, seed=seed)
+    labels = torch.zeros(num_permutations, 48, dtype=torch.bool)
+    for half, number in ((data.is_calibration, 0), (~data.is_calibration, 1)):
+        own = {"group": data.group_of(half), "seed": derive_seed("permuted half", seed, number)}
+        labels[:, half] = permuted_labels(data.is_member[half], num_permutations=num_permutations, **own)
+    claims = [score for (ranking, _), score in data.sweeps["sima"].items() if ranking == "influence"]
+    for key, candidates in ((ALL, [data.scores[ALL]]), (TUNED_KEY, claims)):
+        score, half = torch.cat(candidates, dim=1).numpy(), data.is_calibration.numpy()
+        expected = [slow.crossfit(score, label, half)[0] for label in labels.numpy()]
+        peeking = [slow.oracle(score, label, half) for label in labels.numpy()]
+        value, row = report.row(key).metrics.auroc.value, found[key]
+        band = null_band(value, torch.tensor(expected, dtype=torch.float64))
+        assert (row.band.lower, row.band.upper, row.band.p_value) == pytest.approx((band.lower, band.upper, band.p_value))
+        assert row.oracle == pytest.approx(sum(peeking) / len(peeking))
+        distance = (value - np.mean(expected)) / np.std(expected, ddof=1)
+        assert row.p_normal == pytest.approx(stats.norm.sf(distance), rel=1e-6)
 
 
 def test_the_seed_decides_all_of_it_up_to_the_largest():

@@ -12,6 +12,7 @@ import torch
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.score_file import read_scores
+from ldm_privacy.audit.scores import Derived
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
@@ -30,7 +31,7 @@ from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey, Estimate
 from tests.evidence.synthetic import QUICK, Pictures, decoder, make_samples, make_scores
 
-KEY = AuditKey("sima", "all")
+KEY, INSIDER = AuditKey("sima", "all"), AuditKey("sima_history", "all")
 MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
 PROTOCOL = {
     "name": "a run",
@@ -40,26 +41,14 @@ PROTOCOL = {
     "config": "seed: 3\n",
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
-ORDER = [
-    "forest",
-    "onset",
-    "image_onset",
-    "attacks",
-    "controls",
-    "curves",
-    "images",
-    "agreement",
-    "set",
-    "geometry",
-    "protocol",
-    "limits",
-]
+HISTORY = ["onset", "image_onset"]
+ORDER = ["forest", *HISTORY, "attacks", "controls", "curves", "images", "agreement", "set", "geometry", "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
 FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
-SECTIONS_WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
+WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
 CAPTIONS = {
     "attack_sima": onset.FIRST.format(attack="sima"),
-    **{name: caption for each in SECTIONS_WITH_FIGURES for name, caption in each.CAPTIONS.items()},
+    **{name: caption for each in WITH_FIGURES for name, caption in each.CAPTIONS.items()},
 }
 
 
@@ -79,10 +68,20 @@ def page_of(evidence, figures, pictures, **changed):
 
 @pytest.fixture(scope="module")
 def found():
-    """Evidence with everything that there can be, an attack's name that would be code, and all figures."""
-    data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE))
+    """Evidence of both halves with everything that there can be, an attack's name that would be code, and all figures."""
+    data = make_scores(60, 60, strength=0.5, fractions=(0.5, 1.0), attacks=("sima", HOSTILE), num_folds=2)
+    noise = torch.randn(2, 1, 120, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    data = replace(
+        data,
+        scores=data.scores | {INSIDER: noise + 1.5 * data.is_member},
+        keep_fraction=data.keep_fraction | {INSIDER: 1.0},
+        timesteps=data.timesteps | {"sima_history": []},
+        derived={INSIDER: Derived(KEY, True)},
+        num_fitted={INSIDER: 2},
+    )
     earlier = torch.randn(120, generator=torch.Generator().manual_seed(0))
-    history = {epoch: KeptScores(data.sample_index, {}, {}, {KEY: earlier + epoch * data.is_member}) for epoch in (0, 2, 5)}
+    risen = {epoch: earlier + epoch * data.is_member for epoch in (0, 2, 5)}
+    history = {epoch: KeptScores(data.sample_index, {}, {}, {KEY: each, INSIDER: each}) for epoch, each in risen.items()}
     evidence, samples, pictures = gather(data, brighten=0.3, history=history, time=7)
     figures = evidence_figures(evidence, samples, MASKS, decoder, pictures)
     figures |= dict.fromkeys(("onset", "memorization", "attack_sima"), figures["p_value"])
@@ -264,9 +263,8 @@ def test_what_there_is_not_leaves_no_hole():
     figures = evidence_figures(evidence, samples, {"all": KeepAll()}, decoder, pictures)
     assert not {"keep_fraction", "distortion", "p_value", "masks"} & set(figures)
     page = page_of(evidence, {name: figures[name] for name in ("histogram", "influence")}, pictures)
-    assert [name for name in Reader(page).ids if name in ORDER] == [
-        name for name in ORDER if name not in ("forest", "onset", "image_onset", "agreement")
-    ]
+    left_out = {"forest", *HISTORY, "agreement"}
+    assert [name for name in Reader(page).ids if name in ORDER] == [name for name in ORDER if name not in left_out]
     assert "No model-free control" in page
     assert "None" not in "".join(Reader(page).text)
     assert "nan" not in "".join(Reader(page).text).split()
@@ -313,7 +311,7 @@ def test_distortion_is_that_of_the_samples_where_it_was_measured():
         expected = float(samples.distortion[side & measured].mean())
         assert series[f"geometry/distortion/{name}"] == pytest.approx(expected)
     chosen = report.is_reporting & measured
-    expected = auroc_by_quartile(data.scores[KEY][:, chosen], data.is_member[chosen], samples.distortion[chosen])
+    expected = auroc_by_quartile(data.scores[KEY][0, :, chosen], data.is_member[chosen], samples.distortion[chosen])
     assert report.quartiles(KEY, holes.distortion).auroc == expected.auroc
 
 
@@ -422,7 +420,10 @@ def test_exposed_csv_lists_every_member_by_rank(found, folder):
 def test_the_scores_are_those_of_the_report(found, folder):
     file = read_scores(folder / "scores.parquet")
     assert file.split_hash == "cd" * 32
-    assert set(file.data.scores) == set(found[0].report.data.scores)
+    data = found[0].report.data
+    assert set(file.data.scores) == set(data.scores)
+    assert file.data.derived == data.derived
+    assert torch.equal(file.data.scores[INSIDER], data.scores[INSIDER])
 
 
 def test_without_a_verdict_on_the_set_the_files_are_still_written(tmp_path):

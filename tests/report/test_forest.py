@@ -1,6 +1,7 @@
 """The forest plot: a row for every attack, mask and control, as wide as its interval; nothing covered, nothing cut off."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.colors import to_hex
@@ -8,7 +9,6 @@ from matplotlib.colors import to_hex
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.scores import Derived, informed
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding
-from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.null import label_permutation
 from ldm_privacy.report.figures.forest import (
     GAP,
@@ -50,7 +50,8 @@ def evidence_of(*, attacks=("loss", "sima", LONG), masks=MASKS, key=KEY, control
     findings = {name: Finding(name, WITHOUT_MODEL, estimate=estimate) for name, estimate in controls.items()}
     permuted = label_permutation(report, num_permutations=59)
     insider, outsider = (informed(derived, key, with_history=known) for known in (True, False))
-    return Evidence(report, key, insider, outsider, permuted, findings, {}, None, None, {}, {}, None)
+    primary = {"key": key, "insider": insider, "outsider": outsider}
+    return SimpleNamespace(report=report, permuted=permuted, findings=findings, **primary)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ldm_privacy.evidence.exposure import Exposure
 from ldm_privacy.evidence.image_onset import image_onsets
 from ldm_privacy.report.exposed_file import COLUMNS, write_exposed
 from ldm_privacy.report.figures.agreement import MAX_BARS, agreement_figure
-from ldm_privacy.report.figures.image_onset import MAX_COLUMNS, NUM_ROWS, early_list_figure, image_onset_figure
+from ldm_privacy.report.figures.image_onset import MAX_COLUMNS, MAX_ROWS, early_list_figure, image_onset_figure
 from ldm_privacy.report.sections.agreement import agreement
 from ldm_privacy.report.sections.image_onset import image_onset
 from ldm_privacy.types import AuditKey
@@ -80,7 +80,7 @@ def test_each_column_has_the_members_of_its_audits_the_most_exposed_first(num_au
     onset_of = dict(zip(INDEX.tolist(), onsets.onset.tolist()))
     rank = {index: place for place, index in enumerate(evidence.exposure.sample_index.tolist())}
     first = [index for index in rank if onset_of[index] < math.ceil((num_audits - 1) / MAX_COLUMNS)]
-    shown = indices[: min(len(first), NUM_ROWS)]
+    shown = indices[: min(len(first), MAX_ROWS)]
     assert shown == sorted(first, key=rank.get)[: len(shown)]
 
 

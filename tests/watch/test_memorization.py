@@ -12,7 +12,8 @@ from ldm_privacy.metrics import auroc_difference
 from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.randomness import normal
-from ldm_privacy.registry import MASK_RULES
+from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
+from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Estimate, Intervals
 from ldm_privacy.watch.memorization import Memorization, News
@@ -27,7 +28,8 @@ LATENT = normal("latents", (INDEX,), (1, 4, 4))
 
 def samples(count=COUNT):
     distortion = torch.where(INDEX[:count] % 5 == 0, torch.nan, INDEX[:count].double())
-    return AuditedSamples(LATENT[:count], INDEX[:count] % 2 == 0, INDEX[:count], distortion=distortion)
+    complexity = 7 + LATENT[:count].flatten(1).std(1).double()
+    return AuditedSamples(LATENT[:count], INDEX[:count] % 2 == 0, INDEX[:count], distortion=distortion, complexity=complexity)
 
 
 def target(num_memorised):
@@ -36,12 +38,15 @@ def target(num_memorised):
     return Target(IdentityCodec(image_channels=1), IdealDenoiser(torch.cat([known, 3 * normal("x", (INDEX,), (1, 4, 4))])))
 
 
-def watcher(count=COUNT, **options):
+def watcher(count=COUNT, *, calibrations=(), cross_fit=True, **options):
     audit = Audit(
         samples(count),
         {"sima": get_attack("sima"), "loss": get_attack("loss")},
         {"all": MASK_RULES.get("all")(), "random": MASK_RULES.get("random")()},
         [300, 500],
+        calibrations={name: CALIBRATIONS.get(name)() for name in calibrations},
+        calibrated=[options.get("key", KEY)] if calibrations else (),
+        cross_fit=cross_fit,
         intervals=Intervals(num_bootstrap=20),
     )
     return Memorization(audit, **{"key": KEY, "onset": OnsetDetector(2, 0.9), **options})
@@ -57,17 +62,25 @@ def looks(it, numbers):
     return found
 
 
-def test_the_rise_is_paired_with_the_first_audit_and_gives_the_onset():
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_the_rise_is_paired_with_the_first_audit_and_gives_the_onset(cross_fit):
     reports = []
-    it = watcher(on_report=lambda report, moment: reports.append(report))
+    it = watcher(cross_fit=cross_fit, on_report=lambda report, moment: reports.append(report))
     rows = looks(it, [0, 0, 40, 60])
     assert it.onset.onset_epoch == 2
     assert it.sentences() == ["Memorization onset (sima/all): epoch 2."]
-    scores = [each.reported_scores(KEY) for each in reports]
-    level = OnsetDetector(2, 0.9).confidence_at(2)
-    expected = auroc_difference(scores[2], scores[0], reports[0].reported_membership, confidence=level, alternative="greater")
-    assert rows[2]["memorization/sima/all/rise"] == pytest.approx(expected.value)
-    assert rows[2]["memorization/sima/all/rise_lower"] == pytest.approx(expected.lower)
+    scores, data, level = [each.scores_at(KEY) for each in reports], reports[0].data, OnsetDetector(2, 0.9).confidence_at(2)
+    halves = [fold.reports for fold in data.folds]
+    parts = [
+        auroc_difference(scores[2][half], scores[0][half], data.is_member[half], confidence=level, alternative="greater")
+        for half in halves
+    ]
+    assert rows[2]["memorization/sima/all/rise"] == pytest.approx(sum(each.value for each in parts) / len(parts))
+    # Each half's lower bound is so many standard deviations below its value; the mean of two independent ones has the root of
+    # the sum of their squares, halved.
+    reach = sum((each.value - each.lower) ** 2 for each in parts) ** 0.5 / len(parts)
+    rise = rows[2]["memorization/sima/all/rise"], rows[2]["memorization/sima/all/rise_lower"]
+    assert rise[0] - rise[1] == pytest.approx(reach)
     assert rows[1]["memorization/sima/all/rise"] == 0.0
     assert "memorization/sima/all/rise" not in rows[0]
     assert {epoch for epoch, row in rows.items() if "memorization/sima/all/onset_epoch" in row} == {3}
@@ -128,6 +141,54 @@ def test_it_goes_on_as_if_it_had_not_stopped_with_fewer_samples_too():
     fewer.load_full_state(stopped.full_state())
     series = fewer.look(target(60), Moment(1, 10)).series
     assert series["memorization/sima/all/rise"] > 0
+
+
+BOTH = ("complexity", "calibrated")
+CALIBRATED = [AuditKey(f"sima_{name}", "all") for name in BOTH]
+
+
+def test_an_outsider_and_an_insider_have_onsets_of_their_own():
+    it = watcher(calibrations=BOTH)
+    assert list(it.onsets) == [KEY, *CALIBRATED]
+    rows = looks(it, [0, 0, 40, 60])
+    for key in it.onsets:
+        assert f"memorization/{key}/rise" not in rows[0]
+        assert rows[3][f"memorization/{key}/onset_epoch"] == 2.0
+    assert it.sentences() == [f"Memorization onset ({key}): epoch 2." for key in it.onsets]
+    summary = it.summary()
+    assert [summary["onset_epoch"], *(summary[f"onset_epoch/{key}"] for key in CALIBRATED)] == [2, 2, 2]
+    # What was fitted is logged, of each half.
+    assert {f"calibration/sima_calibrated/all/half{number}/now" for number in (1, 2)} <= set(rows[3])
+    alone = watcher(calibrations=("complexity",))
+    assert list(alone.onsets) == [KEY, CALIBRATED[0]], "without a history both are the outsider"
+    assert list(watcher().onsets) == [KEY]
+
+
+def test_the_onsets_of_calibrated_scores_go_on_as_if_they_had_not_stopped(tmp_path):
+    numbers, straight = [0, 10, 60], watcher(calibrations=BOTH)
+    audit = straight.audit
+    provenance = Provenance.of("ab" * 32, 0, audit.attacks, audit.masks, audit.timesteps)
+    on_disk = watcher(calibrations=BOTH, history=ScoreHistory(tmp_path / "scores", provenance))
+    rows = looks(straight, numbers)
+    assert looks(on_disk, numbers) == rows, "wherever the history is kept"
+    assert on_disk.state_dict()["history"] is None
+    stopped = watcher(calibrations=BOTH)
+    for epoch, number in enumerate(numbers):
+        torch.save(stopped.full_state(), tmp_path / "state")
+        again = watcher(calibrations=BOTH)
+        again.load_full_state(torch.load(tmp_path / "state", weights_only=True))
+        moment = Moment(epoch, 10 * epoch)
+        assert again.look(target(number), moment).series == rows[epoch]
+        again.last = moment
+        stopped = again
+    assert stopped.summary() == straight.summary()
+
+
+def test_an_audit_that_is_repeated_looks_back_at_the_same_ones():
+    it = watcher(calibrations=("history",))
+    rows = looks(it, [0, 20, 40])
+    assert it.look(target(40), Moment(2, 20)).series == rows[2]
+    assert list(it.history.read()) == [0, 1, 2]
 
 
 def test_the_primary_attack_cannot_change_half_way():

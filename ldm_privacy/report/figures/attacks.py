@@ -24,6 +24,7 @@ from ldm_privacy.report.figures.base import (
 )
 from ldm_privacy.types import AuditKey
 
+CALIBRATED = "calibrated scores"
 RANKING_NAMES = {"influence": "largest influence", "random": "random", "deviation": "largest deviation"}
 
 
@@ -32,17 +33,17 @@ def roc_figure(report: AuditReport) -> Figure:
     figure, attacks = _panels(report, "ROC")
     floor = 1 / len(report.reported_membership)
     for attack, axis, rows in attacks:
-        for place, row in enumerate(rows):
+        for place, (name, row) in enumerate(rows.items()):
             fpr, tpr, _ = roc_curve(report.reported_scores(row.key), report.reported_membership)
             start = int((fpr == 0).sum()) - 1  # the rise at no false positive lies on the axis
-            label = f"{row.key.mask} ({row.metrics.auroc.value:.3f})"
+            label = f"{name} ({row.metrics.auroc.value:.3f})"
             markers = (0.2 * place / len(rows), 0.2)  # of the diagonal: no line's on another's
             line = fpr[start:].clamp_min(floor), tpr[start:].clamp_min(floor)
             axis.plot(*line, label=label, markevery=markers, **style(place))
         axis.axline((floor, floor), (1, 1), color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
         axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
-        legend_below(axis, "mask (AUROC)", columns=2)
+        legend_below(axis, "AUROC in brackets", columns=2)
     return figure
 
 
@@ -50,20 +51,20 @@ def auroc_by_timestep_figure(report: AuditReport) -> Figure:
     """AUROC of the reported samples over timesteps: a panel per attack, a line per mask, the chosen timesteps marked."""
     figure, attacks = _panels(report, "AUROC over timesteps")
     for attack, axis, rows in attacks:
-        for place, row in enumerate(rows):
+        for place, (name, row) in enumerate(rows.items()):
             line = style(place)
             if row.timesteps[0] is None:
-                axis.axhline(row.metrics.auroc.value, label=row.key.mask, **line)
+                axis.axhline(row.metrics.auroc.value, label=name, **line)
             else:
-                timesteps = report.data.timesteps[attack]
+                timesteps = report.data.timesteps[row.key.attack]
                 every = math.ceil(len(timesteps) / MAX_WHISKERS)
-                axis.plot(timesteps, row.auroc_by_timestep, label=row.key.mask, markevery=every, **line)
+                axis.plot(timesteps, row.auroc_by_timestep, label=name, markevery=every, **line)
                 for chosen in {each for each in row.timesteps if each is not None}:
                     ring = {"color": line["color"], "markersize": 9, "fillstyle": "none"}
                     axis.plot(chosen, row.auroc_by_timestep[timesteps.index(chosen)], "o", **ring)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set(title=attack, xlabel="timestep (ring: chosen by a half for the other)", ylabel="AUROC")
-        legend_below(axis, "mask")
+        legend_below(axis)
     return figure
 
 
@@ -108,7 +109,14 @@ def histogram_figure(report: AuditReport, keys: Sequence[AuditKey]) -> Figure:
     return figure
 
 
-def _panels(report: AuditReport, title: str) -> tuple[Figure, list[tuple[str, Axes, list[AuditRow]]]]:
-    """A panel per attack: its name, its axis and the attack's rows."""
-    figure, axes = panels(list(dict.fromkeys(row.key.attack for row in report.rows)), title)
-    return figure, [(attack, axis, [row for row in report.rows if row.key.attack == attack]) for attack, axis in axes.items()]
+def _panels(report: AuditReport, title: str) -> tuple[Figure, list[tuple[str, Axes, dict[str, AuditRow]]]]:
+    """A panel per attack: its name, its axis and its rows by mask; one for calibrated scores, beside what they are made of."""
+    derived, groups = report.data.derived, dict[str, dict[str, AuditRow]]()
+    for row in report.rows:
+        if row.key not in derived:
+            groups.setdefault(row.key.attack, {})[row.key.mask] = row
+    plain = {of.plain for of in derived.values()}
+    if calibrated := {str(row.key): row for row in report.rows if row.key in derived or row.key in plain}:
+        groups[CALIBRATED] = calibrated
+    figure, axes = panels(list(groups), title)
+    return figure, [(name, axes[name], rows) for name, rows in groups.items()]

@@ -21,6 +21,8 @@ MAX_WHISKERS = 12
 """Of a line among others: more would be a hatching."""
 MAX_BYTES = 400_000
 """A drawing above this size goes into the page as pixels: a report of a dozen figures stays under 5 MB."""
+LEGEND_CHARACTERS = 54
+"""That a row of a panel's legend has room for, each line's sample taking 8."""
 CSS_PIXELS = 96
 """Of a page, in an inch."""
 
@@ -102,7 +104,9 @@ def whiskered(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, 
 
 
 def legend_below(axis: Axes, title: str | None = None, *, columns: int = 3) -> None:
-    """A panel's legend under it, where no data are."""
+    """A panel's legend under it, where no data are; long labels stand in fewer columns."""
+    longest = max(len(label) for label in axis.get_legend_handles_labels()[1])
+    columns = max(1, min(columns, LEGEND_CHARACTERS // (longest + 8)))
     options: dict[str, Any] = {"fontsize": "small", "ncols": columns, "frameon": False, "handlelength": 3}
     axis.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.2), **options)
 

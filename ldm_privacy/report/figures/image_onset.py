@@ -14,7 +14,7 @@ from ldm_privacy.watch.pictures import image_grid
 
 MAX_COLUMNS = 12
 """More audits than that share columns."""
-NUM_ROWS = 4
+MAX_ROWS = 4
 WIDTH, CELL = 9.0, 0.72
 """Of the figure's columns together, and of an image at least: in inches."""
 
@@ -30,10 +30,13 @@ def image_onset_figure(onsets: ImageOnsets, sample_index: Tensor, ranked: Tensor
         unit: Of the audits' times.
     """
     columns = _columns(len(onsets.times) - onsets.num_consecutive + 1)  # later ones could not be held any more
+    place_of = dict(zip(sample_index.tolist(), onsets.onset.tolist()))
+    members = [[index for index in ranked.tolist() if first <= place_of[index] <= last] for first, last in columns]
     count, each = len(columns), max(1, int(WIDTH / len(columns) / CELL))
-    side = WIDTH / count / each
-    figure = Figure(figsize=(WIDTH + 1.0, 3.9 + NUM_ROWS * side), layout="constrained")
-    heights = (1.7, 1.1, NUM_ROWS * side)
+    num_rows = max(1, min(MAX_ROWS, math.ceil(max(map(len, members)) / each)))
+    height = num_rows * WIDTH / count / each
+    figure = Figure(figsize=(WIDTH + 1.0, 3.9 + height), layout="constrained")
+    heights = (1.7, 1.1, height)
     above, bars, strip = figure.subplots(3, 1, gridspec_kw={"height_ratios": heights}, sharex=True)
     ends = [last for _, last in columns]
     for name, chosen, colour, dashes in (
@@ -44,17 +47,15 @@ def image_onset_figure(onsets: ImageOnsets, sample_index: Tensor, ranked: Tensor
         shares = [reached[last] for last in ends]
         banded(above, list(range(count)), shares, color=colour, linestyle=dashes, label=f"{name} ({int(chosen.sum())})")
     above.set(ylabel="share with an\nonset so far", ylim=(0, 1.02), xlim=(-0.5, count - 0.5))
-    place_of = dict(zip(sample_index.tolist(), onsets.onset.tolist()))
-    members = [[index for index in ranked.tolist() if first <= place_of[index] <= last] for first, last in columns]
     drawn = bars.bar(range(count), [len(found) for found in members], 0.8, color="0.6", edgecolor="0.3", linewidth=0.6)
     bars.bar_label(drawn, fontsize="small", padding=1)
     bars.margins(y=0.25)
     bars.set(ylabel="members")
     for column, found in enumerate(members):
-        _draw_images(strip, column, found[: each * NUM_ROWS], each, images)
-    strip.set(xlim=(-0.5, count - 0.5), ylim=(NUM_ROWS, 0), yticks=[])
+        _draw_images(strip, column, found[: each * num_rows], each, images)
+    strip.set(xlim=(-0.5, count - 0.5), ylim=(num_rows, 0), yticks=[])
     strip.set_xticks(range(count), [_label(onsets.times[first], onsets.times[last]) for first, last in columns])
-    strip.set(xlabel=f"{unit} of the onset", ylabel="the most exposed first")
+    strip.set(xlabel=f"{unit} of the onset", ylabel="the most\nexposed first")
     for spine in strip.spines.values():
         spine.set_visible(False)
     figure.suptitle("When images were memorized")

@@ -1,0 +1,317 @@
+"""Halves that choose for each other: numbers by hand, what is symmetric, what a sample has no part in."""
+
+from dataclasses import astuple, replace
+
+import numpy as np
+import pytest
+import torch
+
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.kept import kept_of
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.scores import TUNED, Derived, is_alike
+from ldm_privacy.evidence.exposure import exposure_of
+from ldm_privacy.geometry.masks import KeepAll
+from ldm_privacy.metrics import auroc_difference, auroc_interval, membership_metrics, tpr_at_threshold
+from ldm_privacy.registry import CALIBRATIONS
+from ldm_privacy.types import AuditKey, Intervals
+from tests.evidence.synthetic import make_scores
+from tests.reference import crossfit as slow
+from tests.reference.predictors import Memoriser
+
+KEY, FITTED = AuditKey("sima", "all"), AuditKey("dime", "all")
+FEW = Intervals(num_bootstrap=20)
+
+
+def scores_with_fits(num_members=24, num_heldout=32, *, num_folds=2, **options):
+    """Scores of which one attack's are fitted by each half: other numbers in each fold, on scales of their own."""
+    data = make_scores(num_members, num_heldout, attacks=("sima", "dime"), strength=0.5, num_folds=num_folds, **options)
+    generator = torch.Generator().manual_seed(9)
+    fitted = {}
+    for key, score in data.scores.items():
+        if key.attack == "dime":
+            noise = torch.randn(score.shape, generator=generator, dtype=torch.float64)
+            fitted[key] = (score + noise) * torch.tensor([1.0, 50.0])[:num_folds, None, None] + 3
+    return replace(data, scores=data.scores | fitted, num_fitted=dict.fromkeys(fitted, 2))
+
+
+def by_hand(data, key):
+    return [data.scores[key].numpy(), data.is_member.numpy(), data.is_calibration.numpy()]
+
+
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_a_row_is_what_loops_over_folds_timesteps_and_pairs_give(num_folds):
+    data = scores_with_fits(num_folds=num_folds)
+    report = report_of(data, intervals=FEW, target_fprs=(0.1,))
+    for key in data.scores:
+        score, is_member, half = by_hand(data, key)
+        row, (value, places) = report.row(key), slow.crossfit(score, is_member, half)
+        assert row.metrics.auroc.value == pytest.approx(value, abs=1e-12)
+        assert row.timesteps == tuple(data.timesteps[key.attack][place] for place in places)
+        assert row.oracle_auroc == pytest.approx(slow.oracle(score, is_member, half), abs=1e-12)
+        standing = slow.standing(score, places, is_member, half)
+        reports = ~np.isnan(standing)
+        assert np.array_equal(report.is_reporting, reports)
+        np.testing.assert_allclose(report.scores_at(key)[torch.from_numpy(reports)], standing[reports], rtol=1e-12)
+        expected = membership_metrics(
+            *map(torch.from_numpy, (standing[reports], is_member[reports])), target_fprs=(0.1,), num_bootstrap=20
+        )
+        assert astuple(row.metrics.tpr_at_fpr[0]) == pytest.approx(astuple(expected.tpr_at_fpr[0]))
+        assert astuple(row.metrics.asr) == pytest.approx(astuple(expected.asr))
+        for label, gain in row.gains.items():
+            other = AuditKey(key.attack, label)
+            assert gain.value == pytest.approx(value - slow.crossfit(*by_hand(data, other))[0], abs=1e-12)
+
+
+def test_both_halves_flag_at_the_threshold_that_the_other_carried_over():
+    data = scores_with_fits(60, 80)
+    report = report_of(data, intervals=FEW, target_fprs=(0.1,))
+    for key in (KEY, FITTED):
+        score, is_member, half = by_hand(data, key)
+        flagged = np.zeros(len(half), dtype=bool)
+        for each, place, (chooses, reports) in zip(score, slow.crossfit(score, is_member, half)[1], slow.folds_of(half, 2)):
+            heldout = np.sort(each[place][chooses & ~is_member])[::-1]
+            flagged[reports] = each[place][reports] > heldout[int(0.1 * len(heldout))]
+        rates = report.row(key).carried[0]
+        assert rates.tpr.value == pytest.approx(flagged[is_member].mean())
+        assert rates.fpr.value == pytest.approx(flagged[~is_member].mean())
+
+
+def test_one_fold_has_the_numbers_of_one_half_that_reports():
+    data = scores_with_fits(60, 80, num_folds=1)
+    report, held = report_of(data, intervals=FEW), ~data.is_calibration
+    is_member, chosen = data.is_member[held], {}
+    for key in data.scores:
+        score, _, half = by_hand(data, key)
+        place = slow.best_place(score[0][:, half], data.is_member.numpy()[half])
+        chosen[key], row = data.scores[key][0, place], report.row(key)
+        raw = chosen[key][held]
+        assert row.metrics.auroc == auroc_interval(raw, is_member)
+        expected = membership_metrics(raw, is_member, num_bootstrap=20)
+        assert (row.metrics.asr, row.metrics.tnr_at_fnr) == (expected.asr, expected.tnr_at_fnr)
+        for found, other in zip(row.metrics.tpr_at_fpr, expected.tpr_at_fpr):
+            assert replace(found, threshold=other.threshold) == other, "ranks alone decide; the threshold is one of standings"
+        for found in row.carried:
+            rates = tpr_at_threshold(raw, is_member, *found.thresholds, num_bootstrap=20)
+            assert (found.tpr, found.fpr) == (rates.tpr, rates.fpr)
+    for row in report.rows:
+        for label, gain in row.gains.items():
+            assert gain == auroc_difference(chosen[row.key][held], chosen[AuditKey(row.key.attack, label)][held], is_member)
+
+
+def numbers_of(report, *, of_ranks=False):
+    """Everything that a report says, but for what is in units of the scores; `of_ranks`: and for what looks at standings."""
+    found = {}
+    for row in report.rows:
+        metrics = row.metrics
+        found[row.key] = [*astuple(metrics.auroc), row.oracle_auroc, row.oracle_keep_fraction, *row.auroc_by_timestep.tolist()]
+        found[row.key] += [value for gain in row.gains.values() for value in astuple(gain)]
+        found[row.key] += [value for rates in row.carried for value in (*astuple(rates.tpr), *astuple(rates.fpr))]
+        found[row.key] += [row.keep_fraction]
+        if not of_ranks:
+            found[row.key] += [
+                *astuple(metrics.asr),
+                *metrics.tnr_at_fnr,
+                *(value for each in metrics.tpr_at_fpr for value in astuple(each)),
+            ]
+    return found
+
+
+def assert_same(report, other, **options):
+    found, expected = numbers_of(report, **options), numbers_of(other, **options)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values, abs=1e-9), key
+
+
+def exchanged(data):
+    """The same with the names of the halves exchanged: what the first half fitted is now the second's."""
+
+    def flipped(scores):
+        return {key: score if is_alike(score) else score.flip(0) for key, score in scores.items()}
+
+    sweeps = {attack: flipped(each) for attack, each in data.sweeps.items()}
+    return replace(data, is_calibration=~data.is_calibration, scores=flipped(data.scores), sweeps=sweeps)
+
+
+@pytest.mark.parametrize("group_size", [None, 2])
+def test_exchanging_the_halves_names_changes_nothing(group_size):
+    data = scores_with_fits(40, 48, fractions=(0.5, 1.0), group_size=group_size)
+    report, other = (report_of(each, intervals=FEW) for each in (data, exchanged(data)))
+    assert_same(other, report)
+    for row in report.rows:
+        assert other.row(row.key).timesteps == row.timesteps[::-1]
+        assert other.row(row.key).keep_fractions == row.keep_fractions[::-1]
+        assert torch.equal(other.scores_at(row.key), report.scores_at(row.key))
+        assert torch.equal(exposure_of(other, row.key).fpr, exposure_of(report, row.key).fpr)
+
+
+def test_an_increasing_map_of_all_scores_changes_no_rank():
+    data = scores_with_fits(40, 48, fractions=(0.5, 1.0))
+    report = report_of(data, intervals=FEW)
+
+    def mapped(change):
+        def all_of(scores):
+            return {key: change(score) for key, score in scores.items()}
+
+        sweeps = {attack: all_of(each) for attack, each in data.sweeps.items()}
+        return report_of(replace(data, scores=all_of(data.scores), sweeps=sweeps), intervals=FEW)
+
+    curved = mapped(lambda score: torch.asinh(score / 3) * 1e5)
+    assert_same(curved, report, of_ranks=True)
+    straight = mapped(lambda score: 8 * score - 1024)
+    assert_same(straight, report)
+    for row in report.rows:
+        exposure, other = exposure_of(report, row.key), exposure_of(curved, row.key)
+        rates = [dict(zip(each.sample_index.tolist(), each.fpr.tolist())) for each in (exposure, other)]
+        assert rates[0] == rates[1]
+        assert exposure.num_above_all == other.num_above_all
+        torch.testing.assert_close(straight.scores_at(row.key), report.scores_at(row.key), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_half_fits_may_be_on_any_scale():
+    """Standings, and all that is told of both halves together, don't see the units of one half's fit."""
+    data = scores_with_fits(40, 48)
+    report = report_of(data, intervals=FEW)
+    scale, shift = torch.tensor([1.0, 64.0])[:, None, None], torch.tensor([0.0, 512.0])[:, None, None]
+    other = report_of(replace(data, scores={key: score * scale + shift for key, score in data.scores.items()}), intervals=FEW)
+    assert_same(other, report)
+    distortion = torch.linspace(0, 1, 88, dtype=torch.float64)
+    for key in data.scores:
+        torch.testing.assert_close(other.scores_at(key), report.scores_at(key), rtol=0, atol=1e-9)
+        assert other.quartiles(key, distortion).auroc == report.quartiles(key, distortion).auroc
+
+
+def test_groups_count_as_one_sample_each():
+    """Four samples of one score each: the intervals of a quarter as many."""
+    data = scores_with_fits(96, 128, group_size=4)
+    first = torch.from_numpy(np.unique(data.group.numpy(), return_index=True)[1]).sort().values
+    few = {
+        key: score[..., first]
+        for key, score in make_scores(96, 128, group_size=4, attacks=("sima", "dime"), strength=0.5, num_folds=2).scores.items()
+    }
+    data = replace(
+        data,
+        scores={key: score[..., torch.searchsorted(data.group[first].sort().values, data.group)] for key, score in few.items()},
+        num_fitted={},
+    )
+    order = data.group[first].argsort()
+    alone = replace(
+        data,
+        sample_index=data.group[first][order],
+        is_member=data.is_member[first][order],
+        is_calibration=data.is_calibration[first][order],
+        group=None,
+        scores=few,
+    )
+    report, other = report_of(data, intervals=FEW), report_of(alone, intervals=FEW)
+    for row in report.rows:
+        assert astuple(row.metrics.auroc) == pytest.approx(astuple(other.row(row.key).metrics.auroc), abs=1e-9)
+        for label, gain in row.gains.items():
+            assert astuple(gain) == pytest.approx(astuple(other.row(row.key).gains[label]), abs=1e-9)
+
+
+def test_a_calibrated_row_is_compared_with_the_plain_attack():
+    data = scores_with_fits()
+    key = AuditKey("sima_history", "all")
+    data = replace(
+        data,
+        scores=data.scores | {key: data.scores[FITTED][:, :1]},
+        keep_fraction=data.keep_fraction | {key: 1.0},
+        timesteps=data.timesteps | {"sima_history": []},
+        derived={key: Derived(KEY, True)},
+    )
+    row = report_of(data, intervals=FEW).row(key)
+    assert list(row.gains) == ["plain"]
+    expected = [slow.crossfit(*by_hand(data, each))[0] for each in (key, KEY)]
+    assert row.gains["plain"].value == pytest.approx(expected[0] - expected[1], abs=1e-12)
+    assert row.timesteps == (None, None)
+
+
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def audited():
+    """An audit with everything that is fitted, what it collected, and its history."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(120, *SHAPE, generator=generator)
+    index = torch.randperm(5000, generator=generator)[:120].sort().values
+    is_member = torch.randperm(120, generator=generator) < 60
+    complexity = 7 + latent.flatten(1).std(1).double() + 0.1 * torch.randn(120, generator=generator)
+    samples = AuditedSamples(latent, is_member, index, influence=latent.square(), complexity=complexity)
+    attacks = {"sima": get_attack("sima"), "dime": get_attack("dime", num_draws=1)}
+    audit = Audit(
+        samples,
+        attacks,
+        {"all": KeepAll()},
+        [0, 50],
+        keep_fractions=(0.5, 1.0),
+        calibrations={name: CALIBRATIONS.get(name)() for name in CALIBRATIONS},
+        calibrated=[KEY, FITTED],
+        intervals=FEW,
+    )
+    history = {time: kept_of(audit.compute(audit.collect(Memoriser(latent[is_member][: 5 + time])), {})) for time in range(2)}
+    return audit, audit.collect(Memoriser(latent[is_member][:30])), history
+
+
+def test_what_a_sample_reports_never_looks_at_the_labels_of_its_own_half(audited):
+    """For every attack that is fitted and every calibration: one half's labels permuted move the other half's standings."""
+    audit, collected, history = audited
+    report, half = audit.compute(collected, history), collected.is_calibration
+    assert {"dime", "sima_complexity", "dime_history", "sima_calibrated", "combined"} < {row.key.attack for row in report.rows}
+    labels = collected.is_member.clone()
+    labels[half] = labels[half].roll(1)
+    changed = audit.compute(replace(collected, is_member=labels), history)
+    for row in report.rows:
+        before, after = (each.scores_at(row.key) for each in (report, changed))
+        assert torch.equal(after[half], before[half]), row.key
+        assert not torch.equal(after[~half], before[~half]), row.key
+
+
+def test_what_a_sample_reports_never_looks_at_other_samples_of_its_own_half(audited):
+    audit, collected, history = audited
+    report, half = audit.compute(collected, history), collected.is_calibration
+    first = int(half.nonzero()[0])
+    sums = {name: [term.clone() for term in terms] for name, terms in collected.sums.items()}
+    sweeps = {name: [term.clone() for term in terms] for name, terms in collected.sweeps.items()}
+    for term in (term for each in (sums, sweeps) for terms in each.values() for term in terms):
+        mine = term[..., first].clone()
+        term[..., half] = term[..., half].roll(7, dims=-1) * 3
+        term[..., first] = mine
+    changed = audit.compute(replace(collected, sums=sums, sweeps=sweeps), history)
+    for row in report.rows:
+        assert torch.equal(changed.scores_at(row.key)[first], report.scores_at(row.key)[first]), row.key
+
+
+def test_a_sample_has_the_score_that_it_has_whoever_else_is_reported(audited):
+    """Reporting samples that are taken out leave the others' scores, to the last digit of a sum."""
+    audit, collected, history = audited
+    stays = collected.is_calibration | (torch.arange(120) % 3 > 0)
+    fewer = replace(
+        collected,
+        sample_index=collected.sample_index[stays],
+        is_member=collected.is_member[stays],
+        is_calibration=collected.is_calibration[stays],
+        complexity=collected.complexity[stays],
+        sums={name: [term[..., stays] for term in terms] for name, terms in collected.sums.items()},
+        sweeps={name: [term[..., stays] for term in terms] for name, terms in collected.sweeps.items()},
+    )
+    one = replace(audit, cross_fit=False)
+    everyone, some = one.compute(collected, history), one.compute(fewer, history)
+    for row in everyone.rows:
+        torch.testing.assert_close(some.scores_at(row.key), everyone.scores_at(row.key)[stays], rtol=1e-9, atol=1e-9)
+
+
+def test_the_first_fold_is_the_one_that_stands_alone_without_cross_fitting(audited):
+    audit, collected, history = audited
+    both, one = audit.scores(collected, history), replace(audit, cross_fit=False).scores(collected, history)
+    assert list(both.scores) == list(one.scores)
+    for key, score in one.scores.items():
+        assert torch.equal(both.scores[key][:1], score), key
+    assert one.folds[0].reports.equal(~collected.is_calibration)
+    assert is_alike(both.scores[KEY])
+    assert not is_alike(both.scores[FITTED])
+    assert TUNED not in {key.mask for key in both.scores}
