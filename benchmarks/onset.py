@@ -189,20 +189,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
-    confidences = [OnsetDetector(confidence=1 - ALPHA).confidence_at(look) for look in range(1, options.num_looks + 1)]
+    looks = kept_looks(options.run) if options.run else None
+    num_looks = options.num_looks if looks is None else len(looks.kept) - 1
+    confidences = [OnsetDetector(confidence=1 - ALPHA).confidence_at(look) for look in range(1, num_looks + 1)]
     table = Table(
         *("quantity", "samples per side", "1 look in a row", "2 looks in a row"),
-        title=f"Share of {options.num_trainings:,} trainings x {options.num_looks} looks with a false onset (nominal {ALPHA})",
+        title=f"Share of {options.num_trainings:,} trainings x {num_looks} looks with a false onset (nominal {ALPHA})",
     )
-    chosen = {} if options.run else {name: each for name, each in QUANTITIES.items() if options.only in name}
+    chosen = {} if looks is not None else {name: each for name, each in QUANTITIES.items() if options.only in name}
     for quantity, (simulate, variants) in chosen.items():
         for num_samples in (100, 417):
             generator = np.random.default_rng([options.seed, num_samples])
-            trainings = (simulate(generator, options.num_looks, num_samples, confidences) for _ in range(options.num_trainings))
+            trainings = (simulate(generator, num_looks, num_samples, confidences) for _ in range(options.num_trainings))
             for variant, rates in zip(variants, alarm_shares(trainings)):
                 table.add_row(quantity + variant, str(num_samples), *(f"{rate:.3f}" for rate in rates))
-    if options.run:
-        looks = kept_looks(options.run)
+    if looks is not None:
         found = [lowers_of(looks, labels, confidences) for labels in looks.permuted(options.num_trainings, options.seed)]
         sides = f"{int(looks.data.is_member.sum())}, {int((~looks.data.is_member).sum())}"
         for key, rates in zip(found[0], alarm_shares(list(each.values()) for each in found)):

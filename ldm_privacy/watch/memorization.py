@@ -135,15 +135,18 @@ class Memorization(Watcher):
         return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
-        """The rows that a person watches: the primary one, and those of masks that are no controls."""
-        return [row for row in report.rows if row.key == self.key or row.key.mask not in report.data.controls]
+        """The rows that a person watches: those that have an onset, and plain attacks with masks that are no controls."""
+        data = report.data
+        others = (row.key for row in report.rows if row.key.mask not in data.controls and row.key not in data.derived)
+        watched = {*self.onsets, *others}
+        return [row for row in report.rows if row.key in watched]
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
-        """AUROC of every claim, those of the primary attack apart; of the primary attack also the TPR at 1 % FPR."""
+        """AUROC of every claim, those of the primary attack and its calibrated scores apart; of it also the TPR at 1 % FPR."""
         charts = {}
         for row in self._claims(report):
             is_primary, series = row.key.attack == self.key.attack, f"memorization/{row.key}"
-            charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
+            charts[f"{'auroc' if is_primary or row.key in self.onsets else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
             if is_primary:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
         return charts

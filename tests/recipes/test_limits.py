@@ -70,6 +70,6 @@ def test_a_lowered_rate_survives_a_resume(tmp_path, straight):
 
 
 def test_a_whole_run_under_too_low_a_limit_ends_before_its_first_step(tmp_path):
-    with pytest.raises(UserError, match=r"audit\.stop\.limit: 0\.51 is below what 42 reported samples can show"):
+    with pytest.raises(UserError, match=r"audit\.stop\.limit: 0\.51 is below what 80 reported samples can show"):
         cli.train(arguments(tmp_path, *SMALL, "audit.stop.limit=0.51"))
     assert not (tmp_path / "digits" / "checkpoints" / "last.ckpt").exists()
