@@ -119,7 +119,8 @@ def train_denoiser(
     def draw(looks: Mapping[str, Look], moment: Moment) -> None:
         if "memorization" in looks and audits.report is not None and config.trainer.figures:
             history = SeriesFile(run.metrics).read("denoiser")
-            curves = mask_curves(history, [row.key for row in audits.report.rows], audits.key)
+            keys, derived = [row.key for row in audits.report.rows], audits.report.data.derived
+            curves = mask_curves(history, keys, audits.key, derived)
             fitting.show_curves(curves[0], moment.epoch)
 
     module = _module(setup, network, denoiser, measuring, of_members)

@@ -68,7 +68,7 @@ def publish(
     codec, split = audited.target.codec, setup.data.split
     decoder = None if codec.network is None else codec.decode
     figures = {
-        **training_figures(history, [row.key for row in report.rows], evidence.key),
+        **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived),
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
     }
     stored = {
@@ -95,7 +95,7 @@ def publish(
         },
         commands=commands,
         config=composed.to_yaml(),
-        onsets=onsets or onset_lines(history, evidence.key),
+        onsets=onsets or onset_lines(history, evidence.key, report.data.derived),
         forecasts=compared(composed.tree, history, num_members=len(split.member_index), num_heldout=len(split.heldout_index)),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from ldm_privacy.audit.scores import Derived, informed
 from ldm_privacy.report.figures.base import PALETTE, banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
@@ -24,49 +25,68 @@ class Sign(NamedTuple):
     name: str
 
 
-def signs(primary: AuditKey) -> tuple[Sign, ...]:
-    """The loss gap, the AUROC of the primary attack, memorized generations."""
-    gap, area, copies = "denoiser/loss_gap", f"memorization/{primary}", "generations/memorized"
+Calibrated = Mapping[AuditKey, Derived]
+"""The calibrated scores among the keys of an audit."""
+
+
+def watched(primary: AuditKey, derived: Calibrated) -> list[AuditKey]:
+    """The primary attack, and its scores as an outsider and as an insider have them calibrated."""
+    return list(dict.fromkeys([primary, *(informed(derived, primary, with_history=known) for known in (False, True))]))
+
+
+def signs(primary: AuditKey, derived: Calibrated) -> tuple[Sign, ...]:
+    """The loss gap, the AUROC of the primary attack and of its calibrated scores, memorized generations."""
+    gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
+    areas = []
+    for key in watched(primary, derived):
+        area = f"memorization/{key}"
+        areas.append(Sign(f"{area}/auroc", f"{area}/onset_epoch", 0.5, f"AUROC, {key}", f"Memorization onset ({key})"))
     return (
         Sign(gap, f"{gap}_onset_epoch", 0.0, "Denoising loss, held-out minus members", "Onset of the loss gap"),
-        Sign(f"{area}/auroc", f"{area}/onset_epoch", 0.5, f"AUROC, {primary}", f"Memorization onset ({primary})"),
+        *areas,
         Sign(copies, "generations/onset_epoch", 0.0, shares, "Onset of memorized generations"),
     )
 
 
-def mask_curves(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> list[MaskCurves]:
-    """The curves of every attack that was audited, the primary one's first."""
+def mask_curves(
+    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Calibrated, unit: str = "epoch"
+) -> list[MaskCurves]:
+    """The curves of every attack that was audited, the primary one's first, with its calibrated scores among them."""
     onset = _onset(history, f"memorization/{primary}/onset_epoch")
-    attacks = dict.fromkeys([primary.attack, *(key.attack for key in keys)])
+    attacks = dict.fromkeys([primary.attack, *(key.attack for key in keys if key not in derived)])
     found = []
     for attack in attacks:
         series = {key.mask: f"memorization/{key}/auroc" for key in keys if key.attack == attack}
+        if attack == primary.attack:
+            series |= {key.attack: f"memorization/{key}/auroc" for key in watched(primary, derived)[1:]}
         lines = {mask: _curve(history, name) for mask, name in series.items() if _epochs(history, name)}
         if lines:
             found.append(MaskCurves(attack, lines, onset if attack == primary.attack else None, unit))
     return found
 
 
-def training_figures(history: History, keys: Sequence[AuditKey], primary: AuditKey, unit: str = "epoch") -> dict[str, Figure]:
+def training_figures(
+    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Calibrated, unit: str = "epoch"
+) -> dict[str, Figure]:
     """AUROC over epochs, of the primary attack large and of all; the quantities with an onset on one time axis.
 
     None without audits.
     """
-    curves = mask_curves(history, keys, primary, unit)
+    curves = mask_curves(history, keys, primary, derived, unit)
     if not curves:
         return {}
     return {
         curves[0].name: curves[0].figure(),
         "memorization": memorization_figure(curves),
-        "onset": onset_figure(history, primary, unit),
+        "onset": onset_figure(history, primary, derived, unit),
     }
 
 
-def onset_lines(history: History, primary: AuditKey) -> list[str]:
+def onset_lines(history: History, primary: AuditKey, derived: Calibrated) -> list[str]:
     """A sentence for each quantity that was looked at: its onset, or that there was none."""
     lines = []
-    for sign in signs(primary):
+    for sign in signs(primary, derived):
         if looks := _epochs(history, sign.series):
             onset = _onset(history, sign.onset)
             lines.append(f"{sign.name}: {f'none up to epoch {looks[-1]}' if onset is None else f'epoch {onset}'}.")
@@ -87,9 +107,9 @@ def memorization_figure(curves: Sequence[MaskCurves]) -> Figure:
     return figure
 
 
-def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Figure:
+def onset_figure(history: History, primary: AuditKey, derived: Calibrated, unit: str = "epoch") -> Figure:
     """A panel per sign that was looked at, stacked on one epoch axis: its curve, its interval if it has one, its onset."""
-    shown = [sign for sign in signs(primary) if _epochs(history, sign.series)]
+    shown = [sign for sign in signs(primary, derived) if _epochs(history, sign.series)]
     figure = Figure(figsize=(7.0, 0.9 + 2.1 * len(shown)), layout="constrained")
     figure.suptitle("Onset of memorization")
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]

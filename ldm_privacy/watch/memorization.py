@@ -139,12 +139,12 @@ class Memorization(Watcher):
         return [row for row in report.rows if row.key == self.key or row.key.mask not in report.data.controls]
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
-        """AUROC of every claim, those of the primary attack apart; of the primary attack also the TPR at 1 % FPR."""
-        charts = {}
+        """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
+        charts, derived = {}, report.data.derived
         for row in self._claims(report):
-            is_primary, series = row.key.attack == self.key.attack, f"memorization/{row.key}"
+            is_primary, series = row.key.attack == self.key.attack or row.key in derived, f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
-            if is_primary:
+            if row.key in self.onsets:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
         return charts
 

@@ -162,6 +162,15 @@ def test_increasing_maps_of_each_candidate_on_each_half_change_nothing():
     assert crossfit_auroc([replace(half, area=auroc(half.score, half.is_member)) for half in halves]) == crossfit_auroc(halves)
 
 
+def test_order_of_the_samples_changes_nothing():
+    halves, shuffled = halves_of(np.random.default_rng(24), 3, decimals=1), []
+    for half in halves:
+        order = torch.from_numpy(np.random.default_rng(25).permutation(len(half.is_member)))
+        shuffled.append(replace(half, score=half.score[:, order], is_member=half.is_member[order]))
+    found, expected = crossfit_auroc(shuffled), crossfit_auroc(halves)
+    assert (found.lower, found.value, found.upper) == pytest.approx((expected.lower, expected.value, expected.upper), abs=1e-9)
+
+
 def test_a_candidate_that_is_never_chosen_or_the_same_twice_adds_nothing():
     score, is_member = make(np.random.default_rng(11), 1, 60)
     rest, _ = make(np.random.default_rng(12), 1, 60)

@@ -20,7 +20,7 @@ class MaskCurves:
 
     Attributes:
         attack: Its label.
-        lines: Mask -> epochs and AUROC at each.
+        lines: Mask, or calibrated score -> epochs and AUROC at each.
         onset: Where memorization set in; None where it did not, or where the onset is another attack's.
         unit: That epochs are counted in: "epoch" or "step".
     """
@@ -54,10 +54,12 @@ class MaskCurves:
         figure = Figure(figsize=(8.4, 4.8), layout="constrained")
         axis = figure.subplots()
         self.draw(axis)
-        axis.set_title(f"Memorization: AUROC of {self.attack} with each mask, with its interval")
+        axis.set_title(f"Memorization: AUROC of {self.attack} with each mask, and calibrated, with intervals")
         handles = dict(zip(*reversed(axis.get_legend_handles_labels())))
         masks = self.by_last()
-        figure.legend([handles[mask] for mask in masks], masks, title="mask", loc="outside right center", frameon=False)
+        figure.legend(
+            [handles[mask] for mask in masks], masks, title="mask or score", loc="outside right center", frameon=False
+        )
         return figure
 
     def plotly(self) -> Any:
@@ -96,10 +98,10 @@ class MaskCurves:
             dotted = {"color": "grey", "dash": "dot", "width": 1}
             figure.add_vline(self.onset, line=dotted, annotation_text=f"onset {self.onset}")
         figure.update_layout(
-            title=f"AUROC of {self.attack} with each mask",
+            title=f"AUROC of {self.attack} with each mask, and calibrated",
             xaxis_title=self.unit,
             yaxis_title="AUROC",
-            legend_title="mask",
+            legend_title="mask or score",
             template="plotly_white",
         )
         return figure
