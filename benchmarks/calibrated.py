@@ -2,10 +2,9 @@
 
     python -m benchmarks.calibrated runs/small-0 runs/small-1 runs/small-2 [--attack sima] [--masks all top60 random60 std60]
 
-Runs of one config and different seeds. The calibrated scores of every audit are made anew from `scores/`, under every mask, each half
-fitted for the other. Tables in Markdown: AUROC and TPR@1%FPR by audit (mean over the runs, in brackets each of them), then what
-the mask gains at each audit under each calibration, paired, with the mean over the runs and how many intervals lie above 0. No
-denoiser passes.
+Runs of one config and different seeds. The calibrated scores of all audits are made anew from `scores/`, under every mask, each
+half fitted for the other. Tables in Markdown: AUROC and TPR@1%FPR by audit (mean over the runs, in brackets each of them), then
+what the mask gains at each audit under each calibration, paired. No denoiser passes.
 """
 
 import argparse

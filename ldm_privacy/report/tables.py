@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.row import AuditRow
+from ldm_privacy.audit.row import PLAIN, AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import PermutedRow
 from ldm_privacy.evidence.verdict import Verdict
@@ -30,8 +30,10 @@ def print_audit(
     With `permuted` the table also has the band of the AUROC under permuted labels.
     """
     console.print(_audit_table(report, title, permuted))
-    if claims(report):
+    if any(row.key not in report.data.derived for row in claims(report)):
         console.print(_gain_table(report))
+    if report.data.derived:
+        console.print(_calibration_table(report))
     constant = [row.key for row in report.rows if report.is_constant(row.key)]
     same = [f"{key} gives every sample the same score: it ranks nobody." for key in constant]
     for sentence in (INTERVAL_NOTE, *threats(report), *same, *unresolved(report)):
@@ -111,15 +113,27 @@ def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, Pe
 
 
 def _gain_table(report: AuditReport) -> Table:
-    """What masks gain over the unmasked attack and controls of the same size, and calibrations over the plain attack."""
-    table = plain_table(f"AUROC gained, paired, with half its {report.confidence:.0%} interval")
+    """What masks of largest influence gain over the unmasked attack and over controls of the same size, paired."""
+    table = plain_table(f"AUROC gained by the mask, paired, with half its {report.confidence:.0%} interval")
     # `tuned` is compared with "random", top60 with "random60": one column for both.
-    gains = {_label(row): {_kind(other): gain for other, gain in row.gains.items()} for row in claims(report)}
+    masked = [row for row in claims(report) if row.key not in report.data.derived]
+    gains = {_label(row): {_kind(other): gain for other, gain in row.gains.items()} for row in masked}
     columns = list(dict.fromkeys(column for row in gains.values() for column in row))
     for column in ("attack/mask", f"over {columns[0]}", *columns[1:]):
         table.add_column(column, no_wrap=True)
     for label, row in gains.items():
         table.add_row(label, *(_gain(row[column]) if column in row else "" for column in columns))
+    return table
+
+
+def _calibration_table(report: AuditReport) -> Table:
+    """What calibrated scores gain over the plain attack, paired."""
+    table = plain_table(f"AUROC gained by calibration, paired, with its {report.confidence:.0%} interval")
+    for column in ("calibrated", "over", "gain", "for"):
+        table.add_column(column, no_wrap=True)
+    for key, derived in report.data.derived.items():
+        whom = "an insider" if derived.needs_history else "anybody"
+        table.add_row(str(key), str(derived.plain), short(report.row(key).gains[PLAIN], "+"), whom)
     return table
 
 
