@@ -135,13 +135,21 @@ def report_of(
         if 1.0 in by_fraction and (unmasked := data.unmasked(attack)) is not None:
             by_fraction[1.0] = data.scores[unmasked]  # keep fraction 1 is the unmasked attack, to the last digit
         candidates[AuditKey(attack, TUNED)] = by_fraction
+    # What an attack fits, it fits under every mask.
+    num_fitted = {
+        key: max((count for other, count in data.num_fitted.items() if other.attack == key.attack), default=0)
+        for key in candidates
+    }
     choices = {key: choose(each, data) for key, each in candidates.items()}
     kept = {key: sum(choice.keep_fractions) / len(choice.keep_fractions) for key, choice in choices.items()}
-    data = replace(data, scores={key: choices[key].of(candidates[key]) for key in kept}, keep_fraction=kept)
+    data = replace(
+        data,
+        scores={key: choices[key].of(candidates[key]) for key in kept},
+        keep_fraction=kept,
+        num_fitted={key: count for key, count in num_fitted.items() if count},
+    )
     standings = {key: standing(score, choices[key].places, data) for key, score in data.scores.items()}
-    halves = {
-        key: reported_halves(candidates[key], choices[key], data, num_fitted=data.num_fitted.get(key, 0)) for key in candidates
-    }
+    halves = {key: reported_halves(candidates[key], choices[key], data, num_fitted=num_fitted[key]) for key in candidates}
     rows = []
     attacks = list(dict.fromkeys(key.attack for key in data.scores))
     for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import TUNED, is_alike
 from ldm_privacy.audit.sweep import RANKINGS
-from ldm_privacy.metrics import NullBand, choice_widening, null_band, permuted_auroc
+from ldm_privacy.metrics import NullBand, null_band, permuted_auroc
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
 
@@ -35,8 +35,9 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
 
     Repeated are the choices of timestep and keep fraction: each half chooses by its permuted labels for the other, which
     reports by its own. What was fitted on a half (DIME, calibrations) stays as the true labels had it, which the other half has
-    no part in. But where nothing is known the two numbers of crosswise fits go together, each being of what the errors of both
-    halves share; so the permuted AUROCs of fitted rows are spread by `choice_widening`.
+    no part in. But halves that fit for each other err alike where there is nothing to find, which fits that stay don't show: of
+    their rows the distance of the permuted AUROCs from .5 is taken sqrt(2) times, as if both halves were one
+    (`ldm_privacy.metrics.choice_reach`).
 
     The same permutations serve all rows. Cost: a ranking of each score row and a matrix product; no network passes.
 
@@ -73,9 +74,8 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
             by_fold = [torch.cat([each[number] for each in candidates]) for number in range(len(data.folds))]
             folds = [(permuted(score, not number), permuted(score, bool(number))) for number, score in enumerate(by_fold)]
         reported = torch.stack([reports.gather(0, chooses.argmax(0, keepdim=True))[0] for chooses, reports in folds]).mean(0)
-        if data.num_fitted.get(row.key):
-            wider = choice_widening(report.halves[row.key], report.confidence)
-            reported = reported.mean() + wider * (reported - reported.mean())
+        if len(folds) == 2 and data.num_fitted.get(row.key):
+            reported = (0.5 + 2**0.5 * (reported - 0.5)).clamp(0, 1)
         best = torch.stack([reports for _, reports in folds]).mean(0).amax(0)
         band = null_band(row.metrics.auroc.value, reported, report.confidence)
         p_normal = float(stats.norm.sf((row.metrics.auroc.value - reported.mean()) / max(float(reported.std()), 1e-12)))

@@ -213,6 +213,14 @@ def test_groups_count_as_one_sample_each():
             assert astuple(gain) == pytest.approx(astuple(other.row(row.key).gains[label]), abs=1e-9)
 
 
+def test_what_is_fitted_is_fitted_at_the_chosen_keep_fraction_too():
+    report = report_of(scores_with_fits(40, 48, fractions=(0.5, 1.0)), intervals=FEW)
+    tuned = AuditKey("dime", TUNED)
+    assert report.data.num_fitted == {row.key: 2 for row in report.rows if row.key.attack == "dime"}
+    assert all(half.num_fitted == 2 for half in report.halves[tuned])
+    assert all(half.num_fitted == 0 for half in report.halves[AuditKey("sima", TUNED)])
+
+
 def test_a_calibrated_row_is_compared_with_the_plain_attack():
     data = scores_with_fits()
     key = AuditKey("sima_history", "all")

@@ -23,7 +23,7 @@ def history(epochs):
 
 @pytest.fixture
 def curves():
-    return mask_curves(history(range(0, 60, 10)), KEYS, SIMA)
+    return mask_curves(history(range(0, 60, 10)), KEYS, SIMA, {})
 
 
 def test_the_primary_attack_comes_first_with_its_onset(curves):
@@ -31,7 +31,7 @@ def test_the_primary_attack_comes_first_with_its_onset(curves):
         ("sima", 10, list(MASKS)),
         ("loss", None, list(MASKS)),
     ]
-    assert mask_curves({}, KEYS, SIMA) == []
+    assert mask_curves({}, KEYS, SIMA, {}) == []
     assert curves[0].name < "distortion"
 
 
@@ -53,7 +53,7 @@ def test_lines_and_whiskers_are_the_audits(curves):
 
 @pytest.mark.parametrize("count", [2, 12, 13, 100])
 def test_many_audits_have_few_whiskers_the_last_among_them(count):
-    (curves, _) = mask_curves(history(range(0, 10 * (count + 1), 10)), KEYS, SIMA)
+    (curves, _) = mask_curves(history(range(0, 10 * (count + 1), 10)), KEYS, SIMA, {})
     for container in curves.figure().axes[0].containers:
         middle = container[0]
         assert len(middle.get_xdata()) <= MAX_WHISKERS

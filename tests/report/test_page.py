@@ -81,7 +81,7 @@ def curves():
             value = 0.5 + 0.4 / (1 + np.exp((180 + 20 * place - epoch) / 40))
             for bound, shift in (("", 0), ("_lower", -0.03), ("_upper", 0.03)):
                 history[epoch, f"memorization/{key}/auroc{bound}"] = value + shift
-    return memorization_figure(mask_curves(history | {(140, f"memorization/{keys[0]}/onset_epoch"): 120.0}, keys, keys[0]))
+    return memorization_figure(mask_curves(history | {(140, f"memorization/{keys[0]}/onset_epoch"): 120.0}, keys, keys[0], {}))
 
 
 def violins(count=100):
