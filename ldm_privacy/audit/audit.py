@@ -229,6 +229,10 @@ class Audit:
         scales = {name: attack.log_scale for name, attack in self.attacks.items()}
         return with_calibrated(data, known, scales, collected.complexity, history or {})
 
+    def counting_onset(self, key: AuditKey) -> list[AuditKey]:
+        """Its calibrated scores that an onset is counted from."""
+        return [each.key for each in self._derivations if each.of == key and each.calibration.counts_onset]
+
     def informed(self, key: AuditKey) -> list[AuditKey]:
         """The calibrated scores of that attack and mask that an outsider and an insider have, see `informed`."""
         derived = {each.key: each.derived for each in self._derivations}

@@ -89,12 +89,14 @@ class Calibration:
             of somebody who was given the model.
         needs_complexity: It looks at the images' complexity.
         per_timestep: One number per timestep; otherwise one, from the chosen timestep on.
+        counts_onset: An onset of memorization is counted from its rise: it doesn't rise while nothing is learned.
         wraps: It is of one attack and mask, whose labels it bears ("sima_history"); otherwise of all of them together.
     """
 
     needs_history: ClassVar[bool] = False
     needs_complexity: ClassVar[bool] = False
     per_timestep: ClassVar[bool] = False
+    counts_onset: ClassVar[bool] = False
     wraps: ClassVar[bool] = True
 
     def __call__(self, known: Known) -> Calibrated:

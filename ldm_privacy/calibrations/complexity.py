@@ -17,6 +17,7 @@ class Complexity(Calibration):
 
     needs_complexity: ClassVar[bool] = True
     per_timestep: ClassVar[bool] = True
+    counts_onset: ClassVar[bool] = True
 
     def __call__(self, known: Known) -> Calibrated:
         residual, slope = known.beyond_complexity(known.now[known.key])

@@ -34,12 +34,14 @@ def watched(primary: AuditKey, derived: Calibrated) -> list[AuditKey]:
     return list(dict.fromkeys([primary, *(informed(derived, primary, with_history=known) for known in (False, True))]))
 
 
-def signs(primary: AuditKey, derived: Calibrated) -> tuple[Sign, ...]:
-    """The loss gap, the AUROC of the primary attack and of its calibrated scores, memorized generations."""
+def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
+    """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, memorized generations."""
     gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
+    rises = sorted({name for _, name in history if name.startswith("memorization/") and name.endswith("/rise")})
+    keys = dict.fromkeys([str(primary), *(name.removeprefix("memorization/").removesuffix("/rise") for name in rises)])
     areas = []
-    for key in watched(primary, derived):
+    for key in keys:
         area = f"memorization/{key}"
         areas.append(Sign(f"{area}/auroc", f"{area}/onset_epoch", 0.5, f"AUROC, {key}", f"Memorization onset ({key})"))
     return (
@@ -79,14 +81,14 @@ def training_figures(
     return {
         curves[0].name: curves[0].figure(),
         "memorization": memorization_figure(curves),
-        "onset": onset_figure(history, primary, derived, unit),
+        "onset": onset_figure(history, primary, unit),
     }
 
 
-def onset_lines(history: History, primary: AuditKey, derived: Calibrated) -> list[str]:
+def onset_lines(history: History, primary: AuditKey) -> list[str]:
     """A sentence for each quantity that was looked at: its onset, or that there was none."""
     lines = []
-    for sign in signs(primary, derived):
+    for sign in signs(primary, history):
         if looks := _epochs(history, sign.series):
             onset = _onset(history, sign.onset)
             lines.append(f"{sign.name}: {f'none up to epoch {looks[-1]}' if onset is None else f'epoch {onset}'}.")
@@ -107,9 +109,9 @@ def memorization_figure(curves: Sequence[MaskCurves]) -> Figure:
     return figure
 
 
-def onset_figure(history: History, primary: AuditKey, derived: Calibrated, unit: str = "epoch") -> Figure:
+def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Figure:
     """A panel per sign that was looked at, stacked on one epoch axis: its curve, its interval if it has one, its onset."""
-    shown = [sign for sign in signs(primary, derived) if _epochs(history, sign.series)]
+    shown = [sign for sign in signs(primary, history) if _epochs(history, sign.series)]
     figure = Figure(figsize=(7.0, 0.9 + 2.1 * len(shown)), layout="constrained")
     figure.suptitle("Onset of memorization")
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]

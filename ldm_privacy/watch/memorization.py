@@ -43,8 +43,8 @@ class Memorization(Watcher):
     """Audits the denoiser, counts the onset from the audit of the untrained one, and keeps the best of each curve.
 
     Series: `memorization/<attack>/<mask>/auroc` with its bounds, and whatever else an `AuditRow` reports; AUROC by quartile of
-    local distortion where it was measured; rise and onset of the primary attack, and of its scores as an insider and as an
-    outsider have them calibrated.
+    local distortion where it was measured; rise and onset of the primary attack and of those of its calibrated scores that
+    count one.
 
     Args:
         audit: Of all samples, or of this process's share.
@@ -73,9 +73,9 @@ class Memorization(Watcher):
         self.key = key or audit.keys[0]
         self.onset = onset or OnsetDetector(confidence=audit.intervals.confidence)
         self.onsets = {self.key: self.onset} | {
-            key: OnsetDetector(self.onset.num_consecutive, self.onset.confidence) for key in audit.informed(self.key)
+            key: OnsetDetector(self.onset.num_consecutive, self.onset.confidence) for key in audit.counting_onset(self.key)
         }
-        """Of the primary attack, and of its calibrated scores."""
+        """Of the primary attack, and of its calibrated scores that count one."""
         self.history = history or Memory()
         self.on_report = on_report
         self.progress = progress
@@ -135,19 +135,19 @@ class Memorization(Watcher):
         return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
-        """The rows that a person watches: those that have an onset, and plain attacks with masks that are no controls."""
+        """The rows that a person watches: of onsets and verdicts, and plain attacks with masks that are no controls."""
         data = report.data
         others = (row.key for row in report.rows if row.key.mask not in data.controls and row.key not in data.derived)
-        watched = {*self.onsets, *others}
+        watched = {*self.onsets, *self.audit.informed(self.key), *others}
         return [row for row in report.rows if row.key in watched]
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
         """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
-        charts = {}
+        charts, of_verdict = {}, [self.key, *self.audit.informed(self.key)]
         for row in self._claims(report):
-            is_primary, series = row.key.attack == self.key.attack or row.key in self.onsets, f"memorization/{row.key}"
+            is_primary, series = row.key.attack == self.key.attack or row.key in report.data.derived, f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
-            if row.key in self.onsets:
+            if row.key in of_verdict:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
         return charts
 

@@ -27,7 +27,7 @@ def vertical_lines(axis):
 
 
 def test_every_quantity_has_its_panel_and_its_own_onset(history):
-    axes = onset_figure(history, KEY, {}).axes
+    axes = onset_figure(history, KEY).axes
     assert [vertical_lines(axis) for axis in axes] == [[20], [10], []]
     assert [axis.lines[0].get_xdata().tolist() for axis in axes] == [[0, 10, 20, 30, 40], [0, 10, 20, 30, 40], [20, 40]]
     assert axes[0].get_xlim() == axes[1].get_xlim() == axes[2].get_xlim()
@@ -41,32 +41,34 @@ def test_every_quantity_has_its_panel_and_its_own_onset(history):
 
 
 def test_each_onset_is_said(history):
-    assert onset_lines(history, KEY, {}) == [
+    assert onset_lines(history, KEY) == [
         "Onset of the loss gap: epoch 20.",
         "Memorization onset (sima/all): epoch 10.",
         "Onset of memorized generations: none up to epoch 40.",
     ]
 
 
-def test_what_an_outsider_and_an_insider_have_follows_the_primary_attack(history):
-    outsider, insider, unused = (AuditKey(f"sima_{name}", "all") for name in ("complexity", "calibrated", "history"))
-    derived = {outsider: Derived(KEY, False), unused: Derived(KEY, True), insider: Derived(KEY, True)}
+def test_what_a_rise_was_counted_of_follows_the_primary_attack(history):
+    outsider, gained, insider = (AuditKey(f"sima_{name}", "all") for name in ("complexity", "gained", "calibrated"))
+    derived = {outsider: Derived(KEY, False), gained: Derived(KEY, True), insider: Derived(KEY, True)}
     for key in derived:
         history |= {(epoch, f"memorization/{key}/auroc"): 0.6 for epoch in (0, 10, 20)}
-    history[20, f"memorization/{insider}/onset_epoch"] = 10.0
-    assert onset_lines(history, KEY, derived)[1:4] == [
+    for key in (KEY, outsider, gained):
+        history |= {(epoch, f"memorization/{key}/rise"): 0.1 for epoch in (10, 20)}
+    history[20, f"memorization/{gained}/onset_epoch"] = 10.0
+    assert onset_lines(history, KEY)[1:4] == [
         "Memorization onset (sima/all): epoch 10.",
         "Memorization onset (sima_complexity/all): none up to epoch 20.",
-        "Memorization onset (sima_calibrated/all): epoch 10.",
-    ]
-    assert len(onset_figure(history, KEY, derived).axes) == 5
+        "Memorization onset (sima_gained/all): epoch 10.",
+    ], "none is said of what none was counted of"
+    assert len(onset_figure(history, KEY).axes) == 5
     (curves,) = mask_curves(history, [KEY, *derived], KEY, derived)
     assert list(curves.lines) == ["all", "sima_complexity", "sima_calibrated"], "among the primary attack's, not apart"
 
 
 def test_a_quantity_that_was_never_measured_has_no_panel(history):
     without = {key: value for key, value in history.items() if not key[1].startswith("generations")}
-    assert len(onset_figure(without, KEY, {}).axes) == 2
-    assert len(onset_lines(without, KEY, {})) == 2
+    assert len(onset_figure(without, KEY).axes) == 2
+    assert len(onset_lines(without, KEY)) == 2
     assert list(training_figures(without, [KEY], KEY, {})) == ["attack_sima", "memorization", "onset"]
     assert training_figures({}, [KEY], KEY, {}) == {}

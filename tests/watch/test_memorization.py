@@ -143,24 +143,25 @@ def test_it_goes_on_as_if_it_had_not_stopped_with_fewer_samples_too():
     assert series["memorization/sima/all/rise"] > 0
 
 
-BOTH = ("complexity", "calibrated")
-CALIBRATED = [AuditKey(f"sima_{name}", "all") for name in BOTH]
+BOTH = ("complexity", "gained", "calibrated")
+COUNTING = [AuditKey(f"sima_{name}", "all") for name in BOTH[:2]]
 
 
-def test_an_outsider_and_an_insider_have_onsets_of_their_own():
+def test_what_counts_an_onset_beside_the_primary_attack_has_one_of_its_own():
     it = watcher(calibrations=BOTH)
-    assert list(it.onsets) == [KEY, *CALIBRATED]
+    assert list(it.onsets) == [KEY, *COUNTING]
     rows = looks(it, [0, 0, 40, 60])
     for key in it.onsets:
         assert f"memorization/{key}/rise" not in rows[0]
         assert rows[3][f"memorization/{key}/onset_epoch"] == 2.0
+    assert not any(name.startswith("memorization/sima_calibrated/all/rise") for name in rows[3])
     assert it.sentences() == [f"Memorization onset ({key}): epoch 2." for key in it.onsets]
     summary = it.summary()
-    assert [summary["onset_epoch"], *(summary[f"onset_epoch/{key}"] for key in CALIBRATED)] == [2, 2, 2]
+    assert [summary["onset_epoch"], *(summary[f"onset_epoch/{key}"] for key in COUNTING)] == [2, 2, 2]
     # What was fitted is logged, of each half.
     assert {f"calibration/sima_calibrated/all/half{number}/now" for number in (1, 2)} <= set(rows[3])
     alone = watcher(calibrations=("complexity",))
-    assert list(alone.onsets) == [KEY, CALIBRATED[0]], "without a history both are the outsider"
+    assert list(alone.onsets) == [KEY, COUNTING[0]]
     assert list(watcher().onsets) == [KEY]
 
 
