@@ -4,7 +4,8 @@
 
 Runs of one config and different seeds. The calibrated scores of all audits are made anew from `scores/`, under every mask, each
 half fitted for the other. Tables in Markdown: AUROC and TPR@1%FPR by audit (mean over the runs, in brackets each of them), then
-what the mask gains at each audit under each calibration, paired. No denoiser passes.
+how much of the score is difficulty that something else knows, and what the mask gains at each audit under each calibration,
+paired. No denoiser passes.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
+from torch import Tensor
 
-from ldm_privacy.audit.calibrate import MOST_EARLIER, derivations, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, derivations, level, with_calibrated
 from ldm_privacy.audit.kept import KeptScores, spread_over
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import is_calibration
@@ -31,8 +33,8 @@ from ldm_privacy.types import AuditKey, Intervals, no_progress
 FORMS = ("", "_complexity", "_history", "_calibrated")
 
 
-def reports_of(folder: Path, attack: str, masks: Sequence[str]) -> dict[int, AuditReport]:
-    """Epoch -> the report of that attack under those masks, plain, with each calibration, and combined."""
+def reports_of(folder: Path, attack: str, masks: Sequence[str]) -> tuple[dict[int, AuditReport], Tensor]:
+    """Epoch -> the report of that attack under those masks, plain, with each calibration, and combined; complexities."""
     run = RunFolder(folder)
     checkpoint = Checkpoint.read(run.last)
     setup = Setup(compose_stored(checkpoint.config, []).config, no_progress, split=checkpoint.split)
@@ -58,7 +60,7 @@ def reports_of(folder: Path, attack: str, masks: Sequence[str]) -> dict[int, Aud
         found[epoch] = report_of(
             AuditScores(**{**vars(full), "scores": wanted}), intervals=Intervals(num_bootstrap=200), target_fprs=(0.01,)
         )
-    return found
+    return found, complexity
 
 
 def earlier(kept: Mapping[int, KeptScores], epoch: int) -> dict[int, KeptScores]:
@@ -103,6 +105,29 @@ def by_mask(runs: Sequence[Mapping[int, AuditReport]], attack: str, masks: Seque
             print(f"| {epoch} | {attack}{form} | {' | '.join(cells)} |")
 
 
+def by_what_there_is(runs: Sequence[Mapping[int, AuditReport]], complexities: Sequence[Tensor], key: AuditKey) -> None:
+    """A row per audit: how much of a level is difficulty that complexity or another audit knows, and how much is membership.
+
+    At the timestep that the first half chose at the last audit; held-out samples, but for the gap.
+    """
+    print(f"\nWhat there is to take away from {key}\n")
+    print("| epoch | R² of ln bytes | correlation with the last audit | gap |\n|---|---|---|---|")
+    found: dict[int, list[tuple[float, float, float]]] = {}
+    for run, complexity in zip(runs, complexities):
+        last = run[max(run)]
+        place = last.data.labels(key.attack).index(last.row(key).timesteps[0])
+        levels = {epoch: level(report.data.scores[key][0, place], True).numpy() for epoch, report in run.items()}
+        is_member = last.data.is_member.numpy()
+        for epoch, each in levels.items():
+            heldout = each[~is_member]
+            gap = (each[is_member].mean() - heldout.mean()) / heldout.std()
+            pairs = (complexity.numpy()[~is_member], levels[max(levels)][~is_member])
+            explained, shared = (float(np.corrcoef(heldout, other)[0, 1]) for other in pairs)
+            found.setdefault(epoch, []).append((explained**2, shared, float(gap)))
+    for epoch, rows in found.items():
+        print(f"| {epoch} | {' | '.join(shown(values) for values in zip(*rows))} |")
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,8 +135,10 @@ def main() -> None:
     parser.add_argument("--attack", default="sima")
     parser.add_argument("--masks", nargs="+", default=["all", "top60", "random60", "std60"], help="all, the claim, its rivals")
     options = parser.parse_args()
-    runs = [reports_of(folder, options.attack, options.masks) for folder in options.runs]
+    found = [reports_of(folder, options.attack, options.masks) for folder in options.runs]
+    runs = [reports for reports, _ in found]
     by_audit(runs, options.attack, options.masks[0])
+    by_what_there_is(runs, [each for _, each in found], AuditKey(options.attack, options.masks[0]))
     if len(options.masks) > 1:
         by_mask(runs, options.attack, options.masks)
 
