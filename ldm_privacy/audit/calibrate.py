@@ -124,7 +124,10 @@ def with_calibrated(
                 num_timesteps = len(known.now[of]) if calibration.per_timestep else 1
                 parts.append(check_shape("score", made.score, (num_timesteps, len(data.is_member))))
             coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in made.coefficients.items()}
-            num_fitted[key] = max(num_fitted.get(key, 0), made.num_fitted, data.num_fitted.get(of, 0))
+            # A timestep that was chosen for a score of one number is in no list of candidates: it counts as fitted.
+            hides_choice = not calibration.per_timestep and now[of].shape[1] > 1
+            numbers = made.num_fitted, data.num_fitted.get(of, 0), int(hides_choice)
+            num_fitted[key] = max(num_fitted.get(key, 0), *numbers)
         scores[key], keep[key] = torch.stack(parts), data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
         derived[key] = Derived(of, calibration.needs_history)

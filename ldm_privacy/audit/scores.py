@@ -43,7 +43,8 @@ class AuditScores:
         controls: Labels of the masks that a mask of largest influence must beat.
         sweeps: Per attack, scores by (ranking, keep fraction); empty where there is no sweep.
         derived: The calibrated ones among the keys.
-        num_fitted: Of the keys whose scores were fitted with labels, how many numbers were.
+        num_fitted: Of the keys whose scores were fitted with labels, how many numbers were; 1 at least where a timestep was
+            chosen for a score that has one number for all.
         coefficients: Of calibrations, as series.
     """
 
