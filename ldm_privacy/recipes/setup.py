@@ -165,7 +165,8 @@ class Setup:
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        return Provenance.of(split.hash, config.seed, self.attacks, self.masks, config.audit.timesteps)
+        settings = self.attacks, self.masks, config.audit.timesteps
+        return Provenance.of(split.hash, config.seed, *settings, cross_fit=config.audit.cross_fit)
 
     @property
     def intervals(self) -> Intervals:
