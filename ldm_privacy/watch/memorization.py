@@ -131,8 +131,7 @@ class Memorization(Watcher):
         there, before = self._baselines[key].paired(data.sample_index)
         score = torch.zeros(len(there), dtype=torch.float64)
         score[there] = before
-        num_fitted = data.num_fitted.get(key, 0)
-        return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
+        return paired(report.halves[key], score, data, level, alternative="greater", among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
         """The rows that a person watches: of onsets and verdicts, and plain attacks with masks that are no controls."""
