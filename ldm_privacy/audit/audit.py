@@ -48,8 +48,8 @@ class Audit:
         masks: By label; see `MaskRule`.
         timesteps: That every attack queries.
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
-            them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep the
-            calibration half chose. Without influence there is no sweep.
+            them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep each half
+            chose for the other. Without influence there is no sweep.
         calibrations: By label; each adds the scores of an attack beyond how difficult an image is, see `Calibration`.
         calibrated: The attacks and masks that they wrap, the primary one first; the first of `keys` by default. Their results
             are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.

@@ -43,7 +43,7 @@ class Evidence:
         agreement: Who is found by which attack; None where no attack tells samples apart.
         onsets: When each image was memorized; None without enough earlier audits.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
-        dataset: Whether the members as a set stand out; None where all scores of the primary key are the same.
+        dataset: Whether the members as a set stand out; None where all of the insider's scores are the same.
     """
 
     report: AuditReport
