@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
-from ldm_privacy.audit.calibrate import check_derivations, derivations, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, with_calibrated
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.kept import History, KeptScores
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
-from ldm_privacy.audit.scores import TUNED, AuditScores, informed, is_alike
+from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import explain_out_of_memory
@@ -130,6 +130,10 @@ class Audit:
         plain, looking = self._plain_keys(), [each for each in self._derivations if each.calibration.needs_history]
         return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
 
+    def look_back(self, history: History, *, until: float) -> dict[int, KeptScores]:
+        """What the calibrations look at of a history, up to and with that time."""
+        return history.read(until=until, keys=self.looks_back_at, most=MOST_EARLIER)
+
     @property
     def num_passes(self) -> int:
         """Denoiser passes per sample and audit."""
@@ -233,11 +237,9 @@ class Audit:
         """Its calibrated scores that an onset is counted from."""
         return [each.key for each in self._derivations if each.of == key and each.calibration.counts_onset]
 
-    def informed(self, key: AuditKey) -> list[AuditKey]:
-        """The calibrated scores of that attack and mask that an outsider and an insider have, see `informed`."""
-        derived = {each.key: each.derived for each in self._derivations}
-        found = dict.fromkeys(informed(derived, key, with_history=known) for known in (False, True))
-        return [each for each in found if each != key]
+    def forms(self, key: AuditKey) -> list[AuditKey]:
+        """That attack and mask, and its calibrated scores that an outsider and an insider have."""
+        return forms({each.key: each.derived for each in self._derivations}, key)
 
     def _plain_keys(self) -> list[AuditKey]:
         return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]

@@ -100,6 +100,11 @@ def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history
     return [outsider, *(each for each in mine if with_history and derived[each].needs_history)][-1]
 
 
+def forms(derived: Mapping[AuditKey, Derived], key: AuditKey) -> list[AuditKey]:
+    """That attack and mask, then what an outsider and an insider make of it, where that is something else; see `informed`."""
+    return list(dict.fromkeys([key, *(informed(derived, key, with_history=known) for known in (False, True))]))
+
+
 def is_alike(score: Tensor) -> bool:
     """Whether (folds, ...) scores are the same in all folds because nothing is fitted: one tensor, seen twice."""
     return len(score) == 1 or score.stride(0) == 0

@@ -129,7 +129,7 @@ class Setup:
         named = self.config.audit.calibrated
         if wrong := next((each for each in named if each.count("/") != 1), None):
             raise UserError(f"audit.calibrated: '{wrong}' is no attack with a mask; write it as {self.onset_key}.")
-        return [AuditKey(*each.split("/")) for each in named] or [self.onset_key]
+        return [AuditKey.of(each) for each in named] or [self.onset_key]
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:

@@ -154,9 +154,12 @@ class ScoreHistory:
                 raise ValueError("it was made with audit.cross_fit=false")
             parts: dict[str, Any] = {"scores": {}, "standing": {}}
             for name in file.keys():  # noqa: SIM118 (no mapping)
-                part, *labels = name.split("/")
-                if part in parts and (keys is None or AuditKey(*labels) in keys) and self._is_same(AuditKey(*labels), record):
-                    parts[part][AuditKey(*labels)] = file.get_tensor(name)
+                part, _, label = name.partition("/")
+                if part not in parts:
+                    continue
+                key = AuditKey.of(label)
+                if (keys is None or key in keys) and self._is_same(key, record):
+                    parts[part][key] = file.get_tensor(name)
             timesteps = {key.attack: record["timesteps"][key.attack] for key in parts["scores"]}
             return KeptScores(file.get_tensor("sample_index"), timesteps, **parts)
 

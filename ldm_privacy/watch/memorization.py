@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import MOST_EARLIER
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, Memory, kept_of
 from ldm_privacy.audit.report import AuditReport
@@ -106,8 +105,7 @@ class Memorization(Watcher):
     def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
         """The main process's part: report, rise, series."""
         time = self.time(moment)
-        earlier = self.history.read(until=time - 1, keys=self.audit.looks_back_at, most=MOST_EARLIER)
-        self.report = report = self.audit.compute(join(shards), earlier)
+        self.report = report = self.audit.compute(join(shards), self.audit.look_back(self.history, until=time - 1))
         self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rises: dict[AuditKey, Rise] = {}
@@ -137,12 +135,12 @@ class Memorization(Watcher):
         """The rows that a person watches: of onsets and verdicts, and plain attacks with masks that are no controls."""
         data = report.data
         others = (row.key for row in report.rows if row.key.mask not in data.controls and row.key not in data.derived)
-        watched = {*self.onsets, *self.audit.informed(self.key), *others}
+        watched = {*self.onsets, *self.audit.forms(self.key), *others}
         return [row for row in report.rows if row.key in watched]
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
         """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
-        charts, of_verdict = {}, [self.key, *self.audit.informed(self.key)]
+        charts, of_verdict = {}, self.audit.forms(self.key)
         for row in self._claims(report):
             is_primary, series = row.key.attack == self.key.attack or row.key in report.data.derived, f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
