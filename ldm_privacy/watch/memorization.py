@@ -30,12 +30,12 @@ class News:
     Attributes:
         auroc: Of the primary attack and mask.
         num_reported: Samples that it rests on.
-        rise: Since the untrained denoiser; None in its own audit.
+        rises: Of each quantity with an onset, since the untrained denoiser; none in its own audit.
     """
 
     auroc: Estimate
     num_reported: int
-    rise: Rise | None
+    rises: tuple[Rise, ...]
 
 
 class Memorization(Watcher):
@@ -87,9 +87,9 @@ class Memorization(Watcher):
         self._distortion: Tensor | None = None
 
     def is_before_onset(self) -> bool:
-        """Whether the newest audit lies before any rise of the AUROC that is certain."""
-        rise = None if self.news is None else self.news.rise
-        return rise is None or (rise.onset_epoch is None and rise.lower <= 0)
+        """Whether the newest audit lies before any rise that is certain, of the primary attack or of calibrated scores."""
+        rises = () if self.news is None else self.news.rises
+        return all(rise.onset_epoch is None and rise.lower <= 0 for rise in rises)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
@@ -120,7 +120,7 @@ class Memorization(Watcher):
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
-        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rises.get(self.key))
+        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
         return Look(series, self._lines(report, moment), charts=self._charts(report)), news
 
     def _rise(self, report: AuditReport, key: AuditKey, level: float) -> PairedDifference:
