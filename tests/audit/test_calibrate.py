@@ -228,6 +228,13 @@ def refused(message, *args, **options):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_two_calibrations_whose_scores_would_have_one_name_are_told_by_their_labels():
+    refused(
+        r"^audit\.calibrations: 'history' and 'sima_history' would both be called 'sima_history/all'",
+        calibrations={"history": History(), "sima_history": Combined()},
+    )
+
+
 @pytest.mark.parametrize("name", list(CALIBRATIONS))
 def test_what_cannot_be_calibrated_is_refused_before_any_pass(name):
     refused(r"^audit\.calibrated: there is no 'pia/all'; name some of: sima/all, ", (name,), [AuditKey("pia", "all")])
