@@ -27,7 +27,7 @@ from ldm_privacy.audit.calibrate import derivations
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.row import paired, standing
 from ldm_privacy.audit.scores import AuditScores
-from ldm_privacy.audit.sweep import choose
+from ldm_privacy.audit.sweep import choose, reported_halves
 from ldm_privacy.metrics import auroc_difference, loss_gap_rise
 from ldm_privacy.metrics.memorized_generations import COPY_RATIO, copies_rise, discordant_copies
 from ldm_privacy.metrics.neighbours import Neighbours, nearest_two
@@ -98,12 +98,14 @@ def lowers_of(looks: Looks, is_member: torch.Tensor, confidences: list[float]) -
     for number, look in enumerate(looks.kept):
         data = looks.at(look, is_member)
         keys = dict.fromkeys(key for each in looks.found for key in (each.of, each.key))
-        scores = {key: standing(data.scores[key], choose({1.0: data.scores[key]}, data).places, data) for key in keys}
+        choices = {key: choose({1.0: data.scores[key]}, data) for key in keys}
+        scores = {key: standing(data.scores[key], choice.places, data) for key, choice in choices.items()}
         if number == 0:
             before = scores
-        for key, score in scores.items() if number else ():
-            num_fitted = data.num_fitted.get(key, 0)
-            rise = paired(score, before[key], data, confidences[number - 1], alternative="greater", num_fitted=num_fitted)
+        for key, choice in choices.items() if number else ():
+            fitted = data.num_fitted.get(key, 0)
+            halves = reported_halves({1.0: data.scores[key]}, choice, data, num_fitted=fitted)
+            rise = paired(halves, before[key], data, confidences[number - 1], alternative="greater")
             lowers.setdefault(key, []).append(rise.lower)
     return lowers
 

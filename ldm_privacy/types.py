@@ -87,6 +87,12 @@ class AuditKey:
     def __str__(self) -> str:
         return f"{self.attack}/{self.mask}"
 
+    @classmethod
+    def of(cls, name: str) -> "AuditKey":
+        """The inverse of `str`. Raises ValueError where it isn't two labels."""
+        attack, mask = name.split("/")
+        return cls(attack, mask)
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
 from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
-from ldm_privacy.audit.calibrate import check_derivations, derivations, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, with_calibrated
 from ldm_privacy.audit.collected import Collected, join
-from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.kept import History, KeptScores
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
-from ldm_privacy.audit.scores import TUNED, AuditScores, informed, is_alike
+from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import explain_out_of_memory
@@ -48,8 +48,8 @@ class Audit:
         masks: By label; see `MaskRule`.
         timesteps: That every attack queries.
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
-            them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep the
-            calibration half chose. Without influence there is no sweep.
+            them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep each half
+            chose for the other. Without influence there is no sweep.
         calibrations: By label; each adds the scores of an attack beyond how difficult an image is, see `Calibration`.
         calibrated: The attacks and masks that they wrap, the primary one first; the first of `keys` by default. Their results
             are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.
@@ -129,6 +129,10 @@ class Audit:
         """The attacks and masks whose scores at earlier audits the calibrations look at."""
         plain, looking = self._plain_keys(), [each for each in self._derivations if each.calibration.needs_history]
         return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
+
+    def look_back(self, history: History, *, until: float) -> dict[int, KeptScores]:
+        """What the calibrations look at of a history, up to and with that time."""
+        return history.read(until=until, keys=self.looks_back_at, most=MOST_EARLIER)
 
     @property
     def num_passes(self) -> int:
@@ -233,11 +237,9 @@ class Audit:
         """Its calibrated scores that an onset is counted from."""
         return [each.key for each in self._derivations if each.of == key and each.calibration.counts_onset]
 
-    def informed(self, key: AuditKey) -> list[AuditKey]:
-        """The calibrated scores of that attack and mask that an outsider and an insider have, see `informed`."""
-        derived = {each.key: each.derived for each in self._derivations}
-        found = dict.fromkeys(informed(derived, key, with_history=known) for known in (False, True))
-        return [each for each in found if each != key]
+    def forms(self, key: AuditKey) -> list[AuditKey]:
+        """That attack and mask, and its calibrated scores that an outsider and an insider have."""
+        return forms({each.key: each.derived for each in self._derivations}, key)
 
     def _plain_keys(self) -> list[AuditKey]:
         return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]

@@ -20,11 +20,12 @@ MOST_EARLIER = 16
 
 
 class Derivation(NamedTuple):
-    """A calibrated score: what it is called, how it is made, and of what (or what it is compared with)."""
+    """A calibrated score: what it is called, how it is made, of what (or what it is compared with), the calibration's label."""
 
     key: AuditKey
     calibration: Calibration
     of: AuditKey
+    label: str = ""
 
     @property
     def derived(self) -> Derived:
@@ -35,7 +36,7 @@ class Derivation(NamedTuple):
 def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey]) -> list[Derivation]:
     """Each calibration of each of those; one that wraps none is made once, with the first of them as its plain attack."""
     return [
-        Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key)
+        Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key, label)
         for label, calibration in calibrations.items()
         for key in (calibrated if calibration.wraps else calibrated[:1])
     ]
@@ -44,15 +45,16 @@ def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[Au
 def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *, has_complexity: bool) -> None:
     """Raise UserError for what is no attack of the audit, wrapped twice, called like an attack, or without complexity."""
     attacks = {key.attack for key in plain}
-    labels = [each.key.attack.removeprefix(f"{each.of.attack}_") for each in found]
-    for place, (label, (key, calibration, of)) in enumerate(zip(labels, found)):
+    for place, (key, calibration, of, label) in enumerate(found):
         if of not in plain:
-            is_calibrated = of.attack in {f"{attack}_{each}" for attack in attacks for each in labels}
+            is_calibrated = of.attack in {f"{attack}_{each.label}" for attack in attacks for each in found}
             wrong = f"'{of}' is calibrated already" if is_calibrated else f"there is no '{of}'"
             raise UserError(f"audit.calibrated: {wrong}; name some of: {', '.join(map(str, plain))}.")
-        if key in [each.key for each in found[:place]]:
+        if twin := next((each for each in found[:place] if each.key == key), None):
+            if twin.label == label:
+                raise UserError(f"audit.calibrated: '{of}' stands there twice, so '{key}' would be made twice; take one out.")
             raise UserError(
-                f"audit.calibrated: '{of}' stands there twice, so '{key.attack}' would be made twice; take one out."
+                f"audit.calibrations: '{twin.label}' and '{label}' would both be called '{key}'; give one another label."
             )
         if key.attack in attacks:
             raise UserError(f"audit.attacks: the label '{key.attack}' is taken by a calibrated score (audit.calibrations).")
@@ -91,7 +93,7 @@ def with_calibrated(
         return data
     check_halves_suffice(data.is_calibration, data.is_member, cross_fit=len(data.folds) > 1)
     plain = list(data.scores)
-    wanted = {key for _, calibration, of in found for key in [of, *calibration.attacks(of, plain)]}
+    wanted = {key for each in found for key in [each.of, *each.calibration.attacks(each.of, plain)]}
     now = {key: level(data.scores[key].double(), log_scale[key.attack]) for key in plain if key in wanted}
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}
     earlier: list[list[dict[AuditKey, Tensor]]] = [[] for _ in data.folds]
@@ -106,7 +108,7 @@ def with_calibrated(
             audits.append({key: level(row, log_scale[key.attack]).double() for key, row in rows.items()})
     scores, timesteps, keep = dict(data.scores), dict(data.timesteps), dict(data.keep_fraction)
     derived, num_fitted, coefficients = dict(data.derived), dict(data.num_fitted), dict(data.coefficients)
-    for key, calibration, of in found:
+    for key, calibration, of, _ in found:
         parts = []
         for number, fold in enumerate(data.folds):
             known = Known(
@@ -124,7 +126,10 @@ def with_calibrated(
                 num_timesteps = len(known.now[of]) if calibration.per_timestep else 1
                 parts.append(check_shape("score", made.score, (num_timesteps, len(data.is_member))))
             coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in made.coefficients.items()}
-            num_fitted[key] = max(num_fitted.get(key, 0), made.num_fitted, data.num_fitted.get(of, 0))
+            # A timestep that was chosen for a score of one number is in no list of candidates: it counts as fitted.
+            hides_choice = not calibration.per_timestep and now[of].shape[1] > 1
+            numbers = made.num_fitted, data.num_fitted.get(of, 0), int(hides_choice)
+            num_fitted[key] = max(num_fitted.get(key, 0), *numbers)
         scores[key], keep[key] = torch.stack(parts), data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
         derived[key] = Derived(of, calibration.needs_history)

@@ -103,7 +103,7 @@ class Memory:
         """The inverse of `state`."""
         memory = cls()
         for time, index, timesteps, *parts in state:
-            scores, standing = ({AuditKey(*key.split("/")): each for key, each in part.items()} for part in parts)
+            scores, standing = ({AuditKey.of(key): each for key, each in part.items()} for part in parts)
             memory.write(time, KeptScores(index, timesteps, scores, standing))
         return memory
 

@@ -67,6 +67,12 @@ class AuditReport:
         """`scores_at` of the reported samples."""
         return self.scores_at(key)[self.is_reporting]
 
+    def halves_among(self, key: AuditKey, sample_index: Tensor) -> list[Half]:
+        """What each half reports of those samples, ascending; without a half that reports none of them."""
+        index = (self.data.sample_index[fold.reports] for fold in self.data.folds)
+        rows = [(half, torch.isin(each, sample_index)) for half, each in zip(self.halves[key], index, strict=True)]
+        return [half.among(each) for half, each in rows if each.any()]
+
     def is_constant(self, key: AuditKey) -> bool:
         """Whether all samples have the same score: an attack that ranks nobody; its AUROC is .5 by ties."""
         score = self.scores_at(key)

@@ -135,7 +135,7 @@ def row_of(
 
 
 def paired(
-    score: Tensor,
+    halves: Sequence[Half],
     other: Tensor,
     data: AuditScores,
     confidence: float,
@@ -144,17 +144,16 @@ def paired(
     num_fitted: int = 0,
     among: Tensor | None = None,
 ) -> PairedDifference:
-    """AUROC of `score` minus that of `other`, (samples,) each, mean over the halves that report.
+    """AUROC of what halves report minus that of `other`, (samples,), mean over the halves.
 
-    `among`: (samples,) bool, those to look at; all that report by default. `num_fitted`: of `score`, see `Half`.
+    `among`: (samples,) bool, those to look at; all by default. `num_fitted`: of `other`, see `Half`.
     """
     mine, others = [], []
-    for fold in data.folds:
+    for half, fold in zip(halves, data.folds, strict=True):
         rows = fold.reports if among is None else fold.reports & among
         if rows.any():
-            is_member, group = data.is_member[rows], data.group_of(rows)
-            mine.append(Half(score[rows], is_member, num_fitted=num_fitted, group=group))
-            others.append(Half(other[rows], is_member, group=group))
+            mine.append(half.among(rows[fold.reports]))
+            others.append(Half(other[rows], data.is_member[rows], num_fitted=num_fitted, group=data.group_of(rows)))
     return crossfit_difference(mine, others, confidence=confidence, alternative=alternative)
 
 

@@ -37,7 +37,8 @@ class AuditedSamples:
         is_member: (samples,) bool.
         sample_index: (samples,) int64, ascending and unique: the row in the data source. 0, 1, ... by default.
         group: (samples,) int64: patients, identities; None where there are none.
-        is_calibration: (samples,) bool, the half that chooses; a hash of the sample index (of the group) by default.
+        is_calibration: (samples,) bool, one of the halves that choose for each other (where one half alone reports, the other);
+            a hash of the sample index (of the group) by default.
         condition: Name -> (samples, ...), what the denoiser gets beside each sample.
         influence: Like `latent`: diag(J^T J) of the decoder; None where the codec has no decoder to speak of.
         distortion: (samples,) float64, local distortion; NaN where it wasn't measured, None where it never is.
@@ -157,7 +158,7 @@ class AuditedSamples:
 
 
 def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None = None) -> Tensor:
-    """Which samples choose (timestep, keep fraction); the others report. Bool, like `sample_index`.
+    """Which half each sample is of: the halves choose (timestep, keep fraction) for each other. Bool, like `sample_index`.
 
     A fair coin per sample index (or per group, so that a group is never on both halves): independent of membership, of
     the split, of epochs and of machines.
@@ -168,10 +169,10 @@ def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None 
 
 def check_halves(is_calibration: Tensor, is_member: Tensor) -> None:
     """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
-    for half, name in ((is_calibration, "calibration"), (~is_calibration, "reporting")):
+    for half in (is_calibration, ~is_calibration):
         for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
             if int((half & side).sum()) < 2:
                 raise UserError(
-                    f"the {name} half of the audit has fewer than two {what}: audit more samples "
+                    f"a half of the audit has fewer than two {what}: audit more samples "
                     "(data.num_members, data.num_heldout, audit.max_samples)."
                 )

@@ -43,7 +43,8 @@ class AuditScores:
         controls: Labels of the masks that a mask of largest influence must beat.
         sweeps: Per attack, scores by (ranking, keep fraction); empty where there is no sweep.
         derived: The calibrated ones among the keys.
-        num_fitted: Of the keys whose scores were fitted with labels, how many numbers were.
+        num_fitted: Of the keys whose scores were fitted with labels, how many numbers were; 1 at least where a timestep was
+            chosen for a score that has one number for all.
         coefficients: Of calibrations, as series.
     """
 
@@ -97,6 +98,11 @@ def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history
     mine = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
     outsider = [key, *(each for each in mine if not derived[each].needs_history)][-1]
     return [outsider, *(each for each in mine if with_history and derived[each].needs_history)][-1]
+
+
+def forms(derived: Mapping[AuditKey, Derived], key: AuditKey) -> list[AuditKey]:
+    """That attack and mask, then what an outsider and an insider make of it, where that is something else; see `informed`."""
+    return list(dict.fromkeys([key, *(informed(derived, key, with_history=known) for known in (False, True))]))
 
 
 def is_alike(score: Tensor) -> bool:

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from ldm_privacy.audit.report import AuditReport, report_of
-from ldm_privacy.audit.row import paired
 from ldm_privacy.audit.score_file import ScoreFile
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import PairedDifference
+from ldm_privacy.metrics import PairedDifference, crossfit_difference
 from ldm_privacy.types import AuditKey, Intervals
 
 
@@ -85,17 +84,16 @@ def compare(files: Mapping[str, ScoreFile], *, intervals: Intervals | None = Non
         raise UserError("the audits share fewer than four reported samples: audit them with the same audit.max_samples.")
     # Each audit's own choice of timestep, on the samples that all audits report.
     first = reports[first_name]
-    among = first.is_reporting & torch.isin(first.data.sample_index, shared)
-    differences: dict[str, dict[AuditKey, PairedDifference]] = {}
-    for name, report in reports.items():
-        if name != first_name:
-            chosen, other = report.is_reporting & torch.isin(report.data.sample_index, shared), {}
-            for key in keys:
-                score = torch.zeros(len(among), dtype=torch.float64)
-                score[among] = report.scores_at(key)[chosen]
-                fitted = max(each.data.num_fitted.get(key, 0) for each in (report, first))
-                other[key] = paired(score, first.scores_at(key), first.data, first.confidence, num_fitted=fitted, among=among)
-            differences[name] = other
+    differences = {
+        name: {
+            key: crossfit_difference(
+                report.halves_among(key, shared), first.halves_among(key, shared), confidence=first.confidence
+            )
+            for key in keys
+        }
+        for name, report in reports.items()
+        if name != first_name
+    }
     areas = {key: [report.row(key).metrics.auroc.value for report in reports.values()] for key in keys}
     spread = {
         key: Spread(float(np.mean(each)), float(np.std(each, ddof=1)), min(each), max(each), len(each))

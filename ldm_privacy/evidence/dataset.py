@@ -16,10 +16,10 @@ NUM_HALVINGS = 100
 
 @dataclass(frozen=True)
 class DatasetVerdict:
-    """The members as a suspect set against the held-out samples, both of the reporting half.
+    """The members as a suspect set against the held-out samples, all that report.
 
     Attributes:
-        test: One-sided Welch test of the scores of the primary key.
+        test: One-sided Welch test of the scores of one key, what the verdict rests on.
         by_size: How the p-value falls with the size of the suspect set.
         false_alarms: By size, the share of sets of held-out samples that the same test tells from other held-out samples. Small
             sets of skewed scores don't obey the t distribution: where this is above the level, the p-value can't be believed.
@@ -33,11 +33,11 @@ class DatasetVerdict:
 
 
 def dataset_verdict(report: AuditReport, key: AuditKey, *, seed: int = 0) -> DatasetVerdict | None:
-    """The verdict on the members as a set; None where the primary key gives every sample the same score.
+    """The verdict on the members as a set; None where the key gives every sample the same score.
 
     Args:
         report: Of the audit.
-        key: The primary attack and mask.
+        key: Attack and mask that the verdict rests on.
         seed: Of the random subsets.
     """
     if report.is_constant(key):

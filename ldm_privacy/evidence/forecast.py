@@ -125,14 +125,16 @@ def pilot_of(
         history: (epoch, series) -> value, as metrics.csv has them.
         key: Attack and mask whose onset it is, as in "sima/all".
         name, size, differs, num_consecutive: See `Pilot`.
-        confidence: Of the lower bounds of all looks together; look k has 1 - (1 - confidence) 6 / (pi k)^2.
+        confidence: Of the lower bounds of all looks together, see `OnsetDetector`.
     """
-    ends = f"memorization/{key}/rise", f"memorization/{key}/rise_lower"
+    from ldm_privacy.watch.onset import OnsetDetector
+
+    ends, detector = (f"memorization/{key}/rise", f"memorization/{key}/rise_lower"), OnsetDetector(confidence=confidence)
     rises, lowers = ({epoch: value for (epoch, series), value in history.items() if series == each} for each in ends)
     looks = {}
     for number, epoch in enumerate(sorted(epoch for epoch in rises if epoch in lowers), start=1):
-        width, level = rises[epoch] - lowers[epoch], (1 - confidence) * 6 / (math.pi * number) ** 2
-        looks[epoch] = Look(rises[epoch], width, width / -NormalDist().inv_cdf(level))
+        width = rises[epoch] - lowers[epoch]
+        looks[epoch] = Look(rises[epoch], width, width / NormalDist().inv_cdf(detector.confidence_at(number)))
     return Pilot(name, size, looks, differs, num_consecutive) if looks else None
 
 

@@ -43,7 +43,7 @@ class Evidence:
         agreement: Who is found by which attack; None where no attack tells samples apart.
         onsets: When each image was memorized; None without enough earlier audits.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
-        dataset: Whether the members as a set stand out; None where all scores of the primary key are the same.
+        dataset: Whether the members as a set stand out; None where all of the insider's scores are the same.
     """
 
     report: AuditReport
@@ -118,7 +118,7 @@ def gather_evidence(
 
 
 def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDifference:
-    """AUROC of the primary attack minus a control's, on the reported samples that have a control score (NaN = none).
+    """AUROC of that key minus a control's, on the reported samples that have a control score (NaN = none).
 
     A control that is turned round on the half that chooses counts turned round.
     """
@@ -127,5 +127,5 @@ def _over_control(report: AuditReport, key: AuditKey, score: Tensor) -> PairedDi
         chooses, reports = fold.chooses & known, fold.reports
         if float(auroc(score[chooses], data.is_member[chooses])) < 0.5:
             turned[reports] = -turned[reports]
-    num_fitted = max(1, data.num_fitted.get(key, 0))  # a control's orientation is free
-    return paired(report.scores_at(key), turned, data, report.confidence, num_fitted=num_fitted, among=known)
+    # A control's orientation is free: one number.
+    return paired(report.halves[key], turned, data, report.confidence, num_fitted=1, among=known)

@@ -38,7 +38,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
       audit stands out with all rows tested together (Holm).
     * safe: neither, the interval of that AUROC lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
       wrong way round tells the sides apart as well), and the carried-over threshold finds surely less than `RULED_OUT_TPR` of
-      the members: a few wholly exposed members hardly move an AUROC.
+      the members: a few wholly exposed members hardly move an AUROC. The outsider's scores and the plain attack must hold both
+      as well: a calibration that was fitted to little may lose what they find.
     * unclear: none of these.
     """
     report, key, exposure = evidence.report, evidence.insider, evidence.exposure
@@ -48,7 +49,9 @@ def verdict_of(evidence: Evidence) -> Verdict:
     others = [each for each, p in adjusted.items() if each != key and p <= alpha and report.row(each).metrics.auroc.lower > 0.5]
     is_certain = area.lower > 0.5 and band.p_value <= alpha
     levels = [0.5 if each.level is None else each.level.value for each in evidence.findings.values() if each.leaks]
-    possible = max(area.upper, 1 - area.lower)
+    forms = [report.row(each) for each in {key, evidence.outsider, evidence.key}]
+    possible = max(end for each in forms for end in (each.metrics.auroc.upper, 1 - each.metrics.auroc.lower))
+    findable = max(each.carried[0].tpr.upper for each in forms)
     above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every held-out image of their half"
     found = f"{key} has"
     tone: Tone
@@ -68,11 +71,11 @@ def verdict_of(evidence: Evidence) -> Verdict:
         named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
         verb = "stands" if len(others) == 1 else "stand"
         meaning = f"{key} is not certain, but {named} {verb} out with all rows tested together. {ADVICE}"
-    elif possible < RULED_OUT and rates.tpr.upper < RULED_OUT_TPR:
+    elif possible < RULED_OUT and findable < RULED_OUT_TPR:
         tone = "safe"
         meaning = (
-            f"An AUROC of {possible:.3f} or more, and {rates.tpr.upper:.1%} of the members found, are excluded for this attack "
-            "on such images; not for stronger attacks or another training."
+            f"An AUROC of {possible:.3f} or more, and {findable:.1%} of the members found, are excluded for this attack on "
+            "such images; not for stronger attacks or another training."
         )
     elif area.upper < 0.5:
         tone = "unclear"
@@ -83,7 +86,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     else:
         tone = "unclear"
         meaning = (
-            f"Not enough to tell: an AUROC up to {possible:.3f}, or {rates.tpr.upper:.1%} of the members found, can't be "
+            f"Not enough to tell: an AUROC up to {possible:.3f}, or {findable:.1%} of the members found, can't be "
             "excluded. Audit more images before this checkpoint is called safe."
         )
     who = (

@@ -1,7 +1,7 @@
 """One of two halves of the samples that chose for each other, and what it says of what it reports."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,6 +48,13 @@ class Half:
     def reported(self) -> Tensor:
         """(samples,) scores of the chosen candidate."""
         return self.candidates[self.chosen]
+
+    def among(self, rows: Tensor) -> "Half":
+        """The same of some of its samples, (samples,) bool."""
+        if rows.all():
+            return self
+        group = None if self.group is None else torch.as_tensor(self.group)[rows]
+        return replace(self, score=self.candidates[:, rows], is_member=self.is_member[rows], group=group, area=None)
 
     @cached_property
     def areas(self) -> np.ndarray:

@@ -29,7 +29,7 @@ def tpr_at_threshold(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> RatesAtThreshold:
-    """TPR and realised FPR at a threshold carried over from a calibration half (`threshold_at_fpr` there).
+    """TPR and realised FPR at a threshold carried over from other samples (`threshold_at_fpr` there).
 
     Clopper-Pearson intervals: exact, because neither side had a say in the threshold. At a threshold chosen on these
     very samples they would be far too narrow for the TPR at a target FPR; `tpr_at_fpr_interval` is right there.

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import MOST_EARLIER
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import AuditReport
@@ -74,7 +73,7 @@ def earlier_audits(
     newest = history.read(until=epoch, keys=audit.looks_back_at, most=1).values()
     if not any(set(audit.calibrated) <= kept.scores.keys() and kept.has(sample_index) for kept in newest):
         return None
-    return history.read(until=epoch - 1, keys=audit.looks_back_at, most=MOST_EARLIER)
+    return audit.look_back(history, until=epoch - 1)
 
 
 def condition_record(setup: Setup) -> dict[str, Any]:

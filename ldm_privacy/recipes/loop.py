@@ -32,6 +32,9 @@ from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
 
+CALIBRATED = ("complexity", "history", "gained", "calibrated", "combined")
+"""In the order of `configs/audit/default.yaml`: that decides what a verdict rests on."""
+
 
 class MemorizationWatch:
     """Audits the denoiser of a loop that knows nothing of this program.
@@ -58,7 +61,8 @@ class MemorizationWatch:
         attacks: Registered names, or attacks by label.
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
         timesteps: That every attack queries.
-        calibrations: By label, of the first attack and mask; all registered ones by default.
+        calibrations: Registered names, or calibrations by label, of the first attack and mask. The verdict rests on the last of
+            them that looks at earlier audits, and names the last that doesn't.
         influence: Estimator; 16 probes by default where there is a decoder.
         every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
@@ -84,7 +88,7 @@ class MemorizationWatch:
         attacks: Sequence[str] | Mapping[str, Any] = ("sima", "loss"),
         masks: Sequence[str] | Mapping[str, Any] | None = None,
         timesteps: Sequence[int] = (30, 60, 100, 150),
-        calibrations: Mapping[str, Calibration] | None = None,
+        calibrations: Sequence[str] | Mapping[str, Calibration] = CALIBRATED,
         influence: InfluenceEstimator | None = None,
         every_n_steps: int = 1000,
         watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
@@ -119,7 +123,8 @@ class MemorizationWatch:
         samples = self.samples
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
-        calibrations = {label: CALIBRATIONS.get(label)() for label in CALIBRATIONS} if calibrations is None else calibrations
+        if not isinstance(calibrations, Mapping):
+            calibrations = {name: CALIBRATIONS.get(name)() for name in calibrations}
         if calibrations:
             check_halves_suffice(samples.is_calibration, samples.is_member, cross_fit=True)
         audit = Audit(

@@ -115,7 +115,8 @@ def _history(setup: Setup, report: AuditReport, epochs: Sequence[int]) -> str:
     known = f"at epoch {', '.join(map(str, epochs))}" if epochs else "none"
     if not (missing := without_history(setup, report)):
         data = report.data
-        unfitted = [str(key) for key, of in data.derived.items() if of.needs_history and key not in data.num_fitted]
+        fitted = {name.rsplit("/", 2)[0] for name in data.coefficients}
+        unfitted = [str(key) for key, of in data.derived.items() if of.needs_history and f"calibration/{key}" not in fitted]
         fewest = f"fewer than {2 * SAMPLES_PER_NUMBER} samples a side in a half"
         return known + (f"; nothing was fitted for {', '.join(unfitted)}: no earlier audit, or {fewest}" if unfitted else "")
     return (

@@ -129,7 +129,7 @@ class Setup:
         named = self.config.audit.calibrated
         if wrong := next((each for each in named if each.count("/") != 1), None):
             raise UserError(f"audit.calibrated: '{wrong}' is no attack with a mask; write it as {self.onset_key}.")
-        return [AuditKey(*each.split("/")) for each in named] or [self.onset_key]
+        return [AuditKey.of(each) for each in named] or [self.onset_key]
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:
@@ -165,7 +165,8 @@ class Setup:
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        return Provenance.of(split.hash, config.seed, self.attacks, self.masks, config.audit.timesteps)
+        settings = self.attacks, self.masks, config.audit.timesteps
+        return Provenance.of(split.hash, config.seed, *settings, cross_fit=config.audit.cross_fit)
 
     @property
     def intervals(self) -> Intervals:

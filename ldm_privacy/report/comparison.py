@@ -13,10 +13,10 @@ from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.report.tables import digits, plain_table, short
 
 NOTE = (
-    "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timestep "
-    "that its own calibration half chose, and their intervals leave out the randomness of training. The standard deviation is "
-    "over the audits compared: of runs that differ in their seed alone it is the randomness of training, without that of the "
-    "samples, which they share."
+    "AUROCs are each audit's own; differences are paired on the samples that all audits report, each audit at the timesteps "
+    "that its own halves chose for each other, and their intervals leave out the randomness of training. The standard "
+    "deviation is over the audits compared: of runs that differ in their seed alone it is the randomness of training, without "
+    "that of the samples, which they share."
 )
 
 

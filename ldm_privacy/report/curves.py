@@ -6,7 +6,8 @@ from typing import NamedTuple
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from ldm_privacy.audit.scores import Derived, informed
+from ldm_privacy.audit.scores import Derived, forms
+from ldm_privacy.evidence.forecast import watched_keys
 from ldm_privacy.report.figures.base import PALETTE, banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
@@ -25,21 +26,11 @@ class Sign(NamedTuple):
     name: str
 
 
-Calibrated = Mapping[AuditKey, Derived]
-"""The calibrated scores among the keys of an audit."""
-
-
-def watched(primary: AuditKey, derived: Calibrated) -> list[AuditKey]:
-    """The primary attack, and its scores as an outsider and as an insider have them calibrated."""
-    return list(dict.fromkeys([primary, *(informed(derived, primary, with_history=known) for known in (False, True))]))
-
-
 def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
     """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, memorized generations."""
     gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
-    rises = sorted({name for _, name in history if name.startswith("memorization/") and name.endswith("/rise")})
-    keys = dict.fromkeys([str(primary), *(name.removeprefix("memorization/").removesuffix("/rise") for name in rises)])
+    keys = dict.fromkeys([str(primary), *watched_keys(history)])
     areas = []
     for key in keys:
         area = f"memorization/{key}"
@@ -52,7 +43,7 @@ def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
 
 
 def mask_curves(
-    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Calibrated, unit: str = "epoch"
+    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Mapping[AuditKey, Derived], unit: str = "epoch"
 ) -> list[MaskCurves]:
     """The curves of every attack that was audited, the primary one's first, with its calibrated scores among them."""
     onset = _onset(history, f"memorization/{primary}/onset_epoch")
@@ -61,7 +52,7 @@ def mask_curves(
     for attack in attacks:
         series = {key.mask: f"memorization/{key}/auroc" for key in keys if key.attack == attack}
         if attack == primary.attack:
-            series |= {key.attack: f"memorization/{key}/auroc" for key in watched(primary, derived)[1:]}
+            series |= {key.attack: f"memorization/{key}/auroc" for key in forms(derived, primary)[1:]}
         lines = {mask: _curve(history, name) for mask, name in series.items() if _epochs(history, name)}
         if lines:
             found.append(MaskCurves(attack, lines, onset if attack == primary.attack else None, unit))
@@ -69,7 +60,7 @@ def mask_curves(
 
 
 def training_figures(
-    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Calibrated, unit: str = "epoch"
+    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Mapping[AuditKey, Derived], unit: str = "epoch"
 ) -> dict[str, Figure]:
     """AUROC over epochs, of the primary attack large and of all; the quantities with an onset on one time axis.
 

@@ -17,9 +17,9 @@ from ldm_privacy.evidence.verdict import verdict_of
 def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> None:
     """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
 
-    Each control has its AUROC, whether it is telling and leaks, the paired difference of the primary attack, its own numbers.
-    Each row has attack, mask, keep_fraction, timestep, every metric as {value, lower, upper}, gains over other masks, the band
-    under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
+    Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
+    numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over
+    other rows, the band under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
     """
     report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
     dataset = None

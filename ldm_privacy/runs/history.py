@@ -37,16 +37,25 @@ class Provenance:
         seed: Of the attacks' noise and the random masks.
         attacks: What each attack is, by label: its repr and its timesteps.
         masks: What each mask rule is, by label.
+        cross_fit: Whether each half chose and fitted for the other.
     """
 
     split_hash: str
     seed: int
     attacks: Mapping[str, str]
     masks: Mapping[str, str]
+    cross_fit: bool = True
 
     @classmethod
     def of(
-        cls, split_hash: str, seed: int, attacks: Mapping[str, Attack], masks: Mapping[str, MaskRule], timesteps: Sequence[int]
+        cls,
+        split_hash: str,
+        seed: int,
+        attacks: Mapping[str, Attack],
+        masks: Mapping[str, MaskRule],
+        timesteps: Sequence[int],
+        *,
+        cross_fit: bool = True,
     ) -> "Provenance":
         """Of an audit with these attacks and masks; `timesteps` are those of the attacks that have no own."""
         where = f" at timesteps {', '.join(map(str, timesteps))}"
@@ -55,6 +64,7 @@ class Provenance:
             seed,
             {label: _words(attack) + where * attack.per_timestep for label, attack in attacks.items()},
             {label: _words(rule) for label, rule in masks.items()},
+            cross_fit,
         )
 
 
@@ -102,7 +112,8 @@ class ScoreHistory:
     ) -> dict[int, KeptScores]:
         """Epoch -> scores, up to and with the epoch `until`; {} where nothing is kept.
 
-        A damaged file is left out, and so are scores of another attack, mask or timesteps under the same label: with a warning.
+        A damaged file is left out, and so are scores of another attack, mask or timesteps under the same label, and those of
+        one half alone where each half shall choose for the other: with a warning.
 
         Args:
             until: The last epoch.
@@ -119,7 +130,7 @@ class ScoreHistory:
             try:
                 kept = self._load(path, keys)
             except (SafetensorError, OSError, ValueError, KeyError) as error:
-                _warn_once(f"{path} can't be read ({reason_of(error)}): that epoch is left out.")
+                _warn_once(f"{path} can't be used ({reason_of(error)}): that epoch is left out.")
                 continue
             if kept.standing:
                 found[epoch] = kept
@@ -138,11 +149,17 @@ class ScoreHistory:
                 raise ValueError("these are no scores of an audit, or those of another version")
             record = json.loads(metadata[FORMAT])
             self._check(path, record)
+            if self.provenance.cross_fit and not record["cross_fit"]:
+                # Half of the samples chose and fitted their own scores there.
+                raise ValueError("it was made with audit.cross_fit=false")
             parts: dict[str, Any] = {"scores": {}, "standing": {}}
             for name in file.keys():  # noqa: SIM118 (no mapping)
-                part, *labels = name.split("/")
-                if part in parts and (keys is None or AuditKey(*labels) in keys) and self._is_same(AuditKey(*labels), record):
-                    parts[part][AuditKey(*labels)] = file.get_tensor(name)
+                part, _, label = name.partition("/")
+                if part not in parts:
+                    continue
+                key = AuditKey.of(label)
+                if (keys is None or key in keys) and self._is_same(key, record):
+                    parts[part][key] = file.get_tensor(name)
             timesteps = {key.attack: record["timesteps"][key.attack] for key in parts["scores"]}
             return KeptScores(file.get_tensor("sample_index"), timesteps, **parts)
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import MOST_EARLIER
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, Memory, kept_of
 from ldm_privacy.audit.report import AuditReport
@@ -31,12 +30,12 @@ class News:
     Attributes:
         auroc: Of the primary attack and mask.
         num_reported: Samples that it rests on.
-        rise: Since the untrained denoiser; None in its own audit.
+        rises: Of each quantity with an onset, since the untrained denoiser; none in its own audit.
     """
 
     auroc: Estimate
     num_reported: int
-    rise: Rise | None
+    rises: tuple[Rise, ...]
 
 
 class Memorization(Watcher):
@@ -88,9 +87,9 @@ class Memorization(Watcher):
         self._distortion: Tensor | None = None
 
     def is_before_onset(self) -> bool:
-        """Whether the newest audit lies before any rise of the AUROC that is certain."""
-        rise = None if self.news is None else self.news.rise
-        return rise is None or (rise.onset_epoch is None and rise.lower <= 0)
+        """Whether the newest audit lies before any rise that is certain, of the primary attack or of calibrated scores."""
+        rises = () if self.news is None else self.news.rises
+        return all(rise.onset_epoch is None and rise.lower <= 0 for rise in rises)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """One audit: `audit.num_passes` denoiser passes a sample."""
@@ -106,8 +105,7 @@ class Memorization(Watcher):
     def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
         """The main process's part: report, rise, series."""
         time = self.time(moment)
-        earlier = self.history.read(until=time - 1, keys=self.audit.looks_back_at, most=MOST_EARLIER)
-        self.report = report = self.audit.compute(join(shards), earlier)
+        self.report = report = self.audit.compute(join(shards), self.audit.look_back(self.history, until=time - 1))
         self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rises: dict[AuditKey, Rise] = {}
@@ -122,7 +120,7 @@ class Memorization(Watcher):
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
-        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), rises.get(self.key))
+        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
         return Look(series, self._lines(report, moment), charts=self._charts(report)), news
 
     def _rise(self, report: AuditReport, key: AuditKey, level: float) -> PairedDifference:
@@ -131,19 +129,18 @@ class Memorization(Watcher):
         there, before = self._baselines[key].paired(data.sample_index)
         score = torch.zeros(len(there), dtype=torch.float64)
         score[there] = before
-        num_fitted = data.num_fitted.get(key, 0)
-        return paired(report.scores_at(key), score, data, level, alternative="greater", num_fitted=num_fitted, among=there)
+        return paired(report.halves[key], score, data, level, alternative="greater", among=there)
 
     def _claims(self, report: AuditReport) -> list[AuditRow]:
         """The rows that a person watches: of onsets and verdicts, and plain attacks with masks that are no controls."""
         data = report.data
         others = (row.key for row in report.rows if row.key.mask not in data.controls and row.key not in data.derived)
-        watched = {*self.onsets, *self.audit.informed(self.key), *others}
+        watched = {*self.onsets, *self.audit.forms(self.key), *others}
         return [row for row in report.rows if row.key in watched]
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
         """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
-        charts, of_verdict = {}, [self.key, *self.audit.informed(self.key)]
+        charts, of_verdict = {}, self.audit.forms(self.key)
         for row in self._claims(report):
             is_primary, series = row.key.attack == self.key.attack or row.key in report.data.derived, f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"

@@ -149,7 +149,7 @@ def test_only_rules_that_say_so_are_controls(audit, samples):
 
 def test_a_half_without_members_is_named(samples):
     audit = Audit(samples.rows(~samples.is_member), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0])
-    with pytest.raises(UserError, match="the calibration half of the audit has fewer than two members"):
+    with pytest.raises(UserError, match="a half of the audit has fewer than two members"):
         audit(Memoriser(members_of(samples)))
 
 

@@ -17,6 +17,7 @@ from ldm_privacy.calibrations.combined import Combined
 from ldm_privacy.calibrations.history import History
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom
+from ldm_privacy.metrics import crossfit_auroc
 from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
@@ -79,8 +80,8 @@ def test_each_half_is_shown_its_own_folds_levels_at_the_timestep_that_it_chose(d
         assert made.coefficients[f"calibration/{key}/half{fold + 1}/place"] == place
     assert (made.timesteps[key.attack], made.keep_fraction[key]) == ([], 1.0)
     assert made.derived == {key: Derived(of, True)}
-    # The log-odds of something that is fitted have its numbers too.
-    assert made.num_fitted == ({LOSS: 4, key: 4} if of == LOSS else {LOSS: 4})
+    # What is made of something that is fitted has its numbers too; a timestep that was chosen for it counts as one.
+    assert made.num_fitted == {LOSS: 4, key: 4 if of == LOSS else 1}
 
 
 def test_earlier_audits_come_oldest_first_at_the_timestep_of_now_in_the_fold_that_is_fitted(data):
@@ -99,6 +100,20 @@ def test_earlier_audits_come_oldest_first_at_the_timestep_of_now_in_the_fold_tha
                 row = kept[min(fold, len(kept) - 1), each.place].double()
                 torch.testing.assert_close(levels[of], -(-row).log() if of == KEY else row, rtol=1e-6, atol=1e-6)
         assert made.num_fitted[AuditKey(f"{of.attack}_seen", "all")] == (3 if of == KEY else 4)
+
+
+def test_the_first_audits_history_score_pays_for_the_timestep_that_was_chosen_for_it():
+    data = positive(make_scores(60, 60, masks=("all",), num_folds=2))
+    found = [Derivation(AuditKey("sima_history", "all"), History(), KEY)]
+    for timesteps, is_alike in ((slice(None), False), (slice(1), True)):
+        scores = {key: score[:, timesteps] for key, score in data.scores.items()}
+        few = replace(data, scores=scores, timesteps={key: each[timesteps] for key, each in data.timesteps.items()})
+        made = with_calibrated(few, found, LOG, None, {})
+        report = report_of(made, intervals=QUICK)
+        alone = crossfit_auroc([replace(half, num_fitted=0) for half in report.halves[found[0].key]], **vars(QUICK))
+        area = report.row(found[0].key).metrics.auroc
+        assert area.value == alone.value == pytest.approx(report.row(KEY).metrics.auroc.value, abs=1e-12)
+        assert (area == alone) is is_alike
 
 
 def test_samples_of_history_are_matched_by_their_index_and_an_audit_that_lacks_one_is_left_out(data):
@@ -213,6 +228,13 @@ def refused(message, *args, **options):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_two_calibrations_whose_scores_would_have_one_name_are_told_by_their_labels():
+    refused(
+        r"^audit\.calibrations: 'history' and 'sima_history' would both be called 'sima_history/all'",
+        calibrations={"history": History(), "sima_history": Combined()},
+    )
+
+
 @pytest.mark.parametrize("name", list(CALIBRATIONS))
 def test_what_cannot_be_calibrated_is_refused_before_any_pass(name):
     refused(r"^audit\.calibrated: there is no 'pia/all'; name some of: sima/all, ", (name,), [AuditKey("pia", "all")])
@@ -265,7 +287,7 @@ def test_where_history_is_not_known_what_needs_it_is_not_there():
     collected = audit.collect(Sine())
     alone, first = audit.scores(collected), audit.scores(collected, {})
     assert {key.attack for key in alone.derived} == {"sima_complexity"}
-    assert {key.attack for key in first.derived} == {"sima_complexity", "sima_history", "sima_calibrated", "combined"}
+    assert list(first.derived) == audit.keys[4:]
     assert an_audit(()).scores(collected, {}).derived == {}
 
 

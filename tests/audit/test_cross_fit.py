@@ -10,11 +10,12 @@ from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.kept import kept_of
 from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.row import paired
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED, Derived, is_alike
 from ldm_privacy.evidence.exposure import exposure_of
 from ldm_privacy.geometry.masks import KeepAll
-from ldm_privacy.metrics import auroc_difference, auroc_interval, membership_metrics, tpr_at_threshold
+from ldm_privacy.metrics import auroc, auroc_difference, auroc_interval, membership_metrics, tpr_at_threshold
 from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.types import AuditKey, Intervals
 from tests.evidence.synthetic import make_scores
@@ -323,3 +324,21 @@ def test_the_first_fold_is_the_one_that_stands_alone_without_cross_fitting(audit
     assert is_alike(both.scores[KEY])
     assert not is_alike(both.scores[FITTED])
     assert TUNED not in {key.mask for key in both.scores}
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_paired_difference_pays_for_the_timesteps_that_the_halves_chose_for_each_other(every):
+    data = make_scores(60, 60, num_folds=2)
+    report, key = report_of(data, intervals=FEW), AuditKey("sima", "all")
+    other, among = torch.randn(120, generator=torch.Generator().manual_seed(0)), torch.arange(120) % every == 0
+    halves = report.halves[key]
+    found = paired(halves, other, data, 0.95, among=among)
+    given = paired([replace(half, score=half.reported, chosen=0, area=None) for half in halves], other, data, 0.95, among=among)
+    assert found.value == given.value
+    assert found.lower < given.lower
+    assert found.upper > given.upper
+    parts = [
+        auroc(report.scores_at(key)[rows], data.is_member[rows]) - auroc(other[rows], data.is_member[rows])
+        for rows in (fold.reports & among for fold in data.folds)
+    ]
+    assert found.value == pytest.approx(float(sum(parts)) / 2)

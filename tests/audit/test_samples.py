@@ -111,9 +111,9 @@ def test_rankings_and_the_masks_that_use_them(whole):
 def test_halves_need_two_of_each_side(whole):
     halves = replace(whole, is_member=torch.arange(10) < 5, is_calibration=torch.arange(10) % 2 == 0)
     halves.check_halves()
-    with pytest.raises(UserError, match="the reporting half of the audit has fewer than two members"):
+    with pytest.raises(UserError, match="a half of the audit has fewer than two members"):
         replace(halves, is_calibration=torch.arange(10) != 7).check_halves()
-    with pytest.raises(UserError, match="the calibration half of the audit has fewer than two held-out samples"):
+    with pytest.raises(UserError, match="a half of the audit has fewer than two held-out samples"):
         replace(halves, is_calibration=torch.arange(10) < 6).check_halves()
 
 

@@ -35,7 +35,7 @@ class Training:
         self.callback.on_fit_start(self.trainer, self.module)
 
     def audit(self, epoch, auroc, loss=1.0):
-        self.audits.news, self.loss = News(Estimate(auroc, auroc - 0.1, auroc + 0.1), 40, None), loss
+        self.audits.news, self.loss = News(Estimate(auroc, auroc - 0.1, auroc + 0.1), 40, ()), loss
         self.audits.last = Moment(epoch, 10 * epoch)
         return self.end_of(epoch)
 

@@ -112,6 +112,23 @@ def test_the_tone_follows_the_interval_and_the_permuted_labels(blind, lower, val
     assert len(verdict.sentences) == 3
 
 
+@pytest.mark.parametrize("upper", [0.57, 0.66])
+@pytest.mark.parametrize("form", ["key", "outsider"])
+def test_safe_is_what_the_plain_attack_and_the_outsiders_scores_leave_open_too(blind, form, upper):
+    other = next(key for key in blind.permuted if key != KEY)
+    bounds = {KEY: 0.57, other: upper}
+    rows = []
+    for row in blind.report.rows:
+        area = replace(row.metrics.auroc, value=0.52, lower=0.47, upper=bounds.get(row.key, 0.9))
+        rates = replace(row.carried[0], tpr=replace(row.carried[0].tpr, upper=0.05))
+        rows.append(replace(row, metrics=replace(row.metrics, auroc=area), carried=(rates,)))
+    permuted = {each: replace(found, band=replace(found.band, p_value=0.3)) for each, found in blind.permuted.items()}
+    evidence = replace(blind, report=replace(blind.report, rows=rows), permuted=permuted, **{form: other})
+    verdict = verdict_of(evidence)
+    assert verdict.tone == ("safe" if upper < 0.6 else "unclear")
+    assert f"AUROC {'of' if upper < 0.6 else 'up to'} {upper:.3f}" in verdict.sentences[2]
+
+
 def test_another_row_that_stands_out_with_all_tested_together_exposes(blind):
     other = next(key for key in blind.permuted if key != KEY)
     row = blind.report.row(other)

@@ -2,6 +2,7 @@
 
 import io
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ldm_privacy.config.compose import read_yaml
 from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.kl import KLCodec
@@ -208,3 +210,10 @@ def test_mistakes_cost_one_line(images):
     MemorizationWatch(images[:8], images[32:], SCHEDULER, calibrations={})
     with pytest.raises(UserError, match="fewer than two members"):
         MemorizationWatch(images[:1], images[32:], SCHEDULER)
+
+
+def test_a_verdict_rests_on_what_it_rests_on_in_a_configured_run(images):
+    configured = read_yaml(Path(__file__).parents[2] / "configs" / "audit" / "default.yaml")["calibrations"]
+    audit = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK).memorization.audit
+    assert list(audit.calibrations) == list(configured), "the last one with a history is the insider's"
+    assert [key.attack for key in audit.forms(audit.keys[0])] == ["sima", "sima_complexity", "sima_calibrated"]

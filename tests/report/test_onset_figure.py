@@ -54,7 +54,7 @@ def test_what_a_rise_was_counted_of_follows_the_primary_attack(history):
     for key in derived:
         history |= {(epoch, f"memorization/{key}/auroc"): 0.6 for epoch in (0, 10, 20)}
     for key in (KEY, outsider, gained):
-        history |= {(epoch, f"memorization/{key}/rise"): 0.1 for epoch in (10, 20)}
+        history |= {(epoch, f"memorization/{key}/{name}"): 0.1 for name in ("rise", "rise_lower") for epoch in (10, 20)}
     history[20, f"memorization/{gained}/onset_epoch"] = 10.0
     assert onset_lines(history, KEY)[1:4] == [
         "Memorization onset (sima/all): epoch 10.",

@@ -136,9 +136,18 @@ def test_damaged_files_are_named_once_and_the_others_are_read(history, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4
     for epoch, line in zip((4, 5, 6, 7), lines):
-        assert f"epoch-{epoch}.safetensors can't be read (" in line
+        assert f"epoch-{epoch}.safetensors can't be used (" in line
         assert line.endswith("): that epoch is left out.")
         assert len(line.splitlines()) == 1
+
+
+def test_what_one_half_alone_chose_is_no_history_where_each_half_chooses_for_the_other(history, caplog):
+    alone = ScoreHistory(history.folder, replace(HERE, cross_fit=False))
+    alone.write(2, kept())
+    assert not history.read()
+    assert "epoch-2.safetensors can't be used (it was made with audit.cross_fit=false): that epoch" in caplog.text
+    history.write(2, kept())
+    assert list(alone.read()) == [2], "the half that chose for the one that reports did so here too"
 
 
 @pytest.mark.parametrize(

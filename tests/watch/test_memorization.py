@@ -202,9 +202,9 @@ def test_the_primary_attack_cannot_change_half_way():
 def test_another_process_learns_the_news_and_holds_no_report(monkeypatch):
     news = iter(
         [
-            News(Estimate(0.5, 0.4, 0.6), 40, None),
-            News(Estimate(0.7, 0.6, 0.8), 40, Rise(1, 1, 0.97, 0.2, 0.1, None)),
-            News(Estimate(0.7, 0.6, 0.8), 40, Rise(2, 2, 0.99, 0.2, -0.1, 1)),
+            News(Estimate(0.5, 0.4, 0.6), 40, ()),
+            News(Estimate(0.7, 0.6, 0.8), 40, (Rise(1, 1, 0.97, 0.2, -0.1, None), Rise(1, 1, 0.97, 0.2, 0.1, None))),
+            News(Estimate(0.7, 0.6, 0.8), 40, (Rise(2, 2, 0.99, 0.2, -0.1, 1), Rise(2, 2, 0.99, 0.2, -0.1, None))),
         ]
     )
     monkeypatch.setattr(ldm_privacy.watch.memorization, "gather_on_main", lambda shard: [shard])

@@ -13,8 +13,8 @@ def images(evaluation: Evaluation) -> Section:
     evidence, exposure = evaluation.evidence, evaluation.evidence.exposure
     lead = (
         f"Members by their score under {exposure.key}. {exposure.num_above_all} of {len(exposure.sample_index)} score above "
-        "every reported held-out sample. Beside each the held-out image that looks most like it: what draws a score may be "
-        "the kind of image."
+        "every held-out sample of their half. Beside each the held-out image that looks most like it: what draws a score may "
+        "be the kind of image."
     )
     pairs = []
     several = evidence.agreement is not None and len(set(evidence.agreement.families)) > 1
@@ -30,6 +30,6 @@ def images(evaluation: Evaluation) -> Section:
         blocks.append(DataTable(("epoch", "rank correlation"), by_epoch, caption))
     listed = (
         "exposed.csv beside this report lists every audited member: rank, score, the FPR at which it is found, "
-        "whether it was of the calibration half, its onset as far as the training is known, and the attacks that find it."
+        "which half it was of (is_calibration), its onset as far as the training is known, and the attacks that find it."
     )
     return Section("Which images are exposed", lead, [*blocks, Paragraph(listed)], place=50)

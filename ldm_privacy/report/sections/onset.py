@@ -5,7 +5,7 @@ from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Block, Paragraph, Section
 
 CAPTIONS = {
-    "onset": "Three signs of memorization on one time axis, each with its own onset.",
+    "onset": "Signs of memorization on one time axis, each with its own onset.",
     "memorization": "AUROC of each audit with its interval; at 0 the denoiser is untrained.",
 }
 FIRST = (
