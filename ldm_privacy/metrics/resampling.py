@@ -40,12 +40,12 @@ class SideResampler:
             deviation = np.bincount(self.unit, weights=deviation)
         return float(self.num_units / (self.num_units - 1) * (deviation @ deviation) / term.size**2)
 
-    def mean_covariance(self, term: np.ndarray) -> np.ndarray:
-        """The same for (rows, samples): (rows, rows), covariances of the rows' means."""
+    def mean_deviations(self, term: np.ndarray) -> np.ndarray:
+        """Of (rows, samples) the (rows, units) whose products are the covariances of the rows' means, as `mean_variance`."""
         deviation = term - term.mean(axis=1, keepdims=True)
         if self.unit is not None:
             deviation = np.stack([np.bincount(self.unit, weights=row) for row in deviation])
-        return self.num_units / (self.num_units - 1) * (deviation @ deviation.T) / term.shape[1] ** 2
+        return deviation * ((self.num_units / (self.num_units - 1)) ** 0.5 / term.shape[1])
 
 
 class Sides(NamedTuple):
