@@ -78,27 +78,25 @@ def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray
         return None
     level = np.concatenate([level for _, level in contenders])
     own = [slice(*ends) for ends in pairwise(np.cumsum([0] + [len(kept) for kept, _ in contenders]))]
-    draws, errors, choices, variances = _draws(len(level), seed), [], [], []
+    draws = _draws(len(level), seed)
+    errors, choices, covariances = [], [], []
     for place in range(2):
         deviations = np.concatenate([block[place].deviations[kept] for block, (kept, _) in zip(blocks, contenders)])
-        covariance = deviations @ deviations.T
-        error = draws @ _root(covariance)
-        chosen = [part.start + (level + error)[:, part].argmax(axis=1) for part in own]
-        errors.append(error)
-        choices.append(chosen)
-        variances.append(covariance)
-    # What each half reports are the other half's choices.
-    reported = [
-        sum(s * t * covariance[i, j] for (s, i), (t, j) in product(list(zip((1, -1), chosen)), repeat=2))
-        for covariance, chosen in zip(variances, choices[::-1])
-    ]
-    here, there = np.arange(_NUM_DRAWS), _PAIRS
-    signs = (1, -1)
-    error = sum(sign * errors[0][here, each[there]] for sign, each in zip(signs, choices[1])) + sum(
-        sign * errors[1][there, each[here]] for sign, each in zip(signs, choices[0])
-    )
-    variance = reported[0][there] + reported[1]
-    return np.divide(error, np.sqrt(np.maximum(variance, 0.0)), out=np.zeros_like(error), where=variance > 0).ravel()
+        covariances.append(deviations @ deviations.T)
+        errors.append(draws @ _root(covariances[place]))
+        choices.append([part.start + (level + errors[place])[:, part].argmax(axis=1) for part in own])
+    error, variance = 0.0, 0.0
+    # Each half reports what the other one chose, in the draw that it is paired with.
+    for of_half, covariance, chosen, mine, far in (
+        (errors[0], covariances[0], choices[1], np.arange(_NUM_DRAWS), _PAIRS),
+        (errors[1], covariances[1], choices[0], _PAIRS, np.arange(_NUM_DRAWS)),
+    ):
+        signed = list(zip((1, -1), chosen))
+        error = error + sum(sign * of_half[mine, place[far]] for sign, place in signed)
+        variance = variance + sum(s * t * covariance[i, j] for (s, i), (t, j) in product(signed, signed))[far]
+    # One and the same candidate on both sides of a difference errs by rounding alone.
+    errs = variance > 1e-12 * max(covariance.max() for covariance in covariances)
+    return np.divide(error, np.sqrt(variance, where=errs, out=np.ones_like(error)), out=np.zeros_like(error), where=errs).ravel()
 
 
 def _contenders(block: Sequence[Half]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.checks import check_scores, check_share, row_chunks
-from ldm_privacy.metrics.placements import sorted_runs
+from ldm_privacy.metrics.placements import Ordered
 from ldm_privacy.metrics.resampling import sides_of
 from ldm_privacy.randomness import derive_seed
 
@@ -81,11 +81,9 @@ def auroc_of_labels(score: Tensor, label: Tensor) -> Tensor:
     parts = []
     for rows in row_chunks(score):
         # Sums of doubled ranks stay below 2^53 for up to 90 million samples: exact in float64.
-        order, first, last = sorted_runs(rows.cpu().numpy())
-        twice_rank = np.empty(rows.shape)
-        np.put_along_axis(twice_rank, order, first + last + 1, -1)
-        rank = torch.from_numpy(twice_rank).to(score.device)
-        parts.append(torch.cat([rank @ chunk.double().T for chunk in row_chunks(label)], dim=-1))
+        ordered = Ordered(rows.cpu().numpy())
+        twice_rank = torch.from_numpy(ordered.by_sample(ordered.counted() + 1)).to(score.device)
+        parts.append(torch.cat([twice_rank @ chunk.double().T for chunk in row_chunks(label)], dim=-1))
     twice_num_in_order = torch.cat(parts) - num_members * (num_members + 1)
     area = twice_num_in_order / (2 * num_members * (num_samples - num_members))
     return area.reshape(*score.shape[:-1], len(label))

@@ -5,23 +5,40 @@ import torch
 from torch import Tensor
 
 
-def sorted_runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ascending order of each row of (rows, samples), and the run of equal values that each sorted place belongs to.
+class Ordered:
+    """Rows of scores in ascending order.
 
-    `order`, `first`, `last`, each (rows, samples): the value at a sorted place stands at the places first to last - 1, so that
-    `first` values are below it and `last - first` equal to it.
+    `order`: (rows, samples), the sample at each place; ties have places next to each other. O(samples log samples) a row.
     """
-    order = np.argsort(rows, axis=-1)
-    ordered, place = np.take_along_axis(rows, order, -1), np.arange(rows.shape[-1])
-    first, last = np.broadcast_to(place, rows.shape), np.broadcast_to(place + 1, rows.shape)
-    is_tied = ordered[:, 1:] == ordered[:, :-1]
-    if is_tied.any():
-        first, last = first.copy(), last.copy()
-        first[:, 1:][is_tied] = 0
-        last[:, :-1][is_tied] = len(place)
-        first = np.maximum.accumulate(first, axis=-1)
-        last = np.minimum.accumulate(last[:, ::-1], axis=-1)[:, ::-1]
-    return order, first, last
+
+    def __init__(self, rows: np.ndarray):
+        self.order = np.argsort(rows, axis=-1)
+        ordered = np.take_along_axis(rows, self.order, -1)
+        self._is_tied = ordered[:, 1:] == ordered[:, :-1]
+
+    def counted(self, counts: np.ndarray | None = None) -> np.ndarray:
+        """At each place what counts below it, plus what counts below it or ties with it: (rows, samples) exact integers.
+
+        `counts`: (rows, samples) bool, by place; every sample counts where None.
+        """
+        num_rows, size = self.order.shape
+        before = np.zeros((num_rows, size + 1), dtype=np.int64)
+        if counts is None:
+            before[:] = np.arange(size + 1)
+        else:
+            np.cumsum(counts, axis=-1, out=before[:, 1:])
+        found = before[:, :-1] + before[:, 1:]
+        for row in np.flatnonzero(self._is_tied.any(axis=-1)):
+            start = np.flatnonzero(np.append(True, ~self._is_tied[row]))
+            end = np.append(start[1:], size)
+            found[row] = np.repeat(before[row, start] + before[row, end], end - start)
+        return found
+
+    def by_sample(self, value: np.ndarray) -> np.ndarray:
+        """(rows, samples) by place -> float64 by sample."""
+        found = np.empty(value.shape)
+        np.put_along_axis(found, self.order, value, -1)
+        return found
 
 
 def twice_num_in_order(member: np.ndarray, heldout: np.ndarray) -> int:
@@ -43,13 +60,11 @@ def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     held-out table of DeLong, DeLong & Clarke-Pearson 1988. The scores, (..., samples) float64, are checked already.
     """
     rows, label = score.reshape(-1, score.shape[-1]).cpu().numpy(), is_member.cpu().numpy()
-    order, first, last = sorted_runs(rows)
-    twice = np.empty(rows.shape)
-    for side, other in ((label, ~label), (~label, label)):
-        # How many of the other side stand before each sorted place.
-        before = np.pad(np.cumsum(other[order], axis=-1), ((0, 0), (1, 0)))
-        below = np.take_along_axis(before, first, -1) + np.take_along_axis(before, last, -1)
-        here = side[order]
-        twice[np.nonzero(here)[0], order[here]] = below[here] / (2 * other.sum())
-    placed = torch.from_numpy(twice).reshape(score.shape).to(score.device)
-    return placed[..., is_member], 1.0 - placed[..., ~is_member]
+    ordered = Ordered(rows)
+    on_side = label[ordered.order]
+    heldout_below = ordered.counted(~on_side)
+    twice = ordered.by_sample(np.where(on_side, heldout_below, ordered.counted() - heldout_below))
+    num_members = int(label.sum())
+    member, heldout = twice[:, label] / (2 * (label.size - num_members)), 1.0 - twice[:, ~label] / (2 * num_members)
+    shape = score.shape[:-1]
+    return tuple(torch.from_numpy(each).reshape(*shape, each.shape[1]).to(score.device) for each in (member, heldout))
