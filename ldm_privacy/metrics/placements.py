@@ -47,8 +47,10 @@ def twice_num_in_order(member: np.ndarray, heldout: np.ndarray) -> int:
     # Sorted queries walk through memory in order, which more than pays for the sort.
     below = heldout.searchsorted(member)
     is_tied = heldout[np.minimum(below, len(heldout) - 1)] == member
-    num_tied = heldout.searchsorted(member[is_tied], side="right").sum() - below[is_tied].sum()
-    return 2 * int(below.sum()) + int(num_tied)
+    twice = 2 * int(below.sum())
+    if is_tied.any():
+        twice += int(heldout.searchsorted(member[is_tied], side="right").sum() - below[is_tied].sum())
+    return twice
 
 
 def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
