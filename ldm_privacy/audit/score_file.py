@@ -70,34 +70,45 @@ def schema() -> "pa.Schema":
 
 def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
     """scores.parquet: the columns of `schema`, with the split's hash and the number of folds in the file's metadata."""
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = report.data
+    folds, size = data.folds, len(data.sample_index)
     whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", "group")}
-    samples = pd.DataFrame({name: None if value is None else value.numpy() for name, value in whom.items()})
-    tables = []
-    folds = data.folds
-    for key, score in data.scores.items():
-        reported = data.reported(key)
-        own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1])
-        derived = data.derived.get(key)
-        rows = samples.assign(
-            attack=key.attack,
-            mask=key.mask,
-            keep_fraction=data.keep_fraction[key],
-            is_control=key.mask in data.controls,
-            plain="" if derived is None else str(derived.plain),
-            needs_history=derived is not None and derived.needs_history,
-            num_fitted=data.num_fitted.get(key, 0),
-            timesteps=[data.timesteps[key.attack]] * len(samples),
-            membership_scores=list(reported.double().T.numpy()),
-            own_half_scores=list(own.double().T.numpy()),
-        )
-        tables.append(pa.Table.from_pandas(rows, schema(), preserve_index=False))
+    known = {name: pa.nulls(size, pa.int64()) if value is None else value.numpy() for name, value in whom.items()}
+
+    def lists(values: Tensor, kind: "pa.DataType") -> "pa.ListArray":
+        """(numbers, samples) as a list a sample."""
+        ends = np.arange(size + 1, dtype=np.int32) * len(values)
+        return pa.ListArray.from_arrays(ends, pa.array(values.T.numpy().ravel(), kind))
+
+    def constant(value: object, kind: "pa.DataType") -> "pa.Array":
+        return pa.repeat(pa.scalar(value, kind), size)
+
     metadata = {SPLIT_HASH: split_hash.encode(), NUM_FOLDS: str(len(folds)).encode()}
-    pq.write_table(pa.concat_tables(tables).replace_schema_metadata(metadata), path)
+    kinds = schema().with_metadata(metadata)
+    # Scores hardly ever repeat: no dictionary of them.
+    repeated = [name for name in kinds.names if name not in ("membership_scores", "own_half_scores", "timesteps")]
+    with pq.ParquetWriter(path, kinds, use_dictionary=[*repeated, "timesteps.list.element"]) as file:
+        for key, score in data.scores.items():
+            reported = data.reported(key).double()
+            own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1]).double()
+            derived = data.derived.get(key)
+            timesteps = torch.tensor(data.timesteps[key.attack], dtype=torch.int64)[:, None].expand(-1, size)
+            columns = known | {
+                "attack": constant(key.attack, pa.string()),
+                "mask": constant(key.mask, pa.string()),
+                "keep_fraction": constant(data.keep_fraction[key], pa.float64()),
+                "is_control": constant(key.mask in data.controls, pa.bool_()),
+                "plain": constant("" if derived is None else str(derived.plain), pa.string()),
+                "needs_history": constant(derived is not None and derived.needs_history, pa.bool_()),
+                "num_fitted": constant(data.num_fitted.get(key, 0), pa.int64()),
+                "timesteps": lists(timesteps, pa.int64()),
+                "membership_scores": lists(reported, pa.float64()),
+                "own_half_scores": lists(own, pa.float64()),
+            }
+            file.write_table(pa.table(columns, schema=kinds))
 
 
 def read_scores(path: Path) -> ScoreFile:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import TUNED, is_alike
 from ldm_privacy.audit.sweep import RANKINGS
-from ldm_privacy.metrics import NullBand, null_band, permuted_auroc
+from ldm_privacy.metrics import NullBand, auroc_of_labels, null_band, permuted_labels
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
 
@@ -48,17 +48,19 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
     """
     data = report.data
     halves = {True: data.is_calibration, False: ~data.is_calibration}
-
-    def permuted(score: Tensor, first: bool) -> Tensor:
-        """(candidates, permutations) AUROCs of (candidates, samples) on one of the halves."""
-        half = halves[first]
-        return permuted_auroc(
-            score[:, half],
+    labels = {
+        first: permuted_labels(
             data.is_member[half],
             num_permutations=num_permutations,
             group=data.group_of(half),
             seed=derive_seed("permuted half", seed, int(not first)),
         )
+        for first, half in halves.items()
+    }
+
+    def permuted(score: Tensor, first: bool) -> Tensor:
+        """(candidates, permutations) AUROCs of (candidates, samples) on one of the halves."""
+        return auroc_of_labels(score[:, halves[first]], labels[first])
 
     found = {}
     for row in report.rows:

@@ -25,7 +25,7 @@ from ldm_privacy.metrics.half import Half
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
-from ldm_privacy.metrics.permutation import NullBand, null_band, permuted_auroc, permuted_labels
+from ldm_privacy.metrics.permutation import NullBand, auroc_of_labels, null_band, permuted_auroc, permuted_labels
 from ldm_privacy.metrics.placements import placements
 from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile
 from ldm_privacy.metrics.rank_agreement import rank_agreement

@@ -70,17 +70,16 @@ def attack_success_rate_interval(
         return Estimate(0.5, 0.5, 1.0 - (1.0 - confidence) ** (1.0 / sides.num_pairs) / 2)
     order = torch.argsort(score, descending=True).cpu().numpy()
     member, ordered = is_member.cpu().numpy(), score.cpu().numpy()[order]
-    place = np.argsort(order)
-    member_place, heldout_place = place[member], place[~member]
+    # Members, then held-out: where each place of the order is among them.
+    side = np.where(member, np.cumsum(member) - 1, member.sum() + np.cumsum(~member) - 1)[order]
     is_cut = np.append(ordered[1:] != ordered[:-1], True)
+    cuts = slice(None) if is_cut.all() else is_cut
 
     def gains(member_weight: np.ndarray, heldout_weight: np.ndarray) -> np.ndarray:
-        step = np.empty(len(order))
-        step[member_place] = member_weight / member_weight.sum()
-        step[heldout_place] = heldout_weight / -heldout_weight.sum()
-        return np.cumsum(step)[is_cut]
+        step = np.concatenate([member_weight / member_weight.sum(), heldout_weight / -float(heldout_weight.sum())])
+        return np.cumsum(step[side])[cuts]
 
-    gain = gains(np.ones(len(member_place)), np.ones(len(heldout_place)))
+    gain = gains(np.ones(int(member.sum())), np.ones(int((~member).sum())))
     value = float(attack_success_rate(score, is_member))
     excess = 0.0
     for weights in sides.resamples("asr", num_bootstrap, seed):

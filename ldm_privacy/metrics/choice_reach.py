@@ -7,20 +7,20 @@ coefficients that were fitted to scores that know nothing. It is skewed as well.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise, product
 
 import numpy as np
-import torch
 from scipy import stats
 
-from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.half import Half, Part
-from ldm_privacy.metrics.placements import placements
-from ldm_privacy.metrics.resampling import bootstrap_generator, sides_of
+from ldm_privacy.metrics.resampling import bootstrap_generator
 
 _NUM_DRAWS = 2000
 _SHIFTS = [sign * shift for shift, sign in product(range(1, 9), (1, -1))]
-_MAX_UNITS = 1000
+_PAIRS = (np.arange(_NUM_DRAWS) - np.array(_SHIFTS)[:, None]) % _NUM_DRAWS
+"""(shifts, draws): of one half's draws, those of the other half that they are paired with."""
+_OUT_OF_REACH = 4.0
 
 
 def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0) -> tuple[float, float]:
@@ -51,7 +51,7 @@ def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0
     normal = float(stats.norm.isf(tail))
     found, num_fitted = [], max(half.num_fitted for block in blocks for half in block)
     if any(len(half.candidates) > 1 for block in blocks for half in block):
-        found.append(_errors_of_choice(blocks, seed))
+        found += [errors for errors in [_errors_of_choice(blocks, seed)] if errors is not None]
     if num_fitted:
         found.append(_errors_of_fit(num_fitted, _signal(blocks), seed))
     if not found or normal <= 0:
@@ -71,32 +71,50 @@ def choice_widening(halves: Sequence[Half], confidence: float = 0.95, *, seed: i
     return choice_reach([halves], 1.0 - confidence, seed=seed)[0] / normal if len(halves) == 2 and normal > 0 else 1.0
 
 
-def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray:
-    """Studentised errors of the mean, one for each pair of draws."""
-    starts = np.cumsum([0] + [len(block[0].candidates) for block in blocks])
-    own = [slice(*ends) for ends in pairwise(starts)]
-    covariances = [_covariance([block[place] for block in blocks]) for place in range(2)]
-    level = np.concatenate([(block[0].areas + block[1].areas) / 2 for block in blocks])
-    shared = (covariances[0] + covariances[1]) / 4
-    spread = np.diag(shared)
-    for part in own:
-        best = part.start + level[part].argmax()
-        deviation = np.sqrt(np.maximum(0.0, spread + spread[best] - 2 * shared[best]))[part]
-        level[part] = np.minimum(0.0, level[part] - level[best] + deviation)
-    draws = bootstrap_generator("choice", seed).normal(size=(_NUM_DRAWS, len(level)))
-    errors = [draws @ _root(covariance) for covariance in covariances]
-    choices = [[part.start + (level + error)[:, part].argmax(axis=1) for part in own] for error in errors]
-    here, found = np.arange(_NUM_DRAWS), []
-    for shift in _SHIFTS:
-        error, variance, there = 0.0, 0.0, np.roll(here, shift)
-        # What each half reports in its draw: the other half's choices in the draw that it is paired with.
-        reports = [(here, [each[there] for each in choices[1]]), (there, [each[here] for each in choices[0]])]
-        for (draw, chosen), of_half, covariance in zip(reports, errors, covariances):
-            signed = list(zip((1, -1), chosen))
-            error = error + sum(sign * of_half[draw, place] for sign, place in signed)
-            variance = variance + sum(s * t * covariance[i, j] for (s, i), (t, j) in product(signed, signed))
-        found.append(np.divide(error, np.sqrt(np.maximum(variance, 0.0)), out=np.zeros(_NUM_DRAWS), where=variance > 0))
-    return np.concatenate(found)
+def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray | None:
+    """Studentised errors of the mean, one for each pair of draws; None where each block has one candidate that can be chosen."""
+    contenders = [_contenders(block) for block in blocks]
+    if all(len(kept) == 1 for kept, _ in contenders):
+        return None
+    level = np.concatenate([level for _, level in contenders])
+    own = [slice(*ends) for ends in pairwise(np.cumsum([0] + [len(kept) for kept, _ in contenders]))]
+    draws = _draws(len(level), seed)
+    errors, choices, covariances = [], [], []
+    for place in range(2):
+        deviations = np.concatenate([block[place].deviations[kept] for block, (kept, _) in zip(blocks, contenders)])
+        covariances.append(deviations @ deviations.T)
+        errors.append(draws @ _root(covariances[place]))
+        choices.append([part.start + (level + errors[place])[:, part].argmax(axis=1) for part in own])
+    error, variance = 0.0, 0.0
+    # Each half reports what the other one chose, in the draw that it is paired with.
+    for of_half, covariance, chosen, mine, far in (
+        (errors[0], covariances[0], choices[1], np.arange(_NUM_DRAWS), _PAIRS),
+        (errors[1], covariances[1], choices[0], _PAIRS, np.arange(_NUM_DRAWS)),
+    ):
+        signed = list(zip((1, -1), chosen))
+        error = error + sum(sign * of_half[mine, place[far]] for sign, place in signed)
+        variance = variance + sum(s * t * covariance[i, j] for (s, i), (t, j) in product(signed, signed))[far]
+    # One and the same candidate on both sides of a difference errs by rounding alone.
+    errs = variance > 1e-12 * max(covariance.max() for covariance in covariances)
+    return np.divide(error, np.sqrt(variance, where=errs, out=np.ones_like(error)), out=np.zeros_like(error), where=errs).ravel()
+
+
+def _contenders(block: Sequence[Half]) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the candidates that a half may choose, and how far below the best they are taken to lie (<= 0).
+
+    Left out are those more than `_OUT_OF_REACH` standard deviations of a half's distance below the best.
+    """
+    level = (block[0].areas + block[1].areas) / 2
+    best = level.argmax()
+    spreads = np.stack([((half.deviations - half.deviations[best]) ** 2).sum(axis=1) for half in block])
+    level = np.minimum(0.0, level - level[best] + np.sqrt(spreads.sum(axis=0)) / 2)
+    kept = np.flatnonzero(level >= -_OUT_OF_REACH * np.sqrt(spreads.max(axis=0)))
+    return kept, level[kept]
+
+
+@lru_cache(maxsize=16)
+def _draws(num_candidates: int, seed: int) -> np.ndarray:
+    return bootstrap_generator("choice", seed).normal(size=(_NUM_DRAWS, num_candidates))
 
 
 def _errors_of_fit(num_fitted: int, signal: float, seed: int) -> np.ndarray:
@@ -115,21 +133,6 @@ def _signal(blocks: Sequence[Sequence[Half]]) -> float:
     parts = [Part.of([block[place] for block in blocks]) for place in range(2)]
     chance = 0.5 if len(blocks) == 1 else 0.0
     return float(np.mean([(part.value - chance) / part.variance**0.5 if part.variance > 0 else 0.0 for part in parts]))
-
-
-def _covariance(halves: Sequence[Half]) -> np.ndarray:
-    """(candidates, candidates) of the errors of the AUROCs; candidates of a, then those of b."""
-    score, is_member = check_scores(torch.cat([half.candidates for half in halves]), halves[0].is_member)
-    sides, taken, share = sides_of(is_member, halves[0].group), torch.zeros(len(is_member), dtype=torch.bool), []
-    for on_side, side in ((is_member, sides.member), (~is_member, sides.heldout)):
-        unit = np.arange(side.num_units) if side.unit is None else side.unit
-        is_taken = unit % -(-side.num_units // _MAX_UNITS) == 0
-        taken[on_side.cpu()] = torch.from_numpy(is_taken)
-        share.append(len(np.unique(unit[is_taken])) / side.num_units)
-    group = None if halves[0].group is None else torch.as_tensor(halves[0].group)[taken]
-    part = sides_of(is_member[taken], group)
-    member, heldout = (each.cpu().numpy() for each in placements(score[:, taken], is_member[taken]))
-    return part.member.mean_covariance(member) * share[0] + part.heldout.mean_covariance(heldout) * share[1]
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ from torch import Tensor
 from ldm_privacy.metrics.auroc import auroc
 from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.placements import placements
-from ldm_privacy.metrics.resampling import sides_of
+from ldm_privacy.metrics.resampling import Sides, sides_of
+
+_MAX_UNITS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,35 @@ class Half:
         known = auroc(self.candidates, self.is_member) if self.area is None else torch.as_tensor(self.area)
         return known.double().cpu().numpy()
 
+    @cached_property
+    def sides(self) -> Sides:
+        """Members and held-out samples, in their groups where there are some."""
+        return sides_of(self.is_member, self.group)
+
+    @cached_property
+    def placed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Placements of `reported`, of members and of held-out samples."""
+        member, heldout = placements(*check_scores(self.reported, self.is_member))
+        return member.cpu().numpy(), heldout.cpu().numpy()
+
+    @cached_property
+    def deviations(self) -> np.ndarray:
+        """(candidates, units): `deviations @ deviations.T` is the covariance of the AUROCs' errors (DeLong; Obuchowski).
+
+        Placements minus their mean, summed over groups, of at most 1,000 units (samples, or groups) a side, and scaled.
+        """
+        is_member = self.is_member.cpu()
+        taken, share = torch.zeros(len(is_member), dtype=torch.bool), []
+        for on_side, side in ((is_member, self.sides.member), (~is_member, self.sides.heldout)):
+            unit = np.arange(side.num_units) if side.unit is None else side.unit
+            is_taken = unit % -(-side.num_units // _MAX_UNITS) == 0
+            taken[on_side] = torch.from_numpy(is_taken)
+            share.append(len(np.unique(unit[is_taken])) / side.num_units)
+        part = sides_of(is_member[taken], None if self.group is None else torch.as_tensor(self.group)[taken])
+        score, is_member = check_scores(self.candidates[:, taken], is_member[taken])
+        placed = (each.cpu().numpy() for each in placements(score, is_member))
+        return np.concatenate([side.mean_deviations(each) * one**0.5 for side, each, one in zip(part, placed, share)], axis=1)
+
 
 class Part(NamedTuple):
     """What one half says of what it reports, or of the difference of two."""
@@ -75,12 +106,13 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, halves: Sequence[Half]) -> "Part":
         """Of [half], or of [a, b] on the same samples."""
-        scores = [half.reported for half in halves]
-        sides = sides_of(halves[0].is_member, halves[0].group)
-        terms = [placements(*check_scores(score, halves[0].is_member)) for score in scores]
+        scores, sides = [half.reported for half in halves], halves[0].sides
+        for score in scores:
+            check_scores(score, halves[0].is_member)
+        terms = [half.placed for half in halves]
         if len(scores) == 2 and torch.equal(*scores):
             return cls(0.0, 0.0, False)
-        member, heldout = ((each[0] - each[1] if len(each) == 2 else each[0]).cpu().numpy() for each in zip(*terms))
+        member, heldout = (each[0] - each[1] if len(each) == 2 else each[0] for each in zip(*terms))
         value = float(member.mean() if len(scores) == 2 else auroc(scores[0], halves[0].is_member))
         if sides.num_pairs < 2 or (np.ptp(member) == 0 and np.ptp(heldout) == 0):
             return cls(value, 0.0, True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.checks import check_scores, check_share, row_chunks
-from ldm_privacy.metrics.placements import twice_num_below
+from ldm_privacy.metrics.placements import Ordered
 from ldm_privacy.metrics.resampling import sides_of
 from ldm_privacy.randomness import derive_seed
 
@@ -68,17 +68,25 @@ def permuted_auroc(
         (members + held-out + 1) / (12 * members * held-out). O(samples log samples + num_permutations * samples) a row.
     """
     score, is_member = check_scores(score, is_member)
-    label = permuted_labels(is_member, num_permutations=num_permutations, group=group, seed=seed).to(score.device)
-    num_samples = len(is_member)
-    num_members = label.sum(dim=-1).double()
+    label = permuted_labels(is_member, num_permutations=num_permutations, group=group, seed=seed)
+    return auroc_of_labels(score, label.to(score.device))
+
+
+def auroc_of_labels(score: Tensor, label: Tensor) -> Tensor:
+    """AUROC of each row under each labelling: (..., samples) finite scores and (labellings, samples) bool, both labels in each.
+
+    As `permuted_auroc`, of labellings that serve several calls: float64 (..., labellings).
+    """
+    num_samples, num_members = label.shape[-1], label.sum(dim=-1).double()
     parts = []
     for rows in row_chunks(score):
         # Sums of doubled ranks stay below 2^53 for up to 90 million samples: exact in float64.
-        twice_rank = (twice_num_below(rows, rows) + 1).double()
+        ordered = Ordered(rows.cpu().numpy())
+        twice_rank = torch.from_numpy(ordered.by_sample(ordered.counted() + 1)).to(score.device)
         parts.append(torch.cat([twice_rank @ chunk.double().T for chunk in row_chunks(label)], dim=-1))
     twice_num_in_order = torch.cat(parts) - num_members * (num_members + 1)
     area = twice_num_in_order / (2 * num_members * (num_samples - num_members))
-    return area.reshape(*score.shape[:-1], num_permutations)
+    return area.reshape(*score.shape[:-1], len(label))
 
 
 def null_band(value: float, permuted: Tensor, confidence: float = 0.95) -> NullBand:

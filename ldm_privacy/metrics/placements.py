@@ -1,16 +1,56 @@
 """Placements: where each sample of one side stands among the samples of the other side."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
-def twice_num_below(value: Tensor, other: Tensor) -> Tensor:
-    """For each value: 2 * (how many of `other` are below) + (how many are equal); exact integers.
+class Ordered:
+    """Rows of scores in ascending order.
 
-    (..., values) and (..., others) -> int64 (..., values). O((values + others) log others).
+    `order`: (rows, samples), the sample at each place; ties have places next to each other. O(samples log samples) a row.
     """
-    ordered, value = other.sort(dim=-1).values.contiguous(), value.contiguous()
-    return torch.searchsorted(ordered, value) + torch.searchsorted(ordered, value, right=True)
+
+    def __init__(self, rows: np.ndarray):
+        self.order = np.argsort(rows, axis=-1)
+        ordered = np.take_along_axis(rows, self.order, -1)
+        self._is_tied = ordered[:, 1:] == ordered[:, :-1]
+
+    def counted(self, counts: np.ndarray | None = None) -> np.ndarray:
+        """At each place what counts below it, plus what counts below it or ties with it: (rows, samples) exact integers.
+
+        `counts`: (rows, samples) bool, by place; every sample counts where None.
+        """
+        num_rows, size = self.order.shape
+        before = np.zeros((num_rows, size + 1), dtype=np.int64)
+        if counts is None:
+            before[:] = np.arange(size + 1)
+        else:
+            np.cumsum(counts, axis=-1, out=before[:, 1:])
+        found = before[:, :-1] + before[:, 1:]
+        for row in np.flatnonzero(self._is_tied.any(axis=-1)):
+            start = np.flatnonzero(np.append(True, ~self._is_tied[row]))
+            end = np.append(start[1:], size)
+            found[row] = np.repeat(before[row, start] + before[row, end], end - start)
+        return found
+
+    def by_sample(self, value: np.ndarray) -> np.ndarray:
+        """(rows, samples) by place -> float64 by sample."""
+        found = np.empty(value.shape)
+        np.put_along_axis(found, self.order, value, -1)
+        return found
+
+
+def twice_num_in_order(member: np.ndarray, heldout: np.ndarray) -> int:
+    """2 * (pairs of a member above a held-out sample) + (tied pairs), of one row: an exact integer."""
+    member, heldout = np.sort(member), np.sort(heldout)
+    # Sorted queries walk through memory in order, which more than pays for the sort.
+    below = heldout.searchsorted(member)
+    is_tied = heldout[np.minimum(below, len(heldout) - 1)] == member
+    twice = 2 * int(below.sum())
+    if is_tied.any():
+        twice += int(heldout.searchsorted(member[is_tied], side="right").sum() - below[is_tied].sum())
+    return twice
 
 
 def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +61,12 @@ def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     Sun & Xu 2014 ("Fast implementation of DeLong's algorithm", IEEE Signal Processing Letters 21), not the members x
     held-out table of DeLong, DeLong & Clarke-Pearson 1988. The scores, (..., samples) float64, are checked already.
     """
-    member, heldout = score[..., is_member], score[..., ~is_member]
-    member_placement = twice_num_below(member, heldout).double() / (2 * heldout.shape[-1])
-    heldout_placement = 1.0 - twice_num_below(heldout, member).double() / (2 * member.shape[-1])
-    return member_placement, heldout_placement
+    rows, label = score.reshape(-1, score.shape[-1]).cpu().numpy(), is_member.cpu().numpy()
+    ordered = Ordered(rows)
+    on_side = label[ordered.order]
+    heldout_below = ordered.counted(~on_side)
+    twice = ordered.by_sample(np.where(on_side, heldout_below, ordered.counted() - heldout_below))
+    num_members = int(label.sum())
+    member, heldout = twice[:, label] / (2 * (label.size - num_members)), 1.0 - twice[:, ~label] / (2 * num_members)
+    shape = score.shape[:-1]
+    return tuple(torch.from_numpy(each).reshape(*shape, each.shape[1]).to(score.device) for each in (member, heldout))

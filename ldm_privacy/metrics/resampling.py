@@ -1,6 +1,7 @@
 """Resampling of members and held-out samples, single or in whole groups, and the exact binomial interval."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +41,12 @@ class SideResampler:
             deviation = np.bincount(self.unit, weights=deviation)
         return float(self.num_units / (self.num_units - 1) * (deviation @ deviation) / term.size**2)
 
-    def mean_covariance(self, term: np.ndarray) -> np.ndarray:
-        """The same for (rows, samples): (rows, rows), covariances of the rows' means."""
+    def mean_deviations(self, term: np.ndarray) -> np.ndarray:
+        """Of (rows, samples) the (rows, units) whose products are the covariances of the rows' means, as `mean_variance`."""
         deviation = term - term.mean(axis=1, keepdims=True)
         if self.unit is not None:
             deviation = np.stack([np.bincount(self.unit, weights=row) for row in deviation])
-        return self.num_units / (self.num_units - 1) * (deviation @ deviation.T) / term.shape[1] ** 2
+        return deviation * ((self.num_units / (self.num_units - 1)) ** 0.5 / term.shape[1])
 
 
 class Sides(NamedTuple):
@@ -61,9 +62,21 @@ class Sides(NamedTuple):
 
     def resamples(self, purpose: str, num_bootstrap: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """How often each member and each held-out sample is in a resample, for each of them."""
+        if self.member.unit is None and self.heldout.unit is None:
+            yield from _resamples(self.member.num_units, self.heldout.num_units, purpose, num_bootstrap, seed)
+            return
         generator = bootstrap_generator(purpose, seed)
         for _ in range(num_bootstrap):
             yield self.member.draw(generator), self.heldout.draw(generator)
+
+
+@lru_cache(maxsize=2)
+def _resamples(
+    num_members: int, num_heldout: int, purpose: str, num_bootstrap: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The resamples of single samples: every row of an audit has the same. A sample is drawn more than 255 times in none."""
+    sides, generator = (SideResampler(num_members), SideResampler(num_heldout)), bootstrap_generator(purpose, seed)
+    return [tuple(side.draw(generator).astype(np.uint8) for side in sides) for _ in range(num_bootstrap)]  # type: ignore[misc]
 
 
 def sides_of(is_member: Tensor, group: Tensor | None) -> Sides:

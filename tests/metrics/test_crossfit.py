@@ -24,7 +24,6 @@ from ldm_privacy.metrics import (
     tpr_at_threshold,
     welch_verdict,
 )
-from ldm_privacy.metrics.choice_reach import _covariance
 from ldm_privacy.metrics.resampling import SideResampler, bootstrap_generator
 from tests.reference import metrics as reference
 
@@ -234,17 +233,18 @@ def test_covariance_over_the_candidates_is_that_of_single_candidates_and_of_a_pa
 
 def _covariance_with(limit, half):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("ldm_privacy.metrics.choice_reach"), "_MAX_UNITS", limit)
-        return _covariance([half])
+        patch.setattr(importlib.import_module("ldm_privacy.metrics.half"), "_MAX_UNITS", limit)
+        return half.deviations @ half.deviations.T
 
 
 @pytest.mark.parametrize("label", [None, np.array([7, 3, 3, 9, 7, 3, 4])])
 def test_covariance_of_means_is_that_of_sums_and_differences(label):
     side, rows = SideResampler(7, label), np.random.default_rng(15).normal(size=(2, 7))
-    covariance = side.mean_covariance(rows)
+    deviations = side.mean_deviations(rows)
+    covariance = deviations @ deviations.T
     assert np.diag(covariance) == pytest.approx([side.mean_variance(row) for row in rows])
     expected = (side.mean_variance(rows[0] + rows[1]) - side.mean_variance(rows[0] - rows[1])) / 4
-    assert covariance[0, 1] == covariance[1, 0] == pytest.approx(expected)
+    assert covariance[0, 1] == pytest.approx(expected)
 
 
 def test_halves_without_spread_get_the_mean_of_bounds_that_hold_together():
