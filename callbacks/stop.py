@@ -18,7 +18,7 @@ SMALLEST_RATE = 1e-4
 
 @dataclass(eq=False, repr=False)
 class StopOnMemorization(Callback):
-    """Acts at every audit in which the AUROC of one attack and mask is above a limit.
+    """Acts at every audit in which the AUROC of what the verdict rests on (`Memorization.judged`) is above a limit.
 
     With `bound` "upper" an audit passes only where the whole interval lies at or below the limit, so the limit holds with
     the interval's confidence at each single audit; with "lower" the training goes on until the excess itself is certain.
@@ -111,7 +111,7 @@ class StopOnMemorization(Callback):
     @property
     def _words(self) -> str:
         name = {"upper": "the upper bound of the AUROC", "value": "the AUROC", "lower": "the lower bound of the AUROC"}
-        return f"{name[self.bound]} ({self.audits.key})"
+        return f"{name[self.bound]} ({self.audits.judged})"
 
     def _already_above(self, number: float, num_samples: int) -> str:
         found = f"for the untrained denoiser {self._words} is {number:.3f}"

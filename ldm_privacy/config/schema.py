@@ -109,7 +109,8 @@ class StopConfig:
     """What happens where an audit finds more memorization than allowed."""
 
     limit: Annotated[float, Field(gt=0.5, lt=1)] | None = _option(
-        "AUROC of the onset's attack and mask that no audit may exceed; null = no limit", None
+        "AUROC of the onset's attack and mask, calibrated as the verdict has it, that no audit may exceed; null = no limit",
+        None,
     )
     bound: Literal["upper", "value", "lower"] = _option("the number of its interval that is held against the limit", "upper")
     action: Literal["stop", "lower_learning_rate"] = _option("at every audit above the limit", "stop")

@@ -28,7 +28,7 @@ class News:
     """An audit in a few numbers, which every process learns; the scores and the report stay in the main one.
 
     Attributes:
-        auroc: Of the primary attack and mask.
+        auroc: Of what is `judged`.
         num_reported: Samples that it rests on.
         rises: Of each quantity with an onset, since the untrained denoiser; none in its own audit.
     """
@@ -86,6 +86,11 @@ class Memorization(Watcher):
         self._baselines: dict[AuditKey, Baseline] = {}
         self._distortion: Tensor | None = None
 
+    @property
+    def judged(self) -> AuditKey:
+        """What a limit is held against, and the verdict rests on: the primary attack as an insider has it calibrated."""
+        return self.audit.forms(self.key)[-1]
+
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise that is certain, of the primary attack or of calibrated scores."""
         rises = () if self.news is None else self.news.rises
@@ -120,7 +125,7 @@ class Memorization(Watcher):
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
         self.on_report(report, moment)
-        news = News(report.row(self.key).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
+        news = News(report.row(self.judged).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
         return Look(series, self._lines(report, moment), charts=self._charts(report)), news
 
     def _rise(self, report: AuditReport, key: AuditKey, level: float) -> PairedDifference:

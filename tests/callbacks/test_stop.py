@@ -17,7 +17,7 @@ class Training:
 
     def __init__(self, limit=0.7, bound="upper", action="stop", state=None):
         self.loss, self.lines = 1.0, []
-        self.audits = SimpleNamespace(news=None, last=None, key=AuditKey("sima", "all"))
+        self.audits = SimpleNamespace(news=None, last=None, judged=AuditKey("sima", "all"))
         self.callback = StopOnMemorization(
             limit,
             bound=bound,

@@ -11,6 +11,7 @@ SMALL = [
     "audit.attacks=[sima]",
     "audit.masks={top60: null, random60: null, low60: null, std60: null}",
     "audit.keep_fractions=[]",
+    "audit.calibrations=[]",
     "audit.every_n_epochs=1",
     "autoencoder.max_epochs=1",
     "geometry.distortion_rank=0",
