@@ -155,6 +155,7 @@ def measure(drawn: Drawn, num_earlier: int, clock: Clock) -> None:
             figures = evidence_figures(evidence, samples, {}, None, images, drawn={})
             for label, figure in figures.items():
                 figure.savefig(folder / f"{label}.png", dpi=110)
+                figure.set_layout_engine("none")
         with clock.part("page"):
             write_page(evaluation_page(Evaluation(evidence, figures, images, "drawn", num_earlier, {})), folder / "report.html")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm_privacy.audit.row import AuditRow, rivals_of, row_of, standing
 from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
-from ldm_privacy.audit.sweep import RANKINGS, SweepPoint, choose, reported_halves, sweep_points
+from ldm_privacy.audit.sweep import RANKINGS, Areas, SweepPoint, choose, reported_halves, sweep_points
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import Half, QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Intervals
@@ -27,6 +27,7 @@ class AuditReport:
         target_fprs: Of the rows' TPRs.
         standings: By key, (samples,), see `scores_at`.
         halves: By key, what each half reports.
+        areas: AUROCs that are known.
     """
 
     data: AuditScores
@@ -35,6 +36,7 @@ class AuditReport:
     target_fprs: tuple[float, ...]
     standings: dict[AuditKey, Tensor] = field(repr=False)
     halves: dict[AuditKey, list[Half]] = field(repr=False)
+    areas: Areas | None = field(default=None, repr=False)
 
     @property
     def confidence(self) -> float:
@@ -44,7 +46,7 @@ class AuditReport:
     @cached_property
     def sweep(self) -> dict[str, list[SweepPoint]]:
         """Per attack, the AUROC by ranking and keep fraction; computed when first asked for, which no training does."""
-        return {attack: sweep_points(self.data, attack, self.intervals) for attack in self.data.sweeps}
+        return {attack: sweep_points(self.data, attack, self.intervals, self.areas) for attack in self.data.sweeps}
 
     def row(self, key: AuditKey) -> AuditRow:
         """The row of that attack and mask."""
@@ -146,7 +148,8 @@ def report_of(
         key: max((count for other, count in data.num_fitted.items() if other.attack == key.attack), default=0)
         for key in candidates
     }
-    choices = {key: choose(each, data) for key, each in candidates.items()}
+    areas = Areas(data)
+    choices = {key: choose(each, data, areas) for key, each in candidates.items()}
     kept = {key: sum(choice.keep_fractions) / len(choice.keep_fractions) for key, choice in choices.items()}
     data = replace(
         data,
@@ -161,17 +164,16 @@ def report_of(
     for key in sorted(data.scores, key=lambda key: (attacks.index(key.attack), key.mask == TUNED)):
         against = {label: halves[other] for label, other in rivals_of(key, data).items()}
         if key.mask == TUNED:
-            against |= _controls_of(key, data, choices[key].keep_fractions)
+            against |= _controls_of(key, data, choices[key].keep_fractions, areas)
         rows.append(row_of(key, data, choices[key], halves[key], against, intervals, tuple(target_fprs)))
-    return AuditReport(data, rows, intervals, tuple(target_fprs), standings, halves)
+    return AuditReport(data, rows, intervals, tuple(target_fprs), standings, halves, areas)
 
 
-def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float]) -> dict[str, list[Half]]:
+def _controls_of(key: AuditKey, data: AuditScores, keep_fractions: Sequence[float], areas: Areas) -> dict[str, list[Half]]:
     """What the sweep's controls report at the keep fractions that were chosen for `tuned`, at their own timesteps."""
     sweep, found = data.sweeps.get(key.attack, {}), {}
     for ranking in RANKINGS[1:]:
         if all((ranking, fraction) in sweep for fraction in keep_fractions):
-            by_fraction = {fraction: sweep[ranking, fraction] for fraction in keep_fractions}
-            score = torch.stack([by_fraction[fraction][fold] for fold, fraction in enumerate(keep_fractions)])
-            found[ranking] = reported_halves({1.0: score}, choose({1.0: score}, data), data)
+            score = areas.by_fold([sweep[ranking, fraction] for fraction in keep_fractions])
+            found[ranking] = reported_halves({1.0: score}, choose({1.0: score}, data, areas), data)
     return found

@@ -54,15 +54,39 @@ class Choice:
         return torch.stack([candidates[fraction][fold] for fold, fraction in enumerate(self.keep_fractions)])
 
 
-def choose(candidates: Mapping[float, Tensor], data: AuditScores) -> Choice:
+class Areas:
+    """AUROCs of the scores of an audit on both halves, of each tensor computed once: a sweep's are asked for several times."""
+
+    def __init__(self, data: AuditScores):
+        self._data = data
+        self._known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __call__(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the half that chooses and of the one that reports, each (folds, timesteps); `score`: (folds, timesteps, samples)."""
+        if id(score) not in self._known:
+            self._known[id(score)] = (score, *_areas(score, self._data))
+        return self._known[id(score)][1:]
+
+    def by_fold(self, scores: Sequence[Tensor]) -> Tensor:
+        """(folds, timesteps, samples), of each fold that of one of those tensors; its AUROCs are theirs."""
+        if len({id(score) for score in scores}) == 1:
+            return scores[0]
+        joined = torch.stack([score[fold] for fold, score in enumerate(scores)])
+        chosen, reported = (torch.stack([self(score)[of][fold] for fold, score in enumerate(scores)]) for of in range(2))
+        self._known[id(joined)] = (joined, chosen, reported)
+        return joined
+
+
+def choose(candidates: Mapping[float, Tensor], data: AuditScores, areas: Areas | None = None) -> Choice:
     """(keep fraction, timestep) of the highest AUROC on each half that chooses.
 
     Ties go to the larger fraction and the first timestep. `candidates`: keep fraction -> (folds, timesteps, samples), higher =
-    member.
+    member. `areas`: what is known of them already.
     """
+    areas = areas or Areas(data)
     fractions = sorted(candidates, reverse=True)
     # (keep fractions, folds, timesteps) each
-    chosen, reported = (torch.stack(each) for each in zip(*(_areas(candidates[fraction], data) for fraction in fractions)))
+    chosen, reported = (torch.stack(each) for each in zip(*(areas(candidates[fraction]) for fraction in fractions)))
     num_timesteps, folds = chosen.shape[-1], range(chosen.shape[1])
     indices = tuple(int(chosen[:, fold].argmax()) for fold in folds)
     best = [divmod(index, num_timesteps) for index in indices]
@@ -125,12 +149,12 @@ def split_ladder(scores: Sequence[Tensor], keep_fractions: Sequence[float]) -> d
     return dict(zip(keys, scores, strict=True))
 
 
-def sweep_points(data: AuditScores, attack: str, intervals: Intervals) -> list[SweepPoint]:
+def sweep_points(data: AuditScores, attack: str, intervals: Intervals, areas: Areas | None = None) -> list[SweepPoint]:
     """A point per ranking and keep fraction of that attack's sweep."""
     labels = data.labels(attack)
     points = []
     for (ranking, fraction), score in data.sweeps[attack].items():
-        choice = choose({fraction: score}, data)
+        choice = choose({fraction: score}, data, areas)
         area = crossfit_auroc(reported_halves({fraction: score}, choice, data), **vars(intervals))
         points.append(SweepPoint(ranking, fraction, tuple(labels[place] for place in choice.places), area))
     return points

@@ -54,7 +54,7 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
             num_permutations=num_permutations,
             group=data.group_of(half),
             seed=derive_seed("permuted half", seed, int(not first)),
-        )
+        ).double()
         for first, half in halves.items()
     }
 

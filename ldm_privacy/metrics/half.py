@@ -113,7 +113,7 @@ class Part(NamedTuple):
         if len(scores) == 2 and torch.equal(*scores):
             return cls(0.0, 0.0, False)
         member, heldout = (each[0] - each[1] if len(each) == 2 else each[0] for each in zip(*terms))
-        value = float(member.mean() if len(scores) == 2 else auroc(scores[0], halves[0].is_member))
+        value = float(member.mean() if len(scores) == 2 else halves[0].areas[halves[0].chosen])
         if sides.num_pairs < 2 or (np.ptp(member) == 0 and np.ptp(heldout) == 0):
             return cls(value, 0.0, True)
         return cls(value, sides.member.mean_variance(member) + sides.heldout.mean_variance(heldout), False)

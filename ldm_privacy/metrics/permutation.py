@@ -73,9 +73,10 @@ def permuted_auroc(
 
 
 def auroc_of_labels(score: Tensor, label: Tensor) -> Tensor:
-    """AUROC of each row under each labelling: (..., samples) finite scores and (labellings, samples) bool, both labels in each.
+    """AUROC of each row under each labelling: (..., samples) finite scores and (labellings, samples), both labels in each.
 
-    As `permuted_auroc`, of labellings that serve several calls: float64 (..., labellings).
+    As `permuted_auroc`, of labellings that serve several calls: float64 (..., labellings). Labels may be float64, 1 = member,
+    which spares what it takes to make them that.
     """
     num_samples, num_members = label.shape[-1], label.sum(dim=-1).double()
     parts = []

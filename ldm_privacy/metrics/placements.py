@@ -21,11 +21,11 @@ class Ordered:
 
         `counts`: (rows, samples) bool, by place; every sample counts where None.
         """
-        num_rows, size = self.order.shape
-        before = np.zeros((num_rows, size + 1), dtype=np.int64)
+        size = self.order.shape[-1]
         if counts is None:
-            before[:] = np.arange(size + 1)
+            before = np.broadcast_to(np.arange(size + 1), (len(self.order), size + 1))
         else:
+            before = np.zeros((len(self.order), size + 1), dtype=np.int64)
             np.cumsum(counts, axis=-1, out=before[:, 1:])
         found = before[:, :-1] + before[:, 1:]
         for row in np.flatnonzero(self._is_tied.any(axis=-1)):
