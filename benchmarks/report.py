@@ -4,7 +4,7 @@
 
 As many held-out samples; five masks an attack; every shipped calibration of the first attack, with so many earlier audits; a sweep
 of ten keep fractions and three rankings. Scores of an attack are a difficulty that its audits, masks and timesteps share, noise,
-and a shift of half a standard deviation for members. Not in it: the attacks themselves, the controls (which read images), maps
+and for members a shift of half a standard deviation at the best timestep, less at others. Not in it: the attacks themselves, the controls (which read images), maps
 of influence, the curves of a training.
 """
 
@@ -75,7 +75,9 @@ class Drawn:
 
     def scores(self, attack: str, dtype: torch.dtype) -> torch.Tensor:
         """(2, timesteps, samples), the same in both folds."""
-        rows = [self.difficulty + 0.5 * self._noise(torch.float32) + 0.5 * self.is_member for _ in self.timesteps[attack]]
+        place = torch.linspace(-1, 1, len(self.timesteps[attack]))
+        shifts = 0.5 * torch.exp(-3 * (place + 0.3) ** 2)
+        rows = [self.difficulty + 0.5 * self._noise(torch.float32) + shift * self.is_member for shift in shifts]
         return torch.stack(rows).to(dtype).expand(2, -1, -1)
 
     def kept(self) -> KeptScores:

@@ -88,9 +88,10 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
 
     metadata = {SPLIT_HASH: split_hash.encode(), NUM_FOLDS: str(len(folds)).encode()}
     kinds = schema().with_metadata(metadata)
-    # Scores hardly ever repeat: no dictionary of them.
+    # Scores hardly ever repeat, and nobody asks for their range: no dictionary of them, no statistics.
     repeated = [name for name in kinds.names if name not in ("membership_scores", "own_half_scores", "timesteps")]
-    with pq.ParquetWriter(path, kinds, use_dictionary=[*repeated, "timesteps.list.element"]) as file:
+    options = {"use_dictionary": [*repeated, "timesteps.list.element"], "write_statistics": repeated}
+    with pq.ParquetWriter(path, kinds, **options) as file:
         for key, score in data.scores.items():
             reported = data.reported(key).double()
             own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1]).double()
