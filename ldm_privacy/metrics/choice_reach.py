@@ -32,7 +32,8 @@ def choice_reach(blocks: Sequence[Sequence[Half]], tail: float, *, seed: int = 0
     * *Choice.* Errors e_A ~ N(0, Sigma_A), e_B ~ N(0, Sigma_B) of the candidates' AUROCs (DeLong; Obuchowski with groups). Each
       half chooses the largest of a + e, the other reports it: `(e_A[c_B] + e_B[c_A]) / 2`. The levels a are the means of the
       halves, each brought nearer to the best one by the standard deviation of that distance: equal candidates look unequal,
-      and taking that for granted would hide that another one could have been chosen.
+      and taking that for granted would hide that another one could have been chosen. Those that are still more than four
+      standard deviations of a half's distance below the best are left out.
     * *Fit* of p coefficients, where `num_fitted` says so. Whitened features, whose direction each half finds as a discriminant
       would: u = delta + e, e ~ N(0, 1) in p dimensions; the other half's error along it is `e_A . u_B / |u_B|`. |delta| is the
       reported distance from chance (from no difference) in standard deviations, less sqrt(2), so that luck doesn't pass for
@@ -72,7 +73,7 @@ def choice_widening(halves: Sequence[Half], confidence: float = 0.95, *, seed: i
 
 
 def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray | None:
-    """Studentised errors of the mean, one for each pair of draws; None where each block has one candidate that can be chosen."""
+    """Studentised errors of the mean, one for each pair of draws; None where no block has more than one to choose."""
     contenders = [_contenders(block) for block in blocks]
     if all(len(kept) == 1 for kept, _ in contenders):
         return None

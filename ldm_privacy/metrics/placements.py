@@ -13,7 +13,9 @@ class Ordered:
 
     def __init__(self, rows: np.ndarray):
         self.order = np.argsort(rows, axis=-1)
-        ordered = np.take_along_axis(rows, self.order, -1)
+        ordered = np.empty_like(rows)
+        for values, places, found in zip(rows, self.order, ordered):
+            np.take(values, places, out=found, mode="clip")  # in range: nothing is clipped, and nothing checked
         self._is_tied = ordered[:, 1:] == ordered[:, :-1]
 
     def counted(self, counts: np.ndarray | None = None) -> np.ndarray:
@@ -68,5 +70,8 @@ def placements(score: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
     twice = ordered.by_sample(np.where(on_side, heldout_below, ordered.counted() - heldout_below))
     num_members = int(label.sum())
     member, heldout = twice[:, label] / (2 * (label.size - num_members)), 1.0 - twice[:, ~label] / (2 * num_members)
-    shape = score.shape[:-1]
-    return tuple(torch.from_numpy(each).reshape(*shape, each.shape[1]).to(score.device) for each in (member, heldout))
+
+    def like_score(value: np.ndarray) -> Tensor:
+        return torch.from_numpy(value).reshape(*score.shape[:-1], value.shape[1]).to(score.device)
+
+    return like_score(member), like_score(heldout)

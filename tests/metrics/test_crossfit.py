@@ -345,3 +345,16 @@ def test_fits_that_know_nothing_raise_no_more_alarms_than_they_may():
         plain_misses += crossfit_auroc([replace(half, num_fitted=0) for half in halves]).leaves_out(0.5)
     assert misses <= stats.binom.isf(RARE, num_runs, 0.05)
     assert plain_misses > stats.binom.isf(RARE, num_runs, 0.05)
+
+
+def test_candidates_that_no_half_would_choose_are_not_simulated():
+    generator = np.random.default_rng(26)
+    near, far = halves_of(generator, 3, (300, 300)), [make(generator, 40, 300, shift=-0.5)[0] for _ in range(2)]
+    both = [replace(half, score=torch.cat([half.score, rest])) for half, rest in zip(near, far)]
+    assert choice_reach([both], 0.025) == choice_reach([near], 0.025)
+    assert choice_reach([near], 0.025)[0] > 1.0001 * stats.norm.isf(0.025)
+
+
+def test_a_difference_to_the_same_candidates_errs_by_no_rounding():
+    a = halves_of(np.random.default_rng(27), 4, correlation=0.2)
+    assert choice_reach([a, [replace(half) for half in a]], 0.025) == pytest.approx((stats.norm.isf(0.025),) * 2)

@@ -38,13 +38,21 @@ def roc_figure(report: AuditReport) -> Figure:
             start = int((fpr == 0).sum()) - 1  # the rise at no false positive lies on the axis
             label = f"{name} ({row.metrics.auroc.value:.3f})"
             markers = (0.2 * place / len(rows), 0.2)  # of the diagonal: no line's on another's
-            line = fpr[start:].clamp_min(floor), tpr[start:].clamp_min(floor)
-            axis.plot(*line, label=label, markevery=markers, **style(place))
+            line = torch.stack([fpr[start:], tpr[start:]]).clamp_min(floor)
+            axis.plot(*line[:, _is_seen(line, floor)], label=label, markevery=markers, **style(place))
         axis.axline((floor, floor), (1, 1), color="0.7", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.05), title=attack)
         axis.set(xlabel="false-positive rate (held-out called member)", ylabel="true-positive rate")
         legend_below(axis, "AUROC in brackets", columns=2)
     return figure
+
+
+def _is_seen(line: torch.Tensor, floor: float) -> torch.Tensor:
+    """(points,) bool: a thousandth of a logarithmic axis from `floor` to 1 away from the point before; the ends."""
+    place = (line.log() * (1000 / -math.log(floor))).round()
+    moved = torch.ones(line.shape[1], dtype=torch.bool)
+    moved[1:-1] = (place[:, 1:-1] != place[:, :-2]).any(0)
+    return moved
 
 
 def auroc_by_timestep_figure(report: AuditReport) -> Figure:
