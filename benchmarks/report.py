@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.report [--members 25000] [--timesteps 30] [--attacks 7] [--earlier 8] [--no-sweep]
 
-As many held-out samples; five masks an attack; every shipped calibration of the first attack, with so many earlier audits; a sweep
-of ten keep fractions and three rankings. Scores of an attack are a difficulty that its audits, masks and timesteps share, noise,
-and for members a shift of half a standard deviation at the best timestep, less at others. Not in it: the attacks themselves, the controls (which read images), maps
-of influence, the curves of a training.
+As many held-out samples; five masks an attack; every shipped calibration of the first attack, with so many earlier audits; a
+sweep of ten keep fractions and three rankings. Scores of an attack are a difficulty that its audits, masks and timesteps
+share, noise, and for members a shift of half a standard deviation at the best timestep, less at others. Not in it: the attacks
+themselves, the controls (which read images), maps of influence, the curves of a training.
 """
 
 import argparse

@@ -62,7 +62,7 @@ class Areas:
         self._known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, score: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the half that chooses and of the one that reports, each (folds, timesteps); `score`: (folds, timesteps, samples)."""
+        """(folds, timesteps) of the half that chooses and of the one that reports; `score`: (folds, timesteps, samples)."""
         if id(score) not in self._known:
             self._known[id(score)] = (score, *_areas(score, self._data))
         return self._known[id(score)][1:]
