@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.audit [--samples 800] [--audits 9]
 
 Attacks, masks, timesteps, calibrations and network of cifar10_small.yaml, with random weights that change a little between
-audits, on latents that are drawn; a history on disk. Passes: attacks with their masks. Calibrations: scores with their fits, and
-the history read and written. Report: choices, AUROCs, intervals, curves.
+audits, on latents that are drawn; a history on disk. Passes: attacks with their masks. Calibrations: scores with their fits,
+and the history read and written. Report: choices, AUROCs, intervals, curves.
 """
 
 import argparse
