@@ -109,7 +109,7 @@ def test_two_checkpoints_of_one_run_are_audited_and_compared(run, capsys):
     assert content["audits"] == ["digits/last", "digits/before-onset"]
     assert {(row["attack"], row["mask"]) for row in content["rows"]} == {
         *((attack, mask) for attack in ("sima", "loss") for mask in ("all", "top60", "random60", "low60", "std60", "tuned")),
-        *((attack, "all") for attack in ("sima_complexity", "sima_history", "sima_calibrated", "combined")),
+        *((attack, "all") for attack in ("sima_complexity", "sima_history", "sima_gained", "sima_calibrated", "combined")),
     }
     assert "sima/tuned" in (run / "comparison" / "comparison.html").read_text()
     # Each audit has its own folder.

@@ -84,7 +84,7 @@ def test_the_promised_series_are_there_at_epochs_0_2_and_4(run):
     assert {epoch for stage, epoch, name in values if stage == "autoencoder"} == {1, 2}
 
 
-INSIDERS = {"sima_history", "sima_calibrated", "combined"}
+INSIDERS = {"sima_history", "sima_gained", "sima_calibrated", "combined"}
 
 
 def numbers_of(folder):
@@ -129,9 +129,7 @@ def test_a_report_says_where_too_few_samples_were_there_to_fit_a_history_on(run,
     assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", "audit.max_samples=30"]) == 0
     rows = {row["attack"]: row["auroc"]["value"] for row in numbers_of(tmp_path)["rows"] if row["mask"] == "all"}
     assert rows["sima_history"] == rows["sima"]
-    words = (
-        "nothing was fitted for sima_history/all, sima_calibrated/all, combined/all: no earlier audit, or fewer than 20 samples"
-    )
+    words = "nothing was fitted for sima_history/all, sima_gained/all, sima_calibrated/all, combined/all: no earlier audit, or fewer than 20 samples"
     assert f"at epoch 0, 2; {words}" in " ".join((tmp_path / "report.html").read_text().split())
 
 
@@ -151,7 +149,7 @@ def test_an_evaluation_can_ask_for_other_attacks_and_timesteps(run, tmp_path, ca
     assert {row["attack"] for row in rows} == {"sima", "sima_complexity"}
     assert {timestep for row in rows for timestep in row["timesteps"]} == {50}
     told = " ".join(capsys.readouterr().out.split())
-    assert told.count("what only the trainer can know is left out (history, calibrated, combined).") == 1
+    assert told.count("what only the trainer can know is left out (history, gained, calibrated, combined).") == 1
     lines = [record.getMessage() for record in caplog.records if "no history" in record.getMessage()]
     assert lines == [
         f"audit.attacks.sima: it is SimA() at timesteps 50, but earlier audits in {run}/scores were made with SimA() at "
