@@ -129,7 +129,8 @@ def test_a_report_says_where_too_few_samples_were_there_to_fit_a_history_on(run,
     assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}", "audit.max_samples=30"]) == 0
     rows = {row["attack"]: row["auroc"]["value"] for row in numbers_of(tmp_path)["rows"] if row["mask"] == "all"}
     assert rows["sima_history"] == rows["sima"]
-    words = "nothing was fitted for sima_history/all, sima_gained/all, sima_calibrated/all, combined/all: no earlier audit, or fewer than 20 samples"
+    rows = ", ".join(f"{row}/all" for row in ("sima_history", "sima_gained", "sima_calibrated", "combined"))
+    words = f"nothing was fitted for {rows}: no earlier audit, or fewer than 20 samples"
     assert f"at epoch 0, 2; {words}" in " ".join((tmp_path / "report.html").read_text().split())
 
 
