@@ -35,7 +35,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
 
     * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
     * exposed: the AUROC of the insider's scores lies above 0.5, interval and permuted labels agreeing; or any row of the
-      audit stands out with all rows tested together (Holm).
+      audit stands out with all rows tested together (Holm). Two tests: where nothing is to be found one of them says so in at
+      most twice 1 - confidence.
     * safe: neither, the interval of that AUROC lies between 1 - `RULED_OUT` and `RULED_OUT` (an attack that is certain the
       wrong way round tells the sides apart as well), and the carried-over threshold finds surely less than `RULED_OUT_TPR` of
       the members: a few wholly exposed members hardly move an AUROC. The outsider's scores and the plain attack must hold both
