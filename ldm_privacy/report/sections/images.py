@@ -29,7 +29,8 @@ def images(evaluation: Evaluation) -> Section:
         caption = "How early they could be seen: rank correlation of each audit's member scores with those of this one."
         blocks.append(DataTable(("epoch", "rank correlation"), by_epoch, caption))
     listed = (
-        "exposed.csv beside this report lists every audited member: rank (by the score, on the scale of both halves), score, the "
-        "FPR at which it is found (among the held-out images of its half), which half it was of (is_calibration), its onset as far as the training is known, and the attacks that find it."
+        "exposed.csv beside this report lists every audited member: rank (by the score, on the scale of both halves), score, "
+        "the FPR at which it is found (among the held-out images of its half), which half it was of (is_calibration), its "
+        "onset as far as the training is known, and the attacks that find it."
     )
     return Section("Which images are exposed", lead, [*blocks, Paragraph(listed)], place=50)
