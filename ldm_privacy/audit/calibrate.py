@@ -58,6 +58,10 @@ def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *,
             )
         if key.attack in attacks:
             raise UserError(f"audit.attacks: the label '{key.attack}' is taken by a calibrated score (audit.calibrations).")
+        if not calibration.wraps and any(label.startswith(f"{attack}_") for attack in attacks):
+            raise UserError(
+                f"audit.calibrations: '{label}' wraps no attack, but is called as if it did; give it another label."
+            )
         if calibration.needs_complexity and not has_complexity:
             raise UserError(
                 f"audit.calibrations.{label}: the samples have no complexity; give them one, as in "

@@ -11,7 +11,7 @@ from ldm_privacy.registry import CALIBRATIONS
 
 @CALIBRATIONS.register("gained")
 class Gained(HistoryAndComplexity):
-    """As `HistoryAndComplexity`, of levels minus those of the first audit, which is the untrained denoiser's.
+    """As `HistoryAndComplexity`, of levels minus those of the first audit that is known, in a run the untrained denoiser's.
 
     What leaks before the first step (through the autoencoder, say) is taken away, so an onset can be counted from it: a history
     of plain levels averages a constant leak ever better, and would rise without anything being learned. At the first audit it

@@ -235,6 +235,10 @@ def test_two_calibrations_whose_scores_would_have_one_name_are_told_by_their_lab
     )
 
 
+def test_a_score_of_all_attacks_is_not_called_like_one_of_a_single_attack():
+    refused(r"^audit\.calibrations: 'sima_all' wraps no attack", calibrations={"sima_all": Combined()})
+
+
 @pytest.mark.parametrize("name", list(CALIBRATIONS))
 def test_what_cannot_be_calibrated_is_refused_before_any_pass(name):
     refused(r"^audit\.calibrated: there is no 'pia/all'; name some of: sima/all, ", (name,), [AuditKey("pia", "all")])
