@@ -154,7 +154,7 @@ def copy_lowers(
 
 
 KEY = AuditKey("attack", "all")
-CALIBRATED = ("complexity", "history", "calibrated")
+CALIBRATED = ("complexity", "gained", "history", "calibrated")
 _VARIANTS = ("", *(f", {name}" for name in CALIBRATED))
 QUANTITIES = {
     "attack AUROC": (attack_lowers, ("",)),
