@@ -132,8 +132,8 @@ def with_calibrated(
             coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in made.coefficients.items()}
             # A timestep that was chosen for a score of one number is in no list of candidates: it counts as fitted.
             hides_choice = not calibration.per_timestep and now[of].shape[1] > 1
-            numbers = made.num_fitted, data.num_fitted.get(of, 0), int(hides_choice)
-            num_fitted[key] = max(num_fitted.get(key, 0), *numbers)
+            inside = sum(data.num_fitted.get(each, 0) for each in {of, *calibration.attacks(of, plain)})
+            num_fitted[key] = max(num_fitted.get(key, 0), inside + max(made.num_fitted, int(hides_choice)))
         scores[key], keep[key] = torch.stack(parts), data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
         derived[key] = Derived(of, calibration.needs_history)

@@ -19,14 +19,14 @@ def basis(pilots: Sequence[Pilot]) -> str:
     )
 
 
-def own_constant(run: Pilot, key: str) -> str:
-    """What a training's own audits say of trainings on other numbers of members."""
+def own_constant(run: Pilot) -> str:
+    """What a training's own audits say of trainings on other numbers of members; "{keys}" stands for whose onset it is."""
     more = replace(run.size, num_members=10 * run.size.num_members)
     after, by = run.onset()
     steps = (after if by is None else by) * run.size.steps_per_epoch / run.size.num_members
     found = "was not found" if by is None else "was found"
     return (
-        f"At this batch size and learning rate the onset of {key} {found} by {steps:.2g} steps a member; on "
+        f"At this batch size and learning rate the onset of {{keys}} {found} by {steps:.2g} steps a member; on "
         f"{more.num_members:,} members, with as many images audited, it is to be expected {forecast([run], more)}."
     )
 

@@ -78,7 +78,8 @@ def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num
 
     A pilot that can't be read any more is said, not raised: the evidence of a training doesn't hang on it.
     """
-    size, held, rests, own = size_of(tree, num_members, num_heldout), list[str](), list[str](), list[str]()
+    size, held, rests = size_of(tree, num_members, num_heldout), list[str](), list[str]()
+    own: dict[str, list[str]] = {}
     try:
         runs = read_pilots(tree)
     except UserError as error:
@@ -92,8 +93,8 @@ def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num
             held.append(f"Onset of {key}, forecast: {ahead}. Audited: {ahead.outcome(here)}.")
             rests = rests or [basis(pilots)]
         if here.onset() != (0, None):  # a first rise that isn't known to stay
-            own.append(own_constant(here, key))
-    return [*held, *rests, *own]
+            own.setdefault(own_constant(here), []).append(key)  # what holds of several is said once
+    return [*held, *rests, *(said.format(keys=" and ".join(keys)) for said, keys in own.items())]
 
 
 def _all_of(runs: list[PilotRun], key: str) -> list[Pilot]:

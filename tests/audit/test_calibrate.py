@@ -80,8 +80,8 @@ def test_each_half_is_shown_its_own_folds_levels_at_the_timestep_that_it_chose(d
         assert made.coefficients[f"calibration/{key}/half{fold + 1}/place"] == place
     assert (made.timesteps[key.attack], made.keep_fraction[key]) == ([], 1.0)
     assert made.derived == {key: Derived(of, True)}
-    # What is made of something that is fitted has its numbers too; a timestep that was chosen for it counts as one.
-    assert made.num_fitted == {LOSS: 4, key: 4 if of == LOSS else 1}
+    # What is made of something that is fitted has its numbers beside its own; a timestep that was chosen for it counts as one.
+    assert made.num_fitted == {LOSS: 4, key: 5 if of == LOSS else 1}
 
 
 def test_earlier_audits_come_oldest_first_at_the_timestep_of_now_in_the_fold_that_is_fitted(data):
@@ -99,7 +99,7 @@ def test_earlier_audits_come_oldest_first_at_the_timestep_of_now_in_the_fold_tha
                 assert len(kept) == (1 if of == KEY else 2), "where nothing is fitted, both folds are one"
                 row = kept[min(fold, len(kept) - 1), each.place].double()
                 torch.testing.assert_close(levels[of], -(-row).log() if of == KEY else row, rtol=1e-6, atol=1e-6)
-        assert made.num_fitted[AuditKey(f"{of.attack}_seen", "all")] == (3 if of == KEY else 4)
+        assert made.num_fitted[AuditKey(f"{of.attack}_seen", "all")] == (3 if of == KEY else 3 + 4)
 
 
 def test_the_first_audits_history_score_pays_for_the_timestep_that_was_chosen_for_it():

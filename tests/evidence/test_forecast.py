@@ -179,11 +179,11 @@ def test_curves_without_looks_are_no_pilot():
 
 
 def test_a_run_foretells_larger_ones():
-    assert own_constant(SMALL, KEY) == (
+    assert own_constant(SMALL).format(keys=KEY) == (
         "At this batch size and learning rate the onset of sima/all was found by 1 steps a member; on 4,000 members, with as "
         "many images audited, it is to be expected about step 4,000 (epoch 100), between 1,500 and 8,000."
     )
-    unseen = own_constant(sudden(75), KEY)
+    unseen = own_constant(sudden(75))
     assert "was not found by 0.75 steps a member" in unseen
     assert unseen.endswith("not before about step 1,500 (epoch 38).")
 
