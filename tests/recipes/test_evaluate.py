@@ -88,7 +88,8 @@ def test_the_end_of_a_training_leaves_the_evaluation_of_its_last_checkpoint(run,
     # The training knows its curves, and when what set in.
     assert 'id="onset"' in page
     assert "Memorization onset (sima/all)" in page
-    assert re.search(r"the onset of sima/all( and [\w/ ]+)? was not found by 0\.15 steps a member", page), "several keys, one sentence"
+    own = r"the onset of sima/all( and [\w/ ]+)? was not found by 0\.15 steps a member"
+    assert re.search(own, page), "several scores, one sentence"
     # Members' ranks at the audit of the untrained denoiser.
     assert "rank correlation" in page
     assert re.search(r"earlier audits\W.*at epoch 0\b", page, re.DOTALL)
