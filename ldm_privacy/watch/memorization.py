@@ -1,6 +1,6 @@
 """Memorization: every attack and mask at every audit, and the onset of the primary one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,7 +51,6 @@ class Memorization(Watcher):
         key: The primary attack and mask; the audit's first by default.
         onset: Counts from the first audit; those of calibrated scores are made like it.
         history: Where the scores of each audit are kept, and the earlier ones found; in memory by default.
-        on_report: Called with (report, moment) in the main process after each audit.
         progress: Shows how far an audit is; see `Progress`.
     """
 
@@ -63,7 +62,6 @@ class Memorization(Watcher):
         key: AuditKey | None = None,
         onset: OnsetDetector | None = None,
         history: History | None = None,
-        on_report: Callable[[AuditReport, Moment], None] = lambda report, moment: None,
         progress: Progress = no_progress,
     ):
         super().__init__(every)
@@ -76,7 +74,6 @@ class Memorization(Watcher):
         }
         """Of the primary attack, and of its calibrated scores that count one."""
         self.history = history or Memory()
-        self.on_report = on_report
         self.progress = progress
         self.report: AuditReport | None = None
         """Of the newest audit; the main process's."""
@@ -124,7 +121,6 @@ class Memorization(Watcher):
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
-        self.on_report(report, moment)
         news = News(report.row(self.judged).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
         return Look(series, self._lines(report, moment), charts=self._charts(report)), news
 

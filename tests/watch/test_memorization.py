@@ -52,12 +52,13 @@ def watcher(count=COUNT, *, calibrations=(), cross_fit=True, **options):
     return Memorization(audit, **{"key": KEY, "onset": OnsetDetector(2, 0.9), **options})
 
 
-def looks(it, numbers):
+def looks(it, numbers, *, seen=lambda report: None):
     """Series by epoch; at epoch k the denoiser knows so many members."""
     found = {}
     for epoch, number in enumerate(numbers):
         moment = Moment(epoch, 10 * epoch)
         found[epoch] = it.look(target(number), moment).series
+        seen(it.report)
         it.last = moment
     return found
 
@@ -65,8 +66,8 @@ def looks(it, numbers):
 @pytest.mark.parametrize("cross_fit", [False, True])
 def test_the_rise_is_paired_with_the_first_audit_and_gives_the_onset(cross_fit):
     reports = []
-    it = watcher(cross_fit=cross_fit, on_report=lambda report, moment: reports.append(report))
-    rows = looks(it, [0, 0, 40, 60])
+    it = watcher(cross_fit=cross_fit)
+    rows = looks(it, [0, 0, 40, 60], seen=reports.append)
     assert it.onset.onset_epoch == 2
     assert it.sentences() == ["Memorization onset (sima/all): epoch 2."]
     scores, data, level = [each.scores_at(KEY) for each in reports], reports[0].data, OnsetDetector(2, 0.9).confidence_at(2)
