@@ -27,6 +27,7 @@ class Attack:
         log_scale: The statistic is positive, and compared between audits and images as its logarithm: a sum of terms that
             are never negative. False where it is signed, or a difference or ratio already.
         maskable: False for attacks that are no sum over dimensions (`UnmaskableAttack`).
+        views: The conditions that it queries under beside the own one: `query.under("null")`; none by default.
     """
 
     higher_means_member: bool = False
@@ -36,6 +37,7 @@ class Attack:
     num_fitted: ClassVar[int] = 1
     log_scale: ClassVar[bool] = False
     maskable: ClassVar[bool] = True
+    views: tuple[str, ...] = ()
 
     def contributions(
         self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor

@@ -1,8 +1,8 @@
 """The denoiser as attacks call it: any number of states at once, a bounded number of rows per pass."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class DenoiserQuery:
     Attributes:
         predictor: The noise predictor, called as `predictor(rows, timestep, condition)`.
         sample_index: (batch,) the samples' names in messages.
-        condition: Name -> (batch, ...); each row gets its sample's.
+        condition: Name -> (batch, ...), the own one; each row gets its sample's.
+        views: Other conditions of the same samples, by name: "null", "shuffled", ...
         rows_per_call: Rows per network pass, at most.
         autocast: Reduced precision of the network passes (GPU only), or None.
         alphas_cumprod: (num_train_timesteps,) float64, on the device of `sample_index`.
@@ -29,6 +30,7 @@ class DenoiserQuery:
     sample_index: Tensor
     _: KW_ONLY
     condition: Condition = field(default_factory=dict)
+    views: Mapping[str, Condition] = field(default_factory=dict)
     rows_per_call: int
     autocast: torch.dtype | None = None
     alphas_cumprod: Tensor = field(init=False)
@@ -57,6 +59,14 @@ class DenoiserQuery:
         calls = zip(*(each.tensor_split(num_calls) for each in (rows, timestep.reshape(-1), sample)))
         outputs = [self._call(*call) for call in calls]
         return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
+
+    def under(self, view: str) -> "DenoiserQuery":
+        """The same under another condition; "own" is itself. Raises UserError where these samples have no such view."""
+        if view == "own":
+            return self
+        if view not in self.views:
+            raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
+        return replace(self, condition=self.views[view])
 
     def at_noise(self, latent: Latent, noise: Tensor, timesteps: Sequence[int]) -> Latent:
         """epsilon(z_t, t) at z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) n, like `noise`: (..., timesteps, *latent.shape)."""

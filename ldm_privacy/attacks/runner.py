@@ -1,7 +1,7 @@
 """Runs any attack with any masks: draws the noise, batches the denoiser passes, masks and sums."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 import torch
@@ -28,6 +28,7 @@ class RunOptions(TypedDict, total=False):
 
     Attributes:
         condition: Name -> (batch, ...), passed on to the predictor; none by default.
+        views: Other conditions of the same samples by name, for attacks that query under them; none by default.
         sample_index: (batch,) int, the samples' numbers in the data source; 0, 1, ... by default. Noise belongs to it.
         seed: Of the noise; 0 by default.
         noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
@@ -43,6 +44,7 @@ class RunOptions(TypedDict, total=False):
     """
 
     condition: Condition | None
+    views: Mapping[str, Condition] | None
     sample_index: Tensor | None
     seed: int
     noise: Tensor | None
@@ -145,6 +147,7 @@ def _parts(
     keep_masks: KeepMask,
     *,
     condition: Condition | None = None,
+    views: Mapping[str, Condition] | None = None,
     sample_index: Tensor | None = None,
     seed: int = 0,
     noise: Tensor | None = None,
@@ -159,11 +162,12 @@ def _parts(
         )
     if not len(latent):
         raise ValueError("no latents to attack")
-    condition = condition or {}
+    condition, views = condition or {}, views or {}
     sample_index = torch.arange(len(latent)) if sample_index is None else sample_index
-    for name, value in {"sample_index": sample_index, **condition}.items():
-        if len(value) != len(latent):
-            raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
+    for each in ({"sample_index": sample_index}, condition, *views.values()):
+        for name, value in each.items():
+            if len(value) != len(latent):
+                raise ValueError(f"{len(value)} entries of {name} for {len(latent)} latents")
     if autocast is not None and latent.device.type == "cpu":
         raise UserError(f"autocast to {autocast} is for a GPU: on CPU it is slower than float32. Leave it out.")
     grid = attack.grid([operator.index(timestep) for timestep in timesteps], len(predictor.alphas_cumprod))
@@ -187,7 +191,12 @@ def _parts(
         rows = slice(int(place[0]), int(place[-1]) + 1)
         index = sample_index[rows]
         query = DenoiserQuery(
-            predictor, index, condition=rows_of(condition, rows), rows_per_call=rows_per_call, autocast=autocast
+            predictor,
+            index,
+            condition=rows_of(condition, rows),
+            views={view: rows_of(each, rows) for view, each in views.items()},
+            rows_per_call=rows_per_call,
+            autocast=autocast,
         )
         if noise is None:
             drawn = draw_noise(attack, latent[rows], grid, sample_index=index, seed=seed)

@@ -81,6 +81,8 @@ class Measuring:
         *,
         group: Tensor | None = None,
         condition: Condition | None = None,
+        views: Mapping[str, Condition] | None = None,
+        repeats: Tensor | None = None,
         influence: InfluenceEstimator | None = None,
         influence_settings: Mapping[str, Any] | None = None,
         distortion: Distortion | None = None,
@@ -95,19 +97,25 @@ class Measuring:
             index: All audited samples, ascending.
             means: Their posterior means.
             is_member: (samples,) bool.
-            group, condition: Of all of them.
+            group, condition, views, repeats: Of all of them.
             influence, influence_settings: The estimator, and what decides its numbers.
             distortion, distortion_index: The measure, and the samples that get one.
         """
         share = share_of(len(index))
         mine = index[share]
         latent = self.codec.channel_map(means[share]).to(self.device)
+
+        def told(condition: Condition) -> dict[str, Tensor]:
+            return {name: value[share].to(self.device) for name, value in condition.items()}
+
         samples = AuditedSamples(
             latent,
             is_member[share].to(self.device),
             mine.to(self.device),
             group=None if group is None else group[share].to(self.device),
-            condition={name: value[share].to(self.device) for name, value in (condition or {}).items()},
+            condition=told(condition or {}),
+            views={view: told(each) for view, each in (views or {}).items()},
+            repeats=None if repeats is None else repeats[share].to(self.device),
             is_share=world_size() > 1,
         )
         columns: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """The audited samples: one table by sample index of everything that is known of them before any attack."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -40,6 +40,8 @@ class AuditedSamples:
         is_calibration: (samples,) bool, one of the halves that choose for each other (where one half alone reports, the other);
             a hash of the sample index (of the group) by default.
         condition: Name -> (samples, ...), what the denoiser gets beside each sample.
+        views: Other conditions of the same samples, by name ("null", "shuffled", ...); none where there is no condition.
+        repeats: (samples,) int64, how often a sample comes in an epoch of the training; None: members once.
         influence: Like `latent`: diag(J^T J) of the decoder; None where the codec has no decoder to speak of.
         distortion: (samples,) float64, local distortion; NaN where it wasn't measured, None where it never is.
         reconstruction_error: (samples,) mean absolute error of the codec; None where it wasn't measured.
@@ -58,6 +60,8 @@ class AuditedSamples:
     group: Tensor | None = None
     is_calibration: Tensor = None  # type: ignore[assignment]
     condition: Condition = field(default_factory=dict)
+    views: Mapping[str, Condition] = field(default_factory=dict)
+    repeats: Tensor | None = None
     influence: Influence | None = None
     distortion: Tensor | None = None
     reconstruction_error: Tensor | None = None
@@ -75,9 +79,10 @@ class AuditedSamples:
         if self.deviation is None:
             everywhere = total if self.is_share else lambda value: value
             object.__setattr__(self, "deviation", latent_deviation(self.latent, total=everywhere))
-        for name, value in {**self._columns(), **self.condition}.items():
-            if len(value) != len(self.latent):
-                raise ValueError(f"{len(value)} rows of {name} for {len(self.latent)} latents")
+        for each in (self._columns(), self.condition, *self.views.values()):
+            for name, value in each.items():
+                if len(value) != len(self.latent):
+                    raise ValueError(f"{len(value)} rows of {name} for {len(self.latent)} latents")
         # On a GPU the look would wait for it; rows come from the CPU.
         if self.sample_index.device.type == "cpu" and (self.sample_index[1:] <= self.sample_index[:-1]).any():
             raise ValueError("sample_index must be ascending, each sample once")
@@ -113,11 +118,18 @@ class AuditedSamples:
             return replace(mine, is_share=False)
         return replace(mine._each(lambda value: torch.cat(gather_on_main(value))), is_share=not is_main())
 
-    def all_conditions(self) -> dict[str, Tensor]:
+    def told(self, view: str) -> Condition:
+        """The condition of that view, "own" among them. Raises UserError where there is none."""
+        if view != "own" and view not in self.views:
+            raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
+        return self.condition if view == "own" else self.views[view]
+
+    def all_conditions(self, view: str = "own") -> dict[str, Tensor]:
         """The conditions of all samples in the main process; in the others their own. All processes call it."""
+        told = self.told(view)
         if not self.is_share or world_size() == 1:
-            return dict(self.condition)
-        return {name: torch.cat(gather_on_main(value.cpu())).to(value.device) for name, value in self.condition.items()}
+            return dict(told)
+        return {name: torch.cat(gather_on_main(value.cpu())).to(value.device) for name, value in told.items()}
 
     def keep(self, rule: MaskRule) -> KeepMask:
         """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""
@@ -148,11 +160,16 @@ class AuditedSamples:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "AuditedSamples":
         """The same with every column changed alike."""
         columns: dict[str, Any] = {name: change(value) for name, value in self._columns().items()}
-        return replace(self, **columns, condition={name: change(value) for name, value in self.condition.items()})
+
+        def changed(condition: Condition) -> dict[str, Tensor]:
+            return {name: change(value) for name, value in condition.items()}
+
+        views = {view: changed(each) for view, each in self.views.items()}
+        return replace(self, **columns, condition=changed(self.condition), views=views)
 
     def _columns(self) -> dict[str, Tensor]:
         """What there is a row of for each sample, but for the condition."""
-        shared = ("deviation", "condition")
+        shared = ("deviation", "condition", "views")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in shared}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 

@@ -33,6 +33,14 @@ def _component(text: str, of: registry.Registry, *, provided: str = "", many: bo
 
 
 @dataclass
+class RepeatsConfig:
+    """Members that are planted to be memorized: a positive control."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = _option("of the members, that the denoiser is shown more often; 0 = none", 0.0)
+    times: Annotated[int, Field(ge=2, le=1000)] = _option("that each of them comes in an epoch", 10)
+
+
+@dataclass
 class DataConfig:
     """Images and who is a member."""
 
@@ -50,6 +58,7 @@ class DataConfig:
     group_column: str | None = _option("column whose groups (patients, identities) stay on one side", None)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = _option("of the split; null = the seed of everything", None)
     flip: bool = _option("mirror images in training (never in an audit)", True)
+    repeats: RepeatsConfig = field(default_factory=RepeatsConfig, metadata={"help": "planted duplicates"})
 
 
 @dataclass
@@ -80,7 +89,7 @@ class DenoiserConfig:
     condition: Component = _component(
         "what the denoiser is told of each image",
         registry.CONDITIONS,
-        provided="images labels num_classes captions",
+        provided="images labels num_classes class_names captions member_index stored",
         default="none",
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
@@ -123,6 +132,9 @@ class AuditConfig:
 
     attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
+    views: list[Literal["null", "shuffled"]] = _option(
+        "conditions that every attack is repeated under, beside the own one: null, shuffled", []
+    )
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; each half chooses one for the other")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
     keep_fractions: list[KeepFraction] = _option(
@@ -206,7 +218,7 @@ class Config:
     watch: dict[str, Component] = _component(
         "label: watcher, beside the audits",
         registry.WATCHERS,
-        provided="samples images member_index heldout_index groups onset seed intervals progress audit_batch_size",
+        provided="samples images words member_index heldout_index groups onset seed intervals progress audit_batch_size",
         many=True,
         default="none",
     )

@@ -1,6 +1,6 @@
 """What the denoiser is told of each sample: a mapping name -> tensor that goes to the network as keyword arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -9,14 +9,18 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.plugins import blamed_on
+from ldm_privacy.randomness import uniform
 from ldm_privacy.registry import CONDITIONS
-from ldm_privacy.types import check_shape
+from ldm_privacy.types import Condition, check_shape
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConditionSource:
-    """Conditions by sample index. A subclass writes all four methods.
+    """Conditions by sample index. A subclass writes `__call__`, `null`, `network_arguments` and `record`.
+
+    What travels with the samples is small (a class, the number of a caption); `given` turns a batch of it into what the network
+    gets.
 
     Attributes:
         dropout: Share of the training's samples whose condition is replaced by the null condition.
@@ -25,12 +29,29 @@ class ConditionSource:
     dropout: float = 0.0
 
     def __call__(self, sample_index: Tensor) -> dict[str, Tensor]:
-        """Name -> (samples, ...), on the CPU."""
+        """Name -> (samples, ...), on the CPU: what audits and generated images are told."""
         raise NotImplementedError
 
     def null(self) -> dict[str, Tensor]:
         """Name -> (1, ...): what stands for "no condition"."""
         raise NotImplementedError
+
+    def choices(self, sample_index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What a training step draws from: name -> (samples, choices, ...), and (samples,) how many of them each sample has."""
+        told = {name: value[:, None] for name, value in self(sample_index).items()}
+        return told, torch.ones(len(sample_index), dtype=torch.int64)
+
+    def reduced(self, sample_index: Tensor) -> dict[str, dict[str, Tensor]]:
+        """View -> condition with a part of it removed ("without_1", ...); none where it has no parts."""
+        return {}
+
+    def given(self, condition: Condition) -> Condition:
+        """Keyword arguments of the network for a batch of such conditions, on their device: themselves by default."""
+        return condition
+
+    def words(self, sample_index: Tensor) -> list[str] | None:
+        """What each sample is told, in words; None where there are none."""
+        return None
 
     def network_arguments(self) -> dict[str, Any]:
         """What a denoiser must be built with to take it."""
@@ -45,12 +66,46 @@ def check_condition(condition: ConditionSource, sample_index: Tensor) -> None:
     """Raise an error blamed on it unless it gives a row for each of those samples, a null row, and what else it must."""
     with blamed_on(condition):
         _ = {**condition.network_arguments()}, {**condition.record()}["class"]
-        given, null = condition(sample_index), condition.null()
-        for what, found, count in (("condition", given, len(sample_index)), ("null", null, 1)):
+        told, null = condition(sample_index), condition.null()
+        choices, counts = condition.choices(sample_index)
+        check_shape("choices", counts, sample_index.shape, torch.int64)
+        given, count = condition.given(told), len(sample_index)
+        for what, found, rows in (
+            ("condition", told, count),
+            ("null", null, 1),
+            ("choices", choices, count),
+            ("given", given, count),
+        ):
             for name, value in found.items():
-                check_shape(f"{what} '{name}'", value, (count, *value.shape[1:]))
-        if {*given} != {*null}:
-            raise ValueError(f"null: it names {sorted(null)}, the condition {sorted(given)}")
+                check_shape(f"{what} '{name}'", value, (rows, *value.shape[1:]))
+        if {*told} != {*null}:
+            raise ValueError(f"null: it names {sorted(null)}, the condition {sorted(told)}")
+
+
+def shuffled(sample_index: Tensor, condition: Condition, *, seed: int = 0) -> Tensor:
+    """Whose condition each sample gets instead of its own: places, (samples,) int64, a derangement.
+
+    A cycle through the samples in the order of a hash of their index, mended so that nobody gets a condition that is equal to
+    the own one, as long as no condition is that of more than half of them.
+
+    Args:
+        sample_index: (samples,), at least two.
+        condition: Of those samples.
+        seed: Of the hash.
+    """
+    count = len(sample_index)
+    told = torch.cat([value.reshape(count, -1).double() for value in condition.values()], 1)
+    number = told.unique(dim=0, return_inverse=True)[1].tolist()
+    order = uniform("shuffled", (seed, sample_index), ()).argsort().tolist()
+    source = dict(zip(order, [*order[1:], order[0]]))
+    for mine in order:
+        if number[source[mine]] == number[mine]:
+            for other in order:
+                fits = number[source[other]] != number[mine] and number[source[mine]] != number[other]
+                if fits and source[other] != mine and source[mine] != other:
+                    source[mine], source[other] = source[other], source[mine]
+                    break
+    return torch.tensor([source[place] for place in range(count)])
 
 
 @CONDITIONS.register("none")
@@ -77,16 +132,25 @@ class ClassLabels(ConditionSource):
     Args:
         labels: Sample indices -> classes, -1 where a sample has none; None where the data have no labels.
         num_classes: Of the data; UserError where they have no labels, or one class alone.
+        class_names: Of the data, where they have any.
         dropout: In [0, 1).
     """
 
-    def __init__(self, *, labels: Callable[[Tensor], Tensor | None], num_classes: int | None, dropout: Dropout = 0.1):
+    def __init__(
+        self,
+        *,
+        labels: Callable[[Tensor], Tensor | None],
+        num_classes: int | None,
+        class_names: Sequence[str] | None = None,
+        dropout: Dropout = 0.1,
+    ):
         if num_classes is None:
             raise UserError("denoiser.condition: 'labels' needs class labels; name their column with data.source.label_column.")
         if num_classes < 2:
             raise UserError(f"denoiser.condition: 'labels' needs two classes at least; the data have {num_classes}.")
         self.labels = labels
         self.num_classes = num_classes
+        self.class_names = class_names or [f"class {number}" for number in range(num_classes)]
         self.dropout = dropout
 
     def __call__(self, sample_index: Tensor) -> dict[str, Tensor]:
@@ -96,6 +160,9 @@ class ClassLabels(ConditionSource):
 
     def null(self) -> dict[str, Tensor]:
         return {"class_labels": torch.tensor([self.num_classes])}
+
+    def words(self, sample_index: Tensor) -> list[str]:
+        return [[*self.class_names, ""][number] for number in self(sample_index)["class_labels"].tolist()]
 
     def network_arguments(self) -> dict[str, Any]:
         return {"num_class_embeds": self.num_classes + 1}

@@ -12,6 +12,11 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
+def as_it_is(condition: Condition) -> Condition:
+    """Of networks that take the condition as it travels."""
+    return condition
+
+
 @dataclass(eq=False)
 class NetworkPredictor:
     """A network as a `NoisePredictor`; one of lower precision is fed in that and answers in float32.
@@ -21,16 +26,19 @@ class NetworkPredictor:
             networks return it.
         alphas_cumprod: (num_train_timesteps,).
         prediction_type: What the output means: "epsilon", "v_prediction" or "sample".
+        given: Turns the condition of a batch into keyword arguments of the network; see `ConditionSource.given`.
     """
 
     network: nn.Module | Callable[..., Any]
     alphas_cumprod: Tensor
     prediction_type: PredictionType = "epsilon"
+    given: Callable[[Condition], Condition] = as_it_is
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         dtype = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
+        condition = self.given(condition)
         if dtype == torch.float32:
             output = output_of(self.network, noisy_latent, timestep, condition)
         else:

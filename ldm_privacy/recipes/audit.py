@@ -1,6 +1,7 @@
 """The audit of a target, whoever trained it: measure, attack, report."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
         UserError: The images are others than those that the checkpoint was trained and audited on.
     """
     check_content(setup, checkpoint)
-    target = target_of_checkpoint(checkpoint, setup.device)
+    target = target_of_checkpoint(checkpoint, setup.device, setup.condition.given)
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
@@ -93,11 +94,16 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
             f"{checkpoint.content_hash[:12]} (pixels or groups differ, though there are as many){_sources(setup, checkpoint)}. "
             "Name the same data, wherever they lie now."
         )
-    if checkpoint.stage == "denoiser" and checkpoint.denoiser.condition != condition_record(setup):
+    if checkpoint.stage == "denoiser" and _plain(checkpoint.denoiser.condition) != _plain(condition_record(setup)):
         raise UserError(
             f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
             "labels or another order of classes. Name the same data."
         )
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A condition's record without the tensors that a checkpoint gave back to it."""
+    return {name: value for name, value in record.items() if isinstance(value, str | int | float | bool | None)}
 
 
 def _sources(setup: Setup, checkpoint: Checkpoint) -> str:

@@ -162,14 +162,18 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
     variants = [channel_map(means)]
     if config.data.flip:
         variants.append(channel_map(measuring.means(members, mirrored=True)))
+    choices, num_choices = setup.condition.choices(members)
     return DenoiserModule(
         network,
         denoiser.alphas_cumprod,
         torch.stack(variants),
         prediction_type=config.denoiser.prediction_type,
-        condition=setup.condition(members),
+        choices=choices,
+        num_choices=num_choices,
         null=setup.condition.null(),
         condition_dropout=setup.condition.dropout,
+        given=setup.condition.given,
+        repeats=setup.repeats(members),
         **steps_of(config, config.denoiser, warmup_steps=config.denoiser.warmup_steps),
     )
 

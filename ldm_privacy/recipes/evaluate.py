@@ -32,7 +32,8 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     composed = compose_stored(checkpoint.config, overrides)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
-    setup = Setup(composed.config, progress, split=checkpoint.split)
+    told = checkpoint.denoiser.condition
+    setup = Setup(composed.config, progress, split=checkpoint.split, stored_condition=told)
     run = RunFolder.around(path)
     ScoreHistory(run.scores, setup.provenance).check()
     check_audit(setup)

@@ -79,7 +79,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
 def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """All of `rehearse_audit`, and codec, channel map, losses, denoiser and watchers, with the networks as they are."""
     abar, kind = denoiser.alphas_cumprod.to(setup.device), setup.config.denoiser.prediction_type
-    predictor = NetworkPredictor(network, abar, kind)
+    predictor = NetworkPredictor(network, abar, kind, setup.condition.given)
     with undisturbed(network):
         if is_own(codec):
             _rehearse_codec(setup, codec)
@@ -158,7 +158,7 @@ def _rehearse_network(setup: Setup, network: nn.Module, denoiser: Denoiser, samp
     null = {name: value.expand(2, *value.shape[1:]) for name, value in setup.condition.null().items()}
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     for is_training, condition in ((True, samples.condition), (False, null)):
-        told = {name: value.to(latent.device) for name, value in condition.items()}
+        told = setup.condition.given({name: value.to(latent.device) for name, value in condition.items()})
         with blamed_on(network):
             network.train(is_training)
             check_shape("denoiser", output_of(network, latent, timestep, told), latent.shape)

@@ -1,5 +1,6 @@
 """From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.config import Config
-from ldm_privacy.data.conditions import ConditionSource, check_condition
+from ldm_privacy.data.conditions import ConditionSource, check_condition, shuffled
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import device_of
@@ -25,7 +26,7 @@ from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
 from ldm_privacy.registry import IMAGE_SOURCES
 from ldm_privacy.runs.history import Provenance
-from ldm_privacy.types import AuditKey, Intervals, Progress
+from ldm_privacy.types import AuditKey, Condition, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -37,12 +38,21 @@ class Setup:
         config: Checked.
         progress: Shows how far the long preparations are; see `Progress`.
         split: Who is a member; drawn from the config where None (a checkpoint brings its own).
+        stored_condition: What a checkpoint says of its condition; None in a new run.
     """
 
-    def __init__(self, config: Config, progress: Progress, *, split: Split | None = None):
+    def __init__(
+        self,
+        config: Config,
+        progress: Progress,
+        *,
+        split: Split | None = None,
+        stored_condition: Mapping[str, Any] | None = None,
+    ):
         self.config = config
         self.progress = progress
         self._split = split
+        self._stored_condition = stored_condition
 
     @cached_property
     def device(self) -> torch.device:
@@ -79,10 +89,45 @@ class Setup:
         """What the denoiser is told of each image."""
         data = self.data
         condition = self.config.denoiser.condition.build_a(
-            ConditionSource, images=data.images, labels=data.labels, num_classes=data.num_classes, captions=data.captions
+            ConditionSource,
+            images=data.images,
+            labels=data.labels,
+            num_classes=data.num_classes,
+            class_names=data.class_names,
+            captions=data.captions,
+            member_index=data.split.member_index,
+            stored=self._stored_condition,
         )
         check_condition(condition, self.audited_index[:3])
         return condition
+
+    @cached_property
+    def views(self) -> dict[str, Condition]:
+        """Other conditions of the audited samples, by name; none for an unconditional denoiser."""
+        own = self.condition(self.audited_index)
+        if not own:
+            return {}
+        count, null = len(self.audited_index), self.condition.null()
+        places = shuffled(self.audited_index, own, seed=self.split_seed)
+        views: dict[str, Condition] = {
+            "null": {name: value.expand(count, *value.shape[1:]) for name, value in null.items()},
+            "shuffled": {name: value[places] for name, value in own.items()},
+        }
+        if any({*attack.views} - {*views} for attack in self.attacks.values()):
+            views |= self.condition.reduced(self.audited_index)
+        return views
+
+    def repeats(self, sample_index: Tensor) -> Tensor | None:
+        """How often each of those samples comes in an epoch; None where no member comes more than once.
+
+        Which members are repeated is a hash of the sample index: the same for runs of one split.
+        """
+        config, members = self.config.data.repeats, self.data.split.member_index
+        if not config.share:
+            return None
+        order = uniform("repeated", (self.split_seed, members), ()).argsort()
+        chosen = members[order[: round(config.share * len(members))]]
+        return torch.where(torch.isin(sample_index, chosen), config.times, 1)
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -194,6 +239,8 @@ class Setup:
             self.audited_members,
             group=self.data.groups(self.audited_index),
             condition=self.condition(self.audited_index),
+            views=self.views,
+            repeats=self.repeats(self.audited_index),
             influence=self.influence,
             influence_settings=settings,
             distortion=self.distortion,
@@ -215,6 +262,8 @@ class Setup:
             self.audited_index,
             group=self.data.groups(self.audited_index),
             condition=self.condition(self.audited_index),
+            views=self.views,
+            repeats=self.repeats(self.audited_index),
             influence=None if codec.network is None else zeros,
             complexity=torch.zeros(len(self.audited_index), dtype=torch.float64),
             deviation=torch.zeros(shape),
@@ -251,6 +300,7 @@ class Setup:
             "every": Every(epochs=config.audit.every_n_epochs),
             "seed": config.seed,
             "intervals": self.intervals,
+            "words": self.condition.words,
             "progress": progress,
             "audit_batch_size": config.audit.batch_size,
         }

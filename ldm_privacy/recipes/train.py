@@ -59,11 +59,16 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     read_pilots(composed.tree)
-    setup = Setup(composed.config, progress, split=None if resumed is None else _split_of(resumed, checkpoint))
+    of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
+    setup = Setup(
+        composed.config,
+        progress,
+        split=None if resumed is None else _split_of(resumed, checkpoint),
+        stored_condition=None if of_denoiser is None else of_denoiser.denoiser.condition,
+    )
     if resumed is not None and checkpoint is not None:
         _check_same(composed, checkpoint)
         ScoreHistory(resumed.scores, setup.provenance).check()
-    of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     with explain_out_of_memory(lambda: f"before anything is trained: lower {SIZES}."):
         check_audit(setup)
         codec = setup.codec if of_denoiser is None else of_denoiser.codec()

@@ -1,15 +1,17 @@
 """A checkpoint of this program as a target."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.predictor import NetworkPredictor, num_parameters
+from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, num_parameters
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.record import Checkpoint, Denoiser
 from ldm_privacy.targets.target import Target
+from ldm_privacy.types import Condition
 
 
 @TARGETS.register("checkpoint")
@@ -25,11 +27,17 @@ class CheckpointTarget:
         return target_of_checkpoint(Checkpoint.read(path), device)
 
 
-def target_of_checkpoint(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Target:
-    """The target that a checkpoint holds. Raises UserError where a part is damaged."""
+def target_of_checkpoint(
+    checkpoint: Checkpoint, device: torch.device | str = "cpu", given: Callable[[Condition], Condition] = as_it_is
+) -> Target:
+    """The target that a checkpoint holds. Raises UserError where a part is damaged.
+
+    `given`: of the condition that it was trained with; see `ConditionSource.given`.
+    """
     codec, denoiser = checkpoint.codec(), checkpoint.denoiser
     network = checkpoint.network().requires_grad_(False).to(device)
-    predictor = NetworkPredictor(network, denoiser.alphas_cumprod.to(device), denoiser.prediction_type)  # type: ignore[arg-type]
+    abar, kind = denoiser.alphas_cumprod.to(device), denoiser.prediction_type
+    predictor = NetworkPredictor(network, abar, kind, given)  # type: ignore[arg-type]
     return Target(codec.to(device), predictor, facts_of(codec, denoiser, network, checkpoint.epoch))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
-from ldm_privacy.models.predictor import NetworkPredictor, output_of
+from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, output_of
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Condition, Latent, Timestep
 
@@ -23,9 +23,13 @@ class DenoiserModule(StepwiseModule):
         latents: (variants, samples, channels, height, width): the members' latents; variant 1, where it exists, is the
             mirrored image's. A variant is drawn for each sample and step.
         prediction_type: What the network learns to output.
-        condition: Name -> (samples, ...); none for an unconditional denoiser.
+        choices: Name -> (samples, choices, ...), what a sample may be told: one of them is drawn for each sample and step. None
+            for an unconditional denoiser.
+        num_choices: (samples,) how many of them each sample has; one each by default.
         null: Name -> (1, ...), what stands in for a condition that is dropped.
         condition_dropout: Share of the steps' samples whose condition is dropped.
+        given: Turns the condition of a batch into keyword arguments of the network.
+        repeats: (samples,) how often a sample comes in an epoch; once each by default.
         steps: See `StepwiseModule`.
     """
 
@@ -36,50 +40,63 @@ class DenoiserModule(StepwiseModule):
         latents: Tensor,
         *,
         prediction_type: PredictionType = "epsilon",
-        condition: Condition | None = None,
+        choices: Condition | None = None,
+        num_choices: Tensor | None = None,
         null: Condition | None = None,
         condition_dropout: float = 0.0,
+        given: Callable[[Condition], Condition] = as_it_is,
+        repeats: Tensor | None = None,
         **steps: Unpack[Steps],
     ):
-        super().__init__(stage="denoiser", num_samples=latents.shape[1], **steps)
+        rows = torch.arange(latents.shape[1])
+        rows = rows if repeats is None else rows.repeat_interleave(repeats)
+        super().__init__(stage="denoiser", num_samples=len(rows), **steps)
         self.lay_out(network)
         self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
         self.prediction_type: PredictionType = prediction_type
-        self.condition, self.null, self.condition_dropout = dict(condition or {}), dict(null or {}), condition_dropout
+        self.rows = rows
+        self.choices, self.null, self.condition_dropout = dict(choices or {}), dict(null or {}), condition_dropout
+        self.num_choices = torch.ones(latents.shape[1], dtype=torch.int64) if num_choices is None else num_choices
+        self.given, self._draws_choice = given, bool((self.num_choices > 1).any())
         self._objective: Callable[..., Any] = squared_error
 
     @property
     def predictor(self) -> NetworkPredictor:
         """The network as attacks see it, with whatever weights are in it now."""
-        return NetworkPredictor(self.network, self.alphas_cumprod, self.prediction_type)
+        return NetworkPredictor(self.network, self.alphas_cumprod, self.prediction_type, self.given)
 
     def on_fit_start(self) -> None:
         self.latents, self.alphas_cumprod = self.latents.to(self.device), self.alphas_cumprod.to(self.device)
-        self.condition = {name: value.to(self.device) for name, value in self.condition.items()}
+        self.rows, self.num_choices = self.rows.to(self.device), self.num_choices.to(self.device)
+        self.choices = {name: value.to(self.device) for name, value in self.choices.items()}
         self.null = {name: value.to(self.device) for name, value in self.null.items()}
         self._objective = self.compiled(squared_error)
 
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One denoiser pass, forward and backward."""
-        count = len(indices)
+        count, rows = len(indices), self.rows[indices]
         variant = torch.randint(len(self.latents), (count,), device=self.device)
-        latent = self.latents[self.share(variant), self.share(indices)]
+        latent = self.latents[self.share(variant), self.share(rows)]
         timestep = self.share(torch.randint(len(self.alphas_cumprod), (count,), device=self.device))
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
-        condition = self._conditions(indices)
+        condition = self.given(self._conditions(rows))
         self.draw_apart()
         error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep, condition)
         return {"loss": error.mean()}
 
-    def _conditions(self, indices: Tensor) -> dict[str, Tensor]:
-        """The samples' conditions, some of them dropped."""
-        if not self.condition:
+    def _conditions(self, rows: Tensor) -> dict[str, Tensor]:
+        """What those samples are told in this step, some of them nothing."""
+        if not self.choices:
             return {}
-        dropped = self.share(torch.rand(len(indices), device=self.device) < self.condition_dropout)
-        rows = self.share(indices)
+        dropped = self.share(torch.rand(len(rows), device=self.device) < self.condition_dropout)
+        mine = self.share(rows)
+        choice = torch.zeros_like(mine)
+        if self._draws_choice:
+            drawn = self.share(torch.rand(len(rows), dtype=torch.float64, device=self.device))
+            choice = (drawn * self.num_choices[mine]).long()
         return {
-            name: torch.where(dropped.reshape(-1, *[1] * (value.ndim - 1)), self.null[name], value[rows])
-            for name, value in self.condition.items()
+            name: torch.where(dropped.reshape(-1, *[1] * (value.ndim - 2)), self.null[name], value[mine, choice])
+            for name, value in self.choices.items()
         }
 
 

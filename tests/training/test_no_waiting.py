@@ -60,7 +60,7 @@ def conditional_stage():
         small_unet(num_class_embeds=4),
         linear_alphas_cumprod().float(),
         torch.randn(1, 40, 4, 8, 8),
-        condition={"class_labels": torch.arange(40) % 3},
+        choices={"class_labels": torch.arange(40)[:, None] % 3},
         null={"class_labels": torch.tensor([3])},
         condition_dropout=0.5,
         batch_size=16,

@@ -39,7 +39,10 @@ def recording(count=4000, dropout=0.0):
         Recording(),
         torch.linspace(0.99, 0.01, 10),
         torch.arange(count).float().reshape(1, -1, 1, 1, 1),
-        condition={"class_labels": torch.arange(count), "text": torch.arange(count).float()[:, None, None].expand(-1, 2, 3)},
+        choices={
+            "class_labels": torch.arange(count)[:, None],
+            "text": torch.arange(count).float()[:, None, None, None].expand(-1, 1, 2, 3),
+        },
         null={"class_labels": torch.tensor([-1]), "text": torch.full((1, 2, 3), -1.0)},
         condition_dropout=dropout,
     )
@@ -72,9 +75,43 @@ def test_conditions_are_dropped_whole_and_as_often_as_asked():
     assert abs(int(dropped.sum()) - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
 
 
+def test_one_of_a_samples_choices_is_drawn_in_each_step_each_as_often():
+    count, num_choices = 4000, torch.arange(4000) % 3 + 1
+    told = torch.arange(count)[:, None] * 10 + torch.arange(3)
+    module = DenoiserModule(
+        Recording(),
+        torch.linspace(0.99, 0.01, 10),
+        torch.zeros(1, count, 1, 1, 1),
+        choices={"caption": told},
+        num_choices=num_choices,
+        null={"caption": torch.tensor([-1])},
+        given=lambda condition: {"doubled": 2 * condition["caption"]},
+    )
+    torch.manual_seed(0)
+    module.loss(torch.arange(count))
+    ((_, _, condition),) = module.network.asked
+    drawn = condition["doubled"] // 2
+    assert torch.equal(drawn // 10, torch.arange(count))
+    choice = drawn % 10
+    assert bool((choice < num_choices).all())
+    for most in (2, 3):
+        counts = choice[num_choices == most].bincount(minlength=most)
+        expected = counts.sum() / most
+        assert bool(((counts - expected).abs() < 5 * expected.sqrt()).all())
+
+
+def test_a_repeated_sample_comes_as_often_in_an_epoch():
+    repeats = torch.tensor([1, 4, 1, 2])
+    module = DenoiserModule(
+        Recording(), torch.linspace(0.99, 0.01, 10), torch.zeros(1, 4, 1, 1, 1), repeats=repeats, batch_size=3
+    )
+    epoch = torch.cat([module.rows[module.batch_indices(0, step)] for step in module.train_dataloader()])
+    assert torch.equal(epoch.bincount(minlength=4), repeats)
+
+
 def test_a_network_with_classes_trains():
-    classes = {"class_labels": torch.arange(40) % 3}
-    module = denoiser(num_classes=4, condition=classes, null={"class_labels": torch.tensor([3])}, condition_dropout=0.3)
+    classes = {"class_labels": torch.arange(40)[:, None] % 3}
+    module = denoiser(num_classes=4, choices=classes, null={"class_labels": torch.tensor([3])}, condition_dropout=0.3)
     before = module.network.class_embedding.weight.detach().clone()
     fit(module, max_epochs=1)
     assert bool((module.network.class_embedding.weight != before).any(1).all()), (
