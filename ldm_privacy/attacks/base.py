@@ -28,6 +28,7 @@ class Attack:
             are never negative. False where it is signed, or a difference or ratio already.
         maskable: False for attacks that are no sum over dimensions (`UnmaskableAttack`).
         views: The conditions that it queries under beside the own one: `query.under("null")`; none by default.
+        view: The condition that stands in for the own one; see `on_condition`.
     """
 
     higher_means_member: bool = False
@@ -38,6 +39,7 @@ class Attack:
     log_scale: ClassVar[bool] = False
     maskable: ClassVar[bool] = True
     views: tuple[str, ...] = ()
+    view: str = "own"
 
     def contributions(
         self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor

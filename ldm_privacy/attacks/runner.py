@@ -104,6 +104,16 @@ def masked_sums(
         return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
 
 
+def default_memory_budget(latent: Latent) -> int:
+    """Bytes, of the device that the latents lie on."""
+    return DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+
+
+def rows_per_call(latent: Latent, memory_budget: int | None = None) -> int:
+    """Rows of a network pass on such latents, at least one; see `RunOptions`."""
+    return max(1, (memory_budget or default_memory_budget(latent)) // 2 // (latent[0].numel() * _ACTIVATION_BYTES))
+
+
 def mask_and_sum(contribution: Contribution, keep_masks: KeepMask) -> Statistic:
     """sum over dimensions of keep * contribution, in float64.
 
@@ -180,12 +190,10 @@ def _parts(
             f"{type(attack).__name__} is no sum over latent dimensions, so it has no mask: "
             "give it keep-all masks only, or leave it out of the masked attacks."
         )
-    if memory_budget is None:
-        memory_budget = DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+    memory_budget = memory_budget or default_memory_budget(latent)
     numbers = latent[0].numel()
     per_sample = _WORKING_BYTES * len(grid) * max(1, attack.num_draws) + 16 * len(keep_masks)
     samples_per_part = max(1, memory_budget // 2 // (numbers * per_sample))
-    rows_per_call = max(1, memory_budget // 2 // (numbers * _ACTIVATION_BYTES))
     keep_masks, sample_index = keep_masks.to(latent.device), sample_index.to(latent.device)
     for place in torch.arange(len(latent)).tensor_split(-(-len(latent) // samples_per_part)):
         rows = slice(int(place[0]), int(place[-1]) + 1)
@@ -195,14 +203,14 @@ def _parts(
             index,
             condition=rows_of(condition, rows),
             views={view: rows_of(each, rows) for view, each in views.items()},
-            rows_per_call=rows_per_call,
+            rows_per_call=rows_per_call(latent, memory_budget),
             autocast=autocast,
         )
         if noise is None:
             drawn = draw_noise(attack, latent[rows], grid, sample_index=index, seed=seed)
         else:
             drawn = noise[..., rows, :, :, :].to(latent)
-        yield (query, latent[rows], grid, drawn), keep_masks[:, rows]
+        yield (query.under(attack.view), latent[rows], grid, drawn), keep_masks[:, rows]
 
 
 def _checked_noise(attack: Attack, noise: Tensor, shape: tuple[int, ...]) -> Tensor:

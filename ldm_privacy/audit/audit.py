@@ -1,38 +1,29 @@
 """The audit: every attack with every mask on the same samples, each half choosing for the other."""
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, membership_scores
-from ldm_privacy.attacks.runner import DEFAULT_MEMORY_BUDGET, RunOptions, masked_sums
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.attacks.runner import RunOptions, default_memory_budget, masked_sums, rows_per_call
 from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, with_calibrated
+from ldm_privacy.audit.checks import check_labels, check_masks, check_views
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, KeptScores
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.audit.views import USE_PASSES, condition_use, differs, under_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import explain_out_of_memory
-from ldm_privacy.errors import UserError, under
+from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, check_shape
-
-
-def check_labels(attacks: Collection[str], masks: Collection[str], calibrations: Collection[str]) -> None:
-    """Raise UserError for a label that is taken (`tuned`) or can't be part of a series' or a file's name."""
-    if TUNED in masks:
-        raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
-    for section, labels in (("attacks", attacks), ("masks", masks), ("calibrations", calibrations)):
-        if wrong := next((label for label in labels if not re.fullmatch(r"[\w.+-]+", label)), None):
-            raise UserError(
-                f"audit.{section}: the label '{wrong}' names files and curves: use letters, digits, '_', '.', '+' and '-'."
-            )
+from ldm_privacy.types import AuditKey, Intervals, KeepMask, NoisePredictor, check_shape
 
 
 @dataclass(eq=False, repr=False)
@@ -40,12 +31,15 @@ class Audit:
     """Attacks the audited samples and computes the report. Pure tensors: usable from a notebook, `audit(predictor)`.
 
     One denoiser pass per (sample, timestep, input) serves every mask and every keep fraction. Cost of an audit:
-    `num_passes` per sample; masks of a sweep cost a sort per ranking and a matrix product.
+    `num_passes`; masks of a sweep cost a sort per ranking and a matrix product.
 
     Args:
         samples: Whom to audit, on the device of the denoiser. Of several processes each has its share.
         attacks: By label.
         masks: By label; see `MaskRule`.
+        views: Other conditions of the samples ("null", "shuffled") that every attack is repeated under, unmasked; its label is
+            then "<attack>_<view>". Attacks that compare conditions themselves are not. Where a sample's condition under a view
+            is its own, the queries coincide and are made once.
         timesteps: That every attack queries.
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
             them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep each half
@@ -72,6 +66,7 @@ class Audit:
     masks: Mapping[str, MaskRule]
     timesteps: Sequence[int]
     _: KW_ONLY
+    views: Sequence[str] = ()
     keep_fractions: Sequence[float] = ()
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     calibrated: Sequence[AuditKey] = ()
@@ -84,20 +79,19 @@ class Audit:
 
     def __post_init__(self) -> None:
         check_labels(self.attacks, self.masks, self.calibrations)
-        for label, rule in self.masks.items():
-            if self.samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
-                raise UserError(
-                    f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
-                    f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
-                )
-            try:
-                self.samples.rows(slice(1)).keep(rule)
-            except UserError as error:
-                raise UserError(under(f"audit.masks.{label}", str(error), ("keep_fraction",))) from None
-        for label in self.attacks:
+        check_masks(self.masks, self.samples)
+        self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
+        check_views(self.attacks, self.views, self.samples)
+        under_view = under_views(self.attacks, self.views)
+        self._view_of = {label: of for label, (_, of) in under_view.items()}
+        self._asked: dict[str, Attack] = {}
+        """Every attack by label, each before what it is under other conditions."""
+        for label, attack in self.attacks.items():
+            of_it = {name: each for name, (each, of) in under_view.items() if of.attack == label}
+            self._asked |= {label: attack, **of_it}
+        for label in self._asked:
             if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
-        self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
         if self.samples.influence is None:
             self.keep_fractions = ()
         try:
@@ -119,7 +113,7 @@ class Audit:
     def keys(self) -> list[AuditKey]:
         """Attack x mask, in the order of the report; an attack that has no mask appears with keep-all masks only."""
         keys = []
-        for attack in self.attacks:
+        for attack in self._asked:
             keys += [AuditKey(attack, mask) for mask in self._masks_of(attack)]
             keys += [AuditKey(attack, TUNED)] if self._sweeps(attack) else []
         return keys + [each.key for each in self._derivations]
@@ -136,8 +130,13 @@ class Audit:
 
     @property
     def num_passes(self) -> int:
-        """Denoiser passes per sample and audit."""
-        return sum(attack.num_queries(self.timesteps) for attack in self.attacks.values())
+        """Denoiser passes of an audit of its samples."""
+        count = len(self.samples) * USE_PASSES * ("shuffled" in self.views)
+        for label, attack in self._asked.items():
+            view = self._view_of.get(label)
+            num_asked = len(self.samples) if view is None else int(differs(self.samples, view.view).sum())
+            count += num_asked * attack.num_queries(self.timesteps)
+        return count
 
     @torch.no_grad()
     def collect(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
@@ -145,7 +144,7 @@ class Audit:
 
         The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
         """
-        budget = DEFAULT_MEMORY_BUDGET.get(self.samples.latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
+        budget = default_memory_budget(self.samples.latent)
         advice = (
             f"in an audit: lower audit.batch_size (now {self.batch_size}); the memory budget of an attack is "
             f"{budget / 2**30:g} GiB beside it."
@@ -161,24 +160,49 @@ class Audit:
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:
         keep = {label: batch.keep(rule) for label, rule in self.masks.items()}
         ladder = [ladder_masks(batch, self.keep_fractions, seed=self.seed)] if self.keep_fractions else []
+        sums: dict[str, list[Tensor]] = {}
+        sweeps = {}
+        # Of several processes one may have no sample.
+        for name, attack in self._asked.items() if len(batch) else ():
+            masks = torch.stack([keep[label] for label in self._masks_of(name)])
+            every = torch.cat([masks, *ladder]) if self._sweeps(name) else masks
+            view = self._view_of.get(name)
+            with blamed_on(attack):
+                if view is None:
+                    terms = self._sums(attack, predictor, batch, every)
+                else:
+                    base = [self._masks_of(view.attack).index(label) for label in self._masks_of(name)]
+                    terms = [term[base].clone() for term in sums[view.attack]]
+                    if (other := differs(batch, view.view)).any():
+                        for term, found in zip(terms, self._sums(attack, predictor, batch.rows(other), every[:, other])):
+                            term[..., other.cpu()] = found
+            sums[name] = [term[: len(masks)] for term in terms]
+            # Half the memory: a sweep has many masks, and its scores are only ranked.
+            sweeps[name] = [term[len(masks) :].float() for term in terms]
+        use = None
+        if "shuffled" in self.views and len(batch):
+            query = DenoiserQuery(
+                predictor,
+                batch.sample_index,
+                condition=batch.condition,
+                views=batch.views,
+                rows_per_call=rows_per_call(batch.latent),
+                autocast=self.autocast,
+            )
+            use = condition_use(query, batch, self.seed)
+        here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity, batch.repeats, use]
+        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type, call-arg]
+
+    def _sums(self, attack: Attack, predictor: NoisePredictor, batch: AuditedSamples, masks: KeepMask) -> list[Tensor]:
+        """The masked sums of one attack, on the CPU."""
         options: RunOptions = {
             "condition": batch.condition,
+            "views": batch.views,
             "sample_index": batch.sample_index,
             "seed": self.seed,
             "autocast": self.autocast,
         }
-        sums, sweeps = {}, {}
-        # Of several processes one may have no sample.
-        for name, attack in self.attacks.items() if len(batch) else ():
-            masks = torch.stack([keep[label] for label in self._masks_of(name)])
-            every = torch.cat([masks, *ladder]) if attack.maskable else masks
-            with blamed_on(attack):
-                terms = [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, every, **options)]
-            sums[name] = [term[: len(masks)] for term in terms]
-            # Half the memory: a sweep has many masks, and its scores are only ranked.
-            sweeps[name] = [term[len(masks) :].float() for term in terms]
-        here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity]
-        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type, call-arg]
+        return [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, masks, **options)]
 
     def compute(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditReport:
         """The report of what was collected. `history`: see `scores`. Errors as in `report_of`."""
@@ -211,7 +235,7 @@ class Audit:
                 return torch.stack(found).expand(len(halves), -1, -1)
 
         scores, sweeps = {}, {}
-        for name, attack in self.attacks.items():
+        for name, attack in self._asked.items():
             for place, label in enumerate(self._masks_of(name)):
                 scores[AuditKey(name, label)] = oriented(attack, [term[place] for term in collected.sums[name]])
             if self._sweeps(name):
@@ -222,15 +246,18 @@ class Audit:
             is_member,
             first,
             collected.group,
-            {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self.attacks.items()},
+            {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self._asked.items()},
             scores,
             {key: self.masks[key.mask].keep_fraction for key in scores},
             frozenset(label for label, rule in self.masks.items() if getattr(rule, "is_control", False)),
             sweeps,
-            num_fitted={key: self.attacks[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
+            num_fitted={key: self._asked[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
+            views=self._view_of,
+            repeats=collected.repeats,
+            condition_use=collected.condition_use,
         )
         known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]
-        scales = {name: attack.log_scale for name, attack in self.attacks.items()}
+        scales = {name: attack.log_scale for name, attack in self._asked.items()}
         return with_calibrated(data, known, scales, collected.complexity, history or {})
 
     def counting_onset(self, key: AuditKey) -> list[AuditKey]:
@@ -242,12 +269,12 @@ class Audit:
         return forms({each.key: each.derived for each in self._derivations}, key)
 
     def _plain_keys(self) -> list[AuditKey]:
-        return [AuditKey(attack, mask) for attack in self.attacks for mask in self._masks_of(attack)]
+        return [AuditKey(attack, mask) for attack in self._asked for mask in self._masks_of(attack)]
 
     def _sweeps(self, attack: str) -> bool:
-        return bool(self.keep_fractions) and self.attacks[attack].maskable
+        return bool(self.keep_fractions) and self._asked[attack].maskable and attack not in self._view_of
 
     def _masks_of(self, attack: str) -> list[str]:
-        if self.attacks[attack].maskable:
+        if self._asked[attack].maskable and attack not in self._view_of:
             return list(self.masks)
         return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]

@@ -15,7 +15,8 @@ class Collected:
     Attributes:
         sample_index, is_member, is_calibration: (samples,).
         group: (samples,) group numbers, or None.
-        complexity: (samples,) float64, see `AuditedSamples`, or None.
+        complexity, repeats: (samples,), see `AuditedSamples`, or None.
+        condition_use: (samples,) float64, see `views.condition_use`, or None.
         sums: Per attack, for each of its terms (masks, timesteps, samples) float64.
         sweeps: The same for the masks of the sweep, float32; no masks where there is no sweep.
     """
@@ -25,6 +26,8 @@ class Collected:
     is_calibration: Tensor
     group: Tensor | None
     complexity: Tensor | None
+    repeats: Tensor | None
+    condition_use: Tensor | None
     sums: dict[str, list[Tensor]]
     sweeps: dict[str, list[Tensor]]
 
@@ -57,6 +60,8 @@ def join(parts: Sequence[Collected]) -> Collected:
         column([part.is_calibration for part in parts]),
         optional([part.group for part in parts]),
         optional([part.complexity for part in parts]),
+        optional([part.repeats for part in parts]),
+        optional([part.condition_use for part in parts]),
         by_attack([part.sums for part in parts]),
         by_attack([part.sweeps for part in parts]),
     )

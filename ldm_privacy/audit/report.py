@@ -11,9 +11,10 @@ from ldm_privacy.audit.row import AuditRow, rivals_of, row_of, standing
 from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import RANKINGS, Areas, SweepPoint, choose, reported_halves, sweep_points
+from ldm_privacy.audit.views import mean_use
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import Half, QuartileAuroc, auroc_by_quartile
-from ldm_privacy.types import AuditKey, Intervals
+from ldm_privacy.types import AuditKey, Estimate, Intervals
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,16 @@ class AuditReport:
             group=data.group_of(chosen),
         )
 
+    @property
+    def condition_use(self) -> Estimate | None:
+        """How much predictions depend on the condition; see `views.condition_use`. None where it wasn't looked at."""
+        use = self.data.condition_use
+        return None if use is None or not use.isfinite().any() else mean_use(use, self.confidence)
+
     def series(self) -> dict[str, float]:
         """All curves: name -> value."""
-        return {name: value for row in self.rows for name, value in row.series().items()}
+        use = {} if self.condition_use is None else self.condition_use.series("memorization/condition_use")
+        return {name: value for row in self.rows for name, value in row.series().items()} | use
 
 
 def report_of(

@@ -20,10 +20,16 @@ from ldm_privacy.metrics import (
     membership_metrics,
     threshold_at_fpr,
 )
-from ldm_privacy.types import AuditKey, Intervals
+from ldm_privacy.types import AuditKey, Estimate, Intervals
 
 PLAIN = "plain"
 """Label of a calibrated score's gain over the attack that it is made of."""
+
+OWN = "own"
+"""Label of what an attack gains under another condition over the same under the own one."""
+
+GROUPS = ("repeated", "single")
+"""Members that come more often in an epoch of the training, and the others."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class AuditRow:
         auroc_by_timestep: (timesteps,) on the reported samples.
         gains: AUROC of this row minus that of another on the same samples, by the other's label: masked rows against the
             unmasked attack, masks of largest influence also against the controls of the same size, calibrated scores against
-            the plain attack (`PLAIN`).
+            the plain attack (`PLAIN`), attacks under another condition against the same under the own one (`OWN`).
+        by_repeats: AUROC of the members that come more often in training ("repeated") and of the others ("single"), each
+            against all held-out samples; empty where none are repeated.
     """
 
     key: AuditKey
@@ -54,6 +62,7 @@ class AuditRow:
     oracle_auroc: float
     auroc_by_timestep: Tensor
     gains: dict[str, PairedDifference]
+    by_repeats: dict[str, Estimate]
 
     @property
     def keep_fraction(self) -> float:
@@ -79,6 +88,7 @@ class AuditRow:
             "asr": self.metrics.asr,
             **{f"tpr_at_{100 * each.target_fpr:g}fpr": each for each in self.metrics.tpr_at_fpr},
             **{f"gain_over_{other}": gain for other, gain in self.gains.items()},
+            **{f"auroc_{group}": area for group, area in self.by_repeats.items()},
         }
         for name, estimate in estimates.items():
             values |= estimate.series(f"{prefix}/{name}")
@@ -131,7 +141,19 @@ def row_of(
         choice.oracle_auroc,
         choice.by_timestep,
         {label: crossfit_difference(halves, other, confidence=intervals.confidence) for label, other in against.items()},
+        _by_repeats(halves, data, intervals),
     )
+
+
+def _by_repeats(halves: Sequence[Half], data: AuditScores, intervals: Intervals) -> dict[str, Estimate]:
+    if data.repeats is None:
+        return {}
+    found = {}
+    for group, rows in zip(GROUPS, (data.repeats > 1, data.repeats == 1)):
+        if all(int((rows & data.is_member & fold.reports).sum()) > 1 for fold in data.folds):
+            mine = [half.among((rows | ~data.is_member)[fold.reports]) for half, fold in zip(halves, data.folds, strict=True)]
+            found[group] = crossfit_auroc(mine, **vars(intervals))
+    return found
 
 
 def paired(
@@ -167,8 +189,10 @@ def _carried(score: Tensor, places: Sequence[int], data: AuditScores, target_fpr
 
 
 def rivals_of(key: AuditKey, data: AuditScores) -> dict[str, AuditKey]:
-    """What a row is compared with, by label: a calibrated score with the plain attack; a masked one with the unmasked attack,
-    and for a claim also with the controls of the same size."""
+    """What a row is compared with, by label: an attack under another condition with the same under the own one; a calibrated
+    score with the plain attack; a masked one with the unmasked attack, and for a claim also with the controls of its size."""
+    if (view := data.views.get(key.attack)) is not None:
+        return {OWN: AuditKey(view.attack, key.mask)}
     if key in data.derived:
         return {PLAIN: data.derived[key].plain}
     kept = data.keep_fraction[key]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import AuditScores, Derived, by_fold, folds_of, is_alike
+from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import AuditKey
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 SPLIT_HASH = b"ldm_privacy.split_hash"
 NUM_FOLDS = b"ldm_privacy.num_folds"
+OPTIONAL = ("group", "repeats")
+"""Columns that may be empty."""
 ONE_FOR_EACH = {
-    **dict.fromkeys(("is_member", "is_calibration", "group"), "sample_index"),
-    "timesteps": "attack",
+    **dict.fromkeys(("is_member", "is_calibration", "group", "repeats"), "sample_index"),
+    **dict.fromkeys(("timesteps", "view_of", "view"), "attack"),
     **dict.fromkeys(("keep_fraction", "is_control", "plain", "needs_history", "num_fitted"), "key"),
 }
 """Column -> what it is a property of; a key is an attack with a mask."""
@@ -40,11 +43,13 @@ class ScoreFile:
 
 
 def schema() -> "pa.Schema":
-    """A row per sample, attack and mask; lists run over timesteps; without groups `group` is empty, nothing else ever is.
+    """A row per sample, attack and mask; lists run over timesteps. `group` and `repeats` (how often a sample comes in an epoch
+    of the training) are empty where there are none, nothing else ever is.
 
     `membership_scores` are fitted without the sample (but with one fold those of the calibration half), `own_half_scores` by
     its own half, which chooses by them; they are [] where nothing is fitted and both are the same. `plain`: of a calibrated
-    score, the attack and mask that it is made of; "" of others.
+    score, the attack and mask that it is made of; "" of others. `view_of`, `view`: of an attack under another condition, the
+    attack and the condition; "" of others.
     """
     import pyarrow as pa
 
@@ -54,12 +59,15 @@ def schema() -> "pa.Schema":
             "is_member": pa.bool_(),
             "is_calibration": pa.bool_(),
             "group": pa.int64(),
+            "repeats": pa.int64(),
             "attack": pa.string(),
             "mask": pa.string(),
             "keep_fraction": pa.float64(),
             "is_control": pa.bool_(),
             "plain": pa.string(),
             "needs_history": pa.bool_(),
+            "view_of": pa.string(),
+            "view": pa.string(),
             "num_fitted": pa.int64(),
             "timesteps": pa.list_(pa.int64()),
             "membership_scores": pa.list_(pa.float64()),  # higher = member
@@ -75,7 +83,7 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
 
     data = report.data
     folds, size = data.folds, len(data.sample_index)
-    whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", "group")}
+    whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", *OPTIONAL)}
     known = {name: pa.nulls(size, pa.int64()) if value is None else value.numpy() for name, value in whom.items()}
 
     def lists(values: Tensor, kind: "pa.DataType") -> "pa.ListArray":
@@ -95,7 +103,7 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
         for key, score in data.scores.items():
             reported = data.reported(key).double()
             own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1]).double()
-            derived = data.derived.get(key)
+            derived, view = data.derived.get(key), data.views.get(key.attack, ("", ""))
             timesteps = torch.tensor(data.timesteps[key.attack], dtype=torch.int64)[:, None].expand(-1, size)
             columns = known | {
                 "attack": constant(key.attack, pa.string()),
@@ -104,6 +112,8 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
                 "is_control": constant(key.mask in data.controls, pa.bool_()),
                 "plain": constant("" if derived is None else str(derived.plain), pa.string()),
                 "needs_history": constant(derived is not None and derived.needs_history, pa.bool_()),
+                "view_of": constant(view[0], pa.string()),
+                "view": constant(view[1], pa.string()),
                 "num_fitted": constant(data.num_fitted.get(key, 0), pa.int64()),
                 "timesteps": lists(timesteps, pa.int64()),
                 "membership_scores": lists(reported, pa.float64()),
@@ -151,12 +161,15 @@ def read_scores(path: Path) -> ScoreFile:
         )
         return by_fold(reported, own, folds) if len(own) else reported.expand(len(folds), *reported.shape)
 
+    def optional(name: str) -> Tensor | None:
+        return None if first[name].isna().any() else column(name)
+
     tops = {key: rows.iloc[0] for key, rows in keys.items()}
     data = AuditScores(
         column("sample_index"),
         column("is_member"),
         column("is_calibration"),
-        None if first["group"].isna().any() else column("group"),
+        optional("group"),
         {key.attack: list(top["timesteps"]) for key, top in tops.items()},
         {key: scores(rows) for key, rows in keys.items()},
         {key: float(top["keep_fraction"]) for key, top in tops.items()},
@@ -167,6 +180,8 @@ def read_scores(path: Path) -> ScoreFile:
             if top["plain"]
         },
         num_fitted={key: int(top["num_fitted"]) for key, top in tops.items() if top["num_fitted"]},
+        views={key.attack: ViewOf(top["view_of"], top["view"]) for key, top in tops.items() if top["view_of"]},
+        repeats=optional("repeats"),
     )
     return ScoreFile(data, table.schema.metadata[SPLIT_HASH].decode(errors="replace"))
 
@@ -180,7 +195,7 @@ def _misfit(table: "pa.Table") -> str:
         if (times := table.column_names.count(name)) != 1:
             return f"column '{name}' " + ("stands twice" if times else "is missing")
         values = table[name]
-        if name == "group" and values.null_count == len(table):
+        if name in OPTIONAL and values.null_count == len(table):
             continue
         if values.type != kind:
             return f"column '{name}' holds {values.type}, not {kind}"
@@ -215,6 +230,7 @@ def _contradiction(frame: Any) -> str:
         != (own.groupby(frame["key"]).transform("max") > 0),
         "has a score that is not finite": ~(finite(scores) & finite(frame["own_half_scores"])),
         "is made of 'plain' scores that are not there": ~frame["plain"].isin({"", *frame["key"]}),
+        "is a view of an attack that is not there": ~frame["view_of"].isin({"", *frame["attack"]}),
     }
     for problem, where in rules.items():
         if where.any():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.types import AuditKey
 
 TUNED = "tuned"
@@ -46,6 +47,9 @@ class AuditScores:
         num_fitted: Of the keys whose scores were fitted with labels, how many numbers were; 1 at least where a timestep was
             chosen for a score that has one number for all.
         coefficients: Of calibrations, as series.
+        views: The attacks that are others under another condition, by label.
+        repeats: (samples,) how often each comes in an epoch of the training; None: members once.
+        condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
     """
 
     sample_index: Tensor
@@ -60,6 +64,9 @@ class AuditScores:
     derived: dict[AuditKey, Derived] = field(default_factory=dict)
     num_fitted: dict[AuditKey, int] = field(default_factory=dict)
     coefficients: dict[str, float] = field(default_factory=dict)
+    views: dict[str, ViewOf] = field(default_factory=dict)
+    repeats: Tensor | None = None
+    condition_use: Tensor | None = None
 
     @property
     def folds(self) -> list[Fold]:

@@ -1,8 +1,9 @@
-"""The verdict in three sentences: who is exposed, how sure that is, what it means."""
+"""The verdict in three sentences: who is exposed, how sure that is, what it means; of conditional denoisers a fourth: why."""
 
 from typing import NamedTuple
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL
+from ldm_privacy.evidence.conditions import said_of_conditions
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import holm
 from ldm_privacy.types import Tone
@@ -102,7 +103,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
         f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {band.p_value:.3g}); "
         f"{_controls(evidence)}"
     )
-    return Verdict((who, sure, meaning), tone, LABELS[tone])
+    told = said_of_conditions(report, key)
+    return Verdict((who, sure, meaning, *([] if told is None else [told])), tone, LABELS[tone])
 
 
 def _controls(evidence: Evidence) -> str:

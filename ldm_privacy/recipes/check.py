@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ldm_privacy.audit.audit import check_labels
+from ldm_privacy.audit.checks import check_labels
 from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.calibrations.base import check_halves_suffice
 from ldm_privacy.errors import UserError, under

@@ -53,7 +53,7 @@ def costs(setup: Setup, codec: Codec) -> list[Cost]:
     steps = -(-members // config.denoiser.batch_size)
     every = Every(epochs=config.audit.every_n_epochs)
     looks = every.num_looks(epochs, steps)
-    found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * audited * setup.audit(samples).num_passes))
+    found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * setup.audit(samples).num_passes))
     for label, watcher in setup.watchers(samples, progress).items():
         looks = watcher.num_looks(epochs, steps)
         found += [Cost(f"{label}, {looks} looks", network, looks * count) for network, count in watcher.passes().items()]

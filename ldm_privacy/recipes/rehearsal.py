@@ -55,7 +55,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
         for label, attack in setup.attacks.items():
             with blamed_on(attack):
                 alone = replace(audit, attacks={label: attack}, calibrations={})
-                if alone.num_passes * len(samples) > MOST_PASSES:
+                if alone.num_passes > MOST_PASSES:
                     continue
                 try:  # a built-in one looks at what is predicted alone, so nothing need be computed by a network
                     scores = alone.scores(alone.collect(predictor if is_own(attack) else stand_in))

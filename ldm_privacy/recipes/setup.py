@@ -12,6 +12,7 @@ from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.audit.views import under_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.config import Config
 from ldm_privacy.data.conditions import ConditionSource, check_condition, shuffled
@@ -210,7 +211,8 @@ class Setup:
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        settings = self.attacks, self.masks, config.audit.timesteps
+        of_views = {label: attack for label, (attack, _) in under_views(self.attacks, config.audit.views).items()}
+        settings = self.attacks | of_views, self.masks, config.audit.timesteps
         return Provenance.of(split.hash, config.seed, *settings, cross_fit=config.audit.cross_fit)
 
     @property
@@ -277,6 +279,7 @@ class Setup:
             self.attacks,
             self.masks,
             config.timesteps,
+            views=config.views,
             keep_fractions=config.keep_fractions,
             calibrations=self.calibrations,
             calibrated=self.calibrated,

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ldm_privacy.audit.report import AuditReport
-from ldm_privacy.audit.row import PLAIN, AuditRow
+from ldm_privacy.audit.row import GROUPS, OWN, PLAIN, AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import PermutedRow
 from ldm_privacy.evidence.verdict import Verdict
@@ -34,6 +34,10 @@ def print_audit(
         console.print(_gain_table(report))
     if report.data.derived:
         console.print(_calibration_table(report))
+    if report.data.views:
+        console.print(_view_table(report))
+    if any(row.by_repeats for row in report.rows):
+        console.print(_repeats_table(report))
     constant = [row.key for row in report.rows if report.is_constant(row.key)]
     same = [f"{key} gives every sample the same score: it ranks nobody." for key in constant]
     for sentence in (INTERVAL_NOTE, *threats(report), *same, *unresolved(report)):
@@ -41,7 +45,7 @@ def print_audit(
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
-    """The three sentences."""
+    """Its sentences."""
     for sentence in verdict.sentences:
         console.print(sentence, highlight=False)
 
@@ -64,7 +68,8 @@ def _and(names: Sequence[str]) -> str:
 
 def claims(report: AuditReport) -> list[AuditRow]:
     """Rows of masks of largest influence, and calibrated ones, that are compared with others."""
-    return [row for row in report.rows if row.gains and row.key.mask not in report.data.controls]
+    others = report.data.controls, report.data.views
+    return [row for row in report.rows if row.gains and row.key.mask not in others[0] and row.key.attack not in others[1]]
 
 
 def unresolved(report: AuditReport) -> list[str]:
@@ -134,6 +139,45 @@ def _calibration_table(report: AuditReport) -> Table:
     for key, derived in report.data.derived.items():
         whom = "an insider" if derived.needs_history else "anybody"
         table.add_row(str(key), str(derived.plain), short(report.row(key).gains[PLAIN], "+"), whom)
+    return table
+
+
+def view_rows(report: AuditReport) -> list[tuple[str, str, str, str, str]]:
+    """Attack, condition, AUROC under it, AUROC under the own one, gain: of every attack under another condition."""
+    found = []
+    for row in report.rows:
+        if (view := report.data.views.get(row.key.attack)) is not None:
+            own = report.row(AuditKey(view.attack, row.key.mask)).metrics.auroc
+            found.append((*view, short(row.metrics.auroc), short(own), short(row.gains[OWN], "+")))
+    return found
+
+
+def _view_table(report: AuditReport) -> Table:
+    """What attacks lose without the condition, or with somebody else's, paired."""
+    table = plain_table(f"AUROC under other conditions, paired, with {report.confidence:.0%} intervals")
+    for column in ("attack", "condition", "AUROC", "own condition", "difference"):
+        table.add_column(column, no_wrap=True)
+    for row in view_rows(report):
+        table.add_row(*row)
+    return table
+
+
+def repeats_rows(report: AuditReport) -> list[tuple[str, ...]]:
+    """Attack, AUROC of the members that come more often and of the others: of every unmasked attack and calibrated score."""
+    wanted = {*report.unmasked, *report.data.derived}
+    rows = [row for row in report.rows if row.key in wanted and row.by_repeats]
+    return [(str(row.key), *(short(row.by_repeats[name]) if name in row.by_repeats else "" for name in GROUPS)) for row in rows]
+
+
+def _repeats_table(report: AuditReport) -> Table:
+    """Planted duplicates and the other members, each against all held-out images."""
+    assert report.data.repeats is not None
+    count = int((report.data.repeats > 1).sum())
+    table = plain_table(f"AUROC of {count} planted duplicates and of the other members, each against all held-out images")
+    for column in ("attack/mask", *GROUPS):
+        table.add_column(column, no_wrap=True)
+    for row in repeats_rows(report):
+        table.add_row(*row)
     return table
 
 

@@ -94,7 +94,7 @@ class Memorization(Watcher):
         return all(rise.onset_epoch is None and rise.lower <= 0 for rise in rises)
 
     def look(self, target: Target, moment: Moment) -> Look:
-        """One audit: `audit.num_passes` denoiser passes a sample."""
+        """One audit: `audit.num_passes` denoiser passes."""
         self.audit.samples = self.samples
         with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
@@ -135,15 +135,25 @@ class Memorization(Watcher):
     def _claims(self, report: AuditReport) -> list[AuditRow]:
         """The rows that a person watches: of onsets and verdicts, and plain attacks with masks that are no controls."""
         data = report.data
-        others = (row.key for row in report.rows if row.key.mask not in data.controls and row.key not in data.derived)
+        own = [row.key for row in report.rows if row.key not in data.derived and self._is_claim(report, row.key.attack)]
+        others = (key for key in own if key.mask not in data.controls)
         watched = {*self.onsets, *self.audit.forms(self.key), *others}
         return [row for row in report.rows if row.key in watched]
+
+    def _is_claim(self, report: AuditReport, attack: str) -> bool:
+        """Whether it is under the samples' own condition, or the primary attack under another."""
+        return attack not in report.data.views or self._is_primary(report, attack)
+
+    def _is_primary(self, report: AuditReport, attack: str) -> bool:
+        view = report.data.views.get(attack)
+        return self.key.attack == (attack if view is None else view.attack)
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
         """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
         charts, of_verdict = {}, self.audit.forms(self.key)
         for row in self._claims(report):
-            is_primary, series = row.key.attack == self.key.attack or row.key in report.data.derived, f"memorization/{row.key}"
+            is_primary = self._is_primary(report, row.key.attack) or row.key in report.data.derived
+            series = f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
             if row.key in of_verdict:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
@@ -174,7 +184,7 @@ class Memorization(Watcher):
         return (legend, line) if self.last is None else (line,)
 
     def passes(self) -> dict[str, int]:
-        return {"denoiser": self.audit.num_passes * len(self.audit.samples)}
+        return {"denoiser": self.audit.num_passes}
 
     def sentences(self) -> list[str]:
         """When memorization set in, in words."""

@@ -1,0 +1,48 @@
+"""What an audit is asked for, checked before any pass."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from ldm_privacy.attacks.base import Attack
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.errors import UserError, under
+
+
+def check_labels(attacks: Collection[str], masks: Collection[str], calibrations: Collection[str]) -> None:
+    """Raise UserError for a label that is taken (`tuned`) or can't be part of a series' or a file's name."""
+    if TUNED in masks:
+        raise UserError(f"audit.masks: the label '{TUNED}' is taken by the keep fraction of audit.keep_fractions.")
+    for section, labels in (("attacks", attacks), ("masks", masks), ("calibrations", calibrations)):
+        if wrong := next((label for label in labels if not re.fullmatch(r"[\w.+-]+", label)), None):
+            raise UserError(
+                f"audit.{section}: the label '{wrong}' names files and curves: use letters, digits, '_', '.', '+' and '-'."
+            )
+
+
+def check_masks(masks: Mapping[str, MaskRule], samples: AuditedSamples) -> None:
+    """Raise UserError for a mask by influence where there is none, or one that keeps no dimension."""
+    for label, rule in masks.items():
+        if samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
+            raise UserError(
+                f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
+                f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
+            )
+        try:
+            samples.rows(slice(1)).keep(rule)
+        except UserError as error:
+            raise UserError(under(f"audit.masks.{label}", str(error), ("keep_fraction",))) from None
+
+
+def check_views(attacks: Mapping[str, Attack], views: Sequence[str], samples: AuditedSamples) -> None:
+    """Raise UserError where a view, or a condition that an attack asks for, is none that the samples have."""
+    remedy = "set denoiser.condition" if not samples.views else f"these samples have {', '.join(samples.views)}"
+    for view in views:
+        if view not in samples.views:
+            raise UserError(f"audit.views: there is no '{view}' condition of the audited samples; take it out, or {remedy}.")
+    for label, attack in attacks.items():
+        if lacking := [view for view in attack.views if view not in samples.views]:
+            raise UserError(
+                f"audit.attacks.{label}: it asks for the condition '{lacking[0]}', which the audited samples don't have; take "
+                f"it out with audit.attacks.{label}=null, or {remedy}."
+            )

@@ -1,0 +1,201 @@
+"""An audit under several conditions, of predictors that listen to them and of one that doesn't."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.attacks.conditions import on_condition
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.report import report_of
+from ldm_privacy.audit.row import OWN
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.score_file import read_scores, write_scores
+from ldm_privacy.audit.views import ViewOf, condition_use
+from ldm_privacy.data.conditions import shuffled
+from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.conditions import said_of_conditions
+from ldm_privacy.geometry.masks import KeepAll, KeepRandom
+from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.types import AuditKey, Intervals
+
+COUNT, SHAPE, FEW = 120, (2, 3, 3), Intervals(num_bootstrap=20)
+
+
+class Told:
+    """epsilon = z scaled by a number that belongs to the condition; counts its rows."""
+
+    alphas_cumprod = linear_alphas_cumprod()
+
+    def __init__(self, of_caption):
+        self.of_caption, self.num_rows = of_caption, 0
+
+    def __call__(self, noisy_latent, timestep, condition):
+        self.num_rows += len(noisy_latent)
+        scale = self.of_caption[condition["caption"]].reshape(-1, 1, 1, 1)
+        return noisy_latent * scale.to(noisy_latent)
+
+
+def samples_of(caption, null=0):
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(COUNT, *SHAPE, generator=generator)
+    latent /= latent.square().square().flatten(1).mean(1).pow(0.25).reshape(-1, 1, 1, 1)  # all alike for SimA
+    index = torch.arange(COUNT) * 3 + 1
+    own = {"caption": caption}
+    other = {"caption": caption[shuffled(index, own)]}
+    views = {"null": {"caption": torch.full((COUNT,), null)}, "shuffled": other}
+    return AuditedSamples(latent, torch.arange(COUNT) % 2 == 0, index, condition=own, views=views)
+
+
+def audit_of(samples, views=("null", "shuffled"), **options):
+    attacks = {"sima": get_attack("sima"), "loss": get_attack("loss")}
+    masks = {"half": KeepRandom(0.5), "all": KeepAll()}
+    return Audit(samples, attacks, masks, [50, 100], views=views, intervals=FEW, **options)
+
+
+def auroc_of(report, attack):
+    return report.row(AuditKey(attack, "all")).metrics.auroc.value
+
+
+def test_what_hangs_on_the_pairing_is_gone_under_every_other_condition():
+    """Members' captions make the predictor answer less; images alone say nothing."""
+    samples = samples_of(torch.arange(COUNT) + 1)
+    noise = 0.01 * torch.rand(COUNT, generator=torch.Generator().manual_seed(1))
+    of_caption = torch.cat([torch.ones(1), torch.where(samples.is_member, 0.5, 1.0) + noise])
+    report = audit_of(samples)(Told(of_caption))
+    assert auroc_of(report, "sima") > 0.99
+    assert abs(auroc_of(report, "sima_null") - 0.5) < 0.16
+    others = of_caption[samples.views["shuffled"]["caption"]]
+    halves = [fold.reports for fold in report.data.folds]
+    expected = sum(roc_auc_score(samples.is_member[half], -others[half]) for half in halves) / 2
+    assert auroc_of(report, "sima_shuffled") == pytest.approx(expected, abs=1e-9)
+    row = report.row(AuditKey("sima_null", "all"))
+    assert row.gains[OWN].value == pytest.approx(auroc_of(report, "sima_null") - auroc_of(report, "sima"))
+    assert row.gains[OWN].upper < 0
+    said = said_of_conditions(report, AuditKey("sima", "all"))
+    assert "it is the pairing of image and condition" in said
+    assert "The denoiser listens to its condition" in said
+
+
+def test_a_predictor_that_does_not_listen_scores_alike_under_every_condition():
+    samples = samples_of(torch.arange(COUNT) + 1)
+    report = audit_of(samples)(Told(torch.ones(COUNT + 1)))
+    for attack in ("sima", "loss"):
+        for view in ("null", "shuffled"):
+            assert torch.equal(
+                report.data.scores[AuditKey(f"{attack}_{view}", "all")], report.data.scores[AuditKey(attack, "all")]
+            )
+    assert report.condition_use.value == 0
+    assert "hardly listens" in said_of_conditions(report, AuditKey("sima", "all"))
+
+
+def test_a_view_is_the_audit_of_samples_that_are_told_that():
+    samples = samples_of(torch.arange(COUNT) % 7)
+    of_caption = 1 + torch.rand(8, generator=torch.Generator().manual_seed(1))
+    report = audit_of(samples)(Told(of_caption))
+    for view in ("null", "shuffled"):
+        alone = audit_of(replace(samples, condition=samples.views[view], views={}), views=())(Told(of_caption))
+        for attack in ("sima", "loss"):
+            there, here = alone.data.scores[AuditKey(attack, "all")], report.data.scores[AuditKey(f"{attack}_{view}", "all")]
+            assert torch.equal(there, here)
+
+
+def test_queries_that_coincide_are_made_once():
+    samples = samples_of(torch.arange(COUNT) % 4)  # a quarter of them has the null caption
+    predictor, audit = Told(torch.ones(COUNT)), audit_of(samples)
+    audit.collect(predictor)
+    own = 2 * COUNT * 2
+    assert predictor.num_rows == audit.num_passes == own + own * 3 // 4 + own + 2 * COUNT
+    nothing = samples_of(torch.zeros(COUNT, dtype=torch.int64))
+    predictor, audit = Told(torch.ones(COUNT)), audit_of(nothing)
+    report = audit(predictor)
+    assert predictor.num_rows == own + 2 * COUNT
+    assert report.condition_use is None
+    assert torch.equal(report.data.scores[AuditKey("sima_null", "all")], report.data.scores[AuditKey("sima", "all")])
+
+
+def test_batches_and_shares_change_nothing():
+    samples = samples_of(torch.arange(COUNT) % 7)
+    predictor = Told(1 + torch.rand(8, generator=torch.Generator().manual_seed(1)))
+    whole, small = audit_of(samples).collect(predictor), audit_of(samples, batch_size=17).collect(predictor)
+    parts = join([audit_of(samples.rows(rows)).collect(predictor) for rows in (slice(50, None), slice(0, 50))])
+    for other in (small, parts):
+        assert torch.equal(whole.condition_use, other.condition_use)
+        for name, sums in whole.sums.items():
+            for one, two in zip(sums, other.sums[name]):
+                torch.testing.assert_close(one, two, rtol=1e-6, atol=0)
+
+
+def test_the_use_of_the_condition_is_how_far_predictions_move():
+    samples = samples_of(torch.arange(COUNT) % 2 + 1)
+    of_caption = torch.tensor([1.0, 1.0, 1.25])
+    query = DenoiserQuery(
+        Told(of_caption), samples.sample_index, condition=samples.condition, views=samples.views, rows_per_call=50
+    )
+    use = condition_use(query, samples, 0)
+    expected = torch.where(samples.condition["caption"] == 1, 0.25, 0.2)
+    torch.testing.assert_close(use.float(), expected)
+
+
+def test_planted_duplicates_are_a_group_of_their_own():
+    samples = samples_of(torch.arange(COUNT) + 1)
+    repeats = torch.where(torch.arange(COUNT) % 6 == 0, 9, 1)
+    samples = samples.with_columns(repeats=repeats)
+    generator = torch.Generator().manual_seed(2)
+    of_caption = torch.cat([torch.ones(1), 1 - 0.1 * (repeats > 1) + 0.05 * torch.randn(COUNT, generator=generator)])
+    report = audit_of(samples, views=())(Told(of_caption))
+    row, data = report.row(AuditKey("sima", "all")), report.data
+    for group, rows in (("repeated", repeats > 1), ("single", repeats == 1)):
+        known = (rows | ~samples.is_member)[:, None]
+        score = data.scores[row.key][0, 0]
+        halves = [fold.reports & known[:, 0] for fold in data.folds]
+        expected = sum(roc_auc_score(samples.is_member[half], score[half]) for half in halves) / 2
+        assert row.by_repeats[group].value == pytest.approx(expected, abs=1e-9)
+        assert f"memorization/sima/all/auroc_{group}_lower" in row.series()
+    assert row.by_repeats["repeated"].lower > row.by_repeats["single"].upper
+
+
+def test_views_and_repeats_come_back_from_the_score_file(tmp_path):
+    samples = samples_of(torch.arange(COUNT) + 1).with_columns(repeats=torch.arange(COUNT) % 3 // 2 * 4 + 1)
+    report = audit_of(samples)(Told(torch.rand(COUNT + 1, generator=torch.Generator().manual_seed(3)) + 0.5))
+    write_scores(report, tmp_path / "scores.parquet", split_hash="x")
+    data = read_scores(tmp_path / "scores.parquet").data
+    assert data.views == {f"{name}_{view}": ViewOf(name, view) for name in ("sima", "loss") for view in ("null", "shuffled")}
+    assert torch.equal(data.repeats, samples.repeats)
+    again = report_of(data, intervals=FEW)
+    for row in report.rows:
+        assert again.row(row.key).metrics.auroc == row.metrics.auroc
+        assert again.row(row.key).gains.keys() == row.gains.keys()
+        assert again.row(row.key).by_repeats == row.by_repeats
+
+
+@pytest.mark.parametrize(
+    ("views", "attacks", "said"),
+    [
+        (("null",), {}, r"audit.views: there is no 'null' condition .* set denoiser.condition"),
+        ((), {"pairing": "null"}, r"audit.attacks.pairing: it asks for the condition 'null'"),
+    ],
+)
+def test_views_of_an_unconditional_denoiser_are_refused(views, attacks, said):
+    samples = replace(samples_of(torch.zeros(COUNT, dtype=torch.int64)), condition={}, views={})
+    named = {"sima": get_attack("sima")}
+    for label, view in attacks.items():
+        named[label] = get_attack("sima")
+        named[label].views = (view,)
+    with pytest.raises(UserError, match=said):
+        Audit(samples, named, {"all": KeepAll()}, [50], views=views)
+
+
+def test_labels_that_views_take_and_attacks_that_choose_conditions_themselves():
+    samples = samples_of(torch.zeros(COUNT, dtype=torch.int64))
+    attacks = {"sima": get_attack("sima"), "sima_null": get_attack("loss")}
+    with pytest.raises(UserError, match="'sima_null' is what 'sima' is called"):
+        Audit(samples, attacks, {"all": KeepAll()}, [50], views=("null",))
+    with pytest.raises(UserError, match="chooses its conditions itself"):
+        on_condition(on_condition(get_attack("sima"), "null"), "shuffled")
+    with pytest.raises(UserError, match="has no mask: add one that keeps everything"):
+        Audit(samples, {"sima": get_attack("sima")}, {"half": KeepRandom(0.5)}, [50], views=("null",))
