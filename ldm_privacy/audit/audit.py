@@ -6,13 +6,13 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.base import Attack, membership_scores
-from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.attacks.runner import RunOptions, default_memory_budget, masked_sums, rows_per_call
+from ldm_privacy.attacks.base import Attack
+from ldm_privacy.attacks.runner import RunOptions, default_memory_budget, masked_sums
 from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, with_calibrated
 from ldm_privacy.audit.checks import check_labels, check_masks, check_views
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, KeptScores
+from ldm_privacy.audit.oriented import oriented
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
@@ -23,7 +23,7 @@ from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.types import AuditKey, Intervals, KeepMask, NoisePredictor, check_shape
+from ldm_privacy.types import AuditKey, Intervals, KeepMask, NoisePredictor
 
 
 @dataclass(eq=False, repr=False)
@@ -84,12 +84,12 @@ class Audit:
         check_views(self.attacks, self.views, self.samples)
         under_view = under_views(self.attacks, self.views)
         self._view_of = {label: of for label, (_, of) in under_view.items()}
-        self._asked: dict[str, Attack] = {}
+        self.asked: dict[str, Attack] = {}
         """Every attack by label, each before what it is under other conditions."""
         for label, attack in self.attacks.items():
             of_it = {name: each for name, (each, of) in under_view.items() if of.attack == label}
-            self._asked |= {label: attack, **of_it}
-        for label in self._asked:
+            self.asked |= {label: attack, **of_it}
+        for label in self.asked:
             if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
         if self.samples.influence is None:
@@ -113,7 +113,7 @@ class Audit:
     def keys(self) -> list[AuditKey]:
         """Attack x mask, in the order of the report; an attack that has no mask appears with keep-all masks only."""
         keys = []
-        for attack in self._asked:
+        for attack in self.asked:
             keys += [AuditKey(attack, mask) for mask in self._masks_of(attack)]
             keys += [AuditKey(attack, TUNED)] if self._sweeps(attack) else []
         return keys + [each.key for each in self._derivations]
@@ -132,7 +132,7 @@ class Audit:
     def num_passes(self) -> int:
         """Denoiser passes of an audit of its samples."""
         count = len(self.samples) * USE_PASSES * ("shuffled" in self.views)
-        for label, attack in self._asked.items():
+        for label, attack in self.asked.items():
             view = self._view_of.get(label)
             num_asked = len(self.samples) if view is None else int(differs(self.samples, view.view).sum())
             count += num_asked * attack.num_queries(self.timesteps)
@@ -163,7 +163,7 @@ class Audit:
         sums: dict[str, list[Tensor]] = {}
         sweeps = {}
         # Of several processes one may have no sample.
-        for name, attack in self._asked.items() if len(batch) else ():
+        for name, attack in self.asked.items() if len(batch) else ():
             masks = torch.stack([keep[label] for label in self._masks_of(name)])
             every = torch.cat([masks, *ladder]) if self._sweeps(name) else masks
             view = self._view_of.get(name)
@@ -181,15 +181,7 @@ class Audit:
             sweeps[name] = [term[len(masks) :].float() for term in terms]
         use = None
         if "shuffled" in self.views and len(batch):
-            query = DenoiserQuery(
-                predictor,
-                batch.sample_index,
-                condition=batch.condition,
-                views=batch.views,
-                rows_per_call=rows_per_call(batch.latent),
-                autocast=self.autocast,
-            )
-            use = condition_use(query, batch, self.seed)
+            use = condition_use(predictor, batch, seed=self.seed, autocast=self.autocast)
         here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity, batch.repeats, use]
         return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type, call-arg]
 
@@ -222,42 +214,30 @@ class Audit:
         is_member, first = collected.is_member, collected.is_calibration
         check_halves(first, is_member)
         halves = [first, ~first][: 2 if self.cross_fit else 1]
-
-        def oriented(attack: Attack, sums: Sequence[Tensor]) -> Tensor:
-            """(folds, timesteps, samples), of their precision, from the masked sums, each (timesteps, samples)."""
-            precision, sums = sums[0].dtype, [each.double() for each in sums]
-            with blamed_on(attack):
-                fits = [attack.calibrated(tuple(each[:, half] for each in sums), is_member[half]) for half in halves]
-                found = []
-                for fit in fits[:1] if all(fit is attack for fit in fits) else fits:
-                    statistic = check_shape("combine", fit.combine(*(each[None] for each in sums)), (1, *sums[0].shape))
-                    found.append(membership_scores(fit, statistic[0]).to(precision))
-                return torch.stack(found).expand(len(halves), -1, -1)
-
         scores, sweeps = {}, {}
-        for name, attack in self._asked.items():
-            for place, label in enumerate(self._masks_of(name)):
-                scores[AuditKey(name, label)] = oriented(attack, [term[place] for term in collected.sums[name]])
+        for name, attack in self.asked.items():
+            for label, *terms in zip(self._masks_of(name), *collected.sums[name]):
+                scores[AuditKey(name, label)] = oriented(attack, terms, is_member, halves)
             if self._sweeps(name):
-                rungs = [oriented(attack, terms) for terms in zip(*collected.sweeps[name])]
+                rungs = [oriented(attack, terms, is_member, halves) for terms in zip(*collected.sweeps[name])]
                 sweeps[name] = split_ladder(rungs, self.keep_fractions)
         data = AuditScores(
             collected.sample_index,
             is_member,
             first,
             collected.group,
-            {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self._asked.items()},
+            {name: list(self.timesteps) if attack.per_timestep else [] for name, attack in self.asked.items()},
             scores,
             {key: self.masks[key.mask].keep_fraction for key in scores},
             frozenset(label for label, rule in self.masks.items() if getattr(rule, "is_control", False)),
             sweeps,
-            num_fitted={key: self._asked[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
+            num_fitted={key: self.asked[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
             views=self._view_of,
             repeats=collected.repeats,
             condition_use=collected.condition_use,
         )
         known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]
-        scales = {name: attack.log_scale for name, attack in self._asked.items()}
+        scales = {name: attack.log_scale for name, attack in self.asked.items()}
         return with_calibrated(data, known, scales, collected.complexity, history or {})
 
     def counting_onset(self, key: AuditKey) -> list[AuditKey]:
@@ -269,12 +249,12 @@ class Audit:
         return forms({each.key: each.derived for each in self._derivations}, key)
 
     def _plain_keys(self) -> list[AuditKey]:
-        return [AuditKey(attack, mask) for attack in self._asked for mask in self._masks_of(attack)]
+        return [AuditKey(attack, mask) for attack in self.asked for mask in self._masks_of(attack)]
 
     def _sweeps(self, attack: str) -> bool:
-        return bool(self.keep_fractions) and self._asked[attack].maskable and attack not in self._view_of
+        return bool(self.keep_fractions) and self.asked[attack].maskable and attack not in self._view_of
 
     def _masks_of(self, attack: str) -> list[str]:
-        if self._asked[attack].maskable and attack not in self._view_of:
+        if self.asked[attack].maskable and attack not in self._view_of:
             return list(self.masks)
         return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]

@@ -9,10 +9,11 @@ from torch import Tensor
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.conditions import on_condition
 from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.attacks.runner import rows_per_call
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import normal
-from ldm_privacy.types import Estimate
+from ldm_privacy.types import Estimate, NoisePredictor
 
 USE_PASSES = 2
 """Denoiser passes a sample that `condition_use` takes."""
@@ -47,12 +48,22 @@ def differs(samples: AuditedSamples, view: str) -> Tensor:
     return found
 
 
-def condition_use(query: DenoiserQuery, samples: AuditedSamples, seed: int) -> Tensor:
+def condition_use(
+    predictor: NoisePredictor, samples: AuditedSamples, *, seed: int = 0, autocast: torch.dtype | None = None
+) -> Tensor:
     """(samples,) float64: mean |eps(own) - eps(shuffled)| over mean |eps(own)|, 0 where the model ignores its condition.
 
     At z_t of the first timestep whose abar is below one half, with one normal noise of (seed, sample index). `USE_PASSES` a
     sample; NaN for a sample whose shuffled condition is its own.
     """
+    query = DenoiserQuery(
+        predictor,
+        samples.sample_index,
+        condition=samples.condition,
+        views=samples.views,
+        rows_per_call=rows_per_call(samples.latent),
+        autocast=autocast,
+    )
     timestep = int((query.alphas_cumprod > 0.5).sum().clamp(max=len(query.alphas_cumprod) - 1))
     noise = normal("condition-use", (seed, samples.sample_index), samples.latent.shape[1:], samples.latent.device)[None]
     own, other = (query.under(view).at_noise(samples.latent, noise, [timestep])[0] for view in ("own", "shuffled"))

@@ -6,7 +6,7 @@ Every field has its help text in its metadata: `--help` prints them.
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ldm_privacy import registry
 from ldm_privacy.config.check import Component
@@ -16,6 +16,8 @@ Confidence = Annotated[float, Field(ge=0.5, le=0.999999)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 """AdamW moves a weight by about this much in a step."""
 Decay = Annotated[float, Field(ge=0, le=100)]
+View = Annotated[Literal["null", "shuffled"], BeforeValidator(lambda value: "null" if value is None else value)]
+"""YAML reads a bare null as nothing, and nothing is what it means here."""
 KeepFraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -132,11 +134,9 @@ class AuditConfig:
 
     attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
-    views: list[Literal["null", "shuffled"]] = _option(
-        "conditions that every attack is repeated under, beside the own one: null, shuffled", []
-    )
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; each half chooses one for the other")
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
+    views: list[View] = _option("conditions that every attack is repeated under, beside the own one: null, shuffled", [])
     keep_fractions: list[KeepFraction] = _option(
         "of a sweep over masks of largest influence, in the same passes; each half chooses one for the other; empty = no sweep",
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],

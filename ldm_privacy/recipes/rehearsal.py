@@ -119,7 +119,7 @@ def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
     of_all = derivations(setup.calibrations, audit.calibrated)
     own = [each for each in of_all if is_own(each.calibration)]
     plain = [key for key in audit.keys if key.mask != TUNED and key not in {each.key for each in of_all}]
-    index, attacks = audit.samples.sample_index, setup.attacks
+    index, attacks = audit.samples.sample_index, audit.asked
     timesteps = {name: list(audit.timesteps) if attack.per_timestep else [] for name, attack in attacks.items()}
 
     def noise(time: int) -> dict[AuditKey, Tensor]:

@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.conditions import on_condition
-from ldm_privacy.attacks.query import DenoiserQuery
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.report import report_of
@@ -133,10 +132,7 @@ def test_batches_and_shares_change_nothing():
 def test_the_use_of_the_condition_is_how_far_predictions_move():
     samples = samples_of(torch.arange(COUNT) % 2 + 1)
     of_caption = torch.tensor([1.0, 1.0, 1.25])
-    query = DenoiserQuery(
-        Told(of_caption), samples.sample_index, condition=samples.condition, views=samples.views, rows_per_call=50
-    )
-    use = condition_use(query, samples, 0)
+    use = condition_use(Told(of_caption), samples)
     expected = torch.where(samples.condition["caption"] == 1, 0.25, 0.2)
     torch.testing.assert_close(use.float(), expected)
 

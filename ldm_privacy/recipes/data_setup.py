@@ -1,0 +1,162 @@
+"""From a checked config to data, condition and codec, each on first use."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.config import Config
+from ldm_privacy.data.conditions import ConditionSource, check_condition
+from ldm_privacy.data.module import ImageData
+from ldm_privacy.data.split import Split
+from ldm_privacy.device import device_of
+from ldm_privacy.losses.base import CodecLoss
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.plugins import blamed_on
+from ldm_privacy.randomness import uniform
+from ldm_privacy.registry import IMAGE_SOURCES
+from ldm_privacy.types import Progress
+
+
+class DataSetup:
+    """The images of one run, what is told of them, who is audited, and the codec.
+
+    Args:
+        config: Checked.
+        progress: Shows how far the long preparations are; see `Progress`.
+        split: Who is a member; drawn from the config where None (a checkpoint brings its own).
+        stored_condition: What a checkpoint says of its condition; None in a new run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        progress: Progress,
+        *,
+        split: Split | None = None,
+        stored_condition: Mapping[str, Any] | None = None,
+    ):
+        self.config = config
+        self.progress = progress
+        self._split = split
+        self._stored_condition = stored_condition
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where encoding, influence and evaluation run: the trainer's accelerator."""
+        return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
+
+    @property
+    def split_seed(self) -> int:
+        """Of the split and of which samples are audited: the same for runs that are to be compared sample by sample."""
+        seed = self.config.data.seed
+        return self.config.seed if seed is None else seed
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The images of the split, loaded."""
+        config = self.config.data
+        with self.progress("Reading images", 0) as done, blamed_on(IMAGE_SOURCES.get(config.source.name)):
+            return ImageData(
+                config.source.build(),
+                resolution=config.resolution,
+                channels=config.channels,
+                num_members=config.num_members,
+                num_heldout=config.num_heldout,
+                num_public=config.num_public,
+                index_file=config.index_file,
+                group_column=config.group_column,
+                seed=self.split_seed,
+                split=self._split,
+                progress=done,
+            )
+
+    @cached_property
+    def condition(self) -> ConditionSource:
+        """What the denoiser is told of each image."""
+        data = self.data
+        condition = self.config.denoiser.condition.build_a(
+            ConditionSource,
+            images=data.images,
+            labels=data.labels,
+            num_classes=data.num_classes,
+            class_names=data.class_names,
+            captions=data.captions,
+            member_index=data.split.member_index,
+            stored=self._stored_condition,
+        )
+        check_condition(condition, self.audited_index[:3])
+        return condition
+
+    @cached_property
+    def audited_index(self) -> Tensor:
+        """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
+        return self._first_by_hash(self.config.audit.max_samples)
+
+    @cached_property
+    def distortion_index(self) -> Tensor:
+        """Sample indices with a local distortion, ascending: at most `geometry.distortion_max_samples` a side of the audit."""
+        chosen = self._first_by_hash(self.config.geometry.distortion_max_samples)
+        return chosen[torch.isin(chosen, self.audited_index)]
+
+    @cached_property
+    def audited_members(self) -> Tensor:
+        """(audited samples,) bool."""
+        return torch.isin(self.audited_index, self.data.split.member_index)
+
+    def repeats(self, sample_index: Tensor) -> Tensor | None:
+        """How often each of those samples comes in an epoch; None where no member comes more than once.
+
+        Which members are repeated is a hash of the sample index: the same for runs of one split.
+        """
+        config, members = self.config.data.repeats, self.data.split.member_index
+        if not config.share:
+            return None
+        order = uniform("repeated", (self.split_seed, members), ()).argsort()
+        chosen = members[order[: round(config.share * len(members))]]
+        return torch.where(torch.isin(sample_index, chosen), config.times, 1)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The configured codec: random weights or pretrained."""
+        torch.manual_seed(self.config.seed)
+        config = self.config.data
+        return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
+
+    def latent_shape(self, codec: Codec) -> torch.Size:
+        """(channels, height, width) of the latents."""
+        with blamed_on(codec):
+            channels, height, width = codec.latent_shape(self.config.data.channels, self.config.data.resolution)
+        return torch.Size((channels, height, width))
+
+    @cached_property
+    def losses(self) -> dict[str, CodecLoss]:
+        """The losses of stage 1 by label."""
+        return {label: loss.build_a(CodecLoss) for label, loss in self.config.autoencoder.losses.items()}
+
+    def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
+        """What it takes to measure images with that codec."""
+        content, batch_size = self.data.duplicates.content_hash, self.config.audit.batch_size
+        codec = codec.to(self.device)
+        return Measuring(codec, self.data.images, content, store_folder, batch_size, self.device, self.progress)
+
+    def describe(self) -> str:
+        """The data in a few lines: sizes, split hash, what was taken out."""
+        split = self.data.split
+        sizes = f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public"
+        lines = f"{sizes}; split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        if (found := str(self.data.duplicates)) != "no identical images":
+            lines += f"\nIdentical images: {found}; held-out copies of members were taken out."
+        return lines
+
+    def _first_by_hash(self, limit: int | None) -> Tensor:
+        """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
+        sides = []
+        for side in (self.data.split.member_index, self.data.split.heldout_index):
+            order = uniform("audited", (self.split_seed, side), ()).argsort()
+            sides.append(side[order[:limit]])
+        return torch.cat(sides).sort().values
