@@ -149,6 +149,9 @@ class DataSetup:
         split = self.data.split
         sizes = f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public"
         lines = f"{sizes}; split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        if (repeats := self.repeats(split.member_index)) is not None:
+            num_planted, times = int((repeats > 1).sum()), self.config.data.repeats.times
+            lines += f"\nPlanted duplicates: {num_planted} members come {times} times in an epoch."
         if (found := str(self.data.duplicates)) != "no identical images":
             lines += f"\nIdentical images: {found}; held-out copies of members were taken out."
         return lines

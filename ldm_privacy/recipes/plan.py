@@ -49,8 +49,10 @@ def costs(setup: Setup, codec: Codec) -> list[Cost]:
     if codec.network is not None:
         found += _geometry(setup, codec, audited)
     epochs = config.trainer.max_epochs
-    found.append(Cost("stage 2", "denoiser", members * epochs, 3))
-    steps = -(-members // config.denoiser.batch_size)
+    repeats = setup.repeats(split.member_index)
+    shown = members if repeats is None else int(repeats.sum())
+    found.append(Cost("stage 2", "denoiser", shown * epochs, 3))
+    steps = -(-shown // config.denoiser.batch_size)
     every = Every(epochs=config.audit.every_n_epochs)
     looks = every.num_looks(epochs, steps)
     found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * setup.audit(samples).num_passes))

@@ -11,7 +11,7 @@ from ldm_privacy.evidence.gather import Evidence
 
 COLUMNS = (
     *("rank", "sample_index", "score", "fpr", "is_calibration"),
-    *("onset_epoch", "onset_earliest", "onset_latest", "num_attacks", "found_by"),
+    *("onset_epoch", "onset_earliest", "onset_latest", "num_attacks", "found_by", "repeats"),
 )
 
 
@@ -27,7 +27,8 @@ def exposed_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """What is known of every audited member, by `COLUMNS`, the most exposed first.
 
     `onset_epoch`, `onset_earliest` and `onset_latest` (see `ImageOnsets`) are None where there is none by this audit.
-    `num_attacks` counts an attack and its calibrated forms once, `found_by` names each of them.
+    `num_attacks` counts an attack and its calibrated forms once, `found_by` names each of them. `repeats`: how often the image
+    comes in an epoch of the training, where some are planted as duplicates.
     """
     exposure, onsets, agreement = evidence.exposure, evidence.onsets, evidence.agreement
     places, nothing = torch.searchsorted(evidence.report.data.sample_index, exposure.sample_index), [None] * len(exposure.fpr)
@@ -41,4 +42,6 @@ def exposed_rows(evidence: Evidence) -> list[dict[str, Any]]:
         columns += [nothing] * 2
     else:
         columns += [agreement.num_attacks[places].tolist(), [";".join(names) for names in agreement.found_by(places)]]
+    repeats = evidence.report.data.repeats
+    columns.append(nothing if repeats is None else repeats[places].tolist())
     return [dict(zip(COLUMNS, row)) for row in zip(*columns)]

@@ -48,6 +48,8 @@ def undrawn(monkeypatch):
             "watch.loss_gap=null",
             "geometry.influence.class=shrunk",
             "denoiser.condition=labels",
+            "audit.views=[null,shuffled]",
+            "data.repeats={share: 0.2, times: 3}",
         ],
         [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
     ],
