@@ -38,7 +38,7 @@ def evidence_of(num_audits=6, keys=KEYS, families=("sima", "loss", "pia", "sima"
         exposure=exposure,
         onsets=image_onsets(range(0, 10 * num_audits, 10), standing, IS_MEMBER, HALF),
         agreement=attack_agreement(keys, score, IS_MEMBER, HALF, families=families),
-        report=SimpleNamespace(data=SimpleNamespace(sample_index=INDEX)),
+        report=SimpleNamespace(data=SimpleNamespace(sample_index=INDEX, repeats=REPEATS)),
     )
 
 
@@ -148,6 +148,7 @@ def test_exposed_csv_has_each_members_onset_and_attacks(evidence, tmp_path):
         assert [row.onset_epoch, row.onset_earliest, row.onset_latest] == ["" if each is None else str(each) for each in times]
         names = [key.attack for key, found in zip(KEYS, evidence.agreement.is_found[:, at]) if found]
         assert row.found_by == ";".join(names)
+        assert row.repeats == int(REPEATS[at])
         assert row.num_attacks == len({name.removesuffix("_calibrated") for name in names})
 
 
