@@ -20,6 +20,7 @@ from ldm_privacy.types import AuditKey
 NUM = 400
 PLACE = torch.arange(NUM)
 IS_MEMBER, HALF, INDEX = PLACE % 4 < 2, PLACE % 2 == 0, 3 * PLACE + 1
+REPEATS = PLACE % 3 + 1
 KEYS = tuple(AuditKey(name, "all") for name in ("sima", "loss", "pia", "sima_calibrated", "secmi"))
 
 
