@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,7 @@ from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.targets.target import Target
+from ldm_privacy.watch.watcher import Moment, look_with
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Audited:
         report: What the audit found.
         samples: Whom.
         epoch: Finished epochs of the target.
+        results: Of the watchers that look in an evaluation, by label.
     """
 
     target: Target
     report: AuditReport
     samples: AuditedSamples
     epoch: int
+    results: Mapping[str, object] = field(default_factory=dict)
 
 
 def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Audited | None:
@@ -59,11 +62,14 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
     audit = setup.audit(samples)
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
+    watchers = {label: each for label, each in setup.watchers(samples, setup.progress).items() if each.in_evaluation}
+    look_with(watchers, target, Moment(checkpoint.epoch, max(checkpoint.epoch, 1), is_last=True), setup.device)
     whole = samples.gathered()
     if not is_main():
         return None
     history = earlier_audits(setup, audit, run, checkpoint.epoch, whole.sample_index)
-    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch)
+    results = {label: each.result for label, each in watchers.items() if each.result is not None}
+    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch, results)
 
 
 def earlier_audits(

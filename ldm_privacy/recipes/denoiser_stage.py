@@ -152,7 +152,8 @@ def train_denoiser(
         return Trained(None, False, sentences)
     epoch = audits.last.epoch
     target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch))
-    return Trained(Audited(target, audits.report, whole, epoch), False, sentences, figures)
+    results = {label: each.result for label, each in watched.items() if each.in_evaluation and each.result is not None}
+    return Trained(Audited(target, audits.report, whole, epoch, results), False, sentences, figures)
 
 
 def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:

@@ -96,6 +96,7 @@ def publish(
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
+        results=audited.results,
         forecasts=compared(composed.tree, history, num_members=len(split.member_index), num_heldout=len(split.heldout_index)),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training

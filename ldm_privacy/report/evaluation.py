@@ -1,7 +1,7 @@
 """What the files of an evaluation are made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from matplotlib.figure import Figure
@@ -26,6 +26,7 @@ class Evaluation:
         commands: To train and to evaluate.
         config: The resolved config as YAML.
         unit: "epoch" or "step".
+        results: What watchers found that look in an evaluation, by label.
         onsets: A sentence for each onset; empty where the training is not known.
         forecasts: What pilots foretold of it and what came of that; what this training foretells of others.
     """
@@ -41,6 +42,7 @@ class Evaluation:
     onsets: Sequence[str] = ()
     forecasts: Sequence[str] = ()
     unit: str = "epoch"
+    results: Mapping[str, object] = field(default_factory=dict)
 
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
         """Those of the named figures that are there, under their captions, in that order."""

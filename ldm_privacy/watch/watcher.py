@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -100,10 +100,14 @@ class Watcher:
             audits' cadence by default.
 
     Attributes:
+        in_evaluation: Whether it looks at a checkpoint that is evaluated, too.
+        result: What the newest look found, for sections of the report, in the main process; in no checkpoint.
         last: The newest moment that was looked at; None before any.
         samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
 
+    in_evaluation: ClassVar[bool] = False
+    result: object = None
     last: Moment | None = None
     samples: AuditedSamples | None
 
