@@ -76,7 +76,7 @@ class CLiD(Attack):
     def contributions(
         self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor
     ) -> tuple[Contribution, Contribution]:
-        """Squared errors, means over timesteps: with the own condition, and with the reduced ones on average; (1, *latent.shape)."""
+        """Squared errors, mean over timesteps: with the own condition, and with the reduced ones (mean); (1, *latent.shape)."""
 
         def error(view: str) -> Tensor:
             return (noise - query.under(view).at_noise(latent, noise, timesteps)).square().mean(0, keepdim=True)
