@@ -12,6 +12,7 @@ from ldm_privacy.attacks.runner import attack_statistics, draw_noise, masked_sum
 from ldm_privacy.models.ideal import IdealDenoiser, MembershipBlindPredictor
 from ldm_privacy.testing import CountingPredictor
 from tests.reference import attacks as plain
+from tests.reference.predictors import Told
 
 SHAPE = (2, 3, 4)
 INDEX = torch.arange(5)
@@ -120,18 +121,6 @@ def test_a_half_without_spread_gives_finite_scores_that_rank_by_the_other_part(c
     assert score.isfinite().all()
     order = {"discrepancy": -own, "likelihood": gap, "both": torch.zeros_like(own)}[constant]
     assert torch.equal(score.argsort(stable=True), order.argsort(stable=True))
-
-
-class Told:
-    """A predictor for each condition: `c` (batch,) says which."""
-
-    def __init__(self, *predictors):
-        self.predictors = predictors
-        self.alphas_cumprod = predictors[0].alphas_cumprod
-
-    def __call__(self, noisy_latent, timestep, condition):
-        answers = torch.stack([predictor(noisy_latent, timestep, {}) for predictor in self.predictors])
-        return answers[condition["c"], torch.arange(len(noisy_latent))]
 
 
 def test_closed_form_of_two_point_masses():
