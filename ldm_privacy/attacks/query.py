@@ -11,7 +11,6 @@ from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, rows_of
 
-
 ROWS_PER_GRADIENT = 8
 """A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured with diffusers' UNets on 4x8x8
 latents: up to 10.0 KiB per number of the input, against 2 KiB that a pass without gradients is taken to hold."""
