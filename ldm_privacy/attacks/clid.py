@@ -30,7 +30,7 @@ class Mixing(NamedTuple):
         """Of tensors of one shape, that shape; higher = member."""
         parts = (likelihood, discrepancy)
         first, second = ((part - centre) / spread for part, centre, spread in zip(parts, self.centre, self.spread))
-        return (1 - self.weight) * first + self.weight * second
+        return first.lerp(second, self.weight)
 
 
 @ATTACKS.register("clid")
@@ -120,8 +120,8 @@ def fitted_mixing(likelihood: Tensor, discrepancy: Tensor, is_member: Tensor) ->
     lower, centre, upper = parts.quantile(parts.new_tensor([0.25, 0.5, 0.75]), dim=1)
     spread = upper - lower
     spread = torch.where(spread > 0, spread, 1.0)
-    scaled = Mixing(0.5, tuple(centre.tolist()), tuple(spread.tolist()))
-    weights = torch.linspace(0, 1, NUM_WEIGHTS, dtype=torch.float64)
-    areas = torch.stack([auroc(scaled._replace(weight=weight)(*parts), is_member) for weight in weights.tolist()])
+    first, second = (parts - centre[:, None]) / spread[:, None]
+    weights = torch.linspace(0, 1, NUM_WEIGHTS, dtype=torch.float64, device=parts.device)
+    areas = auroc(first.lerp(second, weights[:, None]), is_member)
     best = (areas == areas.max()).nonzero()[:, 0]
-    return scaled._replace(weight=float(weights[best[len(best) // 2]]))
+    return Mixing(float(weights[best[len(best) // 2]]), tuple(centre.tolist()), tuple(spread.tolist()))

@@ -25,7 +25,7 @@ LABELS = "denoiser.condition=labels"
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([LABELS, "audit.attacks=[sima,pia,clid,branch_gap,curvature,dsm]"], {"condition": "labels"}),
+        ([LABELS, "audit.attacks=[sima,clid,curvature]"], {"condition": "labels"}),
     ],
     ids=["pixels", "labels"],
 )
