@@ -4,15 +4,17 @@ import math
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import get_attack, membership_scores
 from ldm_privacy.attacks.clid import Mixing, fitted_mixing
+from ldm_privacy.attacks.query import ROWS_PER_GRADIENT, DenoiserQuery
 from ldm_privacy.attacks.runner import attack_statistics, draw_noise, masked_sums
 from ldm_privacy.models.ideal import IdealDenoiser, MembershipBlindPredictor
 from ldm_privacy.testing import CountingPredictor
 from tests.reference import attacks as plain
-from tests.reference.predictors import Told
+from tests.reference.predictors import Told, ToldMemoriser
 
 SHAPE = (2, 3, 4)
 INDEX = torch.arange(5)
@@ -180,3 +182,41 @@ def test_a_predictor_that_does_not_listen_has_no_gap_no_discrepancy_and_no_curva
     )
     assert torch.equal(guided, plain_step)
     assert guided.all()
+
+
+def test_clid_ranks_an_image_that_stands_there_many_times_below_single_ones():
+    """Without its caption it is the likeliest answer."""
+    repeated = torch.cat([LATENT[:1].expand(30, *SHAPE), LATENT[1:]])
+    own, keep = torch.tensor([0, 30, 31, 32, 33]), torch.ones(1, 5, *SHAPE, dtype=torch.bool)
+    told = {"condition": {"c": own}, "views": {"null": {"c": torch.full((5,), -1)}}}
+    with_repeats, alone = (
+        attack_statistics(get_attack("clid"), ToldMemoriser(each), LATENT, [0], keep, **{**told, "condition": {"c": number}})[
+            0, 0
+        ]
+        for each, number in ((repeated, own), (LATENT, INDEX))
+    )
+    assert with_repeats.argmin() == 0
+    assert alone.argmin() != 0
+    assert with_repeats[0] < 0.1 * alone[0]
+
+
+def test_a_pass_with_gradients_holds_what_its_fewer_rows_allow():
+    """Bytes kept for the way back, per number of the input; a pass without gradients is taken to hold 2 KiB."""
+    blocks = {"block_out_channels": (32, 96), "layers_per_block": 1, "norm_num_groups": 8}
+    text = {"cross_attention_dim": 64, "attention_head_dim": 4, "down_block_types": ["CrossAttnDownBlock2D"] * 2}
+    network = UNet2DConditionModel(8, 4, 4, up_block_types=["CrossAttnUpBlock2D"] * 2, **blocks, **text).eval()
+    kept = {each.untyped_storage().data_ptr(): 0 for each in network.parameters()}
+
+    def keep(tensor):
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+        return tensor
+
+    def predictor(noisy_latent, timestep, condition):
+        return network(noisy_latent, timestep, condition["c"]).sample
+
+    predictor.alphas_cumprod = PREDICTOR.alphas_cumprod
+    states, words = torch.randn(2, 4, 8, 8), torch.randn(2, 16, 64)
+    query = DenoiserQuery(predictor, torch.arange(2), condition={"c": words}, rows_per_call=2 * ROWS_PER_GRADIENT)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+        query.pulled_back(states, 10)
+    assert 2048 < sum(kept.values()) / states.numel() < 2048 * ROWS_PER_GRADIENT
