@@ -51,11 +51,12 @@ def check_attack(attack: Attack, *, timesteps: Sequence[int] = (0, 10, 20, 40)) 
 
     Checked: attributes; shape, dtype and finiteness of the statistics; the same numbers again, and in another order, in
     other batches, among other timesteps, under a budget of one row per pass; global random state and latents untouched;
-    noise that is drawn = the same noise handed in; another seed changes attacks that draw and no others; conditions reach
-    the predictor row by row; as many network rows as `num_queries` says, whatever the number of masks; the keep-all mask =
-    the plain sum of the contributions; kept + dropped = total for each of its sums; masks don't touch each other; masks
-    refused where there are none; timesteps outside the schedule refused; the orientation is applied; statistics above 0 where
-    the attack says that they are compared as logarithms.
+    noise that is drawn = the same noise handed in; another seed changes attacks that draw and no others; conditions, and the
+    `views` that it names, reach the predictor row by row; samples without one of them refused; as many network rows as
+    `num_queries` says, whatever the number of masks; the keep-all mask = the plain sum of the contributions; kept + dropped =
+    total for each of its sums; masks don't touch each other; masks refused where there are none; timesteps outside the
+    schedule refused; the orientation is applied; statistics above 0 where the attack says that they are compared as
+    logarithms.
 
     Args:
         attack: The instance.
@@ -79,6 +80,7 @@ class _Contract:
         shape = (2, 8, 8)
         self.latent = randomness.normal("latent", (self.sample_index,), shape).double()
         self.condition = {"c": randomness.normal("condition", (self.sample_index,), ()).double()}
+        self.views = {view: {"c": randomness.normal(view, (self.sample_index,), ()).double()} for view in attack.views}
         keep = randomness.uniform("keep", (self.sample_index,), shape) < 0.6
         self.masks = torch.stack([torch.ones_like(keep), keep, ~keep][: 3 if attack.maskable else 1])
 
@@ -92,6 +94,7 @@ class _Contract:
     ) -> tuple[Tensor, ...]:
         options: RunOptions = {
             "condition": rows_of(self.condition, samples),
+            "views": {view: rows_of(condition, samples) for view, condition in self.views.items()},
             "sample_index": self.sample_index[samples],
             "seed": 3,
             **changed,
@@ -149,6 +152,9 @@ class _Contract:
         assert self.predictor.largest_call == 1, "the attack passes by the query: more rows in a pass than the budget allows"
         other = self.statistics(condition={"c": self.condition["c"].roll(1)})
         assert not torch.allclose(other, total, atol=0), "the condition does not reach the predictor"
+        for view in self.views:
+            other = self.statistics(views={**self.views, view: {"c": self.views[view]["c"].roll(1)}})
+            assert not torch.allclose(other, total, atol=0), f"views names '{view}', but it does not reach the predictor"
         if self.attack.per_timestep:
             subset = self.statistics(timesteps=self.timesteps[1::-1])
             _same(subset, total[:, [1, 0]], "a timestep's statistic depends on which other timesteps are asked for")
@@ -166,6 +172,9 @@ class _Contract:
         return noise
 
     def refusals(self) -> None:
+        for view in self.views:
+            others = {name: condition for name, condition in self.views.items() if name != view}
+            assert _refuses(lambda: self.statistics(views=others)), f"views names '{view}', but the attack does without"  # noqa: B023
         if not self.attack.maskable:
             holes = self.masks.clone()
             holes[0, 0, 0, 0, 0] = False
@@ -183,7 +192,7 @@ class _Contract:
         for term in self.sums():
             _same(term[1] + term[2], term[0], "the sums over kept and over dropped dimensions don't add up to the total")
         timesteps = self.attack.grid(self.timesteps, len(self.predictor.alphas_cumprod))
-        query = DenoiserQuery(self.predictor, self.sample_index, condition=self.condition, rows_per_call=1024)
+        query = DenoiserQuery(self.predictor, self.sample_index, condition=self.condition, views=self.views, rows_per_call=1024)
         terms = self.attack.contributions(query, self.latent, timesteps, noise)
         terms = (terms,) if isinstance(terms, Tensor) else terms
         unmasked = self.attack.combine(*(term.sum((2, 3, 4))[None] for term in terms))

@@ -47,7 +47,8 @@ class Attack:
         """The terms per latent dimension.
 
         Args:
-            query: The denoiser: `query(states, timesteps)`; `query.alphas_cumprod` is the schedule.
+            query: The denoiser: `query(states, timesteps)`, `query.under("null")(states, timesteps)` for another condition;
+                `query.alphas_cumprod` is the schedule.
             latent: (batch, channels, height, width), clean.
             timesteps: What `grid` returned.
             noise: (timesteps, *latent.shape) for one draw, (num_draws, timesteps, *latent.shape) for more; empty for none.

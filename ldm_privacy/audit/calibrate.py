@@ -70,8 +70,11 @@ def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *,
 
 
 def level(score: Tensor, log_scale: bool) -> Tensor:
-    """Membership scores as a calibration compares them: minus the logarithm of a positive statistic, or the scores."""
-    return -(-score).clamp(min=torch.finfo(score.dtype).tiny).log() if log_scale else score
+    """Membership scores as a calibration compares them: the oriented logarithm of a positive statistic, or the scores."""
+    if not log_scale:
+        return score
+    # The orientation is the sign of the score, of a zero too.
+    return torch.ones_like(score).copysign(score) * score.abs().clamp(min=torch.finfo(score.dtype).tiny).log()
 
 
 def with_calibrated(

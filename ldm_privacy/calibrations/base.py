@@ -19,7 +19,7 @@ SAMPLES_PER_NUMBER = 10
 class Known:
     """What a calibration may look at, of all audited samples; fitted is on those that choose alone.
 
-    Levels are membership scores, higher = member, as minus the logarithm of the statistic where the attack has a `log_scale`.
+    Levels are membership scores, higher = member, made of the logarithm of the statistic where the attack has a `log_scale`.
 
     Attributes:
         key: The attack and mask that are wrapped.

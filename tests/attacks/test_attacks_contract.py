@@ -14,9 +14,28 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.testing import CountingPredictor, check_attack
 
-BUILT_IN = ["dime", "loss", "pfami", "pia", "pian", "secmi", "sima", "sima_mc", "sima_mc_of_mean"]
+BUILT_IN = [
+    "branch_gap",
+    "clid",
+    "curvature",
+    "dime",
+    "dsm",
+    "loss",
+    "pfami",
+    "pia",
+    "pian",
+    "secmi",
+    "sima",
+    "sima_mc",
+    "sima_mc_of_mean",
+]
+OWN_TIMESTEPS = ["clid", "pfami"]
 QUERIES = {  # for the timesteps 0, 10, ..., 190
+    "branch_gap": 40,
+    "clid": 6,
+    "curvature": 40,
     "dime": 11 * 20,
+    "dsm": 60,
     "loss": 20,
     "pfami": 110,
     "pia": 21,
@@ -44,6 +63,10 @@ def test_contract(name):
         ("secmi", {"interval": 5}),
         ("sima_mc", {"num_draws": 1}),
         ("dime", {"num_draws": 1, "higher_means_member": True, "phi": 2.0, "gamma": 0.3}),
+        ("clid", {"reduction": "thirds"}),
+        ("clid", {"timesteps": [999, 3]}),
+        ("dsm", {"guidance_scale": 1}),
+        ("dsm", {"guidance_scale": 0.0, "interval": 959}),
         ("pfami", {"timesteps": [3, 700], "num_crops": 2}),
         ("pfami", {"timesteps": [0, 999], "num_crops": 1}),
     ],
@@ -57,7 +80,9 @@ def test_contract_with_every_timestep():
 
 
 DEFAULTS = {  # those of the papers, as the docstrings name them
+    "clid": {"reduction": "null", "timesteps": [440, 450, 460]},
     "dime": {"gamma": 1.0, "phi": -math.pi / 4, "num_draws": 10, "higher_means_member": False},
+    "dsm": {"guidance_scale": 7.5, "interval": 20},
     "loss": {"power": 2},
     "pfami": {"timesteps": list(range(0, 500, 50)), "num_crops": 10, "largest_crop": 0.95, "smallest_crop": 0.7},
     "secmi": {"interval": 10},
@@ -68,7 +93,8 @@ DEFAULTS = {  # those of the papers, as the docstrings name them
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_hyperparameters_that_are_not_given(name):
-    assert vars(get_attack(name)) == DEFAULTS.get(name, {})
+    given = {key: value for key, value in vars(get_attack(name)).items() if not key.startswith("_")}
+    assert given == DEFAULTS.get(name, {})
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -78,11 +104,23 @@ def test_number_of_queries(name):
 
 
 def test_sums_of_positive_terms_are_compared_as_logarithms():
-    assert {name for name in BUILT_IN if not get_attack(name).log_scale} == {"dime", "pfami"}
+    assert {name for name in BUILT_IN if not get_attack(name).log_scale} == {"clid", "dime", "pfami"}
 
 
 def test_secmi_counts_the_states_of_gaps():
     assert get_attack("secmi").num_queries([0, 50]) == 7
+
+
+def test_queries_and_views_follow_the_hyperparameters():
+    thirds, unguided = get_attack("clid", reduction="thirds"), get_attack("dsm", guidance_scale=1)
+    assert (thirds.views, thirds.num_queries([0])) == (("without_1", "without_2", "without_3", "null"), 15)
+    assert (unguided.views, unguided.num_queries([0, 10])) == ((), 4)
+    assert {name for name in BUILT_IN if get_attack(name).views} == {"branch_gap", "clid", "curvature", "dsm"}
+
+
+def views_of(attack, num_samples):
+    """Some condition under each name that the attack asks for."""
+    return {view: {"c": randomness.normal(view, (torch.arange(num_samples),), ()).double()} for view in attack.views}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -90,8 +128,9 @@ def test_float32_agrees_with_float64(name):
     latent = randomness.normal("latent", (torch.arange(4),), (2, 8, 8))
     keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
     attack, predictor = get_attack(name), CountingPredictor()
-    single = attack_statistics(attack, predictor, latent, [50, 100], keep_masks)
-    double = attack_statistics(attack, predictor, latent.double(), [50, 100], keep_masks)
+    views = views_of(attack, 4)
+    single = attack_statistics(attack, predictor, latent, [50, 100], keep_masks, views=views)
+    double = attack_statistics(attack, predictor, latent.double(), [50, 100], keep_masks, views=views)
     # Errors of the states, about 1e-7 of their size, are divided by sigma (DIME) or squared against a small difference (SecMI).
     torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-4)
 
@@ -211,7 +250,8 @@ def test_a_schedule_in_single_precision_is_used_in_double(name):
         predictor.alphas_cumprod = predictor.alphas_cumprod.float().to(dtype)
         latent = randomness.normal("latent", (torch.arange(3),), (2, 8, 8)).double()
         keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
-        return attack_statistics(get_attack(name), predictor, latent, [30], keep_masks)
+        attack = get_attack(name)
+        return attack_statistics(attack, predictor, latent, [30], keep_masks, views=views_of(attack, 3))
 
     assert torch.equal(with_schedule(torch.float32), with_schedule(torch.float64))
 
@@ -276,6 +316,24 @@ class ClaimsDraws(Attack):
         return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
 
 
+class AsksForNothing(Attack):
+    views = ("null",)
+
+    def contributions(self, query, latent, timesteps, noise):
+        return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
+
+
+class DoesWithout(Attack):
+    views = ("null",)
+
+    def contributions(self, query, latent, timesteps, noise):
+        other = query.under("null") if "null" in query.views else query
+        return other(latent.expand(len(timesteps), *latent.shape), timesteps).square() + query(latent, 0).square()
+
+    def num_queries(self, timesteps):
+        return 1 + len(timesteps)
+
+
 class OutOfSchedule(Attack):
     def contributions(self, query, latent, timesteps, noise):
         return query(latent.expand(len(timesteps), *latent.shape), timesteps).square()
@@ -306,6 +364,8 @@ FAULTS = {
     IgnoresCondition: "the condition does not reach",
     MixesTimesteps: "depends on which other timesteps",
     ClaimsDraws: "the seed does not change",
+    AsksForNothing: "views names 'null', but it does not reach",
+    DoesWithout: "views names 'null', but the attack does without",
     ClaimsALogarithm: "log_scale is True, but a statistic is not positive",
     OutOfSchedule: "outside the schedule, but the attack accepts it",
 }
@@ -382,11 +442,12 @@ def test_a_plug_in_from_outside(tmp_path, monkeypatch):
 def statistics(attack, predictor=None, timesteps=(0,), num_samples=3, **options):
     latent = randomness.normal("latent", (torch.arange(num_samples),), (2, 8, 8))
     keep_masks = options.pop("keep_masks", torch.ones(1, *latent.shape, dtype=torch.bool))
+    options = {"views": views_of(attack, num_samples), **options}
     return attack_statistics(attack, predictor or CountingPredictor(), latent, list(timesteps), keep_masks, **options)
 
 
 def test_unknown_attack_names_the_nearest():
-    with pytest.raises(UserError, match=r"unknown attack 'simma'\. Did you mean 'sima'\? Known: dime, "):
+    with pytest.raises(UserError, match=r"unknown attack 'simma'\. Did you mean 'sima'\? Known: branch_gap, clid, "):
         get_attack("simma")
 
 
@@ -423,6 +484,10 @@ def test_an_attack_may_take_any_hyperparameter(monkeypatch):
         ("pfami", {"smallest_crop": 0.0}, "crops from 0.95 down to 0.0"),
         ("pfami", {"smallest_crop": 0.96}, "crops from 0.95 down to 0.96"),
         ("pfami", {"timesteps": []}, "no timesteps"),
+        ("clid", {"timesteps": []}, "no timesteps"),
+        ("clid", {"reduction": "halves"}, "reduction is 'halves'; it must be one of: null, thirds"),
+        ("dsm", {"interval": 0}, "interval is 0"),
+        ("dsm", {"guidance_scale": float("nan")}, "guidance_scale is nan"),
     ],
 )
 def test_hyperparameters_outside_their_range(name, hyperparameters, message):
@@ -431,15 +496,16 @@ def test_hyperparameters_outside_their_range(name, hyperparameters, message):
 
 
 @pytest.mark.parametrize("timestep", [-1, 1000])
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "pfami"])
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in OWN_TIMESTEPS])
 def test_timestep_outside_the_schedule(name, timestep):
     with pytest.raises(UserError, match=f"timestep {timestep} is outside the schedule: choose one from 0 to 999"):
         statistics(get_attack(name), timesteps=[0, timestep])
 
 
-def test_pfami_on_a_short_schedule():
-    with pytest.raises(UserError, match="timestep 100 is outside the schedule: choose one from 0 to 99"):
-        statistics(get_attack("pfami"), CountingPredictor(num_train_timesteps=100))
+@pytest.mark.parametrize(("name", "timestep"), [("pfami", 100), ("clid", 440)])
+def test_own_timesteps_on_a_short_schedule(name, timestep):
+    with pytest.raises(UserError, match=f"timestep {timestep} is outside the schedule: choose one from 0 to 99"):
+        statistics(get_attack(name), CountingPredictor(num_train_timesteps=100))
 
 
 def test_no_timesteps():
@@ -458,6 +524,19 @@ def test_secmi_off_its_grid():
     with pytest.raises(UserError, match="timestep 990 needs the state at 1000, but the schedule ends at 999"):
         statistics(get_attack("secmi"), timesteps=[990])
     assert statistics(get_attack("secmi", interval=999)).isfinite().all(), "the last state of the schedule"
+
+
+def test_dsm_at_the_end_of_the_schedule():
+    with pytest.raises(UserError, match="timestep 980 needs the state at 1000, but the schedule ends at 999"):
+        statistics(get_attack("dsm"), timesteps=[980])
+    assert statistics(get_attack("dsm"), timesteps=[979]).isfinite().all(), "the last state of the schedule"
+
+
+@pytest.mark.parametrize("name", ["branch_gap", "clid", "curvature", "dsm"])
+def test_a_condition_that_the_samples_lack_is_refused(name):
+    with pytest.raises(UserError, match="'null'") as error:
+        statistics(get_attack(name), condition={"c": torch.zeros(3)}, views={})
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("budget", [None, 1])
@@ -500,6 +579,7 @@ def test_autocast_on_cpu():
         ({"sample_index": torch.arange(2)}, "2 entries of sample_index for 3 latents"),
         ({"sample_index": torch.arange(4)}, "4 entries of sample_index for 3 latents"),
         ({"condition": {"c": torch.zeros(2)}}, "2 entries of c for 3 latents"),
+        ({"views": {"null": {"c": torch.zeros(1)}}}, "1 entries of c for 3 latents"),
         ({"noise": torch.zeros(3, 2, 8, 8)}, r"noise must be \(1, 3, 2, 8, 8\)"),
     ],
 )

@@ -157,6 +157,8 @@ def test_a_level_is_minus_the_logarithm_of_a_positive_statistic_and_any_other_sc
     assert found[:2].tolist() == pytest.approx([-torch.log(torch.tensor(4.0)).item(), 0])
     assert found.isfinite().all()
     assert (found.diff() >= 0).all(), "as the scores are ordered"
+    assert torch.equal(level(score[:2].neg(), True), -found[:2]), "larger = more member-like"
+    assert level(score[2:3].neg(), True).item() == pytest.approx(-found[2].item()), "a statistic of 0"
     assert level(score, False) is score
 
 

@@ -25,7 +25,7 @@ LABELS = "denoiser.condition=labels"
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([LABELS], {"condition": "labels"}),
+        ([LABELS, "audit.attacks=[sima,clid,curvature]"], {"condition": "labels"}),
     ],
     ids=["pixels", "labels"],
 )

@@ -1,12 +1,16 @@
 """Attacks as published, written plainly: one network call per timestep, one run per mask, nothing shared.
 
-`predict(states, timestep)` takes an int timestep; `abar` is the schedule, (timesteps,) float64; `keep` is like the latent.
+`predict(states, timestep)` takes an int timestep, and where an attack asks for several conditions, `predict(states, timestep,
+condition)`; `abar` is the schedule, (timesteps,) float64; `keep` is like the latent.
 Each function returns (batch,), the raw statistic with the mask at one timestep.
 """
 
 import math
 
+import numpy as np
 import torch
+from sklearn.preprocessing import RobustScaler
+from torch.autograd.functional import jacobian
 from torch.nn import functional
 
 
@@ -97,3 +101,62 @@ def dime(predict, abar, latent, t, keep, noise, gamma, phi):
         energy = energy + masked(displaced**2, keep) / len(noise)
         divergence = divergence + masked(signs * (displaced - centre), keep) / (gamma * sigma) / len(noise)
     return math.cos(phi) * energy + math.sin(phi) * divergence
+
+
+def branch_gap(predict, abar, latent, t, keep, noise, own, null):
+    state = noised(latent, noise, abar[t])
+    return masked((predict(state, t, own) - predict(state, t, null)) ** 2, keep)
+
+
+def curvature(predict, abar, latent, t, keep, noise, own, null):
+    """One sample at a time, with the whole Jacobian."""
+    state = noised(latent, noise, abar[t])
+
+    def gradient(place, condition):
+        rows = slice(place, place + 1)
+
+        def epsilon(flat):
+            return predict(flat.reshape(state[rows].shape), t, condition[rows]).flatten()
+
+        flat = state[rows].flatten()
+        return (jacobian(epsilon, flat).T @ epsilon(flat)).reshape(state.shape[1:])
+
+    gaps = [gradient(place, own) - gradient(place, null) for place in range(len(state))]
+    return masked(torch.stack(gaps) ** 2, keep)
+
+
+def dsm(predict, abar, latent, t, keep, noise, own, null, guidance_scale=7.5, interval=20):
+    start = noised(latent, noise, abar[t + interval])
+    first = predict(start, t + interval, own)
+    unconditional = predict(start, t + interval, null)
+    guided = unconditional + guidance_scale * (first - unconditional)
+    clean = (start - math.sqrt(1 - abar[t + interval]) * guided) / math.sqrt(abar[t + interval])
+    return masked((predict(noised(clean, guided, abar[t]), t, own) - first) ** 2, keep)
+
+
+def clid(predict, abar, latent, keep, noise, timesteps, own, reduced):
+    """-L(c), and the mean over the reduced conditions of L(c_k) - L(c), each (batch,). noise: (timesteps, *latent.shape)."""
+
+    def mean_error(condition):
+        errors = []
+        for draw, t in zip(noise, timesteps):
+            error = (draw - predict(noised(latent, draw, abar[t]), t, condition)) ** 2
+            errors.append(masked(error, keep) / keep.sum((1, 2, 3)))
+        return torch.stack(errors).mean(0)
+
+    own_error = mean_error(own)
+    return -own_error, torch.stack([mean_error(condition) - own_error for condition in reduced]).mean(0)
+
+
+def clid_scores(likelihood, discrepancy, is_member, fitted_on):
+    """Of all samples, with scalers and weight from `fitted_on`; and the weights, of 0, .01, ..., 1, that are the best there."""
+    parts = np.stack([likelihood.numpy(), discrepancy.numpy()], axis=1)
+    scaled = RobustScaler().fit(parts[fitted_on]).transform(parts)
+    scores, areas = [], []
+    for hundredth in range(101):
+        weight = hundredth / 100
+        scores.append((1 - weight) * scaled[:, 0] + weight * scaled[:, 1])
+        member, heldout = (scores[-1][(fitted_on & side).numpy()] for side in (is_member, ~is_member))
+        areas.append(np.mean((member[:, None] > heldout) + 0.5 * (member[:, None] == heldout)))
+    best = [hundredth for hundredth in range(101) if areas[hundredth] > max(areas) - 1e-12]
+    return torch.tensor(scores[best[len(best) // 2]]), best

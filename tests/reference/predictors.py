@@ -2,6 +2,8 @@
 
 import torch
 
+from ldm_privacy.models.ideal import IdealDenoiser
+
 
 class Memoriser:
     """Predicts little noise on the latents that it knows, and plain noise of the latent's own on all others."""
@@ -19,3 +21,28 @@ class Memoriser:
             is_known &= timestep == self.only_at
         noise = torch.sin(1000 * noisy_latent + timestep[:, None, None, None])
         return noise * torch.where(is_known, 0.5, 1.0)[:, None, None, None]
+
+
+class Told:
+    """A predictor for each condition: `c` (batch,) says which."""
+
+    def __init__(self, *predictors):
+        self.predictors = predictors
+        self.alphas_cumprod = predictors[0].alphas_cumprod
+
+    def __call__(self, noisy_latent, timestep, condition):
+        answer = torch.empty_like(noisy_latent)
+        for place, predictor in enumerate(self.predictors):
+            rows = condition["c"] == place
+            answer[rows] = predictor(noisy_latent[rows], timestep[rows], {})
+        return answer
+
+
+class ToldMemoriser(IdealDenoiser):
+    """The perfect memoriser that is told which of its samples is meant: `c` (batch,) its number, -1 for none in particular."""
+
+    def __call__(self, noisy_latent, timestep, condition):
+        abar = self.alphas_cumprod[timestep][:, None, None, None]
+        exact = (noisy_latent - abar.sqrt() * self.dataset[condition["c"]]) / (1 - abar).sqrt()
+        among_all = super().__call__(noisy_latent, timestep, {})
+        return torch.where((condition["c"] < 0)[:, None, None, None], among_all, exact.to(noisy_latent.dtype))

@@ -22,6 +22,7 @@ from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.models.unet import unet
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.stepwise import LOOK_EVERY_N_STEPS
@@ -122,14 +123,15 @@ def one_look_a_pass(monkeypatch):
     return looks
 
 
-@pytest.mark.parametrize("name", ["sima", "sima_mc", "sima_mc_of_mean", "loss", "pia", "pian", "secmi", "pfami", "dime"])
+@pytest.mark.parametrize("name", list(ATTACKS))
 def test_an_attack_reads_one_number_a_pass(name, one_look_a_pass):
     attack, batch = get_attack(name), audited()
     network, passes = small_unet().to(DEVICE), []
     network.register_forward_hook(lambda *_: passes.append(1))
     predictor = NetworkPredictor(network, linear_alphas_cumprod().float().to(DEVICE), "epsilon")
     masks = torch.ones(2, *batch.latent.shape, dtype=torch.bool, device=DEVICE)
-    sums = masked_sums(attack, predictor, batch.latent, [10, 100], masks, sample_index=batch.sample_index)
+    views = {view: {} for view in attack.views}
+    sums = masked_sums(attack, predictor, batch.latent, [10, 100], masks, sample_index=batch.sample_index, views=views)
     assert all(term.device == DEVICE for term in sums)
     assert len(one_look_a_pass) == len(passes) > 0
 
