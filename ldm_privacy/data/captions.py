@@ -70,7 +70,9 @@ class Captions(ConditionSource):
         if of_all is None:
             raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
         if not any(of_all):
-            raise UserError("'captions' needs captions, and all are empty; name another column with data.source.caption_column.")
+            raise UserError(
+                "'captions' needs captions, and all are empty; name another column with data.source.caption_column."
+            )
         if without := sum(not each for each in of_all):
             log.warning("%d of %d images have no caption: the denoiser is told the empty one of them.", without, len(of_all))
         self.texts = ["", *sorted({caption for each in of_all for caption in each})]
@@ -97,7 +99,9 @@ class Captions(ConditionSource):
             max_bytes=memory_mib * 2**20,
         )
         if not self.embeddings.fits:
-            log.warning("%d captions don't fit into denoiser.condition.memory_mib: encoded again and again.", len(self.texts) - 1)
+            log.warning(
+                "%d captions don't fit into denoiser.condition.memory_mib: encoded again and again.", len(self.texts) - 1
+            )
 
     def text(self, number: int) -> str:
         """The caption of that number; those beyond the data's own are captions with a third removed, three each."""
@@ -121,7 +125,7 @@ class Captions(ConditionSource):
         return {"caption": torch.tensor([0])}
 
     def reduced(self, sample_index: Tensor) -> dict[str, dict[str, Tensor]]:
-        """"without_1" to "without_3": the first caption without its first, second or last third, by words."""
+        """ "without_1" to "without_3": the first caption without its first, second or last third, by words."""
         own = self(sample_index)["caption"]
         first = len(self.texts) + 3 * (own - 1)
         found = {f"without_{third + 1}": torch.where(own > 0, first + third, 0) for third in range(3)}

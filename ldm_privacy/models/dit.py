@@ -17,7 +17,7 @@ class DiT(DiTTransformer2DModel):
     def forward(self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """The output, like `hidden_states`."""
         if class_labels is None:
-            class_labels = torch.full_like(timestep, self.config["num_embeds_ada_norm"])
+            class_labels = torch.full_like(timestep, self.config["num_embeds_ada_norm"], dtype=torch.int64)
         return super().forward(hidden_states, timestep, class_labels, return_dict=False)[0]
 
 

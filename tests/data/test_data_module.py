@@ -65,7 +65,7 @@ def test_digits(saved):
     index = data.split.member_index
     assert torch.equal(data.labels(index), torch.tensor(Digits().load()["label"][:])[index])
     assert data.images(index).unique().numel() <= 17
-    assert data.captions(index) is None
+    assert data.captions(index) == [[text] for text in Digits().load()[index.tolist()]["text"]]
     assert data.groups(index) is None
 
 

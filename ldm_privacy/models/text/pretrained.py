@@ -51,18 +51,24 @@ def pretrained_text_encoder(
             raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
         settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
         network = text_model(settings, _with_new_names(read_safetensors(weights)), f"the text encoder {weights}")
-        tokenizer = _tokenizer(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
-        size, most = network.config.vocab_size, network.config.max_position_embeddings  # type: ignore[union-attr]
-        if len(tokenizer) > size:  # type: ignore[operator]
-            raise UserError(f"the tokenizer has {len(tokenizer)} tokens, and the text model knows {size}")
     except UserError as error:
-        raise UserError(f"encoder: '{path}': {str(error).rstrip('.')}. Name a folder whose files are whole.") from None
-    most = min(most, tokenizer.model_max_length)  # type: ignore[type-var]  # 1e30 where the tokenizer says nothing
+        raise UserError(
+            f"encoder: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
+        ) from None
+    tokenizer = _tokenizer(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
+    if len(tokenizer) > (size := network.config.vocab_size):  # type: ignore[union-attr,operator]
+        raise UserError(
+            f"tokenizer_subfolder: a tokenizer of {len(tokenizer)} tokens, and the text model of '{path}' has {size}."
+        )
+    longest = network.config.max_position_embeddings  # type: ignore[union-attr]
+    most = min(longest, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
     if num_tokens is not None and num_tokens > most:
         raise UserError(f"max_tokens: {num_tokens}, but the text encoder '{path}' takes {most}.")
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    digest = hashlib.sha256(config.read_bytes() + weights.read_bytes()).hexdigest()
-    record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": digest}
+    digest = hashlib.sha256(config.read_bytes())
+    with weights.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": digest.hexdigest()}
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -78,8 +84,10 @@ def _tokenizer(path: str, subfolder: str | None, revision: str | None) -> Any:
             return AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True)
         return AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
     except Exception as error:  # the library raises whatever it stumbles over in files that it doesn't check
-        where = subfolder or "the same folder"
-        raise UserError(f"no tokenizer in {where} ({reason_of(error)}); set denoiser.condition.tokenizer_subfolder") from None
+        raise UserError(
+            f"tokenizer_subfolder: no tokenizer could be loaded from '{path}'{f', {subfolder}' if subfolder else ''} "
+            f"({reason_of(error).rstrip(':')})."
+        ) from None
 
 
 def _with_new_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
