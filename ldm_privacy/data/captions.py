@@ -32,11 +32,11 @@ class Captions(ConditionSource):
         captions: Sample indices -> captions of each; None where the data have none.
         member_index, heldout_index: Of the split.
         stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
-        encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a local
-            folder or Hub id of a CLIP text model.
+        encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
+            local folder or Hub id of a CLIP text model.
         subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
-        max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As many
-            as the encoder takes (tiny: 77) where None.
+        max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
+            many as the encoder takes (tiny: 77) where None.
         vocab_size: Of tiny's tokenizer, at most.
         seed: Of tiny's weights.
         memory_mib: For embeddings, in MiB; those least used lately are dropped, and made anew where they are asked for.
@@ -70,9 +70,7 @@ class Captions(ConditionSource):
         if of_all is None:
             raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
         if not any(of_all):
-            raise UserError(
-                "'captions' needs captions, and all are empty; name another column with data.source.caption_column."
-            )
+            raise UserError("'captions' needs captions, and all are empty; name their column with data.source.caption_column.")
         if without := sum(not each for each in of_all):
             log.warning("%d of %d images have no caption: the denoiser is told the empty one of them.", without, len(of_all))
         self.texts = ["", *sorted({caption for each in of_all for caption in each})]
@@ -99,9 +97,8 @@ class Captions(ConditionSource):
             max_bytes=memory_mib * 2**20,
         )
         if not self.embeddings.fits:
-            log.warning(
-                "%d captions don't fit into denoiser.condition.memory_mib: encoded again and again.", len(self.texts) - 1
-            )
+            distinct = len(self.texts) - 1
+            log.warning("%d captions don't fit into denoiser.condition.memory_mib: they are encoded again and again.", distinct)
 
     def text(self, number: int) -> str:
         """The caption of that number; those beyond the data's own are captions with a third removed, three each."""

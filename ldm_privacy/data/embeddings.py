@@ -90,9 +90,8 @@ class Embeddings:
         if not self._expected <= self._slots.keys():
             return None
         assert self._table is not None
-        slots = torch.full(
-            (-(-self.count // CHUNK),), len(self._table)
-        )  # beyond the table: what nobody expected is an IndexError
+        # Beyond the table's end lies what nobody expected: an IndexError, not the numbers of another caption.
+        slots = torch.full((-(-self.count // CHUNK),), len(self._table))
         slots[list(self._slots)] = torch.tensor(list(self._slots.values()))
         rows = slots[:, None] * CHUNK + torch.arange(CHUNK)
         return rows.flatten().to(self._table.device)

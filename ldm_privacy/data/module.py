@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from ldm_privacy.data.columns import class_codes, all_captions, group_codes
+from ldm_privacy.data.columns import all_captions, class_codes, group_codes
 from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.images import decode_image, opened_image, to_float

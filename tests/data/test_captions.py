@@ -120,7 +120,7 @@ def test_what_is_not_read_is_counted_in_one_line(caplog):
     ("texts", "message"),
     [
         (None, r"^'captions' needs captions; name their column with data\.source\.caption_column\.$"),
-        ([[]] * 5, r"^'captions' needs captions, and all are empty; name another column with data\.source\.caption_column\.$"),
+        ([[]] * 5, r"^'captions' needs captions, and all are empty; name their column with data\.source\.caption_column\.$"),
     ],
 )
 def test_data_without_captions_are_refused(texts, message):

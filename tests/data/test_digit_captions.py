@@ -32,7 +32,7 @@ def test_drawn_strokes_are_called_by_their_slant_proportions_and_ink():
 def test_every_class_has_many_captions_each_with_its_digit():
     data = Digits().load()
     texts, labels = np.array(data["text"][:]), np.array(data["label"][:])
-    names = "zero one two three four five six seven eight nine".split()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     for label, name in enumerate(names):
         mine = {text for text, its in zip(texts, labels) if its == label}
         assert {text.split(", ")[0] for text in mine} == {f"a handwritten {name}"}

@@ -9,7 +9,7 @@ COUNT, SHAPE = 5 * CHUNK + 3, (3, 2)
 
 
 class Encoder:
-    """What it makes of a number depends on its neighbours in the pass, as a real one's rounding does; it remembers the passes."""
+    """What it makes of a number depends on its neighbours in the pass, as a real one's rounding does; it keeps the passes."""
 
     def __init__(self):
         self.passes = []

@@ -42,8 +42,8 @@ def pretrained_text_encoder(
         config, weights = (file_of(path, name, subfolder=subfolder, revision=revision) for name in (CONFIG, WEIGHTS))
     except FileNotFoundError as error:
         raise UserError(
-            f"encoder: no text encoder could be loaded from '{path}' ({error}). Name tiny, or a local folder that holds {CONFIG} "
-            f"and {WEIGHTS} (and denoiser.condition.subfolder)."
+            f"encoder: no text encoder could be loaded from '{path}' ({error}). Name tiny, or a local folder that holds "
+            f"{CONFIG} and {WEIGHTS} (and denoiser.condition.subfolder)."
         ) from None
     try:
         settings = settings_of(config)

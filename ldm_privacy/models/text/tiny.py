@@ -37,7 +37,7 @@ def tiny_text_encoder(
             damaged.
     """
     tokenizer = _learned(captions, vocab_size) if stored is None else _read(stored)
-    begin, end = (tokenizer.token_to_id(token) for token in (_BEGIN, _END))
+    begin, end = _ends(tokenizer)
     settings = {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": 64,
@@ -67,21 +67,26 @@ def _learned(captions: Sequence[str], vocab_size: int) -> "Tokenizer":
         show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(captions), trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in (_BEGIN, _END)]
+    ends = [*zip((_BEGIN, _END), _ends(tokenizer))]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{_BEGIN} $A {_END}", special_tokens=ends)
     return tokenizer
+
+
+def _ends(tokenizer: "Tokenizer") -> tuple[int, int]:
+    """Of the tokens of beginning and end. Raises UserError where there are none."""
+    begin, end = (tokenizer.token_to_id(token) for token in (_BEGIN, _END))
+    if begin is None or end is None:
+        raise UserError("the tokenizer of its text encoder is another one")
+    return begin, end
 
 
 def _read(stored: Mapping[str, Any]) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_str(stored["tokenizer"])
+        return Tokenizer.from_str(stored["tokenizer"])
     except Exception as error:  # the library raises plain exceptions
         raise UserError(f"the tokenizer of its text encoder is missing or damaged ({reason_of(error)})") from None
-    if None in (tokenizer.token_to_id(token) for token in (_BEGIN, _END)):
-        raise UserError("the tokenizer of its text encoder is another one")
-    return tokenizer
 
 
 def _random(settings: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
