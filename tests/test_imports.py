@@ -15,6 +15,8 @@ ROOMS = [
 """In this order: a module imports from its own room and from earlier ones."""
 LIBRARIES = {
     "diffusers": {"models", "recipes", "training"},
+    "transformers": {"models"},
+    "tokenizers": {"models"},
     "datasets": {"data"},
     "omegaconf": {"config"},
     "lightning": {"callbacks", "recipes", "runs", "training"},

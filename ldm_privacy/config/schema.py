@@ -91,7 +91,7 @@ class DenoiserConfig:
     condition: Component = _component(
         "what the denoiser is told of each image",
         registry.CONDITIONS,
-        provided="images labels num_classes class_names captions member_index stored",
+        provided="images labels num_classes class_names captions member_index heldout_index stored",
         default="none",
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")

@@ -93,10 +93,11 @@ def group_codes(dataset: Dataset, column: str) -> Tensor:
     return torch.from_numpy(np.unique(array, return_inverse=True)[1].astype(np.int64))
 
 
-def first_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[str]:
-    """One caption a row: the string, or the first of a list of strings; "" where there is none."""
+def all_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[list[str]]:
+    """Every caption of each row: the string, or the list of strings, without those that are empty; [] where none is left."""
     values = dataset.select_columns([column])[list(rows)][column]
-    return [(value[0] if value else "") if isinstance(value, list) else value or "" for value in values]
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    return [[caption for caption in each if caption and not caption.isspace()] for each in lists]
 
 
 def _is_image(feature: Any) -> bool:

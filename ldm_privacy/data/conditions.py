@@ -28,6 +28,9 @@ class ConditionSource:
 
     dropout: float = 0.0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ConditionSource":
+        return self  # it changes nowhere, and averaged weights are in a copy of all that a training holds
+
     def __call__(self, sample_index: Tensor) -> dict[str, Tensor]:
         """Name -> (samples, ...), on the CPU: what audits and generated images are told."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from ldm_privacy.data.columns import class_codes, first_captions, group_codes
+from ldm_privacy.data.columns import all_captions, class_codes, group_codes
 from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.images import decode_image, opened_image, to_float
@@ -94,7 +94,7 @@ class ImageData:
         rows = torch.cat([drawn.audited_index, drawn.public_index]).sort().values
         self._position = torch.full((num_rows,), -1)
         self._position[rows] = torch.arange(len(rows))
-        self._caption = None if columns.caption is None else first_captions(dataset, columns.caption, rows.tolist())
+        self._caption = None if columns.caption is None else all_captions(dataset, columns.caption, rows.tolist())
         self._pixels = torch.empty(len(rows), channels, resolution, resolution, dtype=torch.uint8)
         wide = WideImages(self._limits(source, dataset, columns.image, progress))
         self._decode(dataset, columns.image, rows.tolist(), progress, wide)
@@ -119,8 +119,8 @@ class ImageData:
         """Group numbers, int64, (batch,); None without `group_column`."""
         return None if self._group is None else self._group[sample_index.cpu()]
 
-    def captions(self, sample_index: Tensor) -> list[str] | None:
-        """Captions in the order of `sample_index`; None where the data have none."""
+    def captions(self, sample_index: Tensor) -> list[list[str]] | None:
+        """Captions of each sample, [] where it has none; None where the data have no column of them."""
         caption = self._caption
         return None if caption is None else [caption[place] for place in self._positions(sample_index).tolist()]
 

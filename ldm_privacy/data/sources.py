@@ -11,9 +11,10 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ldm_privacy.data.columns import Columns, find_columns
+from ldm_privacy.data.digit_captions import described
 from ldm_privacy.data.wide import ValueRange
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
@@ -69,8 +70,9 @@ class ImageSource(ABC):
 class Digits(ImageSource):
     """The 1,797 scans of handwritten digits inside scikit-learn: 8x8, grey, ten classes, no download.
 
-    The 17 grey levels 0..16 become round(level * 255 / 16), which loses nothing. Source: Alpaydin and Kaynak, 1998, UCI
-    "Optical Recognition of Handwritten Digits", test part.
+    The 17 grey levels 0..16 become round(level * 255 / 16), which loses nothing. The column "text" says in words what each scan
+    looks like (`data.digit_captions`). Source: Alpaydin and Kaynak, 1998, UCI "Optical Recognition of Handwritten Digits",
+    test part.
     """
 
     def __init__(self) -> None:
@@ -81,8 +83,10 @@ class Digits(ImageSource):
 
         digits = load_digits()
         scans = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
-        features = Features({"image": datasets.Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])})
-        return Dataset.from_dict({"image": list(scans), "label": digits.target.tolist()}, features=features)
+        labels = ClassLabel(names=[str(name) for name in digits.target_names])
+        features = Features({"image": datasets.Image(), "label": labels, "text": Value("string")})
+        columns = {"image": list(scans), "label": digits.target.tolist(), "text": described(digits.images / 16, digits.target)}
+        return Dataset.from_dict(columns, features=features)
 
 
 @IMAGE_SOURCES.register("hub")

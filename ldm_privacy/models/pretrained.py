@@ -1,13 +1,12 @@
 """An AutoencoderKL of somebody else's: a diffusers folder, or a repository of the Hub."""
 
-import json
 import re
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 
-from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.folder import file_of, settings_of
 from ldm_privacy.models.kl import KLCodec, autoencoder_with
 from ldm_privacy.models.weights import read_safetensors
 from ldm_privacy.registry import CODECS
@@ -32,7 +31,13 @@ def pretrained_codec(
         revision: Branch, tag or commit on the Hub.
         image_channels, resolution: Of the data; UserError where the autoencoder doesn't fit them.
     """
-    config, weights = (_find(path, subfolder, revision, name) for name in (CONFIG, WEIGHTS))
+    try:
+        config, weights = (file_of(path, name, subfolder=subfolder, revision=revision) for name in (CONFIG, WEIGHTS))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({error}). Name a local diffusers folder "
+            f"that holds {CONFIG} and {WEIGHTS} (and autoencoder.network.subfolder)."
+        ) from None
     try:
         autoencoder = autoencoder_with(_settings(config), _with_new_names(read_safetensors(weights)))
     except UserError as error:
@@ -49,30 +54,9 @@ def pretrained_codec(
     return codec
 
 
-def _find(path: str, subfolder: str | None, revision: str | None, name: str) -> Path:
-    """A file of the folder, or of the Hub's repository, which is downloaded."""
-    folder = Path(path).expanduser()
-    try:
-        if not folder.is_dir():
-            return Path(hf_hub_download(path, name, subfolder=subfolder, revision=revision))
-        file = folder / (subfolder or "") / name
-        if file.is_file():
-            return file
-        reason = f"there is no {file}"
-    except (OSError, ValueError) as error:
-        reason = reason_of(error)
-    raise UserError(
-        f"autoencoder.network.path: no autoencoder could be loaded from '{path}' ({reason}). Name a local diffusers folder "
-        f"that holds {CONFIG} and {WEIGHTS} (and autoencoder.network.subfolder)."
-    )
-
-
 def _settings(file: Path) -> object:
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error})") from None
-    if isinstance(settings, dict) and (kind := settings.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
+    settings = settings_of(file)
+    if (kind := settings.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
         raise UserError(f"{file} describes a {kind}, and an AutoencoderKL is needed")
     return settings
 

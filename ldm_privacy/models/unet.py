@@ -38,16 +38,7 @@ def unet(
         norm_num_groups: Groups of every group normalisation.
         num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
     """
-    check_groups("denoiser.network", block_out_channels, norm_num_groups)
-    num_blocks = len(block_out_channels)
-    if latent_size % 2 ** (num_blocks - 1):
-        raise UserError(
-            f"denoiser.network.block_out_channels: {list(block_out_channels)} halves the latent {num_blocks - 1} "
-            f"times, but its size is {latent_size}. Use fewer blocks or a larger data.resolution."
-        )
-    attention = attention or [False] * num_blocks
-    if len(attention) != num_blocks:
-        raise UserError(f"denoiser.network.attention: {len(attention)} entries for {num_blocks} block_out_channels.")
+    attention = blocks_of(latent_size, block_out_channels, norm_num_groups, attention, attends=False)
     return UNet2DModel(
         sample_size=latent_size,
         in_channels=latent_channels,
@@ -61,3 +52,25 @@ def unet(
         norm_num_groups=norm_num_groups,
         num_class_embeds=num_class_embeds,
     )
+
+
+def blocks_of(
+    latent_size: int,
+    block_out_channels: Sequence[int],
+    norm_num_groups: int,
+    attention: Sequence[bool] | None,
+    *,
+    attends: bool,
+) -> Sequence[bool]:
+    """Which blocks have attention: as asked, or all as `attends` says. Raises UserError where such blocks can't be."""
+    check_groups("denoiser.network", block_out_channels, norm_num_groups)
+    num_blocks = len(block_out_channels)
+    if latent_size % 2 ** (num_blocks - 1):
+        raise UserError(
+            f"denoiser.network.block_out_channels: {list(block_out_channels)} halves the latent {num_blocks - 1} "
+            f"times, but its size is {latent_size}. Use fewer blocks or a larger data.resolution."
+        )
+    attention = attention or [attends] * num_blocks
+    if len(attention) != num_blocks:
+        raise UserError(f"denoiser.network.attention: {len(attention)} entries for {num_blocks} block_out_channels.")
+    return attention

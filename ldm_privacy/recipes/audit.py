@@ -103,7 +103,7 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
     if checkpoint.stage == "denoiser" and _plain(checkpoint.denoiser.condition) != _plain(condition_record(setup)):
         raise UserError(
             f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
-            "labels or another order of classes. Name the same data."
+            "labels, captions or another order of classes. Name the same data."
         )
 
 

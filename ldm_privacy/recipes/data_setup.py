@@ -87,6 +87,7 @@ class DataSetup:
             class_names=data.class_names,
             captions=data.captions,
             member_index=data.split.member_index,
+            heldout_index=data.split.heldout_index,
             stored=self._stored_condition,
         )
         check_condition(condition, self.audited_index[:3])

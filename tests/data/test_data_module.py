@@ -65,7 +65,7 @@ def test_digits(saved):
     index = data.split.member_index
     assert torch.equal(data.labels(index), torch.tensor(Digits().load()["label"][:])[index])
     assert data.images(index).unique().numel() <= 17
-    assert data.captions(index) is None
+    assert data.captions(index) == [[text] for text in Digits().load()[index.tolist()]["text"]]
     assert data.groups(index) is None
 
 
@@ -111,14 +111,14 @@ def test_labels_captions_and_groups(saved):
     source = saved(
         12,
         label=["dog", "cat"] * 6,
-        captions=[[f"first {row}", "second"] for row in range(11)] + [[]],
+        captions=[[f"first {row}", "", "second"] for row in range(11)] + [[" "]],
         patient=[f"p{row // 3}" for row in range(12)],
     )
     data = data_of(source, num_members=6, num_heldout=6, group_column="patient")
     index = torch.tensor([3, 11, 0])
     assert data.class_names == ["cat", "dog"]
     assert data.labels(index).tolist() == [0, 0, 1]
-    assert data.captions(index) == ["first 3", "", "first 0"]
+    assert data.captions(index) == [["first 3", "second"], [], ["first 0", "second"]]
     assert data.groups(index).tolist() == [1, 3, 0]
     members, heldout = (set(data.groups(part).tolist()) for part in (data.split.member_index, data.split.heldout_index))
     assert (len(members), len(heldout), members & heldout) == (2, 2, set())
@@ -197,4 +197,4 @@ def test_captioned_images_at_another_resolution(shared_file):
     index = data.split.member_index
     assert data.images(index).shape == (len(index), 3, 16, 16)
     table = pyarrow.parquet.read_table(folder / name, columns=["text"])
-    assert data.captions(index) == [table["text"][row].as_py() for row in index.tolist()]
+    assert data.captions(index) == [[table["text"][row].as_py()] for row in index.tolist()]

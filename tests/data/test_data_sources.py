@@ -36,7 +36,7 @@ def test_registered_names():
 
 def test_digits_are_the_scans_of_scikit_learn():
     dataset = Digits().load()
-    assert (len(dataset), dataset.column_names) == (1797, ["image", "label"])
+    assert (len(dataset), dataset.column_names) == (1797, ["image", "label", "text"])
     scans = load_digits()
     assert dataset["label"][:] == scans.target.tolist()
     for row in (0, 900, 1796):

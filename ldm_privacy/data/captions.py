@@ -1,0 +1,169 @@
+"""Captions through a frozen text encoder: what travels with a sample is the number of its caption."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from ldm_privacy.data.conditions import ConditionSource, Dropout
+from ldm_privacy.data.embeddings import Embeddings
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.text.encoder import TextEncoder
+from ldm_privacy.registry import CONDITIONS
+from ldm_privacy.types import Condition
+
+log = logging.getLogger("ldm_privacy")
+
+
+@CONDITIONS.register("captions")
+class Captions(ConditionSource):
+    """`caption`: the number of a caption among all distinct ones of members and held-out, in alphabetical order; 0 is "".
+
+    The network gets `encoder_hidden_states` (batch, tokens, width), the hidden states of a frozen CLIP text model, padded and
+    without a mask. The null condition is the encoded empty string, and so is the condition of an image without a caption.
+    Audits take an image's first caption, a training step draws one of all. Each distinct caption is encoded once, on first use.
+
+    Args:
+        captions: Sample indices -> captions of each; None where the data have none.
+        member_index, heldout_index: Of the split.
+        stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
+        encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
+            local folder or Hub id of a CLIP text model.
+        subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
+        max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
+            many as the encoder takes (tiny: 77) where None.
+        vocab_size: Of tiny's tokenizer, at most.
+        seed: Of tiny's weights.
+        memory_mib: For embeddings, in MiB; those least used lately are dropped, and made anew where they are asked for.
+        dropout: Share of the training's samples that are told the empty string.
+
+    Raises:
+        UserError: transformers is not installed; no captions, or empty ones alone; no such text encoder, or not the stored one.
+    """
+
+    def __init__(
+        self,
+        *,
+        captions: Callable[[Tensor], list[list[str]] | None],
+        member_index: Tensor,
+        heldout_index: Tensor,
+        stored: Mapping[str, Any] | None = None,
+        encoder: str = "tiny",
+        subfolder: str | None = None,
+        tokenizer_subfolder: str | None = None,
+        revision: str | None = None,
+        max_tokens: Annotated[int, Field(ge=3)] | None = None,
+        vocab_size: Annotated[int, Field(ge=258)] = 512,
+        seed: NonNegativeInt = 0,
+        memory_mib: PositiveFloat = 1024.0,
+        dropout: Dropout = 0.1,
+    ):
+        if any(find_spec(name) is None for name in ("transformers", "tokenizers")):
+            raise UserError("'captions' needs transformers: pip install 'ldm-privacy[captions]'.")
+        self.captions, self.dropout = captions, dropout
+        of_all = captions(torch.cat([member_index, heldout_index]))
+        if of_all is None:
+            raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
+        if not any(of_all):
+            raise UserError("'captions' needs captions, and all are empty; name their column with data.source.caption_column.")
+        if without := sum(not each for each in of_all):
+            log.warning("%d of %d images have no caption: the denoiser is told the empty one of them.", without, len(of_all))
+        self.texts = ["", *sorted({caption for each in of_all for caption in each})]
+        self._number = {text: number for number, text in enumerate(self.texts)}
+        self.encoder = _encoder(
+            encoder,
+            captions(member_index) or [],
+            (stored or {}).get("encoder"),
+            tiny={"vocab_size": vocab_size, "seed": seed},
+            pretrained={"subfolder": subfolder, "tokenizer_subfolder": tokenizer_subfolder, "revision": revision},
+            num_tokens=max_tokens,
+        )
+        ids, num_cut = self.encoder.token_ids(self.texts)
+        if num_cut:
+            counted = f"{num_cut} of {len(self.texts) - 1} captions"
+            log.warning("%s are longer than %d tokens: what is beyond is not read.", counted, self.encoder.num_tokens)
+        digest = hashlib.sha256("\0".join(self.texts).encode() + ids.numpy().tobytes()).hexdigest()
+        self._record = {"class": "captions", "captions": digest, "encoder": self.encoder.record}
+        self.embeddings = Embeddings(
+            lambda numbers, device: self.encoder([self.text(number) for number in numbers], device),
+            count=4 * len(self.texts) - 3,
+            expected=len(self.texts),
+            shape=(self.encoder.num_tokens, self.encoder.width),
+            max_bytes=memory_mib * 2**20,
+        )
+        if not self.embeddings.fits:
+            distinct = len(self.texts) - 1
+            log.warning("%d captions don't fit into denoiser.condition.memory_mib: they are encoded again and again.", distinct)
+
+    def text(self, number: int) -> str:
+        """The caption of that number; those beyond the data's own are captions with a third removed, three each."""
+        if number < len(self.texts):
+            return self.texts[number]
+        whole, third = divmod(number - len(self.texts), 3)
+        words = self.texts[whole + 1].split()
+        return " ".join(words[: len(words) * third // 3] + words[len(words) * (third + 1) // 3 :])
+
+    def __call__(self, sample_index: Tensor) -> dict[str, Tensor]:
+        return {"caption": self.choices(sample_index)[0]["caption"][:, 0]}
+
+    def choices(self, sample_index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Every caption of each sample, filled up with 0, and how many they are; the empty one where it has none."""
+        found = [[self._number[caption] for caption in each] or [0] for each in self.captions(sample_index) or []]
+        most = max(map(len, found), default=1)
+        numbers = torch.tensor([each + [0] * (most - len(each)) for each in found]).reshape(-1, most)
+        return {"caption": numbers}, torch.tensor([len(each) for each in found], dtype=torch.int64)
+
+    def null(self) -> dict[str, Tensor]:
+        return {"caption": torch.tensor([0])}
+
+    def reduced(self, sample_index: Tensor) -> dict[str, dict[str, Tensor]]:
+        """ "without_1" to "without_3": the first caption without its first, second or last third, by words."""
+        own = self(sample_index)["caption"]
+        first = len(self.texts) + 3 * (own - 1)
+        found = {f"without_{third + 1}": torch.where(own > 0, first + third, 0) for third in range(3)}
+        self.embeddings.expect(torch.cat(list(found.values())))
+        return {view: {"caption": numbers} for view, numbers in found.items()}
+
+    def given(self, condition: Condition) -> dict[str, Tensor]:
+        """`encoder_hidden_states`, on the condition's device. A pass of the text encoder for every chunk that isn't there."""
+        return {"encoder_hidden_states": self.embeddings(condition["caption"])}
+
+    def words(self, sample_index: Tensor) -> list[str]:
+        return [self.texts[number] for number in self(sample_index)["caption"].tolist()]
+
+    def network_arguments(self) -> dict[str, Any]:
+        return {"cross_attention_dim": self.encoder.width}
+
+    def record(self) -> dict[str, Any]:
+        return self._record
+
+
+def _encoder(
+    name: str,
+    captions: list[list[str]],
+    stored: Mapping[str, Any] | None,
+    *,
+    tiny: dict[str, Any],
+    pretrained: dict[str, Any],
+    num_tokens: int | None,
+) -> TextEncoder:
+    """The text encoder of that name; where one is stored, that one or UserError."""
+    from ldm_privacy.models.text.pretrained import pretrained_text_encoder
+    from ldm_privacy.models.text.tiny import NUM_TOKENS, tiny_text_encoder
+
+    then = (stored or {}).get("hash")
+    if name == "tiny" and then is None:
+        texts = [caption for each in captions for caption in each]
+        return tiny_text_encoder(texts, num_tokens=num_tokens or NUM_TOKENS, **tiny, stored=stored)
+    now = None if name == "tiny" else pretrained_text_encoder(name, **pretrained, num_tokens=num_tokens)
+    if now is None or (stored is not None and then != now.record["hash"]):
+        raise UserError(
+            f"encoder: '{name}' is not the text encoder that the denoiser was trained with, '{(stored or {}).get('name')}': "
+            "its weights are others. Name that one."
+        )
+    return now

@@ -1,0 +1,34 @@
+"""Files of a network that is somebody else's: in a folder of diffusers or transformers, or in a repository of the Hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from ldm_privacy.errors import UserError, reason_of
+
+
+def file_of(path: str, name: str, *, subfolder: str | None = None, revision: str | None = None) -> Path:
+    """A file of the folder, or of the Hub's repository, which is downloaded. Raises FileNotFoundError with what is wrong."""
+    folder = Path(path).expanduser()
+    try:
+        if not folder.is_dir():
+            return Path(hf_hub_download(path, name, subfolder=subfolder, revision=revision))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(reason_of(error)) from None
+    file = folder / (subfolder or "") / name
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file}")
+    return file
+
+
+def settings_of(file: Path) -> dict[str, Any]:
+    """What a `config.json` says. Raises UserError where it is none."""
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error})") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} holds no settings")
+    return settings

@@ -1,0 +1,1 @@
+"""Text encoders: captions as what a denoiser attends to."""

@@ -1,0 +1,57 @@
+"""A frozen CLIP text model: what a denoiser attends to is its last hidden states."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm_privacy.models.weights import built_with
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class TextEncoder:
+    """Texts -> token ids -> last hidden states, after the last normalisation, padded and without a mask as Stable Diffusion's.
+
+    Args:
+        network: A CLIPTextModel with float32 weights.
+        tokenizer: Puts the tokens of beginning and end around a text; cuts and pads nothing.
+        num_tokens: Of every text, after cutting and padding.
+        pad: What follows the end.
+        record: For a checkpoint: what brings it back, or tells another one from it.
+
+    Attributes:
+        width: Of a hidden state.
+    """
+
+    def __init__(self, network: nn.Module, tokenizer: "Tokenizer", *, num_tokens: int, pad: int, record: dict[str, Any]):
+        self.network, self.tokenizer, self.num_tokens, self.pad, self.record = network, tokenizer, num_tokens, pad, record
+        self.width: int = network.config.hidden_size  # type: ignore[union-attr,assignment]
+
+    def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """(texts, num_tokens) int64, and how many texts were cut: their last token is that of the end all the same."""
+        found = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
+        cut = [ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]] for ids in found]
+        padded = [ids + [self.pad] * (self.num_tokens - len(ids)) for ids in cut]
+        return torch.tensor(padded).reshape(-1, self.num_tokens), sum(len(ids) > self.num_tokens for ids in found)
+
+    @torch.inference_mode(False)  # training steps use what a first audit asked for
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str], device: torch.device) -> Tensor:
+        """(texts, num_tokens, width) on that device, float32 in any precision of a run. One pass of the text model."""
+        with torch.autocast(device.type, enabled=False):
+            return self.network.to(device)(input_ids=self.token_ids(texts)[0].to(device)).last_hidden_state
+
+
+def text_model(settings: dict[str, Any], state: object, what: str) -> nn.Module:
+    """A frozen CLIPTextModel with those settings and weights. Raises UserError where they don't belong together."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    def build() -> nn.Module:
+        model = CLIPTextModel(CLIPTextConfig(**settings))
+        return getattr(model, "text_model", model)  # some releases have one more module around the same
+
+    with torch.random.fork_rng(devices=[]):
+        return built_with(build, state, what).eval().requires_grad_(False)

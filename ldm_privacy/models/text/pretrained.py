@@ -1,0 +1,96 @@
+"""The CLIP text model of a local folder, or of a repository of the Hub: Stable Diffusion's, say."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.models.folder import file_of, settings_of
+from ldm_privacy.models.text.encoder import TextEncoder, text_model
+from ldm_privacy.models.weights import read_safetensors
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_KIND = "clip_text_model"
+
+
+def pretrained_text_encoder(
+    path: str,
+    *,
+    subfolder: str | None = None,
+    tokenizer_subfolder: str | None = None,
+    revision: str | None = None,
+    num_tokens: int | None = None,
+) -> TextEncoder:
+    """The CLIPTextModel and the tokenizer of a folder or a Hub id; safetensors only.
+
+    Not by transformers' own loader, releases of which leave weights under older names random and say little.
+
+    Args:
+        path: A local folder, or a Hub id.
+        subfolder: Where in it `config.json` and `model.safetensors` lie ("text_encoder" in Stable Diffusion's repositories).
+        tokenizer_subfolder: Where the tokenizer lies ("tokenizer" there); beside the weights where None.
+        revision: Branch, tag or commit on the Hub.
+        num_tokens: Of every text; as many as model and tokenizer take where None, and UserError where they take fewer.
+
+    Raises:
+        UserError: A file, or a weight, is missing, unknown or doesn't fit; the tokenizer is of another vocabulary.
+    """
+    try:
+        config, weights = (file_of(path, name, subfolder=subfolder, revision=revision) for name in (CONFIG, WEIGHTS))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"encoder: no text encoder could be loaded from '{path}' ({error}). Name tiny, or a local folder that holds "
+            f"{CONFIG} and {WEIGHTS} (and denoiser.condition.subfolder)."
+        ) from None
+    try:
+        settings = settings_of(config)
+        if (kind := settings.pop("model_type", None)) != _KIND:
+            raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
+        settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
+        network = text_model(settings, _with_new_names(read_safetensors(weights)), f"the text encoder {weights}")
+    except UserError as error:
+        raise UserError(
+            f"encoder: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
+        ) from None
+    tokenizer = _tokenizer(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
+    if len(tokenizer) > (size := network.config.vocab_size):  # type: ignore[union-attr,operator]
+        raise UserError(
+            f"tokenizer_subfolder: a tokenizer of {len(tokenizer)} tokens, and the text model of '{path}' has {size}."
+        )
+    longest = network.config.max_position_embeddings  # type: ignore[union-attr]
+    most = min(longest, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
+    if num_tokens is not None and num_tokens > most:
+        raise UserError(f"max_tokens: {num_tokens}, but the text encoder '{path}' takes {most}.")
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    digest = hashlib.sha256(config.read_bytes())
+    with weights.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": digest.hexdigest()}
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return TextEncoder(network, backend, num_tokens=num_tokens or most, pad=pad, record=record)
+
+
+def _tokenizer(path: str, subfolder: str | None, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    folder = Path(path).expanduser()
+    try:
+        if folder.is_dir():
+            return AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
+    except Exception as error:  # the library raises whatever it stumbles over in files that it doesn't check
+        raise UserError(
+            f"tokenizer_subfolder: no tokenizer could be loaded from '{path}'{f', {subfolder}' if subfolder else ''} "
+            f"({reason_of(error).rstrip(':')})."
+        ) from None
+
+
+def _with_new_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names of today: without what stood in front of all, and without what was no weight."""
+    named = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
+    return {name: weight for name, weight in named.items() if name != "embeddings.position_ids"}
