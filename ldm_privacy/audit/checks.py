@@ -36,13 +36,13 @@ def check_masks(masks: Mapping[str, MaskRule], samples: AuditedSamples) -> None:
 
 def check_views(attacks: Mapping[str, Attack], views: Sequence[str], samples: AuditedSamples) -> None:
     """Raise UserError where a view, or a condition that an attack asks for, is none that the samples have."""
-    remedy = "set denoiser.condition" if not samples.views else f"these samples have {', '.join(samples.views)}"
+    known = f"what they have is {', '.join(samples.views)}" if samples.views else "they have none: set denoiser.condition"
     for view in views:
         if view not in samples.views:
-            raise UserError(f"audit.views: there is no '{view}' condition of the audited samples; take it out, or {remedy}.")
+            raise UserError(f"audit.views: there is no '{view}' condition of the audited samples ({known}); take it out.")
     for label, attack in attacks.items():
         if lacking := [view for view in attack.views if view not in samples.views]:
             raise UserError(
-                f"audit.attacks.{label}: it asks for the condition '{lacking[0]}', which the audited samples don't have; take "
-                f"it out with audit.attacks.{label}=null, or {remedy}."
+                f"audit.attacks.{label}: it asks for the condition '{lacking[0]}' of the audited samples ({known}); take it "
+                f"out with audit.attacks.{label}=null."
             )
