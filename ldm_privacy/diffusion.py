@@ -45,6 +45,12 @@ def epsilon_from_output(
     return (noisy_latent - abar.sqrt() * output) / (1 - abar).sqrt()
 
 
+def predicted_clean(noisy_latent: Tensor, epsilon: Tensor, abar: Tensor) -> Tensor:
+    """The clean latent that a predicted noise implies, (z_t - sqrt(1 - abar) epsilon) / sqrt(abar); never clipped."""
+    abar = per_sample(abar.reshape(-1), noisy_latent)
+    return (noisy_latent - (1 - abar).sqrt() * epsilon) / abar.sqrt()
+
+
 def ddim_step(noisy_latent: Tensor, epsilon: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
     """One deterministic DDIM step, in either direction, without clipping (Song et al. 2021, 2010.02502, eq. 12, sigma = 0).
 
@@ -53,6 +59,5 @@ def ddim_step(noisy_latent: Tensor, epsilon: Tensor, abar_from: Tensor, abar_to:
         epsilon: The noise predicted there.
         abar_from, abar_to: alphas_cumprod of both ends, scalars or (batch,) tensors.
     """
-    abar_from, abar_to = (per_sample(abar.reshape(-1), noisy_latent) for abar in (abar_from, abar_to))
-    clean = (noisy_latent - (1 - abar_from).sqrt() * epsilon) / abar_from.sqrt()
+    clean, abar_to = predicted_clean(noisy_latent, epsilon, abar_from), per_sample(abar_to.reshape(-1), noisy_latent)
     return abar_to.sqrt() * clean + (1 - abar_to).sqrt() * epsilon

@@ -10,7 +10,20 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     *("errors", "commands", "registry", "plugins", "types", "randomness", "diffusion", "processes", "device"),
     *("metrics", "geometry", "sampling", "models", "losses", "attacks", "calibrations", "data", "targets"),
-    *("testing", "audit", "controls", "training", "watch", "evidence", "report", "runs", "callbacks", "config", "recipes"),
+    *(
+        "testing",
+        "audit",
+        "controls",
+        "trajectories",
+        "training",
+        "watch",
+        "evidence",
+        "report",
+        "runs",
+        "callbacks",
+        "config",
+        "recipes",
+    ),
 ]
 """In this order: a module imports from its own room and from earlier ones."""
 LIBRARIES = {

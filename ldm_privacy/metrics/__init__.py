@@ -23,8 +23,10 @@ from ldm_privacy.metrics.choice_reach import choice_reach, choice_widening
 from ldm_privacy.metrics.crossfit import CrossfitRates, crossfit_auroc, crossfit_difference, crossfit_rates
 from ldm_privacy.metrics.half import Half
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
+from ldm_privacy.metrics.mean_difference import mean_difference
 from ldm_privacy.metrics.membership_metrics import MembershipMetrics, membership_metrics
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
+from ldm_privacy.metrics.pearson import pearson
 from ldm_privacy.metrics.permutation import NullBand, auroc_of_labels, null_band, permuted_auroc, permuted_labels
 from ldm_privacy.metrics.placements import placements
 from ldm_privacy.metrics.quartiles import QuartileAuroc, auroc_by_quartile

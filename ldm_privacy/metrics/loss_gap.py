@@ -3,12 +3,11 @@
 import math
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ldm_privacy.metrics.checks import check_finite, check_same_samples, check_scores, check_share
+from ldm_privacy.metrics.mean_difference import mean_difference
 from ldm_privacy.metrics.resampling import sides_of
-from ldm_privacy.metrics.welch import welch_law
 from ldm_privacy.types import Estimate
 
 
@@ -18,8 +17,7 @@ def loss_gap_rise(
     """Rise of `mean loss(held-out) - mean loss(members)` over the untrained denoiser's, with a one-sided lower bound.
 
     Paired within each sample: with d = loss - baseline loss the rise is `mean_heldout(d) - mean_members(d)`, in which what
-    makes a sample hard or easy from the start cancels. The bound is Welch's (`welch_law`), unequal variances. With `group` the
-    units are groups, in the variance of a side's mean (`SideResampler.mean_variance`) and in the degrees of freedom.
+    makes a sample hard or easy from the start cancels. The bound is Welch's (`mean_difference`).
 
     Args:
         loss, baseline_loss: (samples,) per-sample losses at the same timesteps and with the same noise, same samples.
@@ -34,16 +32,7 @@ def loss_gap_rise(
     loss, is_member = check_scores(loss, is_member)
     baseline_loss, _ = check_scores(baseline_loss, is_member)
     check_same_samples(loss, baseline_loss)
-    sides = sides_of(is_member, group)
     if torch.equal(loss, baseline_loss):
+        sides_of(is_member, group)
         return Estimate(0.0, 0.0, math.inf)
-    change = loss - baseline_loss
-    member, heldout = change[is_member].cpu().numpy(), change[~is_member].cpu().numpy()
-    value = float(heldout.mean() - member.mean())
-    if sides.num_pairs < 2:
-        return Estimate(value, -math.inf, math.inf)
-    variances = sides.member.mean_variance(member), sides.heldout.mean_variance(heldout)
-    if sum(variances) == 0.0:
-        return Estimate(value, value, math.inf)
-    law = welch_law(value, variances[0], sides.member.num_units, variances[1], sides.heldout.num_units)
-    return Estimate(value, float(stats.t.ppf(1.0 - confidence, *law)), math.inf)
+    return mean_difference(baseline_loss - loss, is_member, confidence=confidence, group=group, is_one_sided=True)

@@ -1,15 +1,23 @@
-"""Noise predictors in closed form, for known answers: a perfect memoriser, and one that no member has touched."""
+"""Noise predictors in closed form, for known answers: perfect memorisers, and one that no member has touched."""
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.diffusion import per_sample
-from ldm_privacy.types import Condition, Latent, Timestep
+from ldm_privacy.types import Condition, Latent, NoisePredictor, Timestep
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> Tensor:
     """alphas_cumprod of evenly spaced betas, float64 (Ho et al. 2020, 2006.11239)."""
     return (1 - torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)).cumprod(0)
+
+
+def scaled_linear_alphas_cumprod(
+    num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+) -> Tensor:
+    """alphas_cumprod of betas whose square roots are evenly spaced, float64 (Stable Diffusion's)."""
+    root = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float64)
+    return (1 - root.square()).cumprod(0)
 
 
 class IdealDenoiser:
@@ -68,3 +76,34 @@ class MembershipBlindPredictor:
         spread = abar * self.variance.to(state) + 1 - abar
         epsilon = (1 - abar).sqrt() * (state - abar.sqrt() * self.mean.to(state)) / spread
         return epsilon.to(noisy_latent.dtype)
+
+
+class CaptionMemoriser:
+    """The perfect memoriser of captions: under caption i its clean prediction is latent i, whatever the state.
+
+    `epsilon(z, t, i) = (z - sqrt(abar_t) x_i) / sqrt(1 - abar_t)`; under the null caption another predictor's. Guided against
+    `IdealDenoiser(zeros)` its clean prediction is g x_i, against `MembershipBlindPredictor` of mean 0 and variance 1
+    g x_i + (1 - g) sqrt(abar_t) z. No randomness.
+
+    Args:
+        latent: (captions, channels, height, width).
+        unconditional: Asked under the null caption, with an empty condition; its alphas_cumprod are this one's.
+    """
+
+    def __init__(self, latent: Latent, unconditional: NoisePredictor):
+        self.latent = latent.double()
+        self.unconditional = unconditional
+        self.alphas_cumprod = unconditional.alphas_cumprod
+
+    def null(self) -> dict[str, Tensor]:
+        """The null caption: one further number."""
+        return {"caption": torch.tensor([len(self.latent)])}
+
+    def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
+        """epsilon(z_t, t, c), like `noisy_latent`; `condition["caption"]` is (batch,) int64, a row of the latents or null."""
+        caption, state = condition["caption"], noisy_latent.double()
+        is_null = per_sample(caption == len(self.latent), state).bool()
+        abar = per_sample(self.alphas_cumprod.to(state)[timestep], state)
+        clean = self.latent.to(state)[caption.clamp(max=len(self.latent) - 1)]
+        own = (state - abar.sqrt() * clean) / (1 - abar).sqrt()
+        return torch.where(is_null, self.unconditional(state, timestep, {}), own).to(noisy_latent.dtype)

@@ -1,0 +1,80 @@
+"""Replication: whether a caption's generation is its own training image, in latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.types import Latent
+
+_PRODUCTS_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True, eq=False)
+class Replication:
+    """Of one generation a row.
+
+    Attributes:
+        similarity: (batch,) float64, centred cosine with the latent of its own caption's image, in [-1, 1].
+        nearest: (batch,) int64, sample index of the member of largest centred cosine.
+        nearest_similarity: (batch,) float64, that cosine.
+        own_is_nearest: (batch,) bool, it is the own image.
+    """
+
+    similarity: Tensor
+    nearest: Tensor
+    nearest_similarity: Tensor
+    own_is_nearest: Tensor
+
+
+def centred(latent: Latent, mean: Latent) -> Tensor:
+    """(batch, numbers of a latent) float64: less the mean latent, at length 1 (0 where it is the mean)."""
+    flat = (latent.double() - mean.to(latent.device).double()).flatten(1)
+    return torch.nn.functional.normalize(flat, dim=1)
+
+
+def nearest_of(generated: Latent, member: Latent, member_index: Tensor, mean: Latent) -> tuple[Tensor, Tensor]:
+    """(batch,) cosine and sample index of the nearest of those members; ties to the first.
+
+    O(generations x members x numbers of a latent), in chunks of bounded memory. -inf and -1 where there are no members.
+    """
+    best = torch.full((len(generated),), -torch.inf, dtype=torch.float64, device=generated.device)
+    index = torch.full((len(generated),), -1, dtype=torch.int64, device=generated.device)
+    if not len(member):
+        return best, index
+    direction = centred(generated, mean)
+    for rows in torch.arange(len(member)).split(max(1, _PRODUCTS_AT_ONCE // direction.shape[1])):
+        here = (direction @ centred(member[rows], mean).T).max(1)
+        is_nearer = here.values > best
+        best = torch.where(is_nearer, here.values, best)
+        index = torch.where(is_nearer, member_index.to(index.device)[rows.to(index.device)][here.indices], index)
+    return best, index
+
+
+def nearest_of_shares(shares: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What `nearest_of` would have found among all members together, from what it found in shares of them, in their order."""
+    similarity, index = (torch.stack(each) for each in zip(*shares))
+    best = similarity.argmax(0, keepdim=True)
+    return similarity.gather(0, best)[0], index.gather(0, best)[0]
+
+
+def replication(
+    generated: Latent, own: Latent, own_index: Tensor, member: Latent, member_index: Tensor, *, mean: Latent
+) -> Replication:
+    """Centred cosine of generations with their own image's latent, and which member is nearest.
+
+    <g - mean, x - mean> / (||g - mean|| ||x - mean||): guided copies are over-saturated, which a distance (and the rule of
+    nearest-neighbour ratios, `memorized_generations`) takes for another image; the cosine doesn't change with contrast.
+
+    Args:
+        generated: (batch, ...), the final latents.
+        own: (batch, ...), latents of the images whose captions they were made from; members or held-out.
+        own_index: (batch,) int64, their sample indices.
+        member: (members, ...), latents of members, and of no one else.
+        member_index: (members,) int64.
+        mean: (...), of the members' latents.
+    """
+    similarity = (centred(generated, mean) * centred(own, mean)).sum(1)
+    nearest_similarity, nearest = nearest_of(generated, member, member_index, mean)
+    return Replication(similarity, nearest, nearest_similarity, nearest == own_index.to(nearest.device))
