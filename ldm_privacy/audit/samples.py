@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.deviation import latent_deviation
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.processes import gather_on_main, is_main, share_of, total, world_size
+from ldm_privacy.processes import gather, gather_on_main, is_main, share_of, total, world_size
 from ldm_privacy.randomness import uniform
 from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape
 
@@ -111,12 +111,13 @@ class AuditedSamples:
         mine = self if self.is_share or world_size() == 1 else self.share()
         return mine if device is None or mine.latent.device == device else mine.to(device)
 
-    def gathered(self) -> "AuditedSamples":
-        """All samples, on the CPU, in the main process; in the others what they have. All processes call it."""
+    def gathered(self, *, everywhere: bool = False) -> "AuditedSamples":
+        """All samples, on the CPU, in the main process, or everywhere; else what a process has. All processes call it."""
         mine = self.to("cpu")
         if not self.is_share or world_size() == 1:
             return replace(mine, is_share=False)
-        return replace(mine._each(lambda value: torch.cat(gather_on_main(value))), is_share=not is_main())
+        collect = gather if everywhere else gather_on_main
+        return replace(mine._each(lambda value: torch.cat(collect(value))), is_share=not (everywhere or is_main()))
 
     def told(self, view: str) -> Condition:
         """The condition of that view, "own" among them. Raises UserError where there is none."""

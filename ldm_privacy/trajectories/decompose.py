@@ -1,7 +1,8 @@
 """Decomposition of a trajectory's states into training latent and starting noise: x_t = w0 x + wT x_T (+ w1 mean) + rest."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ class Coefficients:
     r_squared: Tensor
     cosine: Tensor
     condition_number: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Coefficients"]) -> "Coefficients":
+        """Those of several batches as of one."""
+        values = {each.name: [getattr(part, each.name) for part in parts] for each in fields(cls)}
+        joined: dict[str, Any] = {name: None if it[0] is None else torch.cat(it, -1) for name, it in values.items()}
+        return cls(**joined)
 
 
 class Decomposition:
@@ -57,18 +65,18 @@ class Decomposition:
         explained = (2 * weight * product).sum(1) - (weight * (self._gram @ weight[..., None])[..., 0]).sum(1)
         total = flat.square().sum(1)
         share = torch.where(total > 0, explained / total, 1.0).clamp(0, 1)
-        self._states.append(((weight / self._length).cpu(), share.cpu()))
+        self._states.append((weight / self._length, share))
 
     def coefficients(self) -> Coefficients:
         """Of all states added so far, in their order."""
         weights, shares = zip(*self._states)
-        weight = torch.stack(weights)
+        weight = torch.stack(weights).cpu()
         eigenvalues = torch.linalg.eigvalsh(self._gram).cpu()
         return Coefficients(
             clean=weight[..., 0],
             noise=weight[..., 1],
             mean=weight[..., 2] if weight.shape[-1] == 3 else None,
-            r_squared=torch.stack(shares),
+            r_squared=torch.stack(shares).cpu(),
             cosine=self._gram[:, 0, 1].cpu(),
             condition_number=(eigenvalues[:, -1] / eigenvalues[:, 0].clamp(min=0)).sqrt(),
         )

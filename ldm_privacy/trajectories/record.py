@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ldm_privacy.trajectories.deviation import Deviation, deviation, memoriser_coefficients
+from ldm_privacy.trajectories.follow import Followed
 from ldm_privacy.types import Image
-
-GROUPS = ("members", "repeated", "heldout")
-"""Members that are drawn once in an epoch; planted duplicates; held-out samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,51 @@ class Guided:
     nearest_similarity: Tensor
     own_is_nearest: Tensor
 
+    @classmethod
+    def of(
+        cls, followed: Followed, num_seeds: int, similarity: Tensor, nearest: Tensor, nearest_similarity: Tensor, own: Tensor
+    ) -> "Guided":
+        """From trajectories of which each caption has `num_seeds` in a row, and what they replicate.
+
+        Args:
+            followed: (captions * seeds) rows.
+            num_seeds: Of each caption.
+            similarity, nearest, nearest_similarity: (captions * seeds,); see `Replication`.
+            own: (captions,) int64, sample indices of the captions.
+        """
+
+        def over_seeds(value: Tensor) -> Tensor:
+            return value.unflatten(-1, (-1, num_seeds)).mean(-1)
+
+        def of_states(value: Tensor) -> Tensor:
+            return over_seeds(value).T
+
+        abar, own_latent, wrong = followed.abar[1:], followed.coefficients, followed.wrong
+        early = max(1, len(abar) // 5)
+        whole, first = deviation(own_latent, abar), deviation(own_latent, abar, num_steps=early)
+        other = deviation(wrong, abar)
+        nearest = nearest.unflatten(0, (-1, num_seeds))
+        return cls(
+            clean=of_states(own_latent.clean),
+            noise=of_states(own_latent.noise),
+            mean=None if own_latent.mean is None else of_states(own_latent.mean),
+            r_squared=of_states(own_latent.r_squared),
+            d1=over_seeds(whole.d1),
+            d2=over_seeds(whole.d2),
+            d1_early=over_seeds(first.d1),
+            d2_early=over_seeds(first.d2),
+            d1_wrong=over_seeds(other.d1),
+            d2_wrong=over_seeds(other.d2),
+            gain=over_seeds(followed.gain),
+            error=over_seeds(followed.error),
+            gap=over_seeds(followed.gap),
+            gap_mean=over_seeds(followed.gap_mean),
+            similarity=over_seeds(similarity),
+            nearest=nearest,
+            nearest_similarity=nearest_similarity.unflatten(0, (-1, num_seeds)),
+            own_is_nearest=nearest == own[:, None],
+        )
+
     @property
     def replicated(self) -> Tensor:
         """(captions,), share of a caption's seeds whose nearest member is its own image; 0 of held-out captions."""
@@ -84,7 +128,7 @@ class TrajectoryReport:
     Attributes:
         time: In words: "epoch 20".
         sample_index: (captions,) int64, ascending: whose captions they are.
-        group: One of `GROUPS` a caption.
+        group: One of `captions.GROUPS` each.
         words: The captions in words; None where the condition has none.
         unit: (captions,) int64: patients, identities, which intervals resample whole; None where there are none.
         abar: (steps + 1,), of the start and of every state.
@@ -112,3 +156,8 @@ class TrajectoryReport:
     def of_group(self, *groups: str) -> Tensor:
         """(captions,) bool: those of these groups."""
         return torch.tensor([each in groups for each in self.group])
+
+    def ideal(self, guidance_scale: float = 1.0, *, against_normal: bool = False) -> Deviation:
+        """D1 and D2 of the ideal memoriser on the same schedule, one row; see `memoriser_coefficients`."""
+        coefficients = memoriser_coefficients(self.abar, guidance_scale, against_normal=against_normal)
+        return deviation(coefficients, self.abar[1:])

@@ -1,0 +1,278 @@
+"""Trajectories of guided sampling: whose training image comes too early, and which captions replicate it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics import mean_difference
+from ldm_privacy.processes import gather, is_main, share_of, total, world_size
+from ldm_privacy.randomness import normal
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.targets.target import Target
+from ldm_privacy.trajectories.captions import GROUPS, chosen_captions, groups_of, others_of
+from ldm_privacy.trajectories.follow import Followed, follow
+from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
+from ldm_privacy.trajectories.replication import centred, nearest_of, nearest_of_shares
+from ldm_privacy.types import Estimate, Images, Intervals, Latent, Progress, no_progress, rows_of
+from ldm_privacy.watch.onset import OnsetDetector
+from ldm_privacy.watch.pictures import image_grid
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+
+SERIES = {
+    **{name: name for name in ("d1", "d2", "error", "gap", "gap_mean", "similarity", "replicated")},
+    "k": "gain",
+}
+"""Curve -> attribute of `Guided`."""
+CHARTS = {"d1": "d1", "replicated": "replicated"}
+WORDS = {"repeated": "captions drawn several times", "members": "captions of other members"}
+
+
+@WATCHERS.register("trajectories")
+@dataclass(eq=False)
+class Trajectories(Watcher):
+    """Guided trajectories of members', planted duplicates' and held-out captions, measured while they run.
+
+    See `ldm_privacy.trajectories`. The same captions and noise at every look; the noise belongs to (seed, sample, draw) and is
+    shared by the guidance scales. Replication is looked for among the audited members. Its onset, of members drawn once and of
+    planted duplicates, is that of the mean similarity to the own image above the held-out captions', at the largest scale. The
+    untrained denoiser is not looked at: it makes noise.
+
+    Args:
+        samples: Of this process; with conditions.
+        images: Sample indices -> images.
+        num_captions: Of each group, chosen by a hash of the sample index.
+        num_seeds: Trajectories of each caption and scale.
+        guidance_scales: 1 among them, which is no guidance.
+        num_steps: DDIM steps of each.
+        num_early: First steps that overestimation and errors are means over.
+        clean: x, what the states are decomposed into: the latent of the caption's own image ("paired"), or the one that the
+            trajectory ends in ("generated"; twice the passes).
+        mean_column: Whether the mean latent is a third column of the decomposition.
+        num_shown: Captions memorized most, and least, that pictures are kept of.
+        batch_size: Trajectories at a time (memory); both branches are one pass.
+        every: See `Watcher`.
+        onset: The detector.
+        words: Sample indices -> captions in words, or None.
+        seed, intervals: Of captions and noise, and of the onset.
+        progress: Shows how far a look is; see `Progress`.
+
+    Attributes:
+        report: The newest look in numbers, in the main process; in no checkpoint.
+
+    Raises:
+        UserError: The samples have no condition; 1 is not among the guidance scales.
+    """
+
+    samples: AuditedSamples
+    images: Images
+    _: KW_ONLY
+    num_captions: Annotated[int, Field(ge=2)] = 24
+    num_seeds: PositiveInt = 2
+    guidance_scales: Annotated[list[Annotated[float, Field(ge=0, le=1000)]], Field(min_length=1)] = field(
+        default_factory=lambda: [1.0, 7.5]
+    )
+    num_steps: PositiveInt = 50
+    num_early: PositiveInt = 5
+    clean: Literal["paired", "generated"] = "paired"
+    mean_column: bool = False
+    num_shown: PositiveInt = 3
+    batch_size: PositiveInt = 256
+    every: Every = Every(epochs=1)
+    onset: OnsetDetector = field(default_factory=OnsetDetector)
+    words: Callable[[Tensor], list[str] | None] = lambda sample_index: None
+    seed: int = 0
+    intervals: Intervals = Intervals()
+    progress: Progress = no_progress
+    report: TrajectoryReport | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.samples.condition:
+            raise UserError("trajectories need a condition, and this denoiser has none: leave watch.trajectories out.")
+        self.samples.told("null")
+        if 1 not in self.guidance_scales:
+            raise UserError(
+                f"guidance_scales: {self.guidance_scales} lacks 1, no guidance, which the others are compared with."
+            )
+        self.guidance_scales = sorted({*self.guidance_scales})
+        again = partial(OnsetDetector, self.onset.num_consecutive, self.onset.confidence)
+        self.onsets = {"members": self.onset, "repeated": again()}
+
+    def due(self, moment: Moment) -> bool:
+        return moment.step > 0 and super().due(moment)
+
+    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
+        return super().num_looks(epochs, steps_per_epoch) - 1
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """See `passes`; the captions are shared by the processes."""
+        captions = chosen_captions(self.samples, self.num_captions, self.seed)
+        if len(captions) < world_size():
+            raise UserError(f"num_captions: {len(captions)} captions for {world_size()} processes; take more.")
+        # Of members and held-out samples alike, so that neither is favoured.
+        mean = total(self.samples.latent.double().sum(0)) / total(torch.tensor(len(self.samples)))
+        guided = {}
+        advice = f"while trajectories are followed: lower watch.trajectories.batch_size (now {self.batch_size})."
+        with explain_out_of_memory(lambda: advice):
+            for scale in self.guidance_scales:
+                followed = Followed.joined(gather(self._followed(target, captions, mean, scale)))
+                guided[scale] = self._guided(followed, captions, mean.cpu(), scale)
+            if not is_main():
+                return Look()
+            self.report = self._report(target, moment, captions, followed, guided)
+        return self._look(moment, self.report)
+
+    def _followed(self, target: Target, captions: AuditedSamples, mean: Latent, scale: float) -> Followed:
+        """The trajectories of this process's share of the captions, seeds of a caption side by side."""
+        device, wrong = self.samples.latent.device, captions.latent[others_of(captions, self.seed)]
+        rows = torch.arange(len(captions))[share_of(len(captions))].repeat_interleave(self.num_seeds)
+        draw = torch.arange(self.num_seeds).repeat(len(rows) // self.num_seeds)
+        parts, num_done = [], 0
+        with self.progress(f"Trajectories guided at {scale:g}", len(rows)) as done:
+            for batch, seed in zip(rows.split(self.batch_size), draw.split(self.batch_size)):
+                own = captions.latent[batch].to(device)
+                start = normal("trajectory", (self.seed, captions.sample_index[batch], seed), own.shape[1:])
+                told, null = (
+                    {name: value.to(device) for name, value in rows_of(captions.told(view), batch).items()}
+                    for view in ("own", "null")
+                )
+                parts.append(
+                    follow(
+                        target.predictor,
+                        start.to(device),
+                        told,
+                        null,
+                        scale,
+                        num_steps=self.num_steps,
+                        num_early=self.num_early,
+                        clean=own if self.clean == "paired" else None,
+                        wrong=wrong[batch].to(device),
+                        mean=mean,
+                        has_mean_column=self.mean_column,
+                    )
+                )
+                done(num_done := num_done + len(batch))
+        return Followed.joined(parts)
+
+    def _guided(self, followed: Followed, captions: AuditedSamples, mean: Latent, scale: float) -> Guided:
+        """With the nearest of all processes' members. Raises UserError where a generated latent is not finite."""
+        if not followed.final.isfinite().all():
+            raise UserError(
+                f"trajectories guided at {scale:g} end in latents that are not finite: lower denoiser.learning_rate, or leave "
+                "that scale out of guidance_scales."
+            )
+        mine = self.samples.rows(self.samples.is_member)
+        nearest = nearest_of(followed.final.to(mine.latent.device), mine.latent, mine.sample_index, mean)
+        cosine, index = nearest_of_shares(gather((nearest[0].cpu(), nearest[1].cpu())))
+        own = captions.latent.repeat_interleave(self.num_seeds, 0)
+        similarity = (centred(followed.final, mean) * centred(own, mean)).sum(1)
+        return Guided.of(followed, self.num_seeds, similarity, index, cosine, captions.sample_index)
+
+    def _report(
+        self, target: Target, moment: Moment, captions: AuditedSamples, followed: Followed, guided: Mapping[float, Guided]
+    ) -> TrajectoryReport:
+        group, last = groups_of(captions), guided[self.guidance_scales[-1]]
+        is_member, words = captions.is_member, self.words(captions.sample_index)
+        ranked = last.similarity.masked_fill(~is_member, -torch.inf).argsort(descending=True)[: int(is_member.sum())].tolist()
+        num_shown = min(self.num_shown, len(ranked) // 2)
+        device, seeds = self.samples.latent.device, self.num_seeds
+
+        def shown(row: int) -> Shown:
+            first, index = row * seeds, captions.sample_index
+            latent = torch.cat([followed.early[:, first], followed.final[first : first + seeds]])
+            image = target.codec.decode(latent.to(device)).clamp(-1, 1).cpu()
+            early, generated = image.tensor_split([len(followed.early)])
+            return Shown(row, early, generated, self.images(index[row : row + 1]), self.images(last.nearest[row]))
+
+        def over_seeds(value: Tensor) -> Tensor:
+            return value.unflatten(0, (-1, seeds)).mean(1)
+
+        return TrajectoryReport(
+            time=f"{self.unit} {self.time(moment)}",
+            sample_index=captions.sample_index,
+            group=tuple(GROUPS[each] for each in group.tolist()),
+            words=None if words is None else tuple(words),
+            unit=captions.group,
+            abar=followed.abar,
+            num_early=self.num_early,
+            x_is=self.clean,
+            cosine=over_seeds(followed.coefficients.cosine),
+            condition_number=over_seeds(followed.coefficients.condition_number),
+            guided=guided,
+            most=tuple(shown(row) for row in ranked[:num_shown]),
+            least=tuple(shown(row) for row in ranked[::-1][:num_shown]),
+        )
+
+    def _look(self, moment: Moment, report: TrajectoryReport) -> Look:
+        """The report as curves, a line and a picture."""
+        series: dict[str, float] = {}
+        here = [each for each in GROUPS if each in report.group]
+        for scale, guided in report.guided.items():
+            for name, attribute in SERIES.items():
+                for group in here:
+                    value = getattr(guided, attribute)[report.of_group(group)]
+                    series[f"trajectory/g{scale:g}/{name}/{group}"] = float(value.mean())
+        top = self.guidance_scales[-1]
+        for group in WORDS:
+            if {group, "heldout"} <= {*here}:
+                curve, at = f"replication/{group}", f"trajectory/g{top:g}/similarity"
+                series |= {curve: series[f"{at}/{group}"], f"{curve}_heldout": series[f"{at}/heldout"]}
+                rise = self.onsets[group].look(self.time(moment), partial(_replication_rise, report, group))
+                series |= rise.series(f"{curve}_")
+        told = [
+            f"{100 * series[f'trajectory/g{top:g}/replicated/{group}']:.0f} % for {words}, similarity {series[name]:.2f}"
+            for group, words in WORDS.items()
+            if (name := f"replication/{group}") in series
+        ]
+        line = (
+            f"{report.time}: guided at {top:g}, the nearest member is the caption's own image in {'; '.join(told)} "
+            f"(held-out captions' similarity to theirs {series.get(f'trajectory/g{top:g}/similarity/heldout', torch.nan):.2f})"
+        )
+        charts = {f"{name}/{group}": f"trajectory/g{top:g}/{full}/{group}" for name, full in CHARTS.items() for group in here}
+        pairs = torch.cat([torch.cat([each.own, each.generated[:1]]) for each in (*report.most, *report.least)])
+        return Look(series, (line,), {"replicated": image_grid(pairs, columns=6)}, charts)
+
+    def passes(self) -> dict[str, int]:
+        """Denoiser: captions x seeds x guidance scales x steps, of both branches. Decoder: what is shown."""
+        captions = [min(int((groups_of(self.samples) == each).sum()), self.num_captions) for each in range(len(GROUPS))]
+        branches = 2 if self.clean == "paired" else 4
+        trajectories = sum(captions) * self.num_seeds * len(self.guidance_scales)
+        num_shown = 2 * min(self.num_shown, sum(captions[:2]) // 2)
+        early = min(self.num_early, self.num_steps)
+        return {"denoiser": trajectories * self.num_steps * branches, "decoder": num_shown * (early + self.num_seeds)}
+
+    def sentences(self) -> list[str]:
+        """From when on generations were more like their caption's own image than held-out captions' are."""
+        found = []
+        for group, words in WORDS.items():
+            if (rise := self.onsets[group].rise) is not None:
+                onset = self.onsets[group].onset_epoch
+                when = f"none (the rise over held-out captions was {rise.value:+.2f} at the last look, its lower bound "
+                when = f"{self.unit} {onset}." if onset is not None else f"{when}{rise.lower:+.2f})."
+                found.append(f"Onset of replication, {words}: {when}")
+        return found or ["Onset of replication: there was no look."]
+
+    def summary(self) -> dict[str, Any]:
+        return {f"onset_epoch_replication_{group}": each.onset_epoch for group, each in self.onsets.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {group: each.state_dict() for group, each in self.onsets.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for group, each in self.onsets.items():
+            each.load_state_dict(state[group])
+
+
+def _replication_rise(report: TrajectoryReport, group: str, confidence: float) -> Estimate:
+    """Mean similarity of a group's captions above the held-out captions', at the largest guidance scale; one-sided."""
+    rows, similarity = report.of_group(group, "heldout"), [*report.guided.values()][-1].similarity
+    unit = None if report.unit is None else report.unit[rows]
+    is_member = report.of_group(group)[rows]
+    return mean_difference(similarity[rows], is_member, confidence=confidence, group=unit, is_one_sided=True)
