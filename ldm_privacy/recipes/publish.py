@@ -17,7 +17,7 @@ from ldm_privacy.recipes.pilots import compared
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.folder import evidence_figures, write_evaluation
+from ldm_privacy.report.folder import evidence_figures, result_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -69,6 +69,7 @@ def publish(
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived),
+        **{name: figure for each in audited.results.values() for name, figure in result_figures(each).items()},
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
     }
     stored = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from matplotlib.figure import Figure
@@ -10,6 +11,8 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import ImagePair, Picture
 from ldm_privacy.types import Images
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Evaluation:
     forecasts: Sequence[str] = ()
     unit: str = "epoch"
     results: Mapping[str, object] = field(default_factory=dict)
+
+    def result(self, kind: type[T]) -> T | None:
+        """The first of the results that is of that kind."""
+        return next((each for each in self.results.values() if isinstance(each, kind)), None)
 
     def pictures(self, captions: Mapping[str, str]) -> tuple[Picture, ...]:
         """Those of the named figures that are there, under their captions, in that order."""

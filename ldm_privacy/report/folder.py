@@ -1,4 +1,4 @@
-"""The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, report.html, figures."""
+"""The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, captions.csv, report.html, figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import SECTIONS
+from ldm_privacy.report.captions_file import write_captions
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.exposed_file import write_exposed
 from ldm_privacy.report.figures.agreement import agreement_figure
@@ -115,6 +116,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     write_metrics(evidence, folder / "metrics.json", facts=facts)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
+    if evaluation.trajectories is not None:
+        write_captions(evaluation.trajectories, folder / "captions.csv")
     for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
         figure.set_layout_engine("none")  # it is laid out: half of what a drawing costs
