@@ -27,7 +27,8 @@ class Sign(NamedTuple):
 
 
 def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
-    """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, memorized generations."""
+    """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, copies, replication."""
+    similarity = "Guided samples' similarity to their caption's image,"
     gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
     keys = dict.fromkeys([str(primary), *watched_keys(history)])
@@ -39,6 +40,10 @@ def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
         Sign(gap, f"{gap}_onset_epoch", 0.0, "Denoising loss, held-out minus members", "Onset of the loss gap"),
         *areas,
         Sign(copies, "generations/onset_epoch", 0.0, shares, "Onset of memorized generations"),
+        *(
+            Sign(curve, f"{curve}_onset_epoch", 0.0, f"{similarity} {name} (dashed: held-out)", f"Onset of replication, {name}")
+            for curve, name in (("replication/repeated", "planted duplicates"), ("replication/members", "members"))
+        ),
     )
 
 

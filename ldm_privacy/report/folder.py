@@ -19,11 +19,13 @@ from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogr
 from ldm_privacy.report.figures.distortion import quartile_figure
 from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.figures.image_onset import early_list_figure, image_onset_figure
+from ldm_privacy.report.figures.trajectories import trajectory_figures
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
 from ldm_privacy.report.page.blocks import Section
 from ldm_privacy.report.page.page import Page, write_page
+from ldm_privacy.trajectories.record import TrajectoryReport
 from ldm_privacy.types import Decoder, Images
 
 FILES = "report.html, metrics.json, scores.parquet, exposed.csv, figures/"
@@ -74,6 +76,11 @@ def evidence_figures(
     return figures
 
 
+def result_figures(result: object) -> dict[str, Figure]:
+    """Figures of what a watcher found, by name; none of what has no pictures."""
+    return trajectory_figures(result) if isinstance(result, TrajectoryReport) else {}
+
+
 def evaluation_page(evaluation: Evaluation) -> Page:
     """The page of an evaluation: every registered section that has something to say, by its place."""
     report, facts = evaluation.evidence.report, evaluation.facts
@@ -116,8 +123,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     write_metrics(evidence, folder / "metrics.json", facts=facts)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
-    if evaluation.trajectories is not None:
-        write_captions(evaluation.trajectories, folder / "captions.csv")
+    if (found := evaluation.result(TrajectoryReport)) is not None:
+        write_captions(found, folder / "captions.csv")
     for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
         figure.set_layout_engine("none")  # it is laid out: half of what a drawing costs

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -65,7 +65,7 @@ class Trajectories(Watcher):
         progress: Shows how far a look is; see `Progress`.
 
     Attributes:
-        report: The newest look in numbers, in the main process; in no checkpoint.
+        result: The newest look in numbers.
 
     Raises:
         UserError: The samples have no condition; 1 is not among the guidance scales.
@@ -91,7 +91,8 @@ class Trajectories(Watcher):
     seed: int = 0
     intervals: Intervals = Intervals()
     progress: Progress = no_progress
-    report: TrajectoryReport | None = field(default=None, init=False)
+    result: TrajectoryReport | None = field(default=None, init=False)
+    in_evaluation: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.samples.condition:
@@ -126,8 +127,8 @@ class Trajectories(Watcher):
                 guided[scale] = self._guided(followed, captions, mean.cpu(), scale)
             if not is_main():
                 return Look()
-            self.report = self._report(target, moment, captions, followed, guided)
-        return self._look(moment, self.report)
+            self.result = self._report(target, moment, captions, followed, guided)
+        return self._look(moment, self.result)
 
     def _followed(self, target: Target, captions: AuditedSamples, mean: Latent, scale: float) -> Followed:
         """The trajectories of this process's share of the captions, seeds of a caption side by side."""

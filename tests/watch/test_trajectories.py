@@ -27,10 +27,10 @@ GROUPS = ("members", "repeated", "heldout")
 
 
 class Counting:
-    """A memoriser of the members; other captions mean an image that nobody has."""
+    """A memoriser of the members; other captions mean a faint image that nobody has."""
 
     def __init__(self):
-        elsewhere = normal("elsewhere", (INDEX,), SHAPE)
+        elsewhere = 0.1 * normal("elsewhere", (INDEX,), SHAPE)
         known = torch.where(IS_MEMBER[:, None, None, None], IMAGES, elsewhere)
         self.predictor = CaptionMemoriser(known, IdealDenoiser(torch.zeros(1, *SHAPE), ABAR))
         self.alphas_cumprod, self.rows = ABAR, []
@@ -71,7 +71,7 @@ def found():
 
 def test_a_memoriser_of_its_members_captions(found):
     it, seen = found
-    report, series = it.report, seen.series
+    report, series = it.result, seen.series
     assert report.group.count("members") == report.group.count("heldout") == 5
     assert report.group.count("repeated") == 5, "of the five planted ones"
     assert [*report.guided] == [1.0, 7.5]
@@ -99,13 +99,13 @@ def test_a_memoriser_of_its_members_captions(found):
 
 def test_its_pictures_are_of_the_captions_memorized_most_and_least(found):
     it, seen = found
-    similarity = it.report.guided[7.5].similarity
-    members = it.report.of_group("members", "repeated").nonzero()[:, 0]
-    assert it.report.most[0].row == members[similarity[members].argmax()]
-    assert it.report.least[0].row == members[similarity[members].argmin()]
-    for shown in (*it.report.most, *it.report.least):
-        index = it.report.sample_index[shown.row]
-        assert it.report.words[shown.row] == f"a picture of {index}"
+    similarity = it.result.guided[7.5].similarity
+    members = it.result.of_group("members", "repeated").nonzero()[:, 0]
+    assert it.result.most[0].row == members[similarity[members].argmax()]
+    assert it.result.least[0].row == members[similarity[members].argmin()]
+    for shown in (*it.result.most, *it.result.least):
+        index = it.result.sample_index[shown.row]
+        assert it.result.words[shown.row] == f"a picture of {index}"
         assert torch.equal(shown.own[0], IMAGES[index])
         assert torch.equal(shown.nearest[0], IMAGES[index])
         assert (shown.early.shape, shown.generated.shape) == ((2, *SHAPE), (2, *SHAPE))
@@ -126,8 +126,8 @@ def test_passes_are_those_that_are_made():
 def test_the_generated_latent_may_stand_for_x():
     it = watcher(clean="generated", num_seeds=1)
     look(it)
-    assert it.report.x_is == "generated"
-    for guided in it.report.guided.values():
+    assert it.result.x_is == "generated"
+    for guided in it.result.guided.values():
         torch.testing.assert_close(guided.clean[:, -1], torch.ones(15).double(), msg="the last state is x itself")
         torch.testing.assert_close(guided.r_squared[:, -1], torch.ones(15).double())
 
@@ -136,16 +136,16 @@ def test_batches_and_other_guidance_scales_change_nothing():
     one, other = watcher(), watcher(batch_size=4, guidance_scales=[1, 3, 7.5])
     look(one), look(other)
     for name in ("d1", "d1_wrong", "gain", "gap", "similarity", "nearest"):
-        torch.testing.assert_close(getattr(one.report.guided[7.5], name), getattr(other.report.guided[7.5], name))
+        torch.testing.assert_close(getattr(one.result.guided[7.5], name), getattr(other.result.guided[7.5], name))
     again = watcher(seed=1)
     look(again)
-    assert not torch.equal(one.report.cosine, again.report.cosine)
+    assert not torch.equal(one.result.cosine, again.result.cosine)
 
 
 def test_the_mean_is_a_third_column_where_it_is_asked_for():
     it = watcher(mean_column=True)
     look(it)
-    assert it.report.guided[1.0].mean.shape == (15, 8)
+    assert it.result.guided[1.0].mean.shape == (15, 8)
 
 
 def test_the_wrong_latent_is_another_members():
@@ -210,7 +210,7 @@ def test_two_processes_are_one(monkeypatch):
         half = samples().rows(slice(0, 23) if rank == 0 else slice(23, NUM)).with_columns(is_share=True)
         it = watcher(half, num_seeds=1)
         seen = look(it)
-        return seen.series, it.report, it.passes()
+        return seen.series, it.result, it.passes()
 
     modules = ("ldm_privacy.watch.trajectories", "ldm_privacy.trajectories.captions", "ldm_privacy.audit.samples")
     from importlib import import_module
@@ -219,9 +219,9 @@ def test_two_processes_are_one(monkeypatch):
     assert main[0] == pytest.approx(expected, abs=1e-6)
     assert not other[0]
     assert other[1] is None
-    assert main[1].group == alone.report.group
+    assert main[1].group == alone.result.group
     for name in ("nearest", "similarity", "d1_wrong", "clean"):
-        torch.testing.assert_close(getattr(main[1].guided[7.5], name), getattr(alone.report.guided[7.5], name))
+        torch.testing.assert_close(getattr(main[1].guided[7.5], name), getattr(alone.result.guided[7.5], name))
 
 
 def test_mistakes_cost_one_line(monkeypatch):
@@ -241,4 +241,4 @@ def test_mistakes_cost_one_line(monkeypatch):
 def test_the_schedule_is_that_of_the_states():
     it = watcher()
     look(it)
-    torch.testing.assert_close(it.report.abar, leading_schedule(ABAR, 8).abar)
+    torch.testing.assert_close(it.result.abar, leading_schedule(ABAR, 8).abar)

@@ -15,6 +15,7 @@ from ldm_privacy.trajectories.record import Shown, TrajectoryReport
 from ldm_privacy.types import Image
 
 NAMES = {"repeated": "planted duplicates", "members": "members", "heldout": "held-out"}
+ONE = {"repeated": "planted duplicate", "members": "member", "heldout": "held-out"}
 COLOURS = {"repeated": PALETTE[3], "members": MEMBER_COLOUR, "heldout": HELDOUT_COLOUR}
 MARKERS = {"repeated": "D", "members": "o", "heldout": "s"}
 BAND = 0.8
@@ -35,7 +36,7 @@ def weights_figure(report: TrajectoryReport) -> Figure:
     """w0 and wT over the states, a column for each guidance scale: mean and band over captions, theory, ideal memoriser."""
     scales, steps = list(report.guided), range(1, len(report.abar))
     figure = Figure(figsize=(max(5.0, 3.6 * len(scales)), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(scales), sharex=True, sharey="row", squeeze=False)
+    axes = figure.subplots(2, len(scales), sharex=True, squeeze=False)
     abar = report.abar[1:].double()
     for column, scale in enumerate(scales):
         guided, ideal = report.guided[scale], memoriser_coefficients(report.abar, scale)
@@ -46,12 +47,8 @@ def weights_figure(report: TrajectoryReport) -> Figure:
             for group in _present(report):
                 _banded(axis, value[report.of_group(group)], NAMES[group], COLOURS[group])
             axis.plot(steps, theory, color="0.1", linestyle="--", linewidth=1.2, label="theory")
+            axis.autoscale(False)  # an ideal memoriser's w0 is as large as the guidance: the view is that of the captions
             axis.plot(steps, memoriser[:, 0], color="0.4", linestyle=":", linewidth=1.2, label="ideal memoriser")
-            # An ideal memoriser's w0 is as large as the guidance; the view is that of the captions.
-            lower, upper = float(value.min()), float(max(value.max(), 1.0))
-            bottom, top = axis.get_ylim() if column else (lower, upper)
-            margin = 0.05 * (upper - lower)
-            axis.set_ylim(min(bottom, lower - margin), max(top if column else upper, upper + margin))
         axes[0, column].set_title(f"guidance {scale:g}")
         axes[1, column].set_xlabel("step")
     axes[0, 0].set_ylabel("w0, of the training latent")
@@ -113,7 +110,7 @@ def _in_a_row(shown: Shown) -> Sequence[Image]:
 
 def _label(report: TrajectoryReport, row: int) -> str:
     words = f"sample {int(report.sample_index[row])}" if report.words is None else report.words[row]
-    return textwrap.shorten(words, 3 * LETTERS) + f" ({NAMES[report.group[row]]})"
+    return textwrap.shorten(words, 3 * LETTERS) + f" ({ONE[report.group[row]]})"
 
 
 def _present(report: TrajectoryReport) -> list[str]:

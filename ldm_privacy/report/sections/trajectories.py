@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.captions_file import caption_rows
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.figures.trajectories import NAMES
+from ldm_privacy.report.figures.trajectories import NAMES, ONE
 from ldm_privacy.report.page.blocks import Block, DataTable, Paragraph, Section
 from ldm_privacy.report.tables import short
 from ldm_privacy.trajectories.claims import Claim, claims_of, memorized_group
@@ -38,7 +38,7 @@ QUANTITIES = {
 @SECTIONS.register("trajectories")
 def trajectories(evaluation: Evaluation) -> Section | None:
     """Replication by group, the pictures, the claims with their intervals, the captions; None where none were followed."""
-    report = evaluation.trajectories
+    report = evaluation.result(TrajectoryReport)
     if report is None:
         return None
     claims = claims_of(report, evaluation.evidence.report.intervals)
@@ -62,7 +62,9 @@ def _lead(report: TrajectoryReport) -> str:
     for group, name in NAMES.items():
         if (rows := report.of_group(group)).any() and group != "heldout":
             often = int((guided.replicated[rows] > 0.5).sum())
-            parts.append(f"{often} of {int(rows.sum())} captions of {name} (similarity {float(guided.similarity[rows].mean()):.2f})")
+            parts.append(
+                f"{often} of {int(rows.sum())} captions of {name} (similarity {float(guided.similarity[rows].mean()):.2f})"
+            )
     heldout = guided.similarity[report.of_group("heldout")]
     beside = f", held-out captions' generations are {float(heldout.mean()):.2f} like theirs" if len(heldout) else ""
     return (
@@ -86,9 +88,9 @@ def _groups(report: TrajectoryReport) -> DataTable:
         memoriser = (f"{float(ideal.d1):+.2f}", f"{float(ideal.d1_per_step):+.3f}", f"{float(ideal.d2):+.2f}", f"{scale:.2f}")
         rows.append((f"guidance {scale:g}", "ideal memoriser", *memoriser, *[""] * 5))
     columns = ("guidance", "captions of", "D1", "a step", "D2", "k", "error", "gap", "mean gap", "similarity", "own nearest")
-    caption = "Means over captions and seeds. k and error: the clean predictions of the first steps; gap: the branch gap there."
+    caption = "Means over captions and seeds. k and error: clean predictions of the first steps; gap: the branches' there."
     note = (
-        f"D1 and D2 are sums over {num_steps} steps; D2 above 0 is made by guidance, and D1 above 0 needs more guidance than 1: "
+        f"D1 and D2 are sums over {num_steps} steps; D2 above 0 is made by guidance, D1 above 0 needs more guidance than 1: "
         "they tell something only beside the held-out captions. Own nearest: share of generations whose nearest audited member "
         "is the caption's own image."
     )
@@ -121,11 +123,19 @@ def _said(report: TrajectoryReport, claims: Iterable[Claim]) -> str:
                 f"At guidance {scale:g} the first clean predictions are {'' if holds else 'not surely '}{direction} the "
                 f"training image for {who} than for held-out captions ({short(error)})."
             )
-    areas = [f"{QUANTITIES[name]} {short(area)}" for name in ("d1", "d2", "gain", "gap") if (area := found.get(("separation", name, top)))]
+    areas = [
+        f"{QUANTITIES[name]} {short(area)}"
+        for name in ("d1", "d2", "gain", "gap")
+        if (area := found.get(("separation", name, top)))
+    ]
     if areas:
         sentences.append(f"AUROC of {who} against held-out captions at {top:g}: {', '.join(areas)}.")
     if (whole := found.get(("correlation", "d1", top))) is not None:
-        others = [("d1_early", "in the first fifth of the steps"), ("d1_wrong", "with another member's latent"), ("d2", "of D2")]
+        others = [
+            ("d1_early", "in the first fifth of the steps"),
+            ("d1_wrong", "with another member's latent"),
+            ("d2", "of D2"),
+        ]
         rest = [f"{short(value)} {words}" for name, words in others if (value := found.get(("correlation", name, top)))]
         sentences.append(f"D1 correlates with similarity by {short(whole)}; it is {', '.join(rest)}.")
     return f"What the paper claims of memorized captions: {' '.join(sentences)}"
@@ -136,7 +146,7 @@ def _captions(report: TrajectoryReport) -> DataTable:
     rows = [
         (
             each["caption"] or f"sample {each['sample_index']}",
-            NAMES[each["group"]],
+            ONE[each["group"]],
             *(f"{each[name]:.2f}" for name in ("d1", "k", "branch_gap", "similarity")),
             f"{each['replicated']:.0%}",
             str(each["nearest_member"]),
@@ -151,11 +161,11 @@ def _captions(report: TrajectoryReport) -> DataTable:
 def _how(report: TrajectoryReport) -> str:
     guided = [*report.guided.values()][-1]
     x = "the latent of the caption's own image" if report.x_is == "paired" else "the latent that the trajectory ends in"
-    columns = "training latent, starting noise" + ("" if guided.mean is None else " and mean latent")
+    columns = "training latent and starting noise" + ("" if guided.mean is None else ", with the mean latent beside them")
     return (
-        f"{report.time.capitalize()}, {len(report.group)} captions, {guided.nearest.shape[1]} seeds each, {len(report.abar) - 1} "
-        f"DDIM steps without clipping. Each state is fitted by least squares on {columns}; x is {x}. The fit leaves "
-        f"{1 - float(guided.r_squared.mean()):.0%} of the states unexplained; the cosine of x and noise is at most "
-        f"{float(report.cosine.abs().max()):.2f} in size. Similarity is the cosine of latents less their mean; nearest is among "
-        "the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
+        f"{report.time.capitalize()}, {len(report.group)} captions, {guided.nearest.shape[1]} seeds each, "
+        f"{len(report.abar) - 1} DDIM steps without clipping. Each state is fitted by least squares on {columns}; x is {x}. "
+        f"The fit leaves {1 - float(guided.r_squared.mean()):.0%} of the states unexplained; the cosine of x and noise is at "
+        f"most {float(report.cosine.abs().max()):.2f} in size. Similarity is the cosine of latents less their mean; nearest is "
+        "among the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
     )
