@@ -26,7 +26,7 @@ def caption_rows(report: TrajectoryReport) -> list[dict[str, Any]]:
     `replicated` is the share of its seeds whose nearest member is its own image; `nearest_member` and its similarity are of the
     seed that comes nearest to any member.
     """
-    scale, guided = [*report.guided.items()][-1]
+    scale, guided = report.top, report.guided[report.top]
     best = guided.nearest_similarity.argmax(1, keepdim=True)
     words = [""] * len(report.group) if report.words is None else report.words
     values = (guided.d1, guided.d2, guided.gain, guided.gap, guided.error, guided.similarity, guided.replicated)

@@ -153,6 +153,11 @@ class TrajectoryReport:
     most: tuple[Shown, ...] = ()
     least: tuple[Shown, ...] = ()
 
+    @property
+    def top(self) -> float:
+        """The largest guidance scale: what replication is told at."""
+        return max(self.guided)
+
     def of_group(self, *groups: str) -> Tensor:
         """(captions,) bool: those of these groups."""
         return torch.tensor([each in groups for each in self.group])

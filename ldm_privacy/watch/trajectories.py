@@ -12,7 +12,6 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
-from ldm_privacy.metrics import mean_difference
 from ldm_privacy.processes import gather, is_main, share_of, total, world_size
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import WATCHERS
@@ -21,18 +20,11 @@ from ldm_privacy.trajectories.captions import GROUPS, chosen_captions, groups_of
 from ldm_privacy.trajectories.follow import Followed, follow
 from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
 from ldm_privacy.trajectories.replication import centred, nearest_of, nearest_of_shares
-from ldm_privacy.types import Estimate, Images, Intervals, Latent, Progress, no_progress, rows_of
+from ldm_privacy.types import Images, Intervals, Latent, Progress, no_progress, rows_of
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.pictures import image_grid
+from ldm_privacy.watch.trajectory_curves import WORDS, charts_of, compared, curves_of, line_of, replication_rise
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
-
-SERIES = {
-    **{name: name for name in ("d1", "d2", "error", "gap", "gap_mean", "similarity", "replicated")},
-    "k": "gain",
-}
-"""Curve -> attribute of `Guided`."""
-CHARTS = {"d1": "d1", "replicated": "replicated"}
-WORDS = {"repeated": "captions drawn several times", "members": "captions of other members"}
 
 
 @WATCHERS.register("trajectories")
@@ -213,32 +205,13 @@ class Trajectories(Watcher):
 
     def _look(self, moment: Moment, report: TrajectoryReport) -> Look:
         """The report as curves, a line and a picture."""
-        series: dict[str, float] = {}
-        here = [each for each in GROUPS if each in report.group]
-        for scale, guided in report.guided.items():
-            for name, attribute in SERIES.items():
-                for group in here:
-                    value = getattr(guided, attribute)[report.of_group(group)]
-                    series[f"trajectory/g{scale:g}/{name}/{group}"] = float(value.mean())
-        top = self.guidance_scales[-1]
-        for group in WORDS:
-            if {group, "heldout"} <= {*here}:
-                curve, at = f"replication/{group}", f"trajectory/g{top:g}/similarity"
-                series |= {curve: series[f"{at}/{group}"], f"{curve}_heldout": series[f"{at}/heldout"]}
-                rise = self.onsets[group].look(self.time(moment), partial(_replication_rise, report, group))
-                series |= rise.series(f"{curve}_")
-        told = [
-            f"{100 * series[f'trajectory/g{top:g}/replicated/{group}']:.0f} % for {words}, similarity {series[name]:.2f}"
-            for group, words in WORDS.items()
-            if (name := f"replication/{group}") in series
-        ]
-        line = (
-            f"{report.time}: guided at {top:g}, the nearest member is the caption's own image in {'; '.join(told)} "
-            f"(held-out captions' similarity to theirs {series.get(f'trajectory/g{top:g}/similarity/heldout', torch.nan):.2f})"
-        )
-        charts = {f"{name}/{group}": f"trajectory/g{top:g}/{full}/{group}" for name, full in CHARTS.items() for group in here}
-        pairs = torch.cat([torch.cat([each.own, each.generated[:1]]) for each in (*report.most, *report.least)])
-        return Look(series, (line,), {"replicated": image_grid(pairs, columns=6)}, charts)
+        series = curves_of(report)
+        for group in compared(report):
+            rise = self.onsets[group].look(self.time(moment), partial(replication_rise, report, group))
+            series |= rise.series(f"replication/{group}_")
+        pairs = [torch.cat([each.own, each.generated[:1]]) for each in (*report.most, *report.least)]
+        pictures = {"replicated": image_grid(torch.cat(pairs), columns=6)} if pairs else {}
+        return Look(series, (line_of(report),), pictures, charts_of(report))
 
     def passes(self) -> dict[str, int]:
         """Denoiser: captions x seeds x guidance scales x steps, of both branches. Decoder: what is shown."""
@@ -269,11 +242,3 @@ class Trajectories(Watcher):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for group, each in self.onsets.items():
             each.load_state_dict(state[group])
-
-
-def _replication_rise(report: TrajectoryReport, group: str, confidence: float) -> Estimate:
-    """Mean similarity of a group's captions above the held-out captions', at the largest guidance scale; one-sided."""
-    rows, similarity = report.of_group(group, "heldout"), [*report.guided.values()][-1].similarity
-    unit = None if report.unit is None else report.unit[rows]
-    is_member = report.of_group(group)[rows]
-    return mean_difference(similarity[rows], is_member, confidence=confidence, group=unit, is_one_sided=True)

@@ -1,18 +1,17 @@
 """Pictures of guided trajectories: weights over the steps, deviation against replication, clean predictions beside images."""
 
 import textwrap
-from collections.abc import Sequence
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, show_image
+from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
 from ldm_privacy.trajectories.captions import GROUPS
 from ldm_privacy.trajectories.deviation import memoriser_coefficients
-from ldm_privacy.trajectories.record import Shown, TrajectoryReport
-from ldm_privacy.types import Image
+from ldm_privacy.trajectories.record import TrajectoryReport
+from ldm_privacy.watch.pictures import image_grid
 
 NAMES = {"repeated": "planted duplicates", "members": "members", "heldout": "held-out"}
 ONE = {"repeated": "planted duplicate", "members": "member", "heldout": "held-out"}
@@ -62,7 +61,7 @@ def replication_figure(report: TrajectoryReport) -> Figure:
     """D1 of each caption against the similarity of its generations to its own image, at the largest scale: of all states, of
     the first fifth, and with another member's latent in place of the own one.
     """
-    scale, guided = [*report.guided.items()][-1]
+    scale, guided = report.top, report.guided[report.top]
     panels = {
         "D1": guided.d1,
         "D1 of the first fifth of the steps": guided.d1_early,
@@ -86,26 +85,23 @@ def images_figure(report: TrajectoryReport) -> Figure:
     """A row for each of the captions that are memorized most and least: own image, clean predictions, generated images."""
     rows = [*report.most, *report.least]
     num_early, num_seeds = len(rows[0].early), len(rows[0].generated)
-    columns = 1 + num_early + num_seeds
-    figure = Figure(figsize=(1.05 * columns + 2.4, 1.25 * len(rows) + 0.7), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
     heads = ["own image", *(f"step {step}" for step in range(1, num_early + 1)), *["generated"] * num_seeds]
-    for place, shown in enumerate(rows):
-        for axis, image, head in zip(axes[place], _in_a_row(shown), heads):
-            show_image(axis, image)
-            if not place:
-                axis.set_title(head, fontsize="small")
+    figure = Figure(figsize=(1.05 * len(heads) + 2.4, 1.2 * len(rows) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axis, shown in zip(axes, rows):
+        images = torch.cat([shown.own, shown.early, shown.generated])
+        axis.imshow(image_grid(images, columns=len(heads)), interpolation="nearest")
         label = "\n".join(textwrap.wrap(_label(report, shown.row), LETTERS))
-        axes[place, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
-        similarity = [*report.guided.values()][-1].similarity[shown.row]
-        axes[place, -1].yaxis.set_label_position("right")
-        axes[place, -1].set_ylabel(f"{similarity:.2f}", rotation=0, ha="left", va="center", fontsize="small")
-    figure.suptitle(f"Memorized most (above) and least (below), guidance {[*report.guided][-1]:g}, {report.time}")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
+        similarity = float(report.guided[report.top].similarity[shown.row])
+        axis.annotate(f"{similarity:.2f}", (1.01, 0.5), xycoords="axes fraction", va="center", fontsize="small")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    width = rows[0].own.shape[-1] + 1  # a pixel between images
+    axes[0].set_xticks([(place + 0.5) * width - 1 for place in range(len(heads))], heads, fontsize="small")
+    axes[0].tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    figure.suptitle(f"Memorized most (above) and least (below), guidance {report.top:g}, {report.time}")
     return figure
-
-
-def _in_a_row(shown: Shown) -> Sequence[Image]:
-    return [*shown.own, *shown.early, *shown.generated]
 
 
 def _label(report: TrajectoryReport, row: int) -> str:

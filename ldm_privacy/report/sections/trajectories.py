@@ -57,7 +57,7 @@ def trajectories(evaluation: Evaluation) -> Section | None:
 
 
 def _lead(report: TrajectoryReport) -> str:
-    scale, guided = [*report.guided.items()][-1]
+    scale, guided = report.top, report.guided[report.top]
     parts = []
     for group, name in NAMES.items():
         if (rows := report.of_group(group)).any() and group != "heldout":
@@ -114,7 +114,7 @@ def _table(report: TrajectoryReport, claims: Sequence[Claim]) -> DataTable:
 def _said(report: TrajectoryReport, claims: Iterable[Claim]) -> str:
     """Whether each claim holds here, in plain words."""
     found = {(each.kind, each.quantity, each.guidance_scale): each.estimate for each in claims}
-    top, who = [*report.guided][-1], NAMES[memorized_group(report)]
+    top, who = report.top, NAMES[memorized_group(report)]
     sentences = []
     for scale, direction, sign in ((top, "further from", 1), (1.0, "nearer to", -1)):
         if (error := found.get(("error", "error", scale))) is not None and (scale > 1 or sign < 0):
@@ -159,7 +159,7 @@ def _captions(report: TrajectoryReport) -> DataTable:
 
 
 def _how(report: TrajectoryReport) -> str:
-    guided = [*report.guided.values()][-1]
+    guided = report.guided[report.top]
     x = "the latent of the caption's own image" if report.x_is == "paired" else "the latent that the trajectory ends in"
     columns = "training latent and starting noise" + ("" if guided.mean is None else ", with the mean latent beside them")
     return (
