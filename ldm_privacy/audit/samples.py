@@ -12,7 +12,7 @@ from ldm_privacy.geometry.deviation import latent_deviation
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather, gather_on_main, is_main, share_of, total, world_size
 from ldm_privacy.randomness import uniform
-from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape
+from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape, rows_of
 
 
 class MaskRule(Protocol):
@@ -124,6 +124,14 @@ class AuditedSamples:
         if view != "own" and view not in self.views:
             raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
         return self.condition if view == "own" else self.views[view]
+
+    def null_row(self, guidance_scale: float | None) -> Condition:
+        """The null condition that samples are guided against, rows of 1; none where there is no guidance.
+
+        Raises:
+            UserError: There is guidance, and no condition.
+        """
+        return {} if guidance_scale is None else rows_of(self.told("null"), slice(1))
 
     def all_conditions(self, view: str = "own") -> dict[str, Tensor]:
         """The conditions of all samples in the main process; in the others their own. All processes call it."""

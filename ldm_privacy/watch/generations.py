@@ -18,7 +18,7 @@ from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition, Image, Images, Intervals, Progress, no_progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 NUM_SHOWN = 18
 
@@ -36,6 +36,7 @@ class Generations(Watcher):
         member_index, heldout_index: Whom the generations are compared with: everyone that is trained on, and the others.
         num_images: 1,000 or more.
         num_steps: DDIM steps of each.
+        guidance_scale: Of the samples, against the null condition, for twice the passes; None: no guidance.
         batch_size: Images per denoiser and decoder pass, and training images per search (memory).
         every: See `Watcher`.
         onset: The detector.
@@ -53,6 +54,7 @@ class Generations(Watcher):
     heldout_index: Tensor
     _: KW_ONLY
     num_images: Annotated[int, Field(ge=1000)] = 1000
+    guidance_scale: GuidanceScale | None = None
     num_steps: PositiveInt = 20
     batch_size: PositiveInt = 500
     every: Every = Every(epochs=1)
@@ -63,6 +65,9 @@ class Generations(Watcher):
     progress: Progress = no_progress
     memorized: float | None = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        self.samples.null_row(self.guidance_scale)
+
     def due(self, moment: Moment) -> bool:
         return moment.step > 0 and super().due(moment)
 
@@ -70,7 +75,7 @@ class Generations(Watcher):
         return super().num_looks(epochs, steps_per_epoch) - 1
 
     def look(self, target: Target, moment: Moment) -> Look:
-        """`num_steps` denoiser passes and a decoder pass a generation, and a search among all images."""
+        """`num_steps` denoiser passes (guided: twice as many) and a decoder pass a generation, and a search among all images."""
         condition = self.samples.all_conditions()
         if not is_main():
             return Look()
@@ -99,6 +104,8 @@ class Generations(Watcher):
                 num_images=self.num_images,
                 num_steps=self.num_steps,
                 condition=condition,
+                null=self.samples.null_row(self.guidance_scale),
+                guidance_scale=self.guidance_scale,
                 seed=self.seed,
                 batch_size=self.batch_size,
                 device=self.samples.latent.device,
@@ -121,7 +128,10 @@ class Generations(Watcher):
             )
 
     def passes(self) -> dict[str, int]:
-        return {"denoiser": self.num_images * self.num_steps, "decoder": self.num_images}
+        return {
+            "denoiser": self.num_images * self.num_steps * (1 if self.guidance_scale is None else 2),
+            "decoder": self.num_images,
+        }
 
     def sentences(self) -> list[str]:
         """From when on generations copied members more than held-out images."""

@@ -10,7 +10,7 @@ from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.pictures import image_grid
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 
 @WATCHERS.register("samples")
@@ -22,6 +22,7 @@ class Samples(Watcher):
         samples: Say what a latent looks like, and which conditions there are.
         num_images: At least 1.
         num_steps: DDIM steps of each.
+        guidance_scale: Of the samples, against the null condition, for twice the passes; None: no guidance.
         every: See `Watcher`.
         seed: Of the starting noise.
     """
@@ -29,12 +30,16 @@ class Samples(Watcher):
     samples: AuditedSamples
     _: KW_ONLY
     num_images: PositiveInt = 16
+    guidance_scale: GuidanceScale | None = None
     num_steps: PositiveInt = 50
     every: Every = Every(epochs=1)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        self.samples.null_row(self.guidance_scale)
+
     def look(self, target: Target, moment: Moment) -> Look:
-        """`num_steps` denoiser passes and a decoder pass an image."""
+        """`num_steps` denoiser passes (guided: twice as many) and a decoder pass an image."""
         condition = self.samples.all_conditions()
         if not is_main():
             return Look()
@@ -45,10 +50,15 @@ class Samples(Watcher):
             num_images=self.num_images,
             num_steps=self.num_steps,
             condition=condition,
+            null=self.samples.null_row(self.guidance_scale),
+            guidance_scale=self.guidance_scale,
             seed=self.seed,
             device=self.samples.latent.device,
         )
         return Look(pictures={"samples": image_grid(images)})
 
     def passes(self) -> dict[str, int]:
-        return {"denoiser": self.num_images * self.num_steps, "decoder": self.num_images}
+        return {
+            "denoiser": self.num_images * self.num_steps * (1 if self.guidance_scale is None else 2),
+            "decoder": self.num_images,
+        }

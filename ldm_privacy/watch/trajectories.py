@@ -24,7 +24,7 @@ from ldm_privacy.types import Images, Intervals, Latent, Progress, no_progress, 
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.trajectory_curves import WORDS, charts_of, compared, curves_of, line_of, replication_rise
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 
 @WATCHERS.register("trajectories")
@@ -68,9 +68,7 @@ class Trajectories(Watcher):
     _: KW_ONLY
     num_captions: Annotated[int, Field(ge=2)] = 24
     num_seeds: PositiveInt = 2
-    guidance_scales: Annotated[list[Annotated[float, Field(ge=0, le=1000)]], Field(min_length=1)] = field(
-        default_factory=lambda: [1.0, 7.5]
-    )
+    guidance_scales: Annotated[list[GuidanceScale], Field(min_length=1)] = field(default_factory=lambda: [1.0, 7.5])
     num_steps: PositiveInt = 50
     num_early: PositiveInt = 5
     clean: Literal["paired", "generated"] = "paired"

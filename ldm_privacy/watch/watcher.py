@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
@@ -14,6 +15,10 @@ from ldm_privacy.targets.target import Target
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
+
+
+GuidanceScale = Annotated[float, Field(ge=0, le=1000)]
+"""See `guided_steps`."""
 
 
 @dataclass(frozen=True)

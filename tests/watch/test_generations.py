@@ -1,14 +1,18 @@
 """Memorized generations: when a look is due, what a known generator gives, and going on after a stop."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.models.ideal import IdealDenoiser
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.ideal import CaptionMemoriser, IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.onset import OnsetDetector
+from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.samples import Samples
 from ldm_privacy.watch.watcher import Every, Moment
 
@@ -123,3 +127,24 @@ def test_samples_grow_up_from_the_same_noise(memoriser):
     assert (first == second).all()
     assert (first != third).any()
     assert one.passes() == {"denoiser": 20, "decoder": 4}
+
+
+def test_pictures_and_copies_are_guided_where_that_is_asked_for():
+    """The clean prediction of a memoriser of captions is its image times the scale."""
+    index = torch.arange(80)
+    views = {"null": {"caption": torch.full((80,), 80)}}
+    samples = AuditedSamples(IMAGES, index < 40, condition={"caption": index}, views=views)
+    model = CaptionMemoriser(IMAGES, IdealDenoiser(torch.zeros(1, 1, 4, 4)))
+    target = Target(IdentityCodec(image_channels=1), model)
+    plain, guided = (Samples(samples, num_images=4, num_steps=5, guidance_scale=scale) for scale in (None, 1.5))
+    for it, scale in ((plain, 1.0), (guided, 1.5)):
+        expected = image_grid((scale * IMAGES[:4]).clamp(-1, 1)).astype(int)
+        assert abs(it.look(target, Moment(0, 0)).pictures["samples"] - expected).max() <= 1, "rounding to grey levels"
+    assert (plain.passes()["denoiser"], guided.passes()["denoiser"]) == (20, 40)
+    options = {"num_images": 1000, "num_steps": 5, "guidance_scale": 1.5}
+    it = Generations(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
+    torch.testing.assert_close(it._generated(target, samples.condition)[:80], (1.5 * IMAGES).clamp(-1, 1))
+    assert it.passes()["denoiser"] == 10_000
+    for make in (Samples, partial(Generations, images=None, member_index=MEMBERS, heldout_index=HELDOUT)):
+        with pytest.raises(UserError, match="there is no 'null' condition"):
+            make(AuditedSamples(IMAGES, index < 40), guidance_scale=3.0)
