@@ -75,7 +75,7 @@ class Generations(Watcher):
         return super().num_looks(epochs, steps_per_epoch) - 1
 
     def look(self, target: Target, moment: Moment) -> Look:
-        """`num_steps` denoiser passes (guided: twice as many) and a decoder pass a generation, and a search among all images."""
+        """`num_steps` denoiser passes (guided: twice as many) and a decoder pass a generation; a search among all images."""
         condition = self.samples.all_conditions()
         if not is_main():
             return Look()
@@ -128,10 +128,8 @@ class Generations(Watcher):
             )
 
     def passes(self) -> dict[str, int]:
-        return {
-            "denoiser": self.num_images * self.num_steps * (1 if self.guidance_scale is None else 2),
-            "decoder": self.num_images,
-        }
+        branches = 1 if self.guidance_scale is None else 2
+        return {"denoiser": self.num_images * self.num_steps * branches, "decoder": self.num_images}
 
     def sentences(self) -> list[str]:
         """From when on generations copied members more than held-out images."""

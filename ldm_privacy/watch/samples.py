@@ -58,7 +58,5 @@ class Samples(Watcher):
         return Look(pictures={"samples": image_grid(images)})
 
     def passes(self) -> dict[str, int]:
-        return {
-            "denoiser": self.num_images * self.num_steps * (1 if self.guidance_scale is None else 2),
-            "decoder": self.num_images,
-        }
+        branches = 1 if self.guidance_scale is None else 2
+        return {"denoiser": self.num_images * self.num_steps * branches, "decoder": self.num_images}
