@@ -55,8 +55,9 @@ class AuditReport:
 
     @property
     def unmasked(self) -> list[AuditKey]:
-        """Each attack with its first mask that keeps everything, where it has one."""
-        found = [self.data.unmasked(attack) for attack in dict.fromkeys(row.key.attack for row in self.rows)]
+        """Each attack with its first mask that keeps everything, where it has one; under the samples' own condition."""
+        attacks = dict.fromkeys(row.key.attack for row in self.rows if row.key.attack not in self.data.views)
+        found = [self.data.unmasked(attack) for attack in attacks]
         return [key for key in found if key is not None]
 
     def scores_at(self, key: AuditKey) -> Tensor:

@@ -158,13 +158,6 @@ def attack_agreement(
     return AttackAgreement(tuple(keys), families, target, ranks, is_member, heldout, confidence)
 
 
-def _family(report: AuditReport, key: AuditKey) -> str:
-    """The attack that its scores rest on, whatever is made of it and under whichever condition."""
-    attack = report.data.derived[key].plain.attack if key in report.data.derived else key.attack
-    view = report.data.views.get(attack)
-    return attack if view is None else view.attack
-
-
 def agreement_of(report: AuditReport, key: AuditKey) -> AttackAgreement | None:
     """Of every unmasked attack, every calibrated one, and `key`; None where none of them tells samples apart."""
     derived = report.data.derived
@@ -178,7 +171,7 @@ def agreement_of(report: AuditReport, key: AuditKey) -> AttackAgreement | None:
         torch.stack([report.scores_at(each).double() for each in keys]),
         report.data.is_member,
         half,
-        families=[_family(report, each) for each in keys],
+        families=[derived[each].plain.attack if each in derived else each.attack for each in keys],
         is_compared=is_compared,
         confidence=report.confidence,
     )

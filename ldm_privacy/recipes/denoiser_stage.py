@@ -119,8 +119,9 @@ def train_denoiser(
     def draw(looks: Mapping[str, Look], moment: Moment) -> None:
         if "memorization" in looks and audits.report is not None and config.trainer.figures:
             history = SeriesFile(run.metrics).read("denoiser")
-            keys, derived = [row.key for row in audits.report.rows], audits.report.data.derived
-            curves = mask_curves(history, keys, audits.key, derived)
+            data = audits.report.data
+            keys = [row.key for row in audits.report.rows if row.key.attack not in data.views]
+            curves = mask_curves(history, keys, audits.key, data.derived)
             fitting.show_curves(curves[0], moment.epoch)
 
     module = _module(setup, network, denoiser, measuring, of_members)

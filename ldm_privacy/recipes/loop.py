@@ -195,7 +195,7 @@ class MemorizationWatch:
         evidence = gather_evidence(report, key, samples, self._images_of, history=earlier, time=step, seed=self.seed)
         decoder = None if self.codec.network is None else self.codec.decode
         figures = {
-            **training_figures(self.curves, audit.keys, evidence.key, report.data.derived, "step"),
+            **training_figures(self.curves, audit.keys, evidence.key, report.data.derived, report.data.views, "step"),
             **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed, unit="step"),
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}

@@ -68,7 +68,7 @@ def publish(
     codec, split = audited.target.codec, setup.data.split
     decoder = None if codec.network is None else codec.decode
     figures = {
-        **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived),
+        **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived, report.data.views),
         **{name: figure for each in audited.results.values() for name, figure in result_figures(each).items()},
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
     }

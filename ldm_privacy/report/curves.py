@@ -6,7 +6,9 @@ from typing import NamedTuple
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from ldm_privacy.audit.row import OWN
 from ldm_privacy.audit.scores import Derived, forms
+from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.evidence.forecast import watched_keys
 from ldm_privacy.report.figures.base import PALETTE, banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
@@ -28,7 +30,6 @@ class Sign(NamedTuple):
 
 def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
     """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, copies, replication."""
-    similarity = "Guided samples' similarity to their caption's image,"
     gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
     keys = dict.fromkeys([str(primary), *watched_keys(history)])
@@ -41,7 +42,13 @@ def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
         *areas,
         Sign(copies, "generations/onset_epoch", 0.0, shares, "Onset of memorized generations"),
         *(
-            Sign(curve, f"{curve}_onset_epoch", 0.0, f"{similarity} {name} (dashed: held-out)", f"Onset of replication, {name}")
+            Sign(
+                curve,
+                f"{curve}_onset_epoch",
+                0.0,
+                f"Similarity of guided samples, {name} (dashed: held-out)",
+                f"Onset of replication, {name}",
+            )
             for curve, name in (("replication/repeated", "planted duplicates"), ("replication/members", "members"))
         ),
     )
@@ -64,21 +71,47 @@ def mask_curves(
     return found
 
 
+def view_curves(
+    history: History, keys: Sequence[AuditKey], views: Mapping[str, ViewOf], unit: str = "epoch"
+) -> list[MaskCurves]:
+    """Of every attack that was repeated under other conditions, a line per condition, the own one first."""
+    lines: dict[str, dict[str, str]] = {}
+    for key in keys:
+        if (view := views.get(key.attack)) is not None:
+            own = {OWN: f"memorization/{AuditKey(view.attack, key.mask)}/auroc"}
+            lines.setdefault(view.attack, own)[view.view] = f"memorization/{key}/auroc"
+    known = {attack: {view: name for view, name in each.items() if _epochs(history, name)} for attack, each in lines.items()}
+    return [
+        MaskCurves(attack, {view: _curve(history, name) for view, name in each.items()}, unit=unit)
+        for attack, each in known.items()
+        if each
+    ]
+
+
 def training_figures(
-    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Mapping[AuditKey, Derived], unit: str = "epoch"
+    history: History,
+    keys: Sequence[AuditKey],
+    primary: AuditKey,
+    derived: Mapping[AuditKey, Derived],
+    views: Mapping[str, ViewOf],
+    unit: str = "epoch",
 ) -> dict[str, Figure]:
-    """AUROC over epochs, of the primary attack large and of all; the quantities with an onset on one time axis.
+    """AUROC over epochs, of the primary attack large, of all, and under other conditions; the quantities with an onset on one
+    time axis.
 
     None without audits.
     """
-    curves = mask_curves(history, keys, primary, derived, unit)
+    curves = mask_curves(history, [key for key in keys if key.attack not in views], primary, derived, unit)
     if not curves:
         return {}
-    return {
+    figures = {
         curves[0].name: curves[0].figure(),
         "memorization": memorization_figure(curves),
         "onset": onset_figure(history, primary, unit),
     }
+    if conditions := view_curves(history, keys, views, unit):
+        figures["conditions"] = memorization_figure(conditions, "AUROC of each audit under three conditions", "condition")
+    return figures
 
 
 def onset_lines(history: History, primary: AuditKey) -> list[str]:
@@ -91,9 +124,11 @@ def onset_lines(history: History, primary: AuditKey) -> list[str]:
     return lines
 
 
-def memorization_figure(curves: Sequence[MaskCurves]) -> Figure:
-    """AUROC over epochs with its interval: a panel per attack, a line per mask."""
-    figure, axes = panels([each.attack for each in curves], "Memorization: AUROC of each audit, with its interval")
+def memorization_figure(
+    curves: Sequence[MaskCurves], title: str = "Memorization: AUROC of each audit, with its interval", lines: str = "mask"
+) -> Figure:
+    """AUROC over epochs with its interval: a panel per attack, a line per mask, or whatever else the curves tell apart."""
+    figure, axes = panels([each.attack for each in curves], title)
     labelled: dict[str, Artist] = {}
     for each in curves:
         axis = axes[each.attack]
@@ -101,7 +136,7 @@ def memorization_figure(curves: Sequence[MaskCurves]) -> Figure:
         axis.set_title(each.attack)
         handles, masks = axis.get_legend_handles_labels()
         labelled |= dict(zip(masks, handles))
-    figure.legend(labelled.values(), labelled, title="mask", loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(labelled.values(), labelled, title=lines, loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 

@@ -164,8 +164,7 @@ def _view_table(report: AuditReport) -> Table:
 
 def repeats_rows(report: AuditReport) -> list[tuple[str, ...]]:
     """Attack, AUROC of the members that come more often and of the others: of every unmasked attack and calibrated score."""
-    data = report.data
-    wanted = {key for key in (*report.unmasked, *data.derived) if key.attack not in data.views}
+    wanted = {*report.unmasked, *report.data.derived}
     rows = [row for row in report.rows if row.key in wanted and row.by_repeats]
     return [(str(row.key), *(short(row.by_repeats[name]) if name in row.by_repeats else "" for name in GROUPS)) for row in rows]
 

@@ -70,5 +70,5 @@ def test_a_quantity_that_was_never_measured_has_no_panel(history):
     without = {key: value for key, value in history.items() if not key[1].startswith("generations")}
     assert len(onset_figure(without, KEY).axes) == 2
     assert len(onset_lines(without, KEY)) == 2
-    assert list(training_figures(without, [KEY], KEY, {})) == ["attack_sima", "memorization", "onset"]
-    assert training_figures({}, [KEY], KEY, {}) == {}
+    assert list(training_figures(without, [KEY], KEY, {}, {})) == ["attack_sima", "memorization", "onset"]
+    assert training_figures({}, [KEY], KEY, {}, {}) == {}

@@ -14,6 +14,7 @@ def conditions(evaluation: Evaluation) -> Section | None:
     report = evaluation.evidence.report
     blocks: list[Block] = []
     if rows := view_rows(report):
+        blocks += evaluation.pictures({"conditions": "AUROC of each audit under the own condition, none, and another image's."})
         blocks.append(
             DataTable(
                 ("attack", "condition", "AUROC", "own condition", "difference"),
