@@ -16,7 +16,11 @@ from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from tests.tiny import PIXELS, arguments, series, settings
 
-SHORT = ["autoencoder.max_epochs=1", "audit.attacks=[sima,pia]", "watch.samples={class: samples, num_images: 2, num_steps: 2}"]
+SHORT = [
+    "autoencoder.max_epochs=1",
+    "audit.attacks={loss: null}",
+    "watch.samples={class: samples, num_images: 2, num_steps: 2}",
+]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
 DIT = [f"denoiser.network.{each}" for each in ("class=dit", "width=16", "num_layers=1", "num_heads=2", "dropout=0.1")]
 LABELS = ["denoiser.condition=labels", "denoiser.prediction_type=v_prediction", *DIT]
@@ -31,9 +35,9 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([*LABELS, "audit.attacks=[sima,clid,curvature]"], {"condition": "labels"}),
+        ([*LABELS, "audit.attacks={pia: null, clid: clid, curvature: curvature}"], {"condition": "labels"}),
         (
-            [*CAPTIONS, "audit.attacks={pia: null, loss: null, clid: {class: clid, reduction: thirds}}"],
+            [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
             {"condition": "captions"},
         ),
     ],
