@@ -1,5 +1,6 @@
 """Stage 2: the denoiser, watched while it trains."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ldm_privacy.recipes.baselines import log_baselines
 from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.registry import DENOISERS
 from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.checkpoint import facts_of
@@ -65,7 +67,11 @@ def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, D
     network = component.build_a(nn.Module, **given)
     arguments = {"class": component.name, **component.arguments, **component.taken(given)}
     if missing := [name for name in condition.network_arguments() if name not in arguments]:
-        raise UserError(f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.")
+        takers = [name for name in DENOISERS if missing[0] in inspect.signature(DENOISERS.maker(name)).parameters]
+        hint = f" Those that have it: {', '.join(takers)}." if takers else ""
+        raise UserError(
+            f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.{hint}"
+        )
     schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
     alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
     return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition_record(setup))

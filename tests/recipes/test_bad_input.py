@@ -13,6 +13,35 @@ from tests.tiny import PIXELS, arguments
         ("data.num_members=5000", r"5000.*1797|1797.*5000"),
         ("data.resolution=7", r"data.resolution: 7 can't be halved"),
         ("data.num_members=null", r"data.num_members: missing"),
+        (
+            "denoiser.condition=captions",
+            r"^denoiser\.network: 'unet' .* no argument 'cross_attention_dim'\. Those that have it: unet_condition\.",
+        ),
+        (
+            "denoiser.network.class=unet_condition",
+            r"^denoiser\.network: 'unet_condition' attends to captions: set denoiser\.cond",
+        ),
+        (
+            "denoiser.network.class=unet_condition denoiser.condition=labels",
+            r"^denoiser\.network: 'unet_condition' attends to captions: set denoiser\.condition=captions",
+        ),
+        (
+            "denoiser.network.class=dit denoiser.condition=captions",
+            r"^denoiser\.network: 'dit' takes no such condition: .*unet_cond",
+        ),
+        (
+            "denoiser.network.class=dit denoiser.network.patch_size=3",
+            r"^denoiser\.network\.patch_size: 3 doesn't divide .*, 4\.$",
+        ),
+        ("denoiser.condition.class=captions denoiser.condition.max_tokens=2", r"^denoiser\.condition\.max_tokens: 2 should be"),
+        (
+            "denoiser.condition.class=captions denoiser.condition.encoder=nowhere",
+            r"^denoiser\.condition\.encoder: no text encoder could be loaded from 'nowhere' \(.*Name tiny, or a local folder",
+        ),
+        (
+            "denoiser.condition.class=labels denoiser.condition.seed=1",
+            r"^denoiser\.condition\.seed: 'labels' takes no such key",
+        ),
         ("autoencoder.network.norm_num_groups=3", r"autoencoder.network.block_out_channels: 8 is not a multiple"),
         ("denoiser.network.block_out_channels=[8,8,8,8]", r"denoiser.network.block_out_channels: .* halves the latent"),
         ("audit.timesteps=[1000]", r"audit.timesteps: 1000 is outside the noise schedule, 0 to 999"),

@@ -45,6 +45,8 @@ SMALL = [
 OF_AN_ENTRY = {
     "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
     "digits_pixels": ["data.num_public=0"],
+    "digits_classes": ["data.num_public=16", "watch.generations.num_steps=2"],
+    "digits_captions": ["data.num_public=16", "watch.generations.num_steps=2"],
     "cifar10_small": ["data.num_public=16"],
 }
 
@@ -72,7 +74,7 @@ COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", mar
 def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
     overrides = [*SMALL, *OF_AN_ENTRY.get(entry.stem, []), f"output_dir={tmp_path}/runs"]
     if entry.stem != "digits_pixels":
-        blocks = "[8,8]" if entry.stem == "digits" else "[8,8,8]"
+        blocks = "[8,8]" if entry.stem.startswith("digits") else "[8,8,8]"
         overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
         overrides += ["autoencoder.max_epochs=1"]
     if entry.stem.startswith("cifar10"):

@@ -1,4 +1,4 @@
-"""Other targets than an unconditional latent one train, audit, evaluate and go on: pixel space, class labels."""
+"""Other targets than an unconditional latent one train, audit, evaluate and go on: pixel space, class labels, captions."""
 
 import json
 from types import SimpleNamespace
@@ -16,18 +16,32 @@ from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from tests.tiny import PIXELS, arguments, series, settings
 
-SHORT = ["autoencoder.max_epochs=1", "audit.attacks=[sima,pia]", "watch.samples={class: samples, num_images: 2, num_steps: 2}"]
+SHORT = [
+    "autoencoder.max_epochs=1",
+    "audit.attacks={loss: null}",
+    "watch.samples={class: samples, num_images: 2, num_steps: 2}",
+]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
-LABELS = "denoiser.condition=labels"
+DIT = [f"denoiser.network.{each}" for each in ("class=dit", "width=16", "num_layers=1", "num_heads=2", "dropout=0.1")]
+LABELS = ["denoiser.condition=labels", "denoiser.prediction_type=v_prediction", *DIT]
+ATTENDING = [
+    f"denoiser.network.{each}"
+    for each in ("class=unet_condition", "block_out_channels=[8,8]", "norm_num_groups=4", "num_heads=2", "layers_per_block=1")
+]
+CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
 
 
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([LABELS, "audit.attacks=[sima,clid,curvature]"], {"condition": "labels"}),
+        ([*LABELS, "audit.attacks={pia: null, clid: clid, curvature: curvature}"], {"condition": "labels"}),
+        (
+            [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
+            {"condition": "captions"},
+        ),
     ],
-    ids=["pixels", "labels"],
+    ids=["pixels", "labels", "captions"],
 )
 def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stopped(tmp_path, options, facts):
     line = [*SHORT, *options]
@@ -51,11 +65,12 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     in_pixels = PIXELS[0] in options
     measured = {name for _, epoch, name in curves if name.startswith(("geometry/", "baseline/", "memorization/sima/tuned"))}
     assert bool(measured) is not in_pixels
-    # Each class, the null class too, has an embedding of its own; without a condition there is none.
+    # Each class, the null class too, has an embedding of its own, and each caption's counts; without a condition there is none.
     latent = torch.zeros(11, *((1, 8, 8) if in_pixels else (4, 4, 4)))
-    classes = {"class_labels": torch.arange(11)} if facts["condition"] == "labels" else {}
-    epsilon = target.predictor(latent, torch.full((11,), 500), classes)
-    assert (epsilon[1:] != epsilon[:1]).flatten(1).any(1).all() == bool(classes)
+    told = {"labels": {"class_labels": torch.arange(11)}, "captions": {"encoder_hidden_states": torch.randn(11, 8, 64)}}
+    condition = told.get(facts["condition"], {})
+    epsilon = target.predictor(latent, torch.full((11,), 500), condition)
+    assert (epsilon[1:] != epsilon[:1]).flatten(1).any(1).all() == bool(condition)
 
 
 def test_images_with_other_labels_are_not_those_of_the_checkpoint():
