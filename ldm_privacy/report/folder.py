@@ -119,12 +119,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     from ldm_privacy.audit.score_file import write_scores
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    evidence = evaluation.evidence
-    write_metrics(evidence, folder / "metrics.json", facts=facts)
+    evidence, trajectories = evaluation.evidence, evaluation.result(TrajectoryReport)
+    write_metrics(evidence, folder / "metrics.json", facts=facts, trajectories=trajectories)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
-    if (found := evaluation.result(TrajectoryReport)) is not None:
-        write_captions(found, folder / "captions.csv")
+    if trajectories is not None:
+        write_captions(trajectories, folder / "captions.csv")
     for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
         figure.set_layout_engine("none")  # it is laid out: half of what a drawing costs

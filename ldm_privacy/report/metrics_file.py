@@ -12,14 +12,20 @@ from ldm_privacy.evidence.agreement import AttackAgreement
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.image_onset import ImageOnsets
 from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.trajectories.claims import claims_of
+from ldm_privacy.trajectories.record import TrajectoryReport
+from ldm_privacy.types import Intervals
 
 
-def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> None:
+def write_metrics(
+    evidence: Evidence, path: Path, *, facts: dict[str, Any], trajectories: TrajectoryReport | None = None
+) -> None:
     """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
 
     Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
     numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over
-    other rows, the band under permuted labels, and the oracle's choice and AUROC. Infinite thresholds are null.
+    other rows, the band under permuted labels, and the oracle's choice and AUROC. Of trajectories, means by group and the
+    claims; the captions are in captions.csv. Infinite thresholds are null.
     """
     report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
     dataset = None
@@ -38,6 +44,7 @@ def write_metrics(evidence: Evidence, path: Path, *, facts: dict[str, Any]) -> N
         "dataset": dataset,
         "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
         "agreement": None if evidence.agreement is None else _agreement(evidence.agreement),
+        "trajectories": None if trajectories is None else _trajectories(trajectories, report.intervals),
         "sweep": report.sweep,
         "series": report.series(),
         "rows": [_row(row, evidence) for row in report.rows],
@@ -87,6 +94,19 @@ def _onsets(onsets: ImageOnsets) -> dict[str, Any]:
     }
 
 
+def _trajectories(report: TrajectoryReport, intervals: Intervals) -> dict[str, Any]:
+    names = ("d1", "d2", "gain", "error", "gap", "gap_mean", "similarity", "replicated")
+    means = {
+        group: {
+            scale: {name: float(getattr(guided, name)[rows].mean()) for name in names}
+            for scale, guided in report.guided.items()
+        }
+        for group in dict.fromkeys(report.group)
+        if (rows := report.of_group(group)).any()
+    }
+    return {"time": report.time, "means": means, "claims": claims_of(report, intervals)}
+
+
 def _agreement(agreement: AttackAgreement) -> dict[str, Any]:
     return {
         "target_fpr": agreement.target_fpr,
@@ -114,6 +134,7 @@ def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
         **vars(row.metrics),
         "carried": row.carried,
         "gains": row.gains,
+        "by_repeats": row.by_repeats,
         "permuted_labels": evidence.permuted[row.key],
         "oracle": {"timestep": row.oracle_timestep, "keep_fraction": row.oracle_keep_fraction, "auroc": row.oracle_auroc},
         "auroc_by_timestep": dict(zip(timesteps, row.auroc_by_timestep.tolist())),
