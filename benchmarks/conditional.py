@@ -2,7 +2,7 @@
 
     python -m benchmarks.conditional runs/digits_classes runs/digits_captions runs/emoji
 
-Reads each run's `evaluation/metrics.json`; a column per run, tables in Markdown. No network passes.
+Reads each run's `evaluation/metrics.json`; tables in Markdown. No network passes.
 """
 
 import argparse
@@ -13,14 +13,24 @@ from typing import Any
 
 ATTACKS = ("sima", "sima_null", "sima_shuffled", "loss", "loss_null", "loss_shuffled", "clid")
 GROUPS = {"repeated": "planted duplicates", "members": "members", "heldout": "held-out"}
-MEANS = ("similarity", "replicated", "d1", "d2", "gain", "error", "gap", "gap_mean")
+MEANS = {
+    "similarity": ("similarity", ".2f"),
+    "own nearest": ("replicated", ".0%"),
+    "D1": ("d1", "+.2f"),
+    "D2": ("d2", "+.2f"),
+    "k": ("gain", ".2f"),
+    "error": ("error", ".1f"),
+    "gap": ("gap", ".3f"),
+    "mean gap": ("gap_mean", ".3f"),
+}
+"""Column -> name in metrics.json, and its form."""
 
 
 def table(first: str, rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Row -> run -> text, in Markdown; a run that lacks a row has an empty cell."""
-    runs = list(dict.fromkeys(run for row in rows.values() for run in row))
-    cells = [[name, *(row.get(run, "") for run in runs)] for name, row in rows.items()]
-    lines = [[first, *runs], ["---"] * (1 + len(runs)), *cells]
+    """Row -> column -> text, in Markdown; a row that lacks a column has an empty cell."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]
+    lines = [[first, *columns], ["---"] * (1 + len(columns)), *cells]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -36,6 +46,7 @@ def main() -> None:
     found = {run.name: json.loads((run / "evaluation" / "metrics.json").read_text()) for run in parser.parse_args().runs}
     audits: dict[str, dict[str, str]] = {}
     means: dict[str, dict[str, str]] = {}
+    """By run, guidance and group."""
     claims: dict[str, dict[str, str]] = {}
     for run, metrics in found.items():
         rows: dict[str, Any] = {row["attack"]: row for row in metrics["rows"] if row["mask"] == "all"}
@@ -52,12 +63,12 @@ def main() -> None:
             continue
         for group, by_scale in trajectories["means"].items():
             for scale, values in by_scale.items():
-                for name in MEANS:
-                    means.setdefault(f"{name}, guidance {float(scale):g}, {GROUPS[group]}", {})[run] = f"{values[name]:.2f}"
+                label = f"{run}, {float(scale):g}, {GROUPS[group]}"
+                means[label] = {title: f"{values[name]:{form}}" for title, (name, form) in MEANS.items()}
         for claim in trajectories["claims"]:
             label = f"{claim['kind']} of {claim['quantity']}, guidance {claim['guidance_scale']:g}"
             claims.setdefault(label, {})[run] = shown(claim["estimate"])
-    for title, rows in (("AUROC", audits), ("mean over captions", means), ("claim", dict(sorted(claims.items())))):
+    for title, rows in (("AUROC", audits), ("run, guidance, captions of", means), ("claim", dict(sorted(claims.items())))):
         print(table(title, rows), end="\n\n")
 
 
