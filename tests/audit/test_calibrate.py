@@ -7,11 +7,11 @@ import torch
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import Derivation, derivations, level, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, Derivation, derivations, level, with_calibrated
 from ldm_privacy.audit.kept import KeptScores, Memory, kept_of
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.audit.scores import Derived, informed
+from ldm_privacy.audit.scores import Derived, forms, informed
 from ldm_privacy.calibrations.base import MIN_SAMPLES, Calibrated, Calibration
 from ldm_privacy.calibrations.combined import Combined
 from ldm_privacy.calibrations.history import History
@@ -184,6 +184,11 @@ def test_who_is_informed():
     assert informed(both, LOSS, with_history=False) == LOSS
     turned = of("sima_history", True) | of("sima_complexity", False)
     assert informed(turned, KEY, with_history=True) == AuditKey("sima_history", "all"), "whatever their order"
+    # What an outsider makes of it, then what an insider does, each once.
+    assert forms(both, KEY) == [KEY, AuditKey("sima_complexity", "all"), AuditKey("sima_history", "all")]
+    assert forms(both, LOSS) == [LOSS, AuditKey("loss_history", "all")]
+    assert forms(of("sima_complexity", False), KEY) == [KEY, AuditKey("sima_complexity", "all")]
+    assert forms({}, KEY) == [KEY]
 
 
 INDEX = torch.arange(200)
@@ -254,6 +259,25 @@ def test_what_cannot_be_calibrated_is_refused_before_any_pass(name):
     label = f"sima_{name}" if CALIBRATIONS.get(name).wraps else name
     attacks = {"sima": get_attack("sima"), label: get_attack("loss")}
     refused(rf"^audit\.attacks: the label '{label}' is taken by a calibrated score", (name,), attacks=attacks)
+
+
+def test_of_a_history_no_more_is_read_than_calibrations_look_at():
+    class Asked(Memory):
+        def read(self, **what):
+            self.keys = what["keys"]
+            return super().read(**what)
+
+    history = Asked()
+    for time in range(0, 100, 2):
+        history.write(time, KeptScores(INDEX, {}, {}, {}))
+    found = an_audit(("history", "complexity")).look_back(history, until=81)
+    assert len(found) == MOST_EARLIER
+    assert (min(found), max(found)) == (0, 80)
+    assert history.keys == {KEY}
+    an_audit(("combined",)).look_back(history, until=81)
+    assert history.keys == {KEY, LOSS}
+    an_audit(("complexity",)).look_back(history, until=81)
+    assert history.keys == set()
 
 
 class Sine:

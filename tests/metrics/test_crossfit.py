@@ -217,6 +217,31 @@ def test_choice_and_fit_together_reach_no_further_than_halves_that_err_alike():
     assert choice_widening(halves, 0.3) == 1.0
 
 
+def test_the_widening_of_a_test_is_the_reach_below_in_normal_quantiles():
+    halves = halves_of(np.random.default_rng(26), 4, shift=0.6, correlation=0.0)
+    for confidence in (0.7, 0.95):
+        reaches = [choice_reach([halves], 1 - confidence, seed=seed) for seed in range(3)]
+        assert len({*reaches, *(reach[::-1] for reach in reaches)}) == 6, "both sides and all seeds differ"
+        widenings = [choice_widening(halves, confidence, seed=seed) for seed in range(3)]
+        assert widenings == pytest.approx([below / stats.norm.isf(1 - confidence) for below, _ in reaches])
+        assert choice_widening(halves, confidence) == widenings[0]
+    assert choice_widening(halves, 0.5) == 1.0
+
+
+@pytest.mark.parametrize("group", [None, torch.arange(80) // 3, np.arange(80) // 3])
+def test_some_samples_of_a_half_are_a_half_of_these_samples(group):
+    whole, rows = halves_of(np.random.default_rng(27), 3)[0], torch.arange(80) % 5 > 1
+    whole = replace(whole, group=group, num_fitted=2, area=auroc(whole.score, whole.is_member))
+    some = whole.among(rows)
+    those = None if group is None else torch.as_tensor(group)[rows]
+    expected = Half(whole.score[:, rows], whole.is_member[rows], whole.chosen, num_fitted=2, group=those)
+    assert np.array_equal(some.areas, expected.areas)
+    assert np.array_equal(some.deviations, expected.deviations)
+    assert crossfit_auroc([some]) == crossfit_auroc([expected])
+    assert choice_reach([[some] * 2], 0.1) == choice_reach([[expected] * 2], 0.1)
+    assert whole.among(torch.ones(80, dtype=torch.bool)) is whole
+
+
 def test_covariance_over_the_candidates_is_that_of_single_candidates_and_of_a_part_of_many():
     for grouped in (False, True):
         score, is_member = make(np.random.default_rng(14), 2, 2400, shift=0.5)
