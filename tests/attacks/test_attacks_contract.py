@@ -52,6 +52,22 @@ def test_contract_with_other_hyperparameters(name, hyperparameters):
     check_attack(get_attack(name, **hyperparameters))
 
 
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_an_attack_is_printed_as_the_call_that_makes_it(name):
+    """Histories of scores tell attacks apart by it."""
+    attack = get_attack(name)
+    again = eval(repr(attack), {type(attack).__name__: type(attack)})
+    assert vars(again) == vars(attack)
+
+
+def test_what_an_attack_keeps_to_itself_is_not_printed():
+    class Kept(Attack):
+        def __init__(self):
+            self.size, self.words, self._found = 3, "a, b", 7
+
+    assert repr(Kept()) == "Kept(size=3, words='a, b')"
+
+
 def test_contract_with_every_timestep():
     check_attack(get_attack("secmi", interval=1), timesteps=(0, 1, 3))
 

@@ -353,17 +353,15 @@ def test_a_paired_difference_pays_for_the_timesteps_that_the_halves_chose_for_ea
 
 
 def test_a_paired_difference_is_that_of_the_halves_with_their_groups_and_with_what_was_fitted_for_either():
-    data = make_scores(60, 60, num_folds=2, group_size=3)
-    halves = report_of(data, intervals=FEW).halves[AuditKey("sima", "all")]
+    data, key = make_scores(60, 60, num_folds=2, group_size=3), AuditKey("sima", "all")
+    halves = report_of(data, intervals=FEW).halves[key]
     other = torch.randn(120, generator=torch.Generator().manual_seed(0))
     for among in (None, data.sample_index % 3 > 0):
-        rows = [fold.reports if among is None else fold.reports & among for fold in data.folds]
-        mine, others = (
-            [Half(score[..., here], data.is_member[here], chosen, num_fitted, data.group[here]) for here, score, chosen in parts]
-            for num_fitted, parts in (
-                (0, [(here, data.scores[AuditKey("sima", "all")][0], half.chosen) for here, half in zip(rows, halves)]),
-                (2, [(here, other, 0) for here in rows]),
-            )
-        )
+        mine, others = [], []
+        for fold, half in zip(data.folds, halves):
+            rows = fold.reports if among is None else fold.reports & among
+            common = {"is_member": data.is_member[rows], "group": data.group[rows]}
+            mine.append(Half(data.scores[key][0][:, rows], chosen=half.chosen, **common))
+            others.append(Half(other[rows], num_fitted=2, **common))
         expected = crossfit_difference(mine, others, confidence=0.9)
         assert astuple(paired(halves, other, data, 0.9, num_fitted=2, among=among)) == pytest.approx(astuple(expected))
