@@ -9,7 +9,7 @@ import torch
 
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
-from ldm_privacy.attacks.runner import attack_statistics, draw_noise, mask_and_sum
+from ldm_privacy.attacks.runner import attack_statistics, default_memory_budget, draw_noise, mask_and_sum
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.testing import CountingPredictor, check_attack
@@ -134,6 +134,10 @@ def test_memory_is_bounded_by_the_budget(budget):
     assert sum(seen) == 100 * one_sample
     if budget == 2**29:  # all samples, timesteps and draws share one pass where they fit
         assert predictor.largest_call == 600
+
+
+def test_a_device_of_which_nothing_is_known_has_the_budget_of_a_cpu():
+    assert default_memory_budget(torch.empty(1, device="meta")) == default_memory_budget(torch.empty(1)) == 2**28
 
 
 def test_parts_and_passes_are_of_about_equal_size():

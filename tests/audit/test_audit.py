@@ -194,6 +194,20 @@ def test_an_error_of_an_attack_is_told_to_be_its_own(samples):
     assert caught.value.blamed_on is attack
 
 
+def test_a_keep_fraction_is_of_all_dimensions_of_a_latent(samples):
+    given = {"attacks": {"sima": get_attack("sima")}, "masks": {"all": KeepAll()}, "timesteps": [0]}
+    Audit(samples, **given, keep_fractions=[0.01])  # rounds to one of 64, and to none of the 16 of a channel
+    with pytest.raises(UserError, match=r"^audit\.keep_fractions: 0\.005 keeps none of 64 dimensions"):
+        Audit(samples, **given, keep_fractions=[0.5, 0.005])
+
+
+def test_what_each_half_fits_is_counted(samples):
+    attacks = {"sima": get_attack("sima"), "dime": get_attack("dime", num_draws=2)}
+    audit = Audit(samples, attacks, {"all": KeepAll(), "random60": KeepRandom(0.6)}, [50])
+    data = audit.scores(audit.collect(ScaledNoise(members_of(samples))))
+    assert data.num_fitted == {AuditKey("dime", mask): attacks["dime"].num_fitted for mask in ("all", "random60")}
+
+
 def test_without_influence_there_are_the_other_masks_and_no_sweep(samples):
     pixels = replace(samples, influence=None)
     attacks, masks = {"sima": get_attack("sima")}, {"all": KeepAll(), "random": KeepRandom(0.6), "std": KeepTopDeviation(0.6)}
