@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ldm_privacy import randomness
+from ldm_privacy.attacks import runner
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
 from ldm_privacy.attacks.runner import attack_statistics, default_memory_budget, draw_noise, mask_and_sum
 from ldm_privacy.errors import UserError
@@ -138,6 +139,21 @@ def test_memory_is_bounded_by_the_budget(budget):
 
 def test_a_device_of_which_nothing_is_known_has_the_budget_of_a_cpu():
     assert default_memory_budget(torch.empty(1, device="meta")) == default_memory_budget(torch.empty(1)) == 2**28
+
+
+def test_the_precision_that_was_asked_for_is_that_of_the_passes(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def query(*given, autocast, **options):
+        raise Asked(autocast)
+
+    monkeypatch.setattr(runner, "DenoiserQuery", query)
+    latent, keep = torch.empty(2, 1, 2, 2, device="meta"), torch.ones(1, 2, 1, 2, 2, dtype=torch.bool)
+    for precision in (None, torch.bfloat16):
+        with pytest.raises(Asked) as caught:
+            attack_statistics(get_attack("sima"), CountingPredictor((1, 2, 2)), latent, [0], keep, autocast=precision)
+        assert caught.value.args == (precision,)
 
 
 def test_parts_and_passes_are_of_about_equal_size():

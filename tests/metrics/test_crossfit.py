@@ -46,8 +46,8 @@ def crosswise(scores, is_members, **fields):
     return [Half(score, is_member, place, **fields) for score, is_member, place in zip(scores, is_members, chosen)]
 
 
-def halves_of(generator, num_candidates=4, sizes=(40, 55), **options):
-    return crosswise(*zip(*(make(generator, num_candidates, size, **options) for size in sizes)))
+def halves_of(generator, num_candidates=4, sizes=(40, 55), *, num_fitted=0, **options):
+    return crosswise(*zip(*(make(generator, num_candidates, size, **options) for size in sizes)), num_fitted=num_fitted)
 
 
 def quantile_error(tail, density):
@@ -122,6 +122,20 @@ def test_reach_is_the_one_of_the_docs_with_the_same_draws(tail, num_blocks):
     expected = reference.choice_quantiles(tables, tail, draws, shifts)
     assert choice_reach(blocks, tail, seed=9) == pytest.approx(expected, abs=1e-9)
     assert expected[0] > stats.norm.isf(tail) * 1.02
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.5, -0.5])
+@pytest.mark.parametrize("num_fitted", [1, 3])
+def test_reach_of_a_fit_is_the_one_of_the_docs_with_the_same_draws(shift, num_fitted):
+    halves = halves_of(np.random.default_rng(28), 1, shift=shift, num_fitted=num_fitted)
+    distances = []
+    for table in (in_tables(half)[0] for half in halves):
+        terms = reference.placements(*table)
+        distances.append((reference.auroc(*table) - 0.5) / np.sqrt(sum(np.var(term, ddof=1) / len(term) for term in terms)))
+    draws = bootstrap_generator("fit", 9).normal(size=(NUM_DRAWS, num_fitted))
+    shifts = [sign * step for step in range(1, 9) for sign in (1, -1)]
+    expected = reference.fit_quantiles(np.mean(distances), 0.05, draws, shifts)
+    assert choice_reach([halves], 0.05, seed=9) == pytest.approx(expected, abs=1e-9)
 
 
 def test_bounds_go_as_far_as_the_reach_says_and_the_p_value_agrees_with_them():
