@@ -124,18 +124,30 @@ def test_reach_is_the_one_of_the_docs_with_the_same_draws(tail, num_blocks):
     assert expected[0] > stats.norm.isf(tail) * 1.02
 
 
+def distance(half, *other):
+    """Of an AUROC from chance, or of two from each other, in standard deviations."""
+    terms = [reference.placements(*in_tables(each)[0]) for each in (half, *other)]
+    member, heldout = (sides[0] - sum(sides[1:]) for sides in zip(*terms))
+    spread = np.var(member, ddof=1) / len(member) + np.var(heldout, ddof=1) / len(heldout)
+    return (member.mean() - (0 if other else 0.5)) / np.sqrt(spread)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.5, -0.5])
 @pytest.mark.parametrize("num_fitted", [1, 3])
 def test_reach_of_a_fit_is_the_one_of_the_docs_with_the_same_draws(shift, num_fitted):
-    halves = halves_of(np.random.default_rng(28), 1, shift=shift, num_fitted=num_fitted)
-    distances = []
-    for table in (in_tables(half)[0] for half in halves):
-        terms = reference.placements(*table)
-        distances.append((reference.auroc(*table) - 0.5) / np.sqrt(sum(np.var(term, ddof=1) / len(term) for term in terms)))
     draws = bootstrap_generator("fit", 9).normal(size=(NUM_DRAWS, num_fitted))
     shifts = [sign * step for step in range(1, 9) for sign in (1, -1)]
-    expected = reference.fit_quantiles(np.mean(distances), 0.05, draws, shifts)
-    assert choice_reach([halves], 0.05, seed=9) == pytest.approx(expected, abs=1e-9)
+    one, other = (halves_of(np.random.default_rng(seed), 1, shift=shift, num_fitted=num_fitted) for seed in (28, 29))
+    other = [replace(half, score=half.score - half.is_member * 0.6) for half in other]
+    perfect = Half(torch.arange(60.0), torch.arange(60) >= 30, num_fitted=num_fitted)
+    for blocks, distances in (
+        ([one], [distance(half) for half in one]),
+        ([one, other], [distance(*pair) for pair in zip(one, other)]),
+        # What has no spread says nothing of how far it is.
+        ([[one[0], perfect]], [distance(one[0]), 0]),
+    ):
+        expected = reference.fit_quantiles(np.mean(distances), 0.05, draws, shifts)
+        assert choice_reach(blocks, 0.05, seed=9) == pytest.approx(expected, abs=1e-9)
 
 
 def test_bounds_go_as_far_as_the_reach_says_and_the_p_value_agrees_with_them():
