@@ -213,7 +213,7 @@ class Audit:
         """
         is_member, first = collected.is_member, collected.is_calibration
         check_halves(first, is_member)
-        halves = [first, ~first][: 2 if self.cross_fit else 1]
+        halves = [first, ~first] if self.cross_fit else [first]
         scores, sweeps = {}, {}
         for name, attack in self.asked.items():
             for label, *terms in zip(self._masks_of(name), *collected.sums[name]):

@@ -151,7 +151,7 @@ def _by_repeats(halves: Sequence[Half], data: AuditScores, intervals: Intervals)
     found = {}
     for group, rows in zip(GROUPS, (data.repeats > 1, data.repeats == 1)):
         if all(int((rows & data.is_member & fold.reports).sum()) > 1 for fold in data.folds):
-            mine = [half.among((rows | ~data.is_member)[fold.reports]) for half, fold in zip(halves, data.folds, strict=True)]
+            mine = [half.among((rows | ~data.is_member)[fold.reports]) for half, fold in zip(halves, data.folds)]
             found[group] = crossfit_auroc(mine, **vars(intervals))
     return found
 
@@ -171,7 +171,7 @@ def paired(
     `among`: (samples,) bool, those to look at; all by default. `num_fitted`: of `other`, see `Half`.
     """
     mine, others = [], []
-    for half, fold in zip(halves, data.folds, strict=True):
+    for half, fold in zip(halves, data.folds):
         rows = fold.reports if among is None else fold.reports & among
         if rows.any():
             mine.append(half.among(rows[fold.reports]))

@@ -178,8 +178,7 @@ class AuditedSamples:
 
     def _columns(self) -> dict[str, Tensor]:
         """What there is a row of for each sample, but for the condition."""
-        shared = ("deviation", "condition", "views")
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in shared}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "deviation"}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 

@@ -146,7 +146,7 @@ def ladder_masks(samples: AuditedSamples, keep_fractions: Sequence[float], *, se
 def split_ladder(scores: Sequence[Tensor], keep_fractions: Sequence[float]) -> dict[tuple[str, float], Tensor]:
     """One entry per mask of `ladder_masks`, in its order, back into one per ranking and keep fraction."""
     keys = [(ranking, fraction) for ranking in RANKINGS for fraction in keep_fractions]
-    return dict(zip(keys, scores, strict=True))
+    return dict(zip(keys, scores))
 
 
 def sweep_points(data: AuditScores, attack: str, intervals: Intervals, areas: Areas | None = None) -> list[SweepPoint]:

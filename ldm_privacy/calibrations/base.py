@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
@@ -55,8 +56,8 @@ class Known:
         level, heldout = level.double(), self.chooses & ~self.is_member
         centred = self.complexity - self.complexity[heldout].mean()
         spread = centred[heldout].square().sum()
-        # Images of one complexity: there is nothing to take away.
-        slope = level[..., heldout] @ centred[heldout] / (spread if spread > 0 else 1.0) * (spread > 0)
+        # Images of one complexity: both are 0, and nothing is taken away.
+        slope = level[..., heldout] @ centred[heldout] / spread.clamp_min(torch.finfo(spread.dtype).tiny)
         return level - slope[..., None] * centred, slope
 
     @property
@@ -114,7 +115,7 @@ class Calibration:
 
 def check_halves_suffice(is_calibration: Tensor, is_member: Tensor, *, cross_fit: bool) -> None:
     """Raise UserError where a half that fits has too few of a side."""
-    for half in (is_calibration, ~is_calibration)[: 2 if cross_fit else 1]:
+    for half in (is_calibration, ~is_calibration) if cross_fit else (is_calibration,):
         for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
             if (count := int((half & side).sum())) < MIN_SAMPLES:
                 raise UserError(

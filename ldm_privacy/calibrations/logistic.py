@@ -13,7 +13,7 @@ from ldm_privacy.errors import UserError
 MOST_FEATURES = 100
 
 
-def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: float = 1.0) -> Calibrated:
+def log_odds(features: Mapping[str, Tensor], known: Known, *, inverse_penalty: float) -> Calibrated:
     """Log-odds of membership: `intercept + sum_j coefficient_j (feature_j - mean_j) / std_j`.
 
     Means, standard deviations and coefficients are of the samples that choose; an L2 penalty holds the coefficients. No more

@@ -95,8 +95,7 @@ class Distortion:
                 f"rank: {self.rank} singular values of a latent with D = {num_dimensions} dimensions; use at most that many."
             )
         block = normal("distortion", (self.seed,), (num_dimensions, min(self.rank + self.oversample, num_dimensions)))
-        wide = max(1, min(32, 32 * 3 * 32 * 32 // num_pixels))
-        vectors_per_pass = self.vectors_per_pass or (4 if latent.device.type == "cpu" else wide)
+        vectors_per_pass = self.vectors_per_pass or vectors_at_once(latent.device, num_pixels)
         values = self._krylov(jacobian, latent, block.double().to(latent.device), vectors_per_pass)
         return values.to(at_least_float32(latent))
 
@@ -131,6 +130,11 @@ class Distortion:
             products = products.flatten(2).permute(1, 2, 0).to(latent.device, torch.float64)
             newest = _orthonormal_to(basis, products[..., :room])
             basis = torch.cat([basis, newest], dim=2)
+
+
+def vectors_at_once(device: torch.device, num_pixels: int) -> int:
+    """What `vectors_per_pass` is where nothing is said, for images of so many numbers."""
+    return 4 if device.type == "cpu" else max(1, min(32, 32 * 3 * 32 * 32 // num_pixels))
 
 
 def _all_singular_values(jacobian: DecoderJacobian) -> Tensor:

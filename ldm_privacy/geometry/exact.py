@@ -45,7 +45,7 @@ class ExactInfluence:
         pairs = self._pairs_per_pass(decoder, latent[:1])
         size = max(1, min(len(latent), pairs))
         estimates = []
-        for chunk, index in zip(latent.split(size), sample_index.split(size), strict=True):
+        for chunk, index in zip(latent.split(size), sample_index.split(size)):
             influence = self._squared_columns(DecoderJacobian(decoder, chunk), chunk, max(1, pairs // size))
             influence = influence.to(latent.device, at_least_float32(latent))
             check_finite(influence, index)

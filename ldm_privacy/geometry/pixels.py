@@ -36,7 +36,7 @@ def pixel_influence(
     check_counts(1, num_probes=num_probes, decode_batch_size=decode_batch_size, vectors_per_pass=vectors_per_pass)
     check_sample_index(latent, sample_index)
     influences, images = [], []
-    for part, index in zip(latent.split(decode_batch_size), sample_index.split(decode_batch_size), strict=True):
+    for part, index in zip(latent.split(decode_batch_size), sample_index.split(decode_batch_size)):
         jacobian = DecoderJacobian(decoder, part)
         if jacobian.image.ndim != 4:
             raise UserError(

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ldm_privacy import randomness
+from ldm_privacy.attacks import runner
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack, get_attack, membership_scores
-from ldm_privacy.attacks.runner import attack_statistics, draw_noise, mask_and_sum
+from ldm_privacy.attacks.runner import attack_statistics, default_memory_budget, draw_noise, mask_and_sum
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.testing import CountingPredictor, check_attack
@@ -73,6 +74,22 @@ def test_contract(name):
 )
 def test_contract_with_other_hyperparameters(name, hyperparameters):
     check_attack(get_attack(name, **hyperparameters))
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_an_attack_is_printed_as_the_call_that_makes_it(name):
+    """Histories of scores tell attacks apart by it."""
+    attack = get_attack(name)
+    again = eval(repr(attack), {type(attack).__name__: type(attack)})
+    assert vars(again) == vars(attack)
+
+
+def test_what_an_attack_keeps_to_itself_is_not_printed():
+    class Kept(Attack):
+        def __init__(self):
+            self.size, self.words, self._found = 3, "a, b", 7
+
+    assert repr(Kept()) == "Kept(size=3, words='a, b')"
 
 
 def test_contract_with_every_timestep():
@@ -157,6 +174,25 @@ def test_memory_is_bounded_by_the_budget(budget):
     assert sum(seen) == 100 * one_sample
     if budget == 2**29:  # all samples, timesteps and draws share one pass where they fit
         assert predictor.largest_call == 600
+
+
+def test_a_device_of_which_nothing_is_known_has_the_budget_of_a_cpu():
+    assert default_memory_budget(torch.empty(1, device="meta")) == default_memory_budget(torch.empty(1)) == 2**28
+
+
+def test_the_precision_that_was_asked_for_is_that_of_the_passes(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def query(*given, autocast, **options):
+        raise Asked(autocast)
+
+    monkeypatch.setattr(runner, "DenoiserQuery", query)
+    latent, keep = torch.empty(2, 1, 2, 2, device="meta"), torch.ones(1, 2, 1, 2, 2, dtype=torch.bool)
+    for precision in (None, torch.bfloat16):
+        with pytest.raises(Asked) as caught:
+            attack_statistics(get_attack("sima"), CountingPredictor((1, 2, 2)), latent, [0], keep, autocast=precision)
+        assert caught.value.args == (precision,)
 
 
 def test_parts_and_passes_are_of_about_equal_size():

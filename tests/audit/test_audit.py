@@ -12,6 +12,7 @@ from ldm_privacy.audit.checks import check_labels
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.audit.sweep import sweep_points
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopDeviation, KeepTopInfluence
 from ldm_privacy.metrics import auroc_interval, membership_metrics
@@ -182,6 +183,31 @@ def test_an_attack_without_masks_is_reported_for_the_masks_that_keep_everything(
         Audit(samples, attacks, {"random60": KeepRandom(0.6)}, [0, 50])
 
 
+def test_an_error_of_an_attack_is_told_to_be_its_own(samples):
+    class Broken(Unmaskable):
+        def statistic(self, query, latent, timesteps, noise):
+            raise ZeroDivisionError
+
+    attack = Broken()
+    with pytest.raises(ZeroDivisionError) as caught:
+        Audit(samples, {"whole": attack}, {"all": KeepAll()}, [0]).collect(Memoriser(members_of(samples)))
+    assert caught.value.blamed_on is attack
+
+
+def test_a_keep_fraction_is_of_all_dimensions_of_a_latent(samples):
+    given = {"attacks": {"sima": get_attack("sima")}, "masks": {"all": KeepAll()}, "timesteps": [0]}
+    Audit(samples, **given, keep_fractions=[0.01])  # rounds to one of 64, and to none of the 16 of a channel
+    with pytest.raises(UserError, match=r"^audit\.keep_fractions: 0\.005 keeps none of 64 dimensions"):
+        Audit(samples, **given, keep_fractions=[0.5, 0.005])
+
+
+def test_what_each_half_fits_is_counted(samples):
+    attacks = {"sima": get_attack("sima"), "dime": get_attack("dime", num_draws=2)}
+    audit = Audit(samples, attacks, {"all": KeepAll(), "random60": KeepRandom(0.6)}, [50])
+    data = audit.scores(audit.collect(ScaledNoise(members_of(samples))))
+    assert data.num_fitted == {AuditKey("dime", mask): attacks["dime"].num_fitted for mask in ("all", "random60")}
+
+
 def test_without_influence_there_are_the_other_masks_and_no_sweep(samples):
     pixels = replace(samples, influence=None)
     attacks, masks = {"sima": get_attack("sima")}, {"all": KeepAll(), "random": KeepRandom(0.6), "std": KeepTopDeviation(0.6)}
@@ -270,6 +296,12 @@ def test_points_of_the_sweep_have_intervals_over_groups_at_the_confidence_asked_
         assert astuple(point.auroc) == pytest.approx(astuple(expected), abs=1e-12)
 
 
+def test_what_is_known_of_a_sweeps_areas_spares_work_and_changes_nothing(told_by_influence):
+    samples, predictor = told_by_influence
+    report = sweeping(samples)(predictor)
+    assert sweep_points(report.data, "sima", FEW) == report.sweep["sima"]
+
+
 def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
     samples, predictor = told_by_influence
     report = sweeping(samples, {"all": KeepAll(), "top40": KeepTopInfluence(0.4)})(predictor)
@@ -284,6 +316,7 @@ def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
         for name, each in estimates.items():
             expected |= {name: each.value, f"{name}_lower": each.lower, f"{name}_upper": each.upper}
         assert row.series() == {f"memorization/sima/{mask}/{name}": value for name, value in expected.items()}
+    assert replace(row, timesteps=(50, 100)).series()[f"memorization/{row.key}/timestep"] == 75
     single = Audit(samples, {"pfami": get_attack("pfami")}, {"all": KeepAll()}, [0], intervals=FEW)(predictor).rows[0]
     assert (single.timesteps, single.timestep) == ((None, None), "-")
     assert "memorization/pfami/all/timestep" not in single.series()

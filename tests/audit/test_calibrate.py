@@ -7,11 +7,11 @@ import torch
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import Derivation, derivations, level, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, Derivation, derivations, level, with_calibrated
 from ldm_privacy.audit.kept import KeptScores, Memory, kept_of
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.audit.scores import Derived, informed
+from ldm_privacy.audit.scores import Derived, forms, informed
 from ldm_privacy.calibrations.base import MIN_SAMPLES, Calibrated, Calibration
 from ldm_privacy.calibrations.combined import Combined
 from ldm_privacy.calibrations.history import History
@@ -133,6 +133,49 @@ def test_samples_of_history_are_matched_by_their_index_and_an_audit_that_lacks_o
     assert torch.equal(*(each[KEY] for each in known[0].earlier))
 
 
+def test_an_audit_that_lacks_a_sample_hides_none_after_it(data):
+    kept = kept_of(report_of(data, intervals=QUICK))
+    known, _ = see(data, {1: kept, 2: kept.at(data.sample_index[1:]), 3: kept})
+    assert len(known[0].earlier) == 2
+
+
+def test_what_does_not_ask_for_history_is_shown_none(data):
+    class Blind(Seen):
+        needs_history = False
+
+    blind, kept = Blind(), kept_of(report_of(data, intervals=QUICK))
+    with_calibrated(data, [Derivation(AuditKey("sima_blind", "all"), blind, KEY)], LOG, None, {1: kept})
+    assert [known.earlier for known in blind.known] == [[], []]
+
+
+def test_an_error_of_a_calibration_is_told_to_be_its_own(data):
+    class Broken(Calibration):
+        def __call__(self, known):
+            raise ZeroDivisionError
+
+    broken = Broken()
+    with pytest.raises(ZeroDivisionError) as caught:
+        with_calibrated(data, [Derivation(AuditKey("sima_broken", "all"), broken, KEY)], LOG, None, {})
+    assert caught.value.blamed_on is broken
+
+
+def test_what_is_fitted_is_counted_as_in_the_half_that_fitted_more_and_a_choice_of_two_timesteps_as_one(data):
+    class Some(Calibration):
+        def __init__(self, *counts):
+            self.counts = list(counts)
+
+        def __call__(self, known):
+            return Calibrated(known.level[None], {}, num_fitted=self.counts.pop(0))
+
+    key = AuditKey("sima_some", "all")
+    for num_timesteps, counts, expected in ((3, (7, 2), 7), (3, (2, 7), 7), (3, (0, 0), 1), (2, (0, 0), 1), (1, (0, 0), 0)):
+        few = {each: score[:, :num_timesteps] for each, score in data.scores.items()}
+        timesteps = {attack: each[:num_timesteps] for attack, each in data.timesteps.items()}
+        some = replace(data, scores=few, timesteps=timesteps)
+        made = with_calibrated(some, [Derivation(key, Some(*counts), KEY)], LOG, None, {})
+        assert made.num_fitted.get(key, 0) == expected
+
+
 def test_scores_at_other_timesteps_or_without_the_attack_are_no_history(data):
     kept = kept_of(report_of(data, intervals=QUICK))
     other = replace(kept, timesteps={"sima": [0, 10, 30], "loss": [0, 10, 20]})
@@ -186,6 +229,11 @@ def test_who_is_informed():
     assert informed(both, LOSS, with_history=False) == LOSS
     turned = of("sima_history", True) | of("sima_complexity", False)
     assert informed(turned, KEY, with_history=True) == AuditKey("sima_history", "all"), "whatever their order"
+    # What an outsider makes of it, then what an insider does, each once.
+    assert forms(both, KEY) == [KEY, AuditKey("sima_complexity", "all"), AuditKey("sima_history", "all")]
+    assert forms(both, LOSS) == [LOSS, AuditKey("loss_history", "all")]
+    assert forms(of("sima_complexity", False), KEY) == [KEY, AuditKey("sima_complexity", "all")]
+    assert forms({}, KEY) == [KEY]
 
 
 INDEX = torch.arange(200)
@@ -256,6 +304,25 @@ def test_what_cannot_be_calibrated_is_refused_before_any_pass(name):
     label = f"sima_{name}" if CALIBRATIONS.get(name).wraps else name
     attacks = {"sima": get_attack("sima"), label: get_attack("loss")}
     refused(rf"^audit\.attacks: the label '{label}' is taken by a calibrated score", (name,), attacks=attacks)
+
+
+def test_of_a_history_no_more_is_read_than_calibrations_look_at():
+    class Asked(Memory):
+        def read(self, **what):
+            self.keys = what["keys"]
+            return super().read(**what)
+
+    history = Asked()
+    for time in range(0, 100, 2):
+        history.write(time, KeptScores(INDEX, {}, {}, {}))
+    found = an_audit(("history", "complexity")).look_back(history, until=81)
+    assert len(found) == MOST_EARLIER
+    assert (min(found), max(found)) == (0, 80)
+    assert history.keys == {KEY}
+    an_audit(("combined",)).look_back(history, until=81)
+    assert history.keys == {KEY, LOSS}
+    an_audit(("complexity",)).look_back(history, until=81)
+    assert history.keys == set()
 
 
 class Sine:

@@ -15,7 +15,15 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED, Derived, is_alike
 from ldm_privacy.evidence.exposure import exposure_of
 from ldm_privacy.geometry.masks import KeepAll
-from ldm_privacy.metrics import auroc, auroc_difference, auroc_interval, membership_metrics, tpr_at_threshold
+from ldm_privacy.metrics import (
+    Half,
+    auroc,
+    auroc_difference,
+    auroc_interval,
+    crossfit_difference,
+    membership_metrics,
+    tpr_at_threshold,
+)
 from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.types import AuditKey, Intervals
 from tests.evidence.synthetic import make_scores
@@ -342,3 +350,18 @@ def test_a_paired_difference_pays_for_the_timesteps_that_the_halves_chose_for_ea
         for rows in (fold.reports & among for fold in data.folds)
     ]
     assert found.value == pytest.approx(float(sum(parts)) / 2)
+
+
+def test_a_paired_difference_is_that_of_the_halves_with_their_groups_and_with_what_was_fitted_for_either():
+    data, key = make_scores(60, 60, num_folds=2, group_size=3), AuditKey("sima", "all")
+    halves = report_of(data, intervals=FEW).halves[key]
+    other = torch.randn(120, generator=torch.Generator().manual_seed(0))
+    for among in (None, data.sample_index % 3 > 0):
+        mine, others = [], []
+        for fold, half in zip(data.folds, halves):
+            rows = fold.reports if among is None else fold.reports & among
+            common = {"is_member": data.is_member[rows], "group": data.group[rows]}
+            mine.append(Half(data.scores[key][0][:, rows], chosen=half.chosen, **common))
+            others.append(Half(other[rows], num_fitted=2, **common))
+        expected = crossfit_difference(mine, others, confidence=0.9)
+        assert astuple(paired(halves, other, data, 0.9, num_fitted=2, among=among)) == pytest.approx(astuple(expected))

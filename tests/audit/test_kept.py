@@ -20,7 +20,7 @@ def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num
     data = make_scores(20, 20, attacks=("sima", "combined"), masks=("all", "top60"), fractions=(0.5, 1.0), num_folds=num_folds)
     derived = {key: Derived(AuditKey("sima", key.mask), True) for key in data.scores if key.attack == "combined"}
     data = replace(data, derived=derived)
-    data.scores[KEY][0, 1, 3] = 1e300
+    data.scores[KEY][0, 1, 3:5] = torch.tensor([1e300, -1e300], dtype=torch.float64)
     report = report_of(data, intervals=QUICK)
     kept = kept_of(report)
     assert list(kept.scores) == [AuditKey("sima", mask) for mask in ("all", "top60")]
@@ -28,7 +28,7 @@ def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num
     assert {AuditKey("sima", "tuned"), AuditKey("combined", "all")} < kept.standing.keys()
     assert kept.timesteps == {"sima": [0, 10, 20]}
     expected = data.scores[KEY][:1].float()
-    expected[0, 1, 3] = torch.finfo(torch.float32).max
+    expected[0, 1, 3], expected[0, 1, 4] = torch.finfo(torch.float32).max, torch.finfo(torch.float32).min
     assert torch.equal(kept.scores[KEY], expected), "where nothing is fitted, once"
     tuned = AuditKey("sima", "tuned")
     assert torch.equal(kept.standing[tuned], report.scores_at(tuned).float())

@@ -166,6 +166,15 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
     assert passes(trained) == (23, True)
 
 
+def test_means_of_mirror_images_are_kept_beside_those_of_the_images(tmp_path):
+    codec = Linear(MAPS["full"])
+    for _ in range(2):
+        for mirrored in (False, True):
+            found = measuring(codec, tmp_path).means(INDEX, mirrored=mirrored)
+            assert torch.equal(found, measuring(Linear(MAPS["full"])).means(INDEX, mirrored=mirrored))
+    assert codec.encoded == 2 * len(INDEX)
+
+
 def test_complexity_belongs_to_the_images_and_to_no_codec(tmp_path, monkeypatch):
     measured = []
 

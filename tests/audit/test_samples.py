@@ -64,7 +64,8 @@ def test_columns_that_do_not_fit_or_stand_in_another_order_are_refused(whole):
         replace(whole, influence=whole.influence[:3])
     with pytest.raises(ValueError, match="9 rows of class_labels for 10 latents"):
         replace(whole, condition={"class_labels": torch.arange(9)})
-    for index in (whole.sample_index.flip(0), whole.sample_index.clamp_min(5)):
+    swapped = whole.sample_index[[0, 1, 2, 3, 4, 5, 6, 8, 7, 9]]
+    for index in (whole.sample_index.flip(0), whole.sample_index.clamp_min(5), whole.sample_index.clamp_max(90), swapped):
         with pytest.raises(ValueError, match="sample_index must be ascending, each sample once"):
             replace(whole, sample_index=index)
     with pytest.raises(ValueError, match="ascending"):
@@ -106,6 +107,31 @@ def test_rankings_and_the_masks_that_use_them(whole):
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="not 'size'"):
         whole.ranking("size")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [(torch.ones(10, 2, 3, 3), r"torch.float32 \(10, 2, 3, 3\)"), (torch.ones(10, 2, 3) > 0, r"torch.bool \(10, 2, 3\)")],
+)
+def test_what_is_no_mask_is_not_taken_and_is_told_to_be_the_rules_own(whole, answer, found):
+    class Rule(KeepAll):
+        def __call__(self, ranking, sample_index):
+            return answer
+
+    rule = Rule()
+    with pytest.raises(ValueError, match=rf"^mask: it returns {found}, not a torch.bool tensor") as caught:
+        whole.keep(rule)
+    assert caught.value.blamed_on is rule
+
+
+def test_only_shares_are_summed_over_processes(whole, monkeypatch):
+    def refused(value):
+        raise AssertionError("the other processes aren't asked for what each has by itself")
+
+    monkeypatch.setattr(samples_module, "total", refused)
+    replace(whole, deviation=None)
+    with pytest.raises(AssertionError):
+        replace(whole, deviation=None, is_share=True)
 
 
 def test_halves_need_two_of_each_side(whole):

@@ -30,7 +30,15 @@ def test_scores_are_finite_numbers_in_double_precision_one_for_each_sample(name,
     assert found.score.isfinite().all()
     assert all(isinstance(value, float) and np.isfinite(value) for value in found.coefficients.values())
     assert 0 <= found.num_fitted <= known.capacity
-    assert repr(calibration).startswith(type(calibration).__name__)
+
+
+@EVERY
+def test_a_calibration_is_printed_as_the_call_that_makes_it(name):
+    calibration = made(name)
+    again = eval(repr(calibration), {type(calibration).__name__: type(calibration)})
+    assert vars(again) == vars(calibration)
+    calibration.size, calibration.words = 3, "a, b"
+    assert repr(calibration).endswith("size=3, words='a, b')")
 
 
 @EVERY

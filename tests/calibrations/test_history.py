@@ -85,7 +85,7 @@ def test_no_more_than_a_hundred_numbers_are_fitted():
     known = make_known(5000, audits=0, keys=(KEY,))
     features = {str(number): known.level for number in range(MOST_FEATURES + 5)}
     assert known.capacity > MOST_FEATURES
-    assert list(log_odds(features, known).coefficients) == list(features)[:MOST_FEATURES]
+    assert list(log_odds(features, known, inverse_penalty=1.0).coefficients) == list(features)[:MOST_FEATURES]
 
 
 @pytest.mark.parametrize("count", range(40))
@@ -100,9 +100,19 @@ def test_audits_come_spread_out_whatever_their_number(count):
         assert gaps.max() <= np.ceil((count - 1) / 2 ** int(np.log2(length - 1)))
 
 
+def test_a_features_scale_and_mean_change_nothing():
+    known = make_known(200, audits=3)
+    level = [each[KEY] for each in known.earlier]
+    one = log_odds(dict(zip("abc", level)), known, inverse_penalty=0.02)
+    other = log_odds(dict(zip("abc", (1e-3 * level[0] + 7, -level[1], 1e3 * level[2]))), known, inverse_penalty=0.02)
+    np.testing.assert_allclose(other.score, one.score, rtol=1e-6, atol=1e-9)
+    signs = [1, -1, 1]
+    assert [sign * each for sign, each in zip(signs, other.coefficients.values())] == pytest.approx(list(one.coefficients.values()))
+
+
 def test_a_feature_that_is_the_same_for_all_has_no_part():
     known = make_known()
-    found = log_odds({"level": known.level, "constant": torch.full_like(known.level, 7.0)}, known)
+    found = log_odds({"level": known.level, "constant": torch.full_like(known.level, 7.0)}, known, inverse_penalty=1.0)
     assert found.coefficients["constant"] == 0
     assert area(found.score[0], known) == area(known.level, known)
 
@@ -115,4 +125,4 @@ def test_what_cannot_be_fitted_is_refused_in_one_line():
     level = known.level.clone()
     level[17] = float("inf")
     with pytest.raises(UserError, match=r"^sima/all: audit-1 of the sample at place 17 is not finite\.$"):
-        log_odds({"now": known.level, "audit-1": level}, known)
+        log_odds({"now": known.level, "audit-1": level}, known, inverse_penalty=1.0)

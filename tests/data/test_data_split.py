@@ -153,6 +153,7 @@ def test_membership_by_sample_index():
         (([1, 100], [2]), r"member_index has 1 rows outside the source, which has 100 rows \(0 to 99\): 100"),
         (([1], [-1]), "heldout_index has 1 rows outside"),
         (([1, 1], [2]), "member_index names 1 rows more than once: 1"),
+        (([7, 5, 1, 7, 5, 3, 5], [2]), "member_index names 3 rows more than once: 5, 5, 7"),
     ],
 )
 def test_impossible_splits(arguments, message):

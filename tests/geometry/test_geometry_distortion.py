@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.distortion import Distortion
+from ldm_privacy.geometry.distortion import Distortion, vectors_at_once
 from ldm_privacy.geometry.stream import stream_distortion
 from ldm_privacy.randomness import normal as keyed_normal
 from tests.reference.geometry import applications_within, dense_jacobian, krylov_singular_values, published_decoder
@@ -198,6 +198,14 @@ def test_products_and_decodes_are_what_it_says(products, rank, oversample, appli
     assert products.total() == 5 * expected == 5 * distortion.products_per_sample(32, 192)
     # Forward mode runs the decoder once more for each J v; beside that each sample is decoded once.
     assert rows == 5 + products["times"]
+
+
+def test_small_images_fill_an_accelerator_with_many_vectors_and_large_ones_with_few():
+    accelerator, cpu = torch.device("cuda"), torch.device("cpu")
+    sides = [8, 31, 32, 33, 64, 128, 256, 1024]
+    assert [vectors_at_once(accelerator, 3 * side**2) for side in sides] == [32, 32, 32, 30, 8, 2, 1, 1]
+    assert [vectors_at_once(cpu, 3 * side**2) for side in sides] == [4] * 8
+    assert type(vectors_at_once(accelerator, 3 * 33**2)) is int
 
 
 def test_the_whole_jacobian_is_taken_up_to_as_many_products_as_blocks_would_take():

@@ -350,6 +350,24 @@ def test_vectors_of_another_precision_are_those_of_the_decoder():
     assert torch.equal(jacobian.times(vectors[..., :2, :3, :3]), jacobian.times(vectors[..., :2, :3, :3].float()))
 
 
+def test_the_vectors_of_a_pass_go_back_through_the_decoder_together_one_where_nothing_is_said():
+    passes = []
+
+    def decode(latent):
+        image = latent.sin()
+        image.register_hook(lambda gradient: passes.append(gradient))
+        return 2 * image
+
+    latent, vectors = normal(2, 1, 2, 2), normal(5, 2, 1, 2, 2)
+    jacobian = DecoderJacobian(decode, latent)
+    for options, expected in (({}, 5), ({"vectors_per_pass": 1}, 5), ({"vectors_per_pass": 2}, 3), ({"vectors_per_pass": 5}, 1)):
+        passes.clear()
+        found = jacobian.transpose_times(vectors, **options)
+        assert len(passes) == expected
+        torch.testing.assert_close(found, 2 * latent.cos() * vectors)
+        assert not found.is_inference(), "an inference tensor can't be differentiated any more"
+
+
 def test_products_where_columns_do_not_work_are_one_a_pixel_number(products):
     latent = normal(2, 1, 2, 2, dtype=torch.float64)
     ExactInfluence()(lambda z: OnceDifferentiable.apply(F.interpolate(z, scale_factor=2)), latent, torch.arange(2))

@@ -46,8 +46,8 @@ def crosswise(scores, is_members, **fields):
     return [Half(score, is_member, place, **fields) for score, is_member, place in zip(scores, is_members, chosen)]
 
 
-def halves_of(generator, num_candidates=4, sizes=(40, 55), **options):
-    return crosswise(*zip(*(make(generator, num_candidates, size, **options) for size in sizes)))
+def halves_of(generator, num_candidates=4, sizes=(40, 55), *, num_fitted=0, **options):
+    return crosswise(*zip(*(make(generator, num_candidates, size, **options) for size in sizes)), num_fitted=num_fitted)
 
 
 def quantile_error(tail, density):
@@ -122,6 +122,32 @@ def test_reach_is_the_one_of_the_docs_with_the_same_draws(tail, num_blocks):
     expected = reference.choice_quantiles(tables, tail, draws, shifts)
     assert choice_reach(blocks, tail, seed=9) == pytest.approx(expected, abs=1e-9)
     assert expected[0] > stats.norm.isf(tail) * 1.02
+
+
+def distance(half, *other):
+    """Of an AUROC from chance, or of two from each other, in standard deviations."""
+    terms = [reference.placements(*in_tables(each)[0]) for each in (half, *other)]
+    member, heldout = (sides[0] - sum(sides[1:]) for sides in zip(*terms))
+    spread = np.var(member, ddof=1) / len(member) + np.var(heldout, ddof=1) / len(heldout)
+    return (member.mean() - (0 if other else 0.5)) / np.sqrt(spread)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.5, -0.5])
+@pytest.mark.parametrize("num_fitted", [1, 3])
+def test_reach_of_a_fit_is_the_one_of_the_docs_with_the_same_draws(shift, num_fitted):
+    draws = bootstrap_generator("fit", 9).normal(size=(NUM_DRAWS, num_fitted))
+    shifts = [sign * step for step in range(1, 9) for sign in (1, -1)]
+    one, other = (halves_of(np.random.default_rng(seed), 1, shift=shift, num_fitted=num_fitted) for seed in (28, 29))
+    other = [replace(half, score=half.score - half.is_member * 0.6) for half in other]
+    perfect = Half(torch.arange(60.0), torch.arange(60) >= 30, num_fitted=num_fitted)
+    for blocks, distances in (
+        ([one], [distance(half) for half in one]),
+        ([one, other], [distance(*pair) for pair in zip(one, other)]),
+        # What has no spread says nothing of how far it is.
+        ([[one[0], perfect]], [distance(one[0]), 0]),
+    ):
+        expected = reference.fit_quantiles(np.mean(distances), 0.05, draws, shifts)
+        assert choice_reach(blocks, 0.05, seed=9) == pytest.approx(expected, abs=1e-9)
 
 
 def test_bounds_go_as_far_as_the_reach_says_and_the_p_value_agrees_with_them():
@@ -215,6 +241,31 @@ def test_choice_and_fit_together_reach_no_further_than_halves_that_err_alike():
     assert choice_reach([halves], 0.025) == pytest.approx((2**0.5 * stats.norm.isf(0.025),) * 2)
     assert choice_widening(halves) == pytest.approx(2**0.5)
     assert choice_widening(halves, 0.3) == 1.0
+
+
+def test_the_widening_of_a_test_is_the_reach_below_in_normal_quantiles():
+    halves = halves_of(np.random.default_rng(26), 4, shift=0.6, correlation=0.0)
+    for confidence in (0.7, 0.95):
+        reaches = [choice_reach([halves], 1 - confidence, seed=seed) for seed in range(3)]
+        assert len({*reaches, *(reach[::-1] for reach in reaches)}) == 6, "both sides and all seeds differ"
+        widenings = [choice_widening(halves, confidence, seed=seed) for seed in range(3)]
+        assert widenings == pytest.approx([below / stats.norm.isf(1 - confidence) for below, _ in reaches])
+        assert choice_widening(halves, confidence) == widenings[0]
+    assert choice_widening(halves, 0.5) == 1.0
+
+
+@pytest.mark.parametrize("group", [None, torch.arange(80) // 3, np.arange(80) // 3])
+def test_some_samples_of_a_half_are_a_half_of_these_samples(group):
+    whole, rows = halves_of(np.random.default_rng(27), 3)[0], torch.arange(80) % 5 > 1
+    whole = replace(whole, group=group, num_fitted=2, area=auroc(whole.score, whole.is_member))
+    some = whole.among(rows)
+    those = None if group is None else torch.as_tensor(group)[rows]
+    expected = Half(whole.score[:, rows], whole.is_member[rows], whole.chosen, num_fitted=2, group=those)
+    assert np.array_equal(some.areas, expected.areas)
+    assert np.array_equal(some.deviations, expected.deviations)
+    assert crossfit_auroc([some]) == crossfit_auroc([expected])
+    assert choice_reach([[some] * 2], 0.1) == choice_reach([[expected] * 2], 0.1)
+    assert whole.among(torch.ones(80, dtype=torch.bool)) is whole
 
 
 def test_covariance_over_the_candidates_is_that_of_single_candidates_and_of_a_part_of_many():

@@ -285,3 +285,16 @@ def choice_quantiles(blocks, tail, draws, shifts):
     ]
     normal = stats.norm.isf(tail)
     return max(normal, np.quantile(found, 1 - tail)), max(normal, -np.quantile(found, tail))
+
+
+def fit_quantiles(distance, tail, draws, shifts):
+    """(below, above) of the fit as `choice_reach` describes it; `distance`: the reported one, in standard deviations."""
+    signal = np.zeros(draws.shape[1])
+    signal[0] = max(0.0, distance - math.sqrt(2))
+    found = []
+    for e_a, e_b in ((draws, draws[(np.arange(len(draws)) - shift) % len(draws)]) for shift in shifts):
+        u_a, u_b = signal + e_a, signal + e_b
+        along = [(e * u).sum(axis=1) / np.sqrt((u * u).sum(axis=1)) for e, u in ((e_a, u_b), (e_b, u_a))]
+        found.append((along[0] + along[1]) / math.sqrt(2))
+    normal = stats.norm.isf(tail)
+    return max(normal, np.quantile(found, 1 - tail)), max(normal, -np.quantile(found, tail))
