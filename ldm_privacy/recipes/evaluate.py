@@ -49,9 +49,8 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     print_verdict(verdict_of(evidence), console)
     if without_history(setup, evidence.report):
         console.print(f"Earlier audits: {evaluation.facts['earlier audits']}.", highlight=False)
-    tell(
-        f"Written to {folder}: {FILES}{', captions.csv' if (folder / 'captions.csv').exists() else ''}.\nOpen {folder / 'report.html'}"
-    )
+    more = ", captions.csv" if (folder / "captions.csv").exists() else ""
+    tell(f"Written to {folder}: {FILES}{more}.\nOpen {folder / 'report.html'}")
     return folder / "scores.parquet"
 
 

@@ -107,7 +107,9 @@ def test_a_features_scale_and_mean_change_nothing():
     other = log_odds(dict(zip("abc", (1e-3 * level[0] + 7, -level[1], 1e3 * level[2]))), known, inverse_penalty=0.02)
     np.testing.assert_allclose(other.score, one.score, rtol=1e-6, atol=1e-9)
     signs = [1, -1, 1]
-    assert [sign * each for sign, each in zip(signs, other.coefficients.values())] == pytest.approx(list(one.coefficients.values()))
+    assert [sign * each for sign, each in zip(signs, other.coefficients.values())] == pytest.approx(
+        list(one.coefficients.values())
+    )
 
 
 def test_a_feature_that_is_the_same_for_all_has_no_part():

@@ -360,7 +360,12 @@ def test_the_vectors_of_a_pass_go_back_through_the_decoder_together_one_where_no
 
     latent, vectors = normal(2, 1, 2, 2), normal(5, 2, 1, 2, 2)
     jacobian = DecoderJacobian(decode, latent)
-    for options, expected in (({}, 5), ({"vectors_per_pass": 1}, 5), ({"vectors_per_pass": 2}, 3), ({"vectors_per_pass": 5}, 1)):
+    for options, expected in (
+        ({}, 5),
+        ({"vectors_per_pass": 1}, 5),
+        ({"vectors_per_pass": 2}, 3),
+        ({"vectors_per_pass": 5}, 1),
+    ):
         passes.clear()
         found = jacobian.transpose_times(vectors, **options)
         assert len(passes) == expected

@@ -43,6 +43,8 @@ OPTIONS = [
     "audit.batch_size=10",
     "audit.attacks=[sima,loss]",
     "audit.keep_fractions=[0.5]",
+    "audit.views=[null,shuffled]",
+    "data.repeats={share: 0.2, times: 3}",
 ]
 
 
@@ -88,7 +90,7 @@ def assert_same(run, other, *, until):
     for key, value in mine.items():
         if key[2].endswith("/auroc"):
             assert abs(value - theirs[key]) <= 4 / 400, key
-        elif key[2].startswith(("autoencoder/train", "denoiser/", "geometry/influence", "geometry/distortion", "baseline")):
+        elif key[2].startswith(("memorization/condition_use", "denoiser/", "geometry/", "baseline", "autoencoder/train")):
             assert value == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
 
 
@@ -121,10 +123,11 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     mine, theirs = kept(run, 0), kept(one, 0)  # before the rounding of any training
     assert len(mine.sample_index.unique()) == len(mine.sample_index) == 74
     assert torch.equal(mine.sample_index, theirs.sample_index)
-    assert mine.timesteps == theirs.timesteps == {"sima": [10, 100], "loss": [10, 100]}
+    attacks = [f"{name}{view}" for name in ("sima", "loss") for view in ("", "_null", "_shuffled")]
+    assert mine.timesteps == theirs.timesteps == dict.fromkeys(attacks, [10, 100])
     assert mine.scores.keys() == theirs.scores.keys()
     assert mine.standing.keys() == theirs.standing.keys() >= mine.scores.keys()
-    for key in (KEY, AuditKey("loss", "all")):
+    for key in (AuditKey(attack, "all") for attack in attacks):
         assert mine.scores[key].shape == (1, 2, 74)
         torch.testing.assert_close(mine.scores[key], theirs.scores[key], rtol=1e-3, atol=0)
     # Distances from a median in interquartile ranges: those near it have no digits to agree in.

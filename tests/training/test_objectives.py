@@ -75,6 +75,14 @@ def test_conditions_are_dropped_whole_and_as_often_as_asked():
     assert abs(int(dropped.sum()) - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
 
 
+def test_a_condition_that_is_always_dropped_is_the_null_one():
+    module = recording(count=50, dropout=1.0)
+    module.loss(torch.arange(50))
+    ((_, _, condition),) = module.network.asked
+    assert torch.equal(condition["class_labels"], module.null["class_labels"].expand(50))
+    assert torch.equal(condition["text"], module.null["text"].expand(50, 2, 3))
+
+
 def test_one_of_a_samples_choices_is_drawn_in_each_step_each_as_often():
     count, num_choices = 4000, torch.arange(4000) % 3 + 1
     told = torch.arange(count)[:, None] * 10 + torch.arange(3)
