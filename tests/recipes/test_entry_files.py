@@ -42,11 +42,12 @@ SMALL = [
     "trainer.max_epochs=1",
     "wandb.mode=disabled",
 ]
+TRAJECTORIES = ["watch.trajectories.num_captions=4", "watch.trajectories.num_steps=2"]
 OF_AN_ENTRY = {
     "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
     "digits_pixels": ["data.num_public=0"],
-    "digits_classes": ["data.num_public=16", "watch.generations.num_steps=2"],
-    "digits_captions": ["data.num_public=16", "watch.generations.num_steps=2"],
+    "digits_classes": ["data.num_public=16", "watch.generations.num_steps=2", *TRAJECTORIES],
+    "digits_captions": ["data.num_public=16", "watch.generations.num_steps=2", *TRAJECTORIES],
     "cifar10_small": ["data.num_public=16"],
 }
 
