@@ -42,18 +42,20 @@ SMALL = [
     "trainer.max_epochs=1",
     "wandb.mode=disabled",
 ]
+TRAJECTORIES = ["watch.trajectories.num_captions=4", "watch.trajectories.num_steps=2"]
 OF_AN_ENTRY = {
     "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
     "digits_pixels": ["data.num_public=0"],
-    "digits_classes": ["data.num_public=16", "watch.generations.num_steps=2"],
-    "digits_captions": ["data.num_public=16", "watch.generations.num_steps=2"],
+    "digits_classes": ["data.num_public=16", *TRAJECTORIES],
+    "digits_captions": ["data.num_public=16", *TRAJECTORIES],
+    "emoji": ["data.num_public=16", "data.repeats.times=2", *TRAJECTORIES],
     "cifar10_small": ["data.num_public=16"],
 }
 
 
 @pytest.fixture
 def images(tmp_path):
-    """80 colour images as CIFAR-10's parquet files hold them."""
+    """80 colour images as CIFAR-10's parquet files hold them, with captions."""
     generator = np.random.default_rng(0)
     cells = []
     for _ in range(80):
@@ -61,7 +63,8 @@ def images(tmp_path):
         Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
         cells.append({"bytes": buffer.getvalue(), "path": None})
     path = tmp_path / "images.parquet"
-    pq.write_table(pa.table({"img": cells, "label": [0] * 80}), path)
+    words = [f"picture number {number}" for number in range(80)]
+    pq.write_table(pa.table({"img": cells, "label": [0] * 80, "text": words}), path)
     return path
 
 
@@ -77,7 +80,7 @@ def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures)
         blocks = "[8,8]" if entry.stem.startswith("digits") else "[8,8,8]"
         overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
         overrides += ["autoencoder.max_epochs=1"]
-    if entry.stem.startswith("cifar10"):
+    if entry.stem.startswith(("cifar10", "emoji")):
         overrides += ["data.source.class=parquet", f"data.source.files={images}"]
     overrides.append(f"trainer.figures={str(draws).lower()}")
     assert cli.train(["--config", str(entry), *overrides]) == 0

@@ -50,6 +50,7 @@ def undrawn(monkeypatch):
             "denoiser.condition=labels",
             "audit.views=[null,shuffled]",
             "data.repeats={share: 0.2, times: 3}",
+            "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 2, clean: generated}",
         ],
         [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
     ],

@@ -1,5 +1,6 @@
 """Other targets than an unconditional latent one train, audit, evaluate and go on: pixel space, class labels, captions."""
 
+import csv
 import json
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ SHORT = [
 ]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
 DIT = [f"denoiser.network.{each}" for each in ("class=dit", "width=16", "num_layers=1", "num_heads=2", "dropout=0.1")]
+TRAJECTORIES = "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 3, num_seeds: 1}"
 LABELS = ["denoiser.condition=labels", "denoiser.prediction_type=v_prediction", *DIT]
 ATTENDING = [
     f"denoiser.network.{each}"
@@ -35,7 +37,7 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([*LABELS, "audit.attacks={pia: null, clid: clid, curvature: curvature}"], {"condition": "labels"}),
+        ([*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"], {"condition": "labels"}),
         (
             [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
             {"condition": "captions"},
@@ -55,6 +57,10 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     logged = {name: value for (stage, epoch, name), value in curves.items() if (stage, epoch) == ("denoiser", 4)}
     assert {name: logged[name] for name in evaluated} == evaluated
     assert "memorization/sima/random60/auroc" in evaluated
+    if TRAJECTORIES in options:
+        with (run / "evaluation" / "captions.csv").open(newline="") as file:
+            d1 = [float(row["d1"]) for row in csv.DictReader(file) if row["group"] == "members"]
+        assert sum(d1) / 4 == pytest.approx(logged["trajectory/g7.5/d1/members"])
 
     assert cli.train(arguments(tmp_path, *line, "trainer.max_epochs=2", "name=cut")) == 0
     assert cli.train([f"resume={tmp_path}/cut", "trainer.max_epochs=4"]) == 0

@@ -82,10 +82,10 @@ def _groups(report: TrajectoryReport) -> DataTable:
             if (of := report.of_group(group)).any():
                 values = [float(getattr(guided, each)[of].mean()) for each in ("d1", "d2", "gain", "error", "gap", "gap_mean")]
                 d1, d2, *others = values
-                numbers = [f"{d1:+.2f}", f"{d1 / num_steps:+.3f}", f"{d2:+.2f}", *(f"{each:.2f}" for each in others)]
+                numbers = [f"{d1:+.2f}", f"{d1 / num_steps:+.3f}", f"{d2:+.2f}", *(f"{each:.3g}" for each in others)]
                 told = f"{float(guided.similarity[of].mean()):.2f}", f"{float(guided.replicated[of].mean()):.0%}"
                 rows.append((f"guidance {scale:g}", f"{name} ({int(of.sum())})", *numbers, *told))
-        memoriser = (f"{float(ideal.d1):+.2f}", f"{float(ideal.d1_per_step):+.3f}", f"{float(ideal.d2):+.2f}", f"{scale:.2f}")
+        memoriser = (f"{float(ideal.d1):+.2f}", f"{float(ideal.d1_per_step):+.3f}", f"{float(ideal.d2):+.2f}", f"{scale:.3g}")
         rows.append((f"guidance {scale:g}", "ideal memoriser", *memoriser, *[""] * 5))
     columns = ("guidance", "captions of", "D1", "a step", "D2", "k", "error", "gap", "mean gap", "similarity", "own nearest")
     caption = "Means over captions and seeds. k and error: clean predictions of the first steps; gap: the branches' there."
@@ -123,11 +123,8 @@ def _said(report: TrajectoryReport, claims: Iterable[Claim]) -> str:
                 f"At guidance {scale:g} the first clean predictions are {'' if holds else 'not surely '}{direction} the "
                 f"training image for {who} than for held-out captions ({short(error)})."
             )
-    areas = [
-        f"{QUANTITIES[name]} {short(area)}"
-        for name in ("d1", "d2", "gain", "gap")
-        if (area := found.get(("separation", name, top)))
-    ]
+    names = {"d1": "D1", "d2": "D2", "gain": "k", "gap": "the branch gap"}
+    areas = [f"{word} {short(area)}" for name, word in names.items() if (area := found.get(("separation", name, top)))]
     if areas:
         sentences.append(f"AUROC of {who} against held-out captions at {top:g}: {', '.join(areas)}.")
     if (whole := found.get(("correlation", "d1", top))) is not None:
@@ -147,7 +144,7 @@ def _captions(report: TrajectoryReport) -> DataTable:
         (
             each["caption"] or f"sample {each['sample_index']}",
             ONE[each["group"]],
-            *(f"{each[name]:.2f}" for name in ("d1", "k", "branch_gap", "similarity")),
+            *(f"{each[name]:.3g}" for name in ("d1", "k", "branch_gap", "similarity")),
             f"{each['replicated']:.0%}",
             str(each["nearest_member"]),
         )
