@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.runner import RunOptions, default_memory_budget, masked_sums
-from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, with_calibrated
+from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, known_to, with_calibrated
 from ldm_privacy.audit.checks import check_labels, check_masks, check_views
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, KeptScores
@@ -121,7 +121,8 @@ class Audit:
     @property
     def looks_back_at(self) -> set[AuditKey]:
         """The attacks and masks whose scores at earlier audits the calibrations look at."""
-        plain, looking = self._plain_keys(), [each for each in self._derivations if each.calibration.needs_history]
+        plain = known_to(self._derivations, self._plain_keys(), self._view_of)
+        looking = [each for each in self._derivations if each.calibration.needs_history]
         return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
 
     def look_back(self, history: History, *, until: float) -> dict[int, KeptScores]:

@@ -1,6 +1,6 @@
 """Calibrated scores of an audit: each calibration is fitted on the half that chooses, for the half that reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -77,6 +77,15 @@ def level(score: Tensor, log_scale: bool) -> Tensor:
     return torch.ones_like(score).copysign(score) * score.abs().clamp(min=torch.finfo(score.dtype).tiny).log()
 
 
+def known_to(found: Sequence[Derivation], keys: Iterable[AuditKey], views: Container[str]) -> list[AuditKey]:
+    """The attacks and masks that calibrations may look at: under the samples' own conditions, and whatever they wrap.
+
+    What an attack finds under another condition says why a member is found, and would crowd out what says whether.
+    """
+    wrapped = {each.of for each in found}
+    return [key for key in keys if key.attack not in views or key in wrapped]
+
+
 def with_calibrated(
     data: AuditScores,
     found: Sequence[Derivation],
@@ -99,7 +108,7 @@ def with_calibrated(
     if not found:
         return data
     check_halves_suffice(data.is_calibration, data.is_member, cross_fit=len(data.folds) > 1)
-    plain = list(data.scores)
+    plain = known_to(found, data.scores, data.views)
     wanted = {key for each in found for key in [each.of, *each.calibration.attacks(each.of, plain)]}
     now = {key: level(data.scores[key].double(), log_scale[key.attack]) for key in plain if key in wanted}
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}

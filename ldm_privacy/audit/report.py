@@ -119,7 +119,7 @@ class AuditReport:
     def condition_use(self) -> Estimate | None:
         """How much predictions depend on the condition; see `views.condition_use`. None where it wasn't looked at."""
         use = self.data.condition_use
-        return None if use is None or not use.isfinite().any() else mean_use(use, self.confidence)
+        return None if use is None or int(use.isfinite().sum()) < 2 else mean_use(use, self.confidence)
 
     def series(self) -> dict[str, float]:
         """All curves: name -> value."""

@@ -72,7 +72,7 @@ def condition_use(
 
 
 def mean_use(use: Tensor, confidence: float) -> Estimate:
-    """The mean of `condition_use` over samples, with its normal interval; NaN where nobody's condition can be exchanged."""
+    """The mean of `condition_use` over samples, with its normal interval; at least two must be known."""
     known = use[use.isfinite()]
     reach = torch.special.ndtri(torch.tensor(0.5 + confidence / 2, dtype=torch.float64))
     mean, spread = float(known.mean()), float(reach * known.std(correction=1) / len(known) ** 0.5)

@@ -66,6 +66,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
     elif is_certain:
         tone, found = "exposed", f"{key} tells them from held-out images with"
         meaning = f"Who has an image can learn whether it was in the training set; {above}. {ADVICE}"
+        if (single := row.by_repeats.get("single")) is not None and not single.lower > 0.5:
+            meaning = f"What is told apart are the planted duplicates; the other members are not for certain. {ADVICE}"
         if area.value < RULED_OUT:
             meaning = f"The advantage is small: the set as a whole is told apart, single images hardly ({above}). {ADVICE}"
     elif others:
@@ -96,6 +98,11 @@ def verdict_of(evidence: Evidence) -> Verdict:
         f"guessing) and finds {rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:.1%} "
         f"false positives ({rates.fpr.value:.1%} in fact)."
     )
+    if row.by_repeats:
+        assert report.data.repeats is not None
+        names = {"repeated": "they have", "single": "the others alone"}
+        apart = ", ".join(f"{names[group]} {area}" for group, area in row.by_repeats.items())
+        who += f" {int((report.data.repeats > 1).sum())} of the members are planted duplicates: {apart}."
     if evidence.outsider != key:
         outsider = report.row(evidence.outsider).metrics.auroc
         who += f" That takes the run's checkpoints; with the model alone {evidence.outsider} reaches {outsider}."

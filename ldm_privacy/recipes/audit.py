@@ -63,7 +63,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
     watchers = {label: each for label, each in setup.watchers(samples, setup.progress).items() if each.in_evaluation}
-    look_with(watchers, target, Moment(checkpoint.epoch, max(checkpoint.epoch, 1), is_last=True), setup.device)
+    look_with(watchers, target, Moment(checkpoint.epoch, checkpoint.step, is_last=True), setup.device)
     whole = samples.gathered()
     if not is_main():
         return None
@@ -109,7 +109,8 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """A condition's record without the tensors that a checkpoint gave back to it."""
-    return {name: value for name, value in record.items() if isinstance(value, str | int | float | bool | None)}
+    kept = {name: _plain(value) if isinstance(value, Mapping) else value for name, value in record.items()}
+    return {name: value for name, value in kept.items() if not isinstance(value, Tensor)}
 
 
 def _sources(setup: Setup, checkpoint: Checkpoint) -> str:

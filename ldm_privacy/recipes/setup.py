@@ -33,12 +33,12 @@ class Setup(DataSetup):
         if not own:
             return {}
         count, null = len(self.audited_index), self.condition.null()
-        places = shuffled(self.audited_index, own, seed=self.split_seed)
-        views: dict[str, Condition] = {
-            "null": {name: value.expand(count, *value.shape[1:]) for name, value in null.items()},
-            "shuffled": {name: value[places] for name, value in own.items()},
-        }
-        if any({*attack.views} - {*views} for attack in self.attacks.values()):
+        views: dict[str, Condition] = {"null": {name: value.expand(count, *value.shape[1:]) for name, value in null.items()}}
+        asked = {*self.config.audit.views, *(view for attack in self.attacks.values() for view in attack.views)}
+        if "shuffled" in asked:
+            places = shuffled(self.audited_index, own, seed=self.split_seed)
+            views["shuffled"] = {name: value[places] for name, value in own.items()}
+        if asked - {*views}:
             views |= self.condition.reduced(self.audited_index)
         return views
 

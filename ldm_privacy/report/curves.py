@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from ldm_privacy.audit.row import OWN
+from ldm_privacy.audit.row import GROUPS, OWN
 from ldm_privacy.audit.scores import Derived, forms
 from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.evidence.forecast import watched_keys
@@ -88,6 +88,17 @@ def view_curves(
     ]
 
 
+def group_curves(history: History, keys: Sequence[AuditKey], unit: str = "epoch") -> list[MaskCurves]:
+    """Of every unmasked attack whose members are told apart by how often they came: planted duplicates, and the others."""
+    found = []
+    for key in keys:
+        series = {group: f"memorization/{key}/auroc_{group}" for group in GROUPS}
+        lines = {group: _curve(history, name) for group, name in series.items() if _epochs(history, name)}
+        if lines:
+            found.append(MaskCurves(key.attack, lines, unit=unit))
+    return found
+
+
 def training_figures(
     history: History,
     keys: Sequence[AuditKey],
@@ -96,8 +107,8 @@ def training_figures(
     views: Mapping[str, ViewOf],
     unit: str = "epoch",
 ) -> dict[str, Figure]:
-    """AUROC over epochs, of the primary attack large, of all, and under other conditions; the quantities with an onset on one
-    time axis.
+    """AUROC over epochs, of the primary attack large, of all, under other conditions, of planted duplicates; the quantities
+    with an onset on one time axis.
 
     None without audits.
     """
@@ -110,7 +121,10 @@ def training_figures(
         "onset": onset_figure(history, primary, unit),
     }
     if conditions := view_curves(history, keys, views, unit):
-        figures["conditions"] = memorization_figure(conditions, "AUROC of each audit under three conditions", "condition")
+        figures["conditions"] = memorization_figure(conditions, "AUROC of each audit under several conditions", "condition")
+    own = [key for key in keys if key.mask == primary.mask and key not in derived and key.attack not in views]
+    if planted := group_curves(history, own, unit):
+        figures["planted"] = memorization_figure(planted, "AUROC of planted duplicates and of the other members", "members")
     return figures
 
 

@@ -132,6 +132,12 @@ class Checkpoint:
             raise checkpoint_error(self.path, error) from None
 
     @property
+    def step(self) -> int:
+        """Optimizer steps of that stage."""
+        step = self.parts.get("global_step")
+        return step if type(step) is int else 0
+
+    @property
     def denoiser(self) -> Denoiser:
         """What it says of its denoiser."""
         return Denoiser.from_record(self.parts[RECORD]["denoiser"])

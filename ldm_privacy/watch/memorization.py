@@ -155,6 +155,8 @@ class Memorization(Watcher):
             is_primary = self._is_primary(report, row.key.attack) or row.key in report.data.derived
             series = f"memorization/{row.key}"
             charts[f"{'auroc' if is_primary else 'auroc_other'}/{row.key}"] = f"{series}/auroc"
+            if row.key == self.key:
+                charts |= {f"auroc_planted/{group}": f"{series}/auroc_{group}" for group in row.by_repeats}
             if row.key in of_verdict:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
         return charts

@@ -20,6 +20,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.conditions import said_of_conditions
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom
 from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.types import AuditKey, Intervals
 
 COUNT, SHAPE, FEW = 120, (2, 3, 3), Intervals(num_bootstrap=20)
@@ -90,6 +91,16 @@ def test_a_predictor_that_does_not_listen_scores_alike_under_every_condition():
             )
     assert report.condition_use.value == 0
     assert "hardly listens" in said_of_conditions(report, AuditKey("sima", "all"))
+
+
+def test_calibrations_look_at_the_own_condition_alone():
+    samples = samples_of(torch.arange(COUNT) + 1).with_columns(complexity=torch.rand(COUNT, dtype=torch.float64))
+    predictor = Told(1 + torch.rand(COUNT + 1, generator=torch.Generator().manual_seed(1)))
+    calibrations = {"combined": CALIBRATIONS.get("combined")()}
+    with_views, without = (audit_of(samples, views, calibrations=calibrations)(predictor) for views in (("null",), ()))
+    key = AuditKey("combined", "half")
+    assert torch.equal(with_views.data.scores[key], without.data.scores[key])
+    assert with_views.data.coefficients == without.data.coefficients
 
 
 def test_a_view_is_the_audit_of_samples_that_are_told_that():

@@ -70,6 +70,8 @@ def test_curves_under_other_conditions_are_a_figure_of_their_own(report):
         ("sima", [OWN, "null", "shuffled"]),
         ("loss", [OWN, "null", "shuffled"]),
     ]
+    history |= {(epoch, f"memorization/{SIMA}/auroc_{group}"): 0.7 for epoch in (0, 10) for group in ("repeated", "single")}
     figures = training_figures(history, keys, SIMA, {}, report.data.views)
-    assert list(figures) == ["attack_sima", "memorization", "onset", "conditions"]
+    assert list(figures) == ["attack_sima", "memorization", "onset", "conditions", "planted"]
+    assert [axis.get_title() for axis in figures["planted"].axes] == ["sima"]
     assert [axis.get_title() for axis in figures["memorization"].axes] == ["sima", "loss"]

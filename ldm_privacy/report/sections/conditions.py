@@ -28,6 +28,7 @@ def conditions(evaluation: Evaluation) -> Section | None:
     if repeated := repeats_rows(report):
         assert report.data.repeats is not None
         count = int((report.data.repeats > 1).sum())
+        blocks += evaluation.pictures({"planted": "AUROC of each audit: planted duplicates, and the other members."})
         blocks.append(
             DataTable(
                 ("attack", *GROUPS),
