@@ -97,8 +97,9 @@ def test_calibrations_look_at_the_own_condition_alone():
     samples = samples_of(torch.arange(COUNT) + 1).with_columns(complexity=torch.rand(COUNT, dtype=torch.float64))
     predictor = Told(1 + torch.rand(COUNT + 1, generator=torch.Generator().manual_seed(1)))
     calibrations = {"combined": CALIBRATIONS.get("combined")()}
-    with_views, without = (audit_of(samples, views, calibrations=calibrations)(predictor) for views in (("null",), ()))
-    key = AuditKey("combined", "half")
+    audits = [audit_of(samples, views, calibrations=calibrations) for views in (("null",), ())]
+    with_views, without = (each.compute(each.collect(predictor), {}) for each in audits)
+    (key,) = without.data.derived
     assert torch.equal(with_views.data.scores[key], without.data.scores[key])
     assert with_views.data.coefficients == without.data.coefficients
 
