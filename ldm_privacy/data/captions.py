@@ -46,6 +46,8 @@ class Captions(ConditionSource):
         UserError: transformers is not installed; no captions, or empty ones alone; no such text encoder, or not the stored one.
     """
 
+    note = "audits and pictures take an image's first caption, each training step draws one of all"
+
     def __init__(
         self,
         *,

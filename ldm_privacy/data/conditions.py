@@ -24,9 +24,11 @@ class ConditionSource:
 
     Attributes:
         dropout: Share of the training's samples whose condition is replaced by the null condition.
+        note: What a reader of a report needs to know of it, in words.
     """
 
     dropout: float = 0.0
+    note: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ConditionSource":
         return self  # it changes nowhere, and averaged weights are in a copy of all that a training holds

@@ -139,6 +139,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     return {
         "checkpoint": str(checkpoint),
         **audited.target.facts,
+        **({"condition": f"{config.denoiser.condition.name}; {note}"} if (note := setup.condition.note) else {}),
         "data": f"{source.name} {source.arguments or ''}".strip(),
         "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
         "split": f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public",
