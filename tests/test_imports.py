@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = [
     *("errors", "commands", "registry", "plugins", "types", "randomness", "diffusion", "processes", "device"),
-    *("metrics", "geometry", "sampling", "models", "losses", "attacks", "calibrations", "data", "targets"),
+    *("metrics", "geometry", "sampling", "models", "losses", "attacks", "calibrations", "data", "pictures", "targets"),
     *(
         "testing",
         "audit",

@@ -7,11 +7,11 @@ import torch
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import auroc_interval
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
-from ldm_privacy.watch.pictures import image_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

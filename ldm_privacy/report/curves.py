@@ -10,7 +10,8 @@ from ldm_privacy.audit.row import GROUPS, OWN
 from ldm_privacy.audit.scores import Derived, forms
 from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.evidence.forecast import watched_keys
-from ldm_privacy.report.figures.base import PALETTE, banded, panels
+from ldm_privacy.pictures import PALETTE
+from ldm_privacy.report.figures.base import banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition, Image, Images, Intervals, Progress, no_progress
 from ldm_privacy.watch.onset import OnsetDetector
-from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 NUM_SHOWN = 18

@@ -5,11 +5,11 @@ from dataclasses import KW_ONLY, dataclass
 from pydantic import PositiveInt
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
-from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import gather, is_main, share_of, total, world_size
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import WATCHERS
@@ -22,7 +23,6 @@ from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
 from ldm_privacy.trajectories.replication import centred, nearest_of, nearest_of_shares
 from ldm_privacy.types import Images, Intervals, Latent, Progress, no_progress, rows_of
 from ldm_privacy.watch.onset import OnsetDetector
-from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.trajectory_curves import WORDS, charts_of, compared, curves_of, line_of, replication_rise
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ldm_privacy.metrics import auroc_by_quartile
+from ldm_privacy.pictures import PALETTE
 from ldm_privacy.randomness import normal
-from ldm_privacy.report.figures.base import PALETTE
 from ldm_privacy.report.figures.distortion import distortion_figure, quartile_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
 

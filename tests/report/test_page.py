@@ -16,9 +16,10 @@ import torch
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.verdict import Verdict
+from ldm_privacy.pictures import PALETTE, image_grid
 from ldm_privacy.randomness import normal
 from ldm_privacy.report.curves import mask_curves, memorization_figure
-from ldm_privacy.report.figures.base import PALETTE, picture
+from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure
 from ldm_privacy.report.page.blocks import (
@@ -36,7 +37,6 @@ from ldm_privacy.report.page.blocks import (
 )
 from ldm_privacy.report.page.page import Page, render, write_page
 from ldm_privacy.types import AuditKey
-from ldm_privacy.watch.pictures import image_grid
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">'\"}}</style>{{ 7 * 7 }}&amp;"
 ATTACKS = ("sima", "loss", "pia", "pian", "secmi")

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ldm_privacy.report.captions_file import caption_rows, write_captions
+from ldm_privacy.report.figures.trajectories import trajectory_figures
 
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.captions_file import caption_rows, write_captions
 from ldm_privacy.report.curves import onset_lines
-from ldm_privacy.report.figures.trajectories import trajectory_figures
 from ldm_privacy.trajectories.captions import GROUPS
 from ldm_privacy.trajectories.record import TrajectoryReport
 from ldm_privacy.types import AuditKey, Intervals

@@ -9,10 +9,10 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import CaptionMemoriser, IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.onset import OnsetDetector
-from ldm_privacy.watch.pictures import image_grid
 from ldm_privacy.watch.samples import Samples
 from ldm_privacy.watch.watcher import Every, Moment
 

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ldm_privacy.evidence.agreement import AttackAgreement
-from ldm_privacy.report.figures.base import PALETTE
+from ldm_privacy.pictures import PALETTE
 
 MAX_BARS = 12
 ALONE, TOGETHER = PALETTE[1], PALETTE[0]

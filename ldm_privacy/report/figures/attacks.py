@@ -12,16 +12,8 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.metrics import roc_curve
-from ldm_privacy.report.figures.base import (
-    HELDOUT_COLOUR,
-    MAX_WHISKERS,
-    MEMBER_COLOUR,
-    PALETTE,
-    legend_below,
-    panels,
-    style,
-    whiskered,
-)
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
+from ldm_privacy.report.figures.base import MAX_WHISKERS, legend_below, panels, style, whiskered
 from ldm_privacy.types import AuditKey
 
 CALIBRATED = "calibrated scores"

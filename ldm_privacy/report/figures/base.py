@@ -1,4 +1,4 @@
-"""What all figures share: panels, the way into a page, colours (Okabe-Ito, which the colour-blind can tell apart)."""
+"""What all figures share: panels, the way into a page."""
 
 import io
 import math
@@ -9,12 +9,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ldm_privacy.pictures import PALETTE, image_grid
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Estimate, Image
-from ldm_privacy.watch.pictures import image_grid
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
 STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (8, 2, 1, 2)))
 MARKERS = "os^vDX"
 MAX_WHISKERS = 12

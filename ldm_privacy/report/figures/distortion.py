@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.metrics import QuartileAuroc
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, banded, show_image
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
+from ldm_privacy.report.figures.base import banded, show_image
 from ldm_privacy.types import Image
 
 SIDES = {True: ("member", MEMBER_COLOUR), False: ("held-out", HELDOUT_COLOUR)}

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.evidence.image_onset import ImageOnsets
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, banded, legend_below, whiskered
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, image_grid
+from ldm_privacy.report.figures.base import banded, legend_below, whiskered
 from ldm_privacy.types import Images
-from ldm_privacy.watch.pictures import image_grid
 
 MAX_COLUMNS = 12
 """More audits than that share columns."""

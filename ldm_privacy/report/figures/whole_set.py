@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.dataset import DatasetVerdict
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, banded, legend_below
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR
+from ldm_privacy.report.figures.base import banded, legend_below
 from ldm_privacy.types import AuditKey, Estimate
 
 FLOOR = 1e-12

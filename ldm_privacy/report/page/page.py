@@ -15,9 +15,9 @@ import jinja2
 import PIL.Image
 
 from ldm_privacy.evidence.verdict import Verdict
+from ldm_privacy.pictures import image_grid
 from ldm_privacy.report.page.blocks import Block, Section
 from ldm_privacy.types import Image
-from ldm_privacy.watch.pictures import image_grid
 
 NUMBERED = {"DataTable": "Table", "Picture": "Figure", "ImagePairs": "Figure"}
 

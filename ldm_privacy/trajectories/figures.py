@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm_privacy.report.figures.base import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, image_grid
 from ldm_privacy.trajectories.captions import GROUPS
 from ldm_privacy.trajectories.deviation import memoriser_coefficients
 from ldm_privacy.trajectories.record import TrajectoryReport
-from ldm_privacy.watch.pictures import image_grid
 
 NAMES = {"repeated": "planted duplicates", "members": "members", "heldout": "held-out"}
 ONE = {"repeated": "planted duplicate", "members": "member", "heldout": "held-out"}

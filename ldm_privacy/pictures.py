@@ -1,4 +1,4 @@
-"""Images side by side, as arrays of pixels."""
+"""What pictures of every room share: images side by side as arrays of pixels; colours (Okabe-Ito, for the colour-blind)."""
 
 import math
 
@@ -6,6 +6,9 @@ import numpy as np
 
 from ldm_privacy.data.images import to_uint8
 from ldm_privacy.types import Image
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MEMBER_COLOUR, HELDOUT_COLOUR = PALETTE[1], PALETTE[0]
 
 
 def image_grid(image: Image, *, columns: int | None = None) -> np.ndarray:
