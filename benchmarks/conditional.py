@@ -18,7 +18,7 @@ MEANS = {
     "own nearest": ("replicated", ".0%"),
     "D1": ("d1", "+.2f"),
     "D2": ("d2", "+.2f"),
-    "k": ("gain", ".2f"),
+    "k": ("k", ".2f"),
     "error": ("error", ".1f"),
     "gap": ("gap", ".3f"),
     "mean gap": ("gap_mean", ".3f"),
@@ -58,7 +58,7 @@ def main() -> None:
         series = metrics["series"]
         if (use := series.get("memorization/condition_use")) is not None:
             audits.setdefault("use of the condition", {})[run] = f"{use:.1%}"
-        trajectories = metrics["trajectories"]
+        trajectories = metrics["watched"].get("trajectories")
         if trajectories is None:
             continue
         for group, by_scale in trajectories["means"].items():

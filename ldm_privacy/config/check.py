@@ -46,9 +46,10 @@ class Component:
         return made
 
     def taken(self, provided: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `provided` that it takes."""
+        """Those of `provided` that it takes, but for those whose own defaults its class keeps: named in its tuple `keeps`."""
         accepted = inspect.signature(self.registry.maker(self.name)).parameters
-        return {name: value for name, value in provided.items() if name in accepted}
+        kept = getattr(self.registry.get(self.name), "keeps", ())
+        return {name: value for name, value in provided.items() if name in accepted and name not in kept}
 
 
 def check_component(node: Any, key: str, registry: Registry, *, provided: Iterable[str] = ()) -> Component:

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, captions.csv, report.html, figures."""
+"""The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, report.html, figures, what results bring."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,6 @@ from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.captions_file import write_captions
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.exposed_file import write_exposed
 from ldm_privacy.report.figures.agreement import agreement_figure
@@ -19,13 +18,11 @@ from ldm_privacy.report.figures.attacks import auroc_by_timestep_figure, histogr
 from ldm_privacy.report.figures.distortion import quartile_figure
 from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.figures.image_onset import early_list_figure, image_onset_figure
-from ldm_privacy.report.figures.trajectories import trajectory_figures
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
 from ldm_privacy.report.page.blocks import Section
 from ldm_privacy.report.page.page import Page, write_page
-from ldm_privacy.trajectories.record import TrajectoryReport
 from ldm_privacy.types import Decoder, Images
 
 FILES = "report.html, metrics.json, scores.parquet, exposed.csv, figures/"
@@ -77,8 +74,8 @@ def evidence_figures(
 
 
 def result_figures(result: object) -> dict[str, Figure]:
-    """Figures of what a watcher found, by name; none of what has no pictures."""
-    return trajectory_figures(result) if isinstance(result, TrajectoryReport) else {}
+    """Figures of what a watcher found, by name; none of what has no pictures. See `Watcher.result`."""
+    return getattr(result, "figures", dict)()
 
 
 def evaluation_page(evaluation: Evaluation) -> Page:
@@ -119,12 +116,14 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     from ldm_privacy.audit.score_file import write_scores
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    evidence, trajectories = evaluation.evidence, evaluation.result(TrajectoryReport)
-    write_metrics(evidence, folder / "metrics.json", facts=facts, trajectories=trajectories)
+    evidence = evaluation.evidence
+    watched = {label: each.numbers() for label, each in evaluation.results.items() if hasattr(each, "numbers")}
+    write_metrics(evidence, folder / "metrics.json", facts=facts, watched=watched)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
-    if trajectories is not None:
-        write_captions(trajectories, folder / "captions.csv")
+    for each in evaluation.results.values():
+        if hasattr(each, "write"):
+            each.write(folder)
     for name, figure in evaluation.figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
         figure.set_layout_engine("none")  # it is laid out: half of what a drawing costs

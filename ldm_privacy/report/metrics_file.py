@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ldm_privacy.audit.row import AuditRow
@@ -12,20 +14,17 @@ from ldm_privacy.evidence.agreement import AttackAgreement
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.image_onset import ImageOnsets
 from ldm_privacy.evidence.verdict import verdict_of
-from ldm_privacy.trajectories.claims import claims_of
-from ldm_privacy.trajectories.record import TrajectoryReport
-from ldm_privacy.types import Intervals
 
 
 def write_metrics(
-    evidence: Evidence, path: Path, *, facts: dict[str, Any], trajectories: TrajectoryReport | None = None
+    evidence: Evidence, path: Path, *, facts: dict[str, Any], watched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 ) -> None:
     """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
 
     Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
     numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over
-    other rows, the band under permuted labels, and the oracle's choice and AUROC. Of trajectories, means by group and the
-    claims; the captions are in captions.csv. Infinite thresholds are null.
+    other rows, the band under permuted labels, and the oracle's choice and AUROC. `watched`: the numbers of each watcher's
+    result, by label. Infinite thresholds are null.
     """
     report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
     dataset = None
@@ -44,7 +43,7 @@ def write_metrics(
         "dataset": dataset,
         "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
         "agreement": None if evidence.agreement is None else _agreement(evidence.agreement),
-        "trajectories": None if trajectories is None else _trajectories(trajectories, report.intervals),
+        "watched": dict(watched),
         "sweep": report.sweep,
         "series": report.series(),
         "rows": [_row(row, evidence) for row in report.rows],
@@ -60,7 +59,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         value = vars(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
@@ -92,19 +91,6 @@ def _onsets(onsets: ImageOnsets) -> dict[str, Any]:
         "precision": onsets.precision,
         "recall": onsets.recall,
     }
-
-
-def _trajectories(report: TrajectoryReport, intervals: Intervals) -> dict[str, Any]:
-    names = ("d1", "d2", "gain", "error", "gap", "gap_mean", "similarity", "replicated")
-    means = {
-        group: {
-            scale: {name: float(getattr(guided, name)[rows].mean()) for name in names}
-            for scale, guided in report.guided.items()
-        }
-        for group in dict.fromkeys(report.group)
-        if (rows := report.of_group(group)).any()
-    }
-    return {"time": report.time, "means": means, "claims": claims_of(report, intervals)}
 
 
 def _agreement(agreement: AttackAgreement) -> dict[str, Any]:

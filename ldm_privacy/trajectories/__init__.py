@@ -11,4 +11,4 @@ from ldm_privacy.trajectories.decompose import Coefficients, Decomposition, deco
 from ldm_privacy.trajectories.deviation import Deviation, deviation, memoriser_coefficients
 from ldm_privacy.trajectories.overestimation import Overestimation, overestimation
 from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
-from ldm_privacy.trajectories.replication import Replication, replication
+from ldm_privacy.trajectories.replication import nearest_of, similarity

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ldm_privacy.metrics import auroc_interval, mean_difference, pearson
-from ldm_privacy.trajectories.record import TrajectoryReport
+from ldm_privacy.trajectories.record import TrajectoryReport, own_unit
 from ldm_privacy.types import Estimate, Intervals
 
 DETECTORS = ("d1", "d2", "gain", "gap", "gap_mean")
@@ -32,11 +32,6 @@ class Claim:
     chance: float
 
 
-def memorized_group(report: TrajectoryReport) -> str:
-    """Whose captions stand for the memorized ones: planted duplicates where there are any, members otherwise."""
-    return "repeated" if "repeated" in report.group else "members"
-
-
 def claims_of(report: TrajectoryReport, intervals: Intervals = _INTERVALS) -> tuple[Claim, ...]:
     """The table of claims.
 
@@ -47,13 +42,14 @@ def claims_of(report: TrajectoryReport, intervals: Intervals = _INTERVALS) -> tu
     the w0 of the generation itself, nearly that similarity), and with another member's latent in place of the own one.
 
     A number that has no interval is left out: (i) and (ii) with fewer than two captions on a side, (iii) where a side is
-    constant or there are fewer than four captions. Intervals hold one by one.
+    constant or there are fewer than four captions; captions that share words or a patient count once. Intervals hold one by
+    one.
     """
     claims = []
-    compared = report.of_group(memorized_group(report), "heldout")
-    is_memorized = report.of_group(memorized_group(report))[compared]
-    has_sides = min(int(is_memorized.sum()), int((~is_memorized).sum())) >= 2
-    unit = None if report.unit is None else report.unit[compared]
+    compared, is_memorized, unit = report.against_heldout(report.memorized)
+    units = report.unit[compared]
+    has_sides = min(len(units[side].unique()) for side in (is_memorized, ~is_memorized)) >= 2
+    whole, num_units = own_unit(report.unit), len(report.unit.unique())
     for scale, guided in report.guided.items():
         if has_sides:
             error = mean_difference(guided.error[compared], is_memorized, confidence=intervals.confidence, group=unit)
@@ -63,7 +59,7 @@ def claims_of(report: TrajectoryReport, intervals: Intervals = _INTERVALS) -> tu
                 claims.append(Claim("separation", name, scale, area, 0.5))
         for name in CORRELATED:
             value = getattr(guided, name)
-            if len(value) >= 4 and all(each.max() > each.min() for each in (value, guided.similarity)):
-                found = pearson(value, guided.similarity, **intervals.options(report.unit))
+            if num_units >= 4 and all(each.max() > each.min() for each in (value, guided.similarity)):
+                found = pearson(value, guided.similarity, **intervals.options(whole))
                 claims.append(Claim("correlation", name, scale, found, 0.0))
     return tuple(claims)

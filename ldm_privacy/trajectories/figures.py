@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE, image_grid
-from ldm_privacy.trajectories.captions import GROUPS
 from ldm_privacy.trajectories.deviation import memoriser_coefficients
 from ldm_privacy.trajectories.record import TrajectoryReport
 
@@ -81,14 +80,21 @@ def replication_figure(report: TrajectoryReport) -> Figure:
 
 
 def images_figure(report: TrajectoryReport) -> Figure:
-    """A row for each of the captions that are memorized most and least: own image, clean predictions, generated images."""
+    """A row for each of the captions that are memorized most and least: own image, clean predictions, generated images, and the
+    audited member that is nearest to each of these.
+    """
     rows = [*report.most, *report.least]
     num_early, num_seeds = len(rows[0].early), len(rows[0].generated)
-    heads = ["own image", *(f"step {step}" for step in range(1, num_early + 1)), *["generated"] * num_seeds]
+    heads = [
+        "own image",
+        *(f"step {step}" for step in range(1, num_early + 1)),
+        *["generated"] * num_seeds,
+        *["nearest"] * num_seeds,
+    ]
     figure = Figure(figsize=(1.05 * len(heads) + 2.4, 1.2 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, shown in zip(axes, rows):
-        images = torch.cat([shown.own, shown.early, shown.generated])
+        images = torch.cat([shown.own, shown.early, shown.generated, shown.nearest])
         axis.imshow(image_grid(images, columns=len(heads)), interpolation="nearest")
         label = "\n".join(textwrap.wrap(_label(report, shown.row), LETTERS))
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
@@ -109,7 +115,7 @@ def _label(report: TrajectoryReport, row: int) -> str:
 
 
 def _present(report: TrajectoryReport) -> list[str]:
-    return [group for group in NAMES if group in report.group and group in GROUPS]
+    return [group for group in NAMES if group in report.group]
 
 
 def _banded(axis: Axes, value: Tensor, name: str, colour: str) -> None:

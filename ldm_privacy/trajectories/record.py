@@ -2,13 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS, Captions
 from ldm_privacy.trajectories.deviation import Deviation, deviation, memoriser_coefficients
 from ldm_privacy.trajectories.follow import Followed
-from ldm_privacy.types import Image
+from ldm_privacy.types import Image, Intervals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ldm_privacy.trajectories.claims import Claim
+
+MEANS = {
+    **{name: name for name in ("d1", "d2", "error", "gap", "gap_mean", "similarity", "replicated")},
+    "k": "gain",
+    "nearest": "nearest_mean",
+    "other_duplicate": "took_duplicate",
+}
+"""Name of a curve and of a number in metrics.json -> attribute of `Guided`, (captions,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +36,7 @@ class Guided:
         clean, noise: (captions, steps), w0 and wT of each state.
         mean: (captions, steps), w1; None without that column.
         r_squared: (captions, steps), of the decomposition.
+        cosine, condition_number: (captions, seeds), of x and x_T.
         d1, d2: (captions,), see `deviation`.
         d1_early, d2_early: Of the first fifth of the states.
         d1_wrong, d2_wrong: With the latent of another member, drawn at random, in place of the own one.
@@ -27,15 +45,18 @@ class Guided:
         gap: (captions,), `branch_gap` at the first step.
         gap_mean: Over all steps.
         similarity: (captions,), centred cosine of the generated latent with the own one.
-        nearest: (captions, seeds) int64, sample index of the nearest member.
+        nearest: (captions, seeds) int64, sample index of the nearest audited member.
         nearest_similarity: (captions, seeds).
-        own_is_nearest: (captions, seeds) bool.
+        own_is_nearest: (captions, seeds) bool: it is told the same, as the caption's own image is.
+        other_is_nearest: (captions, seeds) bool: it is a planted duplicate of another caption.
     """
 
     clean: Tensor
     noise: Tensor
     mean: Tensor | None
     r_squared: Tensor
+    cosine: Tensor
+    condition_number: Tensor
     d1: Tensor
     d2: Tensor
     d1_early: Tensor
@@ -50,18 +71,27 @@ class Guided:
     nearest: Tensor
     nearest_similarity: Tensor
     own_is_nearest: Tensor
+    other_is_nearest: Tensor
 
     @classmethod
     def of(
-        cls, followed: Followed, num_seeds: int, similarity: Tensor, nearest: Tensor, nearest_similarity: Tensor, own: Tensor
+        cls,
+        followed: Followed,
+        num_seeds: int,
+        captions: Captions,
+        *,
+        similarity: Tensor,
+        nearest: Tensor,
+        nearest_similarity: Tensor,
     ) -> "Guided":
         """From trajectories of which each caption has `num_seeds` in a row, and what they replicate.
 
         Args:
             followed: (captions * seeds) rows.
             num_seeds: Of each caption.
-            similarity, nearest, nearest_similarity: (captions * seeds,); see `Replication`.
-            own: (captions,) int64, sample indices of the captions.
+            captions: Whose they are.
+            similarity: (captions * seeds,), to the own image's latent; see `similarity`.
+            nearest, nearest_similarity: (captions * seeds,); see `nearest_of`.
         """
 
         def over_seeds(value: Tensor) -> Tensor:
@@ -75,11 +105,15 @@ class Guided:
         whole, first = deviation(own_latent, abar), deviation(own_latent, abar, num_steps=early)
         other = deviation(wrong, abar)
         nearest = nearest.unflatten(0, (-1, num_seeds))
+        is_own = captions.condition_of(nearest) == captions.condition_of(captions.sample_index)[:, None]
+        is_duplicate = captions.group_of(nearest) == CAPTION_GROUPS.index("repeated")
         return cls(
             clean=of_states(own_latent.clean),
             noise=of_states(own_latent.noise),
             mean=None if own_latent.mean is None else of_states(own_latent.mean),
             r_squared=of_states(own_latent.r_squared),
+            cosine=own_latent.cosine.unflatten(0, (-1, num_seeds)),
+            condition_number=own_latent.condition_number.unflatten(0, (-1, num_seeds)),
             d1=over_seeds(whole.d1),
             d2=over_seeds(whole.d2),
             d1_early=over_seeds(first.d1),
@@ -93,13 +127,24 @@ class Guided:
             similarity=over_seeds(similarity),
             nearest=nearest,
             nearest_similarity=nearest_similarity.unflatten(0, (-1, num_seeds)),
-            own_is_nearest=nearest == own[:, None],
+            own_is_nearest=is_own,
+            other_is_nearest=is_duplicate & ~is_own,
         )
 
     @property
     def replicated(self) -> Tensor:
-        """(captions,), share of a caption's seeds whose nearest member is its own image; 0 of held-out captions."""
+        """(captions,), share of a caption's seeds whose nearest member is an image of that caption; 0 where no member has it."""
         return self.own_is_nearest.double().mean(1)
+
+    @property
+    def took_duplicate(self) -> Tensor:
+        """(captions,), share of a caption's seeds whose nearest member is a planted duplicate of another caption."""
+        return self.other_is_nearest.double().mean(1)
+
+    @property
+    def nearest_mean(self) -> Tensor:
+        """(captions,), similarity to the nearest member, whoever it is."""
+        return self.nearest_similarity.mean(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,41 +173,109 @@ class TrajectoryReport:
     Attributes:
         time: In words: "epoch 20".
         sample_index: (captions,) int64, ascending: whose captions they are.
-        group: One of `captions.GROUPS` each.
+        group: One of `CAPTION_GROUPS` each.
         words: The captions in words; None where the condition has none.
-        unit: (captions,) int64: patients, identities, which intervals resample whole; None where there are none.
+        num_members: (captions,) int64, audited members that have the caption.
+        unit: (captions,) int64, what intervals resample whole: captions that share words, or a patient.
         abar: (steps + 1,), of the start and of every state.
         num_early: Steps that `gain` and `error` are means over.
         x_is: "paired": x is the latent of the caption's own image; "generated": the final latent of the trajectory.
-        cosine, condition_number: (captions,), of x and x_T; means over seeds.
         guided: Guidance scale -> what was found, ascending.
         most, least: The captions of members that are memorized most and least at the largest scale, by similarity.
+        intervals: Of the claims.
     """
 
     time: str
     sample_index: Tensor
     group: tuple[str, ...]
     words: tuple[str, ...] | None
-    unit: Tensor | None
+    num_members: Tensor
+    unit: Tensor
     abar: Tensor
     num_early: int
     x_is: str
-    cosine: Tensor
-    condition_number: Tensor
     guided: Mapping[float, Guided]
     most: tuple[Shown, ...] = ()
     least: tuple[Shown, ...] = ()
+    intervals: Intervals = Intervals()
 
     @property
     def top(self) -> float:
         """The largest guidance scale: what replication is told at."""
         return max(self.guided)
 
+    @property
+    def present(self) -> list[str]:
+        """The groups that have captions."""
+        return [each for each in CAPTION_GROUPS if each in self.group]
+
+    @property
+    def memorized(self) -> str:
+        """The group that stands for the memorized captions: planted duplicates where there are any, members otherwise."""
+        return "repeated" if "repeated" in self.group else "members"
+
+    @property
+    def shared(self) -> str:
+        """How many held-out captions an audited member has too, in words; "" where none is."""
+        heldout = self.num_members[self.of_group("heldout")]
+        return f"{int((heldout > 0).sum())} of {len(heldout)} held-out captions are a member's too" if heldout.any() else ""
+
     def of_group(self, *groups: str) -> Tensor:
         """(captions,) bool: those of these groups."""
         return torch.tensor([each in groups for each in self.group])
 
-    def ideal(self, guidance_scale: float = 1.0, *, against_normal: bool = False) -> Deviation:
+    def against_heldout(self, group: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(captions,) bool, those of a group and the held-out ones; of these which are the group's; and their unit.
+
+        A unit is cut where it lies on both sides: what they share would make the interval of a difference narrower. None where
+        each caption is its own.
+        """
+        rows = self.of_group(group, "heldout")
+        is_group = self.of_group(group)[rows]
+        return rows, is_group, own_unit(2 * self.unit[rows] + is_group.long())
+
+    @cached_property
+    def means(self) -> dict[str, dict[float, dict[str, float]]]:
+        """Group -> guidance scale -> name (`MEANS`) -> mean over the group's captions."""
+        rows = {group: self.of_group(group) for group in self.present}
+        return {
+            group: {
+                scale: {name: float(getattr(guided, attribute)[each].mean()) for name, attribute in MEANS.items()}
+                for scale, guided in self.guided.items()
+            }
+            for group, each in rows.items()
+        }
+
+    @cached_property
+    def claims(self) -> "tuple[Claim, ...]":
+        """See `claims_of`; made once."""
+        from ldm_privacy.trajectories.claims import claims_of
+
+        return claims_of(self, self.intervals)
+
+    def ideal(self, guidance_scale: float = 1.0) -> Deviation:
         """D1 and D2 of the ideal memoriser on the same schedule, one row; see `memoriser_coefficients`."""
-        coefficients = memoriser_coefficients(self.abar, guidance_scale, against_normal=against_normal)
-        return deviation(coefficients, self.abar[1:])
+        return deviation(memoriser_coefficients(self.abar, guidance_scale), self.abar[1:])
+
+    def figures(self) -> "dict[str, Figure]":
+        """See `trajectory_figures`."""
+        from ldm_privacy.trajectories.figures import trajectory_figures
+
+        return trajectory_figures(self)
+
+    def numbers(self) -> dict[str, Any]:
+        """For metrics.json; the captions are in captions.csv."""
+        heldout = self.of_group("heldout")
+        shared = int((self.num_members[heldout] > 0).sum())
+        return {"time": self.time, "num_heldout_shared": shared, "means": self.means, "claims": self.claims}
+
+    def write(self, folder: Path) -> None:
+        """captions.csv."""
+        from ldm_privacy.trajectories.captions_file import write_captions
+
+        write_captions(self, folder / "captions.csv")
+
+
+def own_unit(unit: Tensor) -> Tensor | None:
+    """What a metric takes as `group`: the units, or None where each caption is its own."""
+    return None if len(unit.unique()) == len(unit) else unit

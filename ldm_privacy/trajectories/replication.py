@@ -1,7 +1,6 @@
 """Replication: whether a caption's generation is its own training image, in latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,23 +8,6 @@ from torch import Tensor
 from ldm_privacy.types import Latent
 
 _PRODUCTS_AT_ONCE = 2**23
-
-
-@dataclass(frozen=True, eq=False)
-class Replication:
-    """Of one generation a row.
-
-    Attributes:
-        similarity: (batch,) float64, centred cosine with the latent of its own caption's image, in [-1, 1].
-        nearest: (batch,) int64, sample index of the member of largest centred cosine.
-        nearest_similarity: (batch,) float64, that cosine.
-        own_is_nearest: (batch,) bool, it is the own image.
-    """
-
-    similarity: Tensor
-    nearest: Tensor
-    nearest_similarity: Tensor
-    own_is_nearest: Tensor
 
 
 def centred(latent: Latent, mean: Latent) -> Tensor:
@@ -59,10 +41,8 @@ def nearest_of_shares(shares: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, 
     return similarity.gather(0, best)[0], index.gather(0, best)[0]
 
 
-def replication(
-    generated: Latent, own: Latent, own_index: Tensor, member: Latent, member_index: Tensor, *, mean: Latent
-) -> Replication:
-    """Centred cosine of generations with their own image's latent, and which member is nearest.
+def similarity(generated: Latent, own: Latent, mean: Latent) -> Tensor:
+    """Centred cosine of generations with their own captions' images, (batch,) float64, in [-1, 1].
 
     <g - mean, x - mean> / (||g - mean|| ||x - mean||): guided copies are over-saturated, which a distance (and the rule of
     nearest-neighbour ratios, `memorized_generations`) takes for another image; the cosine doesn't change with contrast.
@@ -70,11 +50,6 @@ def replication(
     Args:
         generated: (batch, ...), the final latents.
         own: (batch, ...), latents of the images whose captions they were made from; members or held-out.
-        own_index: (batch,) int64, their sample indices.
-        member: (members, ...), latents of members, and of no one else.
-        member_index: (members,) int64.
-        mean: (...), of the members' latents.
+        mean: (...), of the latents.
     """
-    similarity = (centred(generated, mean) * centred(own, mean)).sum(1)
-    nearest_similarity, nearest = nearest_of(generated, member, member_index, mean)
-    return Replication(similarity, nearest, nearest_similarity, nearest == own_index.to(nearest.device))
+    return (centred(generated, mean) * centred(own, mean)).sum(1)

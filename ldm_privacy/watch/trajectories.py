@@ -17,14 +17,16 @@ from ldm_privacy.processes import gather, is_main, share_of, total, world_size
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
-from ldm_privacy.trajectories.captions import GROUPS, chosen_captions, groups_of, others_of
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS, Captions, chosen_captions, num_chosen, others_of
 from ldm_privacy.trajectories.follow import Followed, follow
 from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
-from ldm_privacy.trajectories.replication import centred, nearest_of, nearest_of_shares
+from ldm_privacy.trajectories.replication import nearest_of, nearest_of_shares, similarity
 from ldm_privacy.types import Images, Intervals, Latent, Progress, no_progress, rows_of
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.trajectory_curves import WORDS, charts_of, compared, curves_of, line_of, replication_rise
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
+
+AT_THE_END = Every(epochs=10**9)
 
 
 @WATCHERS.register("trajectories")
@@ -32,17 +34,18 @@ from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watche
 class Trajectories(Watcher):
     """Guided trajectories of members', planted duplicates' and held-out captions, measured while they run.
 
-    See `ldm_privacy.trajectories`. The same captions and noise at every look; the noise belongs to (seed, sample, draw) and is
-    shared by the guidance scales. Replication is looked for among the audited members. Its onset, of members drawn once and of
-    planted duplicates, is that of the mean similarity to the own image above the held-out captions', at the largest scale. The
-    untrained denoiser is not looked at: it makes noise.
+    See `ldm_privacy.trajectories`. The same captions (`captions.choice`: none twice, no held-out one that an audited member has
+    as long as that can be) and noise at every look; the noise belongs to (seed, sample, draw) and is shared by the guidance
+    scales. Replication is looked for among the audited members. Its onset, of members drawn once and of planted duplicates, is
+    that of the mean similarity to the own image above the held-out captions', at the largest scale. The untrained denoiser is
+    not looked at: it makes noise.
 
     Args:
         samples: Of this process; with conditions.
         images: Sample indices -> images.
-        num_captions: Of each group, chosen by a hash of the sample index.
+        num_captions: Of each group at most, chosen by a hash of the sample index.
         num_seeds: Trajectories of each caption and scale.
-        guidance_scales: 1 among them, which is no guidance.
+        guidance_scales: 1, which is no guidance, among them.
         num_steps: DDIM steps of each.
         num_early: First steps that overestimation and errors are means over.
         clean: x, what the states are decomposed into: the latent of the caption's own image ("paired"), or the one that the
@@ -50,17 +53,19 @@ class Trajectories(Watcher):
         mean_column: Whether the mean latent is a third column of the decomposition.
         num_shown: Captions memorized most, and least, that pictures are kept of.
         batch_size: Trajectories at a time (memory); both branches are one pass.
-        every: See `Watcher`.
+        every: See `Watcher`. By default a single look, at the end of the training, whatever the audits' cadence: a look costs
+            thousands of passes.
         onset: The detector.
         words: Sample indices -> captions in words, or None.
-        seed, intervals: Of captions and noise, and of the onset.
+        seed: Of captions and noise.
+        intervals: Of the claims.
         progress: Shows how far a look is; see `Progress`.
 
     Attributes:
         result: The newest look in numbers.
 
     Raises:
-        UserError: The samples have no condition; 1 is not among the guidance scales.
+        UserError: The samples have no condition, or members fewer than two; 1 is not among the guidance scales.
     """
 
     samples: AuditedSamples
@@ -68,14 +73,14 @@ class Trajectories(Watcher):
     _: KW_ONLY
     num_captions: Annotated[int, Field(ge=2)] = 24
     num_seeds: PositiveInt = 2
-    guidance_scales: Annotated[list[GuidanceScale], Field(min_length=1)] = field(default_factory=lambda: [1.0, 7.5])
+    guidance_scales: list[GuidanceScale] = field(default_factory=lambda: [1.0, 7.5])
     num_steps: PositiveInt = 50
     num_early: PositiveInt = 5
     clean: Literal["paired", "generated"] = "paired"
     mean_column: bool = False
     num_shown: PositiveInt = 3
     batch_size: PositiveInt = 256
-    every: Every = Every(epochs=1)
+    every: Every = AT_THE_END
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     words: Callable[[Tensor], list[str] | None] = lambda sample_index: None
     seed: int = 0
@@ -83,16 +88,21 @@ class Trajectories(Watcher):
     progress: Progress = no_progress
     result: TrajectoryReport | None = field(default=None, init=False)
     in_evaluation: ClassVar[bool] = True
+    keeps: ClassVar[tuple[str, ...]] = ("every",)
 
     def __post_init__(self) -> None:
         if not self.samples.condition:
             raise UserError("trajectories need a condition, and this denoiser has none: leave watch.trajectories out.")
         self.samples.told("null")
         if 1 not in self.guidance_scales:
+            given = ",".join(f"{each:g}" for each in sorted({1.0, *self.guidance_scales}))
+            lacks = "is empty" if not self.guidance_scales else "has no 1"
             raise UserError(
-                f"guidance_scales: {self.guidance_scales} lacks 1, no guidance, which the others are compared with."
+                f"guidance_scales: the list {lacks}; add 1, no guidance, which the others are compared with: [{given}]."
             )
         self.guidance_scales = sorted({*self.guidance_scales})
+        if not self.samples.is_share:
+            num_chosen(self.samples, self.num_captions, self.seed)  # what can't be is told before anything is trained
         again = partial(OnsetDetector, self.onset.num_consecutive, self.onset.confidence)
         self.onsets = {"members": self.onset, "repeated": again()}
 
@@ -120,18 +130,19 @@ class Trajectories(Watcher):
             self.result = self._report(target, moment, captions, followed, guided)
         return self._look(moment, self.result)
 
-    def _followed(self, target: Target, captions: AuditedSamples, mean: Latent, scale: float) -> Followed:
+    def _followed(self, target: Target, captions: Captions, mean: Latent, scale: float) -> Followed:
         """The trajectories of this process's share of the captions, seeds of a caption side by side."""
-        device, wrong = self.samples.latent.device, captions.latent[others_of(captions, self.seed)]
+        chosen, device = captions.samples, self.samples.latent.device
+        wrong = chosen.latent[others_of(captions, self.seed)]
         rows = torch.arange(len(captions))[share_of(len(captions))].repeat_interleave(self.num_seeds)
         draw = torch.arange(self.num_seeds).repeat(len(rows) // self.num_seeds)
         parts, num_done = [], 0
         with self.progress(f"Trajectories guided at {scale:g}", len(rows)) as done:
             for batch, seed in zip(rows.split(self.batch_size), draw.split(self.batch_size)):
-                own = captions.latent[batch].to(device)
+                own = chosen.latent[batch].to(device)
                 start = normal("trajectory", (self.seed, captions.sample_index[batch], seed), own.shape[1:])
                 told, null = (
-                    {name: value.to(device) for name, value in rows_of(captions.told(view), batch).items()}
+                    {name: value.to(device) for name, value in rows_of(chosen.told(view), batch).items()}
                     for view in ("own", "null")
                 )
                 parts.append(
@@ -152,7 +163,7 @@ class Trajectories(Watcher):
                 done(num_done := num_done + len(batch))
         return Followed.joined(parts)
 
-    def _guided(self, followed: Followed, captions: AuditedSamples, mean: Latent, scale: float) -> Guided:
+    def _guided(self, followed: Followed, captions: Captions, mean: Latent, scale: float) -> Guided:
         """With the nearest of all processes' members. Raises UserError where a generated latent is not finite."""
         if not followed.final.isfinite().all():
             raise UserError(
@@ -162,15 +173,21 @@ class Trajectories(Watcher):
         mine = self.samples.rows(self.samples.is_member)
         nearest = nearest_of(followed.final.to(mine.latent.device), mine.latent, mine.sample_index, mean)
         cosine, index = nearest_of_shares(gather((nearest[0].cpu(), nearest[1].cpu())))
-        own = captions.latent.repeat_interleave(self.num_seeds, 0)
-        similarity = (centred(followed.final, mean) * centred(own, mean)).sum(1)
-        return Guided.of(followed, self.num_seeds, similarity, index, cosine, captions.sample_index)
+        own = captions.samples.latent.repeat_interleave(self.num_seeds, 0)
+        return Guided.of(
+            followed,
+            self.num_seeds,
+            captions,
+            similarity=similarity(followed.final, own, mean),
+            nearest=index,
+            nearest_similarity=cosine,
+        )
 
     def _report(
-        self, target: Target, moment: Moment, captions: AuditedSamples, followed: Followed, guided: Mapping[float, Guided]
+        self, target: Target, moment: Moment, captions: Captions, followed: Followed, guided: Mapping[float, Guided]
     ) -> TrajectoryReport:
-        group, last = groups_of(captions), guided[self.guidance_scales[-1]]
-        is_member, words = captions.is_member, self.words(captions.sample_index)
+        group, last = captions.group_of(captions.sample_index), guided[self.guidance_scales[-1]]
+        is_member, words = captions.samples.is_member, self.words(captions.sample_index)
         ranked = last.similarity.masked_fill(~is_member, -torch.inf).argsort(descending=True)[: int(is_member.sum())].tolist()
         num_shown = min(self.num_shown, len(ranked) // 2)
         device, seeds = self.samples.latent.device, self.num_seeds
@@ -182,23 +199,20 @@ class Trajectories(Watcher):
             early, generated = image.tensor_split([len(followed.early)])
             return Shown(row, early, generated, self.images(index[row : row + 1]), self.images(last.nearest[row]))
 
-        def over_seeds(value: Tensor) -> Tensor:
-            return value.unflatten(0, (-1, seeds)).mean(1)
-
         return TrajectoryReport(
             time=f"{self.unit} {self.time(moment)}",
             sample_index=captions.sample_index,
-            group=tuple(GROUPS[each] for each in group.tolist()),
+            group=tuple(CAPTION_GROUPS[each] for each in group.tolist()),
             words=None if words is None else tuple(words),
-            unit=captions.group,
+            num_members=captions.num_members,
+            unit=captions.unit,
             abar=followed.abar,
             num_early=self.num_early,
             x_is=self.clean,
-            cosine=over_seeds(followed.coefficients.cosine),
-            condition_number=over_seeds(followed.coefficients.condition_number),
             guided=guided,
             most=tuple(shown(row) for row in ranked[:num_shown]),
             least=tuple(shown(row) for row in ranked[::-1][:num_shown]),
+            intervals=self.intervals,
         )
 
     def _look(self, moment: Moment, report: TrajectoryReport) -> Look:
@@ -213,7 +227,7 @@ class Trajectories(Watcher):
 
     def passes(self) -> dict[str, int]:
         """Denoiser: captions x seeds x guidance scales x steps, of both branches. Decoder: what is shown."""
-        captions = [min(int((groups_of(self.samples) == each).sum()), self.num_captions) for each in range(len(GROUPS))]
+        captions = num_chosen(self.samples, self.num_captions, self.seed)
         branches = 2 if self.clean == "paired" else 4
         trajectories = sum(captions) * self.num_seeds * len(self.guidance_scales)
         num_shown = 2 * min(self.num_shown, sum(captions[:2]) // 2)

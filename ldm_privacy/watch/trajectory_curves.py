@@ -1,15 +1,9 @@
 """A look at trajectories as curves, charts and a line, and the rise that its onset is counted by."""
 
 from ldm_privacy.metrics import mean_difference
-from ldm_privacy.trajectories.captions import GROUPS
 from ldm_privacy.trajectories.record import TrajectoryReport
 from ldm_privacy.types import Estimate
 
-CURVES = {
-    **{name: name for name in ("d1", "d2", "error", "gap", "gap_mean", "similarity", "replicated")},
-    "k": "gain",
-}
-"""Name of a curve -> attribute of `Guided`."""
 WORDS = {"repeated": "captions drawn several times", "members": "captions of other members"}
 
 
@@ -18,12 +12,12 @@ def curves_of(report: TrajectoryReport) -> dict[str, float]:
 
     `replication/<group>` and `replication/<group>_heldout` are the latter, beside that of the held-out captions.
     """
-    series: dict[str, float] = {}
-    for scale, guided in report.guided.items():
-        for name, attribute in CURVES.items():
-            for group in present(report):
-                value = getattr(guided, attribute)[report.of_group(group)]
-                series[f"trajectory/g{scale:g}/{name}/{group}"] = float(value.mean())
+    series = {
+        f"trajectory/g{scale:g}/{name}/{group}": value
+        for group, by_scale in report.means.items()
+        for scale, means in by_scale.items()
+        for name, value in means.items()
+    }
     for group in compared(report):
         similarity = f"trajectory/g{report.top:g}/similarity"
         series[f"replication/{group}"] = series[f"{similarity}/{group}"]
@@ -33,22 +27,21 @@ def curves_of(report: TrajectoryReport) -> dict[str, float]:
 
 def charts_of(report: TrajectoryReport) -> dict[str, str]:
     """The few curves that a person watches, at the largest guidance scale."""
-    names = [f"{name}/{group}" for name in ("d1", "replicated") for group in present(report)]
+    names = [f"{name}/{group}" for name in ("d1", "replicated") for group in report.present]
     return {name: f"trajectory/g{report.top:g}/{name}" for name in names}
 
 
 def line_of(report: TrajectoryReport) -> str:
     """A look in words."""
-    last = report.guided[report.top]
-    told = []
-    for group in compared(report):
-        rows = report.of_group(group)
-        share, similarity = float(last.replicated[rows].mean()), float(last.similarity[rows].mean())
-        told.append(f"{100 * share:.0f} % for {WORDS[group]}, similarity {similarity:.2f}")
-    heldout = float(last.similarity[report.of_group("heldout")].mean())
+    last = {group: by_scale[report.top] for group, by_scale in report.means.items()}
+    told = [
+        f"{last[group]['replicated']:.0%} for {WORDS[group]}, similarity {last[group]['similarity']:.2f}"
+        for group in compared(report)
+    ]
+    heldout = f"held-out captions' similarity to theirs {last['heldout']['similarity']:.2f}" if "heldout" in last else ""
     return (
-        f"{report.time}: guided at {report.top:g}, the nearest member is the caption's own image in {'; '.join(told)} "
-        f"(held-out captions' similarity to theirs {heldout:.2f})"
+        f"{report.time}: guided at {report.top:g}, the nearest audited member is an image of that caption in {'; '.join(told)} "
+        f"({heldout}{'; ' * bool(report.shared)}{report.shared})"
     )
 
 
@@ -58,15 +51,9 @@ def replication_rise(report: TrajectoryReport, group: str, confidence: float) ->
     Where the denoiser knows nothing of membership, a caption's generations are as much like its image whether it is a member's
     or held out: unlike attacks, this needs no comparison with the untrained denoiser.
     """
-    rows, similarity = report.of_group(group, "heldout"), report.guided[report.top].similarity
-    unit = None if report.unit is None else report.unit[rows]
-    is_member = report.of_group(group)[rows]
-    return mean_difference(similarity[rows], is_member, confidence=confidence, group=unit, is_one_sided=True)
-
-
-def present(report: TrajectoryReport) -> list[str]:
-    """The groups that have captions."""
-    return [each for each in GROUPS if each in report.group]
+    rows, is_member, unit = report.against_heldout(group)
+    similarity = report.guided[report.top].similarity[rows]
+    return mean_difference(similarity, is_member, confidence=confidence, group=unit, is_one_sided=True)
 
 
 def compared(report: TrajectoryReport) -> list[str]:

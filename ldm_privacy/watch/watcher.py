@@ -106,12 +106,16 @@ class Watcher:
 
     Attributes:
         in_evaluation: Whether it looks at a checkpoint that is evaluated, too.
-        result: What the newest look found, for sections of the report, in the main process; in no checkpoint.
+        keeps: Arguments whose own default stays, where the program would give another ("every": the audits' cadence).
+        result: What the newest look found, for sections of the report, in the main process; in no checkpoint. It may have
+            `figures() -> Mapping[str, Figure]`, for the page and the folder of an evaluation, `numbers() -> Mapping`, for
+            metrics.json, and `write(folder)`, for files of its own.
         last: The newest moment that was looked at; None before any.
         samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
 
     in_evaluation: ClassVar[bool] = False
+    keeps: ClassVar[tuple[str, ...]] = ()
     result: object = None
     last: Moment | None = None
     samples: AuditedSamples | None

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 
 from ldm_privacy.registry import SECTIONS
-from ldm_privacy.report.captions_file import caption_rows
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.figures.trajectories import NAMES, ONE
 from ldm_privacy.report.page.blocks import Block, DataTable, Paragraph, Section
 from ldm_privacy.report.tables import short
-from ldm_privacy.trajectories.claims import Claim, claims_of, memorized_group
+from ldm_privacy.trajectories.captions_file import caption_rows
+from ldm_privacy.trajectories.claims import Claim
+from ldm_privacy.trajectories.figures import NAMES, ONE
 from ldm_privacy.trajectories.record import TrajectoryReport
 
 MOST_LISTED = 20
@@ -19,7 +19,7 @@ FIGURES = {
     "trajectory_replication": "Each point is a caption. D1 over all steps ends in the generated image itself, so it goes with "
     "similarity by what it is; the first fifth of the steps, and another member's latent, say how much is left of that.",
     "trajectory_images": "Of captions memorized most and least: the own training image, what the first steps predict of the "
-    "clean image, and what comes out; at the right the similarity to the own image.",
+    "clean image, what comes out, and the audited members nearest to that; at the right the similarity to the own image.",
 }
 QUANTITIES = {
     "error": "error of the clean prediction, first steps",
@@ -41,7 +41,7 @@ def trajectories(evaluation: Evaluation) -> Section | None:
     report = evaluation.result(TrajectoryReport)
     if report is None:
         return None
-    claims = claims_of(report, evaluation.evidence.report.intervals)
+    claims = report.claims
     first, second, third = FIGURES.items()
     blocks: list[Block] = [
         _groups(report),
@@ -61,40 +61,46 @@ def _lead(report: TrajectoryReport) -> str:
     parts = []
     for group, name in NAMES.items():
         if (rows := report.of_group(group)).any() and group != "heldout":
-            often = int((guided.replicated[rows] > 0.5).sum())
-            parts.append(
-                f"{often} of {int(rows.sum())} captions of {name} (similarity {float(guided.similarity[rows].mean()):.2f})"
-            )
-    heldout = guided.similarity[report.of_group("heldout")]
-    beside = f", held-out captions' generations are {float(heldout.mean()):.2f} like theirs" if len(heldout) else ""
+            often, similarity = int((guided.replicated[rows] > 0.5).sum()), report.means[group][scale]["similarity"]
+            parts.append(f"{often} of {int(rows.sum())} captions of {name} (similarity {similarity:.2f})")
+    heldout = report.means.get("heldout")
+    beside = f", held-out captions' generations are {heldout[scale]['similarity']:.2f} like theirs" if heldout else ""
     return (
-        f"Guided at {scale:g}, the training image that is nearest to most of a caption's generations is the caption's own for "
-        f"{' and '.join(parts)}{beside}."
+        f"Guided at {scale:g}, the audited member that is nearest to most of a caption's generations is an image of that "
+        f"caption for {' and '.join(parts)}{beside}.{f' But {report.shared}.' if report.shared else ''}"
     )
 
 
 def _groups(report: TrajectoryReport) -> DataTable:
     """Means of each group at each scale."""
     num_steps, rows = len(report.abar) - 1, []
-    for scale, guided in report.guided.items():
-        ideal = report.ideal(scale)
+    for scale in report.guided:
         for group, name in NAMES.items():
-            if (of := report.of_group(group)).any():
-                values = [float(getattr(guided, each)[of].mean()) for each in ("d1", "d2", "gain", "error", "gap", "gap_mean")]
-                d1, d2, *others = values
-                numbers = [f"{d1:+.2f}", f"{d1 / num_steps:+.3f}", f"{d2:+.2f}", *(f"{each:.3g}" for each in others)]
-                told = f"{float(guided.similarity[of].mean()):.2f}", f"{float(guided.replicated[of].mean()):.0%}"
-                rows.append((f"guidance {scale:g}", f"{name} ({int(of.sum())})", *numbers, *told))
-        memoriser = (f"{float(ideal.d1):+.2f}", f"{float(ideal.d1_per_step):+.3f}", f"{float(ideal.d2):+.2f}", f"{scale:.3g}")
-        rows.append((f"guidance {scale:g}", "ideal memoriser", *memoriser, *[""] * 5))
-    columns = ("guidance", "captions of", "D1", "a step", "D2", "k", "error", "gap", "mean gap", "similarity", "own nearest")
+            if group in report.means:
+                means, count = report.means[group][scale], int(report.of_group(group).sum())
+                numbers = [f"{means[each]:.3g}" for each in ("k", "error", "gap", "gap_mean")]
+                near = f"{means['similarity']:.2f}", f"{means['nearest']:.2f}"
+                shares = f"{means['replicated']:.0%}", f"{means['other_duplicate']:.0%}"
+                deviations = _deviations(means["d1"], means["d2"], num_steps)
+                rows.append((f"guidance {scale:g}", f"{name} ({count})", *deviations, *numbers, *near, *shares))
+        ideal = report.ideal(scale)
+        memoriser = *_deviations(float(ideal.d1), float(ideal.d2), num_steps), f"{scale:.3g}"
+        rows.append((f"guidance {scale:g}", "ideal memoriser", *memoriser, *[""] * 7))
+    measured = ("D1", "a step", "D2", "a step", "k", "error", "gap", "mean gap")
+    columns = ("guidance", "captions of", *measured, "similarity", "nearest", "own nearest", "other duplicate")
     caption = "Means over captions and seeds. k and error: clean predictions of the first steps; gap: the branches' there."
     note = (
         f"D1 and D2 are sums over {num_steps} steps; D2 above 0 is made by guidance, D1 above 0 needs more guidance than 1: "
-        "they tell something only beside the held-out captions. Own nearest: share of generations whose nearest audited member "
-        "is the caption's own image."
+        "they tell something only beside the held-out captions. Similarity: to the caption's own image; nearest: to the "
+        "nearest audited member, whoever it is. Own nearest: share of generations whose nearest audited member is an image of "
+        "that caption; other duplicate: is a planted duplicate of another one."
     )
-    return DataTable(columns, rows, caption, num_texts=2, note=note, is_open=True)
+    shared = f" {report.shared[0].upper()}{report.shared[1:]}." if report.shared else ""
+    return DataTable(columns, rows, caption, num_texts=2, note=note + shared, is_open=True)
+
+
+def _deviations(d1: float, d2: float, num_steps: int) -> tuple[str, str, str, str]:
+    return f"{d1:+.2f}", f"{d1 / num_steps:+.3f}", f"{d2:+.2f}", f"{d2 / num_steps:+.3f}"
 
 
 def _table(report: TrajectoryReport, claims: Sequence[Claim]) -> DataTable:
@@ -105,16 +111,19 @@ def _table(report: TrajectoryReport, claims: Sequence[Claim]) -> DataTable:
     }
     ordered = sorted(claims, key=lambda each: list(kinds).index(each.kind))
     rows = [(kinds[each.kind], QUANTITIES[each.quantity], f"{each.guidance_scale:g}", str(each.estimate)) for each in ordered]
-    who = NAMES[memorized_group(report)]
+    who = NAMES[report.memorized]
     caption = f"The paper's claims as numbers: {who} against held-out captions in (i) and (ii), all captions in (iii)."
-    note = "Intervals are over captions, one by one; they leave out the randomness of training."
+    note = (
+        "Intervals are over captions, one by one, and those of one patient or with the same words together; they leave out the "
+        "randomness of training."
+    )
     return DataTable(("claim", "of", "guidance", "value"), rows, caption, num_texts=2, note=note)
 
 
 def _said(report: TrajectoryReport, claims: Iterable[Claim]) -> str:
     """Whether each claim holds here, in plain words."""
     found = {(each.kind, each.quantity, each.guidance_scale): each.estimate for each in claims}
-    top, who = report.top, NAMES[memorized_group(report)]
+    top, who = report.top, NAMES[report.memorized]
     sentences = []
     for scale, direction, sign in ((top, "further from", 1), (1.0, "nearer to", -1)):
         if (error := found.get(("error", "error", scale))) is not None and (scale > 1 or sign < 0):
@@ -144,13 +153,14 @@ def _captions(report: TrajectoryReport) -> DataTable:
         (
             each["caption"] or f"sample {each['sample_index']}",
             ONE[each["group"]],
-            *(f"{each[name]:.3g}" for name in ("d1", "k", "branch_gap", "similarity")),
+            *(f"{each[name]:.3g}" for name in ("d1", "k", "gap", "similarity")),
             f"{each['replicated']:.0%}",
+            f"{each['other_duplicate']:.0%}",
             str(each["nearest_member"]),
         )
         for each in listed[:MOST_LISTED]
     ]
-    columns = ("caption", "group", "D1", "k", "branch gap", "similarity", "own nearest", "nearest member")
+    columns = ("caption", "group", "D1", "k", "gap", "similarity", "own nearest", "other duplicate", "nearest member")
     rest = f"; the {MOST_LISTED} first of {len(listed)}, all are in captions.csv" if len(listed) > MOST_LISTED else ""
     return DataTable(columns, rows, f"Captions by the similarity of their generations to their own image{rest}.", num_texts=2)
 
@@ -159,10 +169,15 @@ def _how(report: TrajectoryReport) -> str:
     guided = report.guided[report.top]
     x = "the latent of the caption's own image" if report.x_is == "paired" else "the latent that the trajectory ends in"
     columns = "training latent and starting noise" + ("" if guided.mean is None else ", with the mean latent beside them")
+    every = report.guided.values()
+    unexplained, least = (1 - guided.r_squared.mean()).item(), min(float(each.r_squared.min()) for each in every)
+    cosine = max(float(each.cosine.abs().max()) for each in every)
+    condition = max(float(each.condition_number.max()) for each in every)
     return (
-        f"{report.time.capitalize()}, {len(report.group)} captions, {guided.nearest.shape[1]} seeds each, "
-        f"{len(report.abar) - 1} DDIM steps without clipping. Each state is fitted by least squares on {columns}; x is {x}. "
-        f"The fit leaves {1 - float(guided.r_squared.mean()):.0%} of the states unexplained; the cosine of x and noise is at "
-        f"most {float(report.cosine.abs().max()):.2f} in size. Similarity is the cosine of latents less their mean; nearest is "
-        "among the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
+        f"{report.time.capitalize()}, {len(report.group)} captions, no two of a group with the same words, "
+        f"{guided.nearest.shape[1]} seeds each, {len(report.abar) - 1} DDIM steps without clipping. Each state is fitted by "
+        f"least squares on {columns}; x is {x}. At {report.top:g} the fit leaves {unexplained:.0%} of the states unexplained; "
+        f"over all scales R² is at least {least:.2f}, the cosine of x and noise at most {cosine:.2f} in size, and the "
+        f"condition number of the columns at most {condition:.3g}. Similarity is the cosine of latents less their mean; nearest is among "
+        "the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
     )
