@@ -133,7 +133,7 @@ class Guided:
 
     @property
     def replicated(self) -> Tensor:
-        """(captions,), share of a caption's seeds whose nearest member is an image of that caption; 0 where no member has it."""
+        """(captions,), share of a caption's seeds whose nearest member has that caption; 0 where no member has."""
         return self.own_is_nearest.double().mean(1)
 
     @property

@@ -1,6 +1,7 @@
 """The page and the folder of an evaluation: everything that was found is in it, and nothing else is asked for."""
 
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.report import report_of
@@ -21,7 +23,7 @@ from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.figures.forest import forest_caption
-from ldm_privacy.report.folder import evaluation_page, evidence_figures, write_evaluation
+from ldm_privacy.report.folder import evaluation_page, evidence_figures, result_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 from ldm_privacy.report.page.blocks import Paragraph, Section
 from ldm_privacy.report.page.page import render
@@ -358,6 +360,31 @@ def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plu
     stored = json.loads((tmp_path / "metrics.json").read_text())["controls"]["file size"]
     assert (stored["auroc"]["value"], stored["leaks"], stored["bytes"]) == (0.9, True, 7)
     assert stored["attack_above_it"]["value"] == evidence.over_controls["file size"].value < 0
+
+
+class Drifted:
+    """What a watcher of a user's own found."""
+
+    def figures(self):
+        return {"drift": Figure()}
+
+    def numbers(self):
+        return {"drift": {7.5: Estimate(0.2, 0.1, math.inf)}}
+
+    def write(self, folder):
+        (folder / "drift.csv").write_text("drift\n")
+
+
+def test_a_result_of_a_watcher_brings_its_figures_its_numbers_and_its_files(found, tmp_path):
+    evidence, _, pictures = found
+    (figure,) = result_figures(Drifted()).values()
+    assert result_figures(object()) == {}
+    evaluation = evaluation_of(evidence, {"drift": figure}, pictures, results={"mine": Drifted(), "plain": object()})
+    write_evaluation(tmp_path, evaluation, facts={"split_hash": "cd" * 32})
+    assert (tmp_path / "drift.csv").read_text() == "drift\n"
+    assert (tmp_path / "figures" / "drift.png").exists()
+    stored = json.loads((tmp_path / "metrics.json").read_text())["watched"]
+    assert stored == {"mine": {"drift": {"7.5": {"value": 0.2, "lower": 0.1, "upper": None}}}}
 
 
 @pytest.fixture(scope="module")

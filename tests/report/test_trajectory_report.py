@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ldm_privacy.report.captions_file import caption_rows, write_captions
+from ldm_privacy.report.captions_file import caption_rows
 from ldm_privacy.report.figures.trajectories import trajectory_figures
 
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.curves import onset_lines
-from ldm_privacy.trajectories.captions import GROUPS
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS
 from ldm_privacy.trajectories.record import TrajectoryReport
-from ldm_privacy.types import AuditKey, Intervals
+from ldm_privacy.types import AuditKey
 from tests.watch.test_trajectories import look, watcher
 
 
@@ -26,27 +26,26 @@ def report() -> TrajectoryReport:
 
 @pytest.fixture(scope="module")
 def figures(report):
-    return trajectory_figures(report)
+    return report.figures()
 
 
 def section(report, figures=None):
     evaluation = SimpleNamespace(
         result=lambda kind: report,
-        evidence=SimpleNamespace(report=SimpleNamespace(intervals=Intervals(num_bootstrap=50))),
         pictures=lambda captions: [SimpleNamespace(name=name) for name in captions if name in (figures or {})],
     )
     return SECTIONS.get("trajectories")(evaluation)
 
 
 def test_captions_are_listed_by_similarity(report, tmp_path):
-    write_captions(report, tmp_path / "captions.csv")
+    report.write(tmp_path)
     with (tmp_path / "captions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     guided = report.guided[7.5]
     assert [row["caption"] for row in rows] == [f"<picture> {row['sample_index']}" for row in rows]
     similarity = [float(row["similarity"]) for row in rows]
     assert similarity == sorted(similarity, reverse=True)
-    assert {*report.group} == {*GROUPS}
+    assert {*report.group} == {*CAPTION_GROUPS}
     for row in rows:
         place = report.sample_index.tolist().index(int(row["sample_index"]))
         assert (row["group"], float(row["d1"]), float(row["k"])) == (
@@ -62,7 +61,7 @@ def test_captions_are_listed_by_similarity(report, tmp_path):
 
 def test_the_section_says_who_replicates_and_what_of_the_claims_holds(report, figures):
     found = section(report, figures)
-    assert found.lead.startswith("Guided at 7.5, the training image that is nearest to most of a caption's generations is the")
+    assert found.lead.startswith("Guided at 7.5, the audited member that is nearest to most of a caption's generations")
     assert "5 of 5 captions of planted duplicates (similarity " in found.lead
     said = next(block.text for block in found.blocks if getattr(block, "text", "").startswith("What the paper claims"))
     assert "At guidance 7.5 the first clean predictions are further from the training image for planted duplicates" in said
@@ -70,6 +69,13 @@ def test_the_section_says_who_replicates_and_what_of_the_claims_holds(report, fi
     tables = [block for block in found.blocks if hasattr(block, "rows")]
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert len(tables[0].rows) == 2 * 4, "three groups and the ideal memoriser at two scales"
+    assert tables[0].columns[2:6] == ("D1", "a step", "D2", "a step")
+    means = report.means["repeated"][1.0]
+    assert tables[0].rows[0][4:6] == (f"{means['d2']:+.2f}", f"{means['d2'] / 8:+.3f}")
+    assert [table.columns[-1] for table in tables] == ["other duplicate", "value", "nearest member"]
+    assert "But" not in found.lead
+    worst = max(float(each.condition_number.max()) for each in report.guided.values())
+    assert f"the condition number of the columns at most {worst:.3g}." in found.blocks[-1].text
     ideal = tables[0].rows[3]
     assert ideal[:3] == ("guidance 1", "ideal memoriser", f"{float(report.ideal(1.0).d1):+.2f}")
     assert len(tables[1].rows) == 2 * (1 + 5 + 6)
@@ -84,6 +90,16 @@ def test_a_claim_that_does_not_hold_is_said_not_to(report):
     said = next(block.text for block in found.blocks if getattr(block, "text", "").startswith("What the paper claims"))
     assert "are not surely further from" in said
     assert "are not surely nearer to" in said
+
+
+def test_it_is_said_that_heldout_captions_are_members_too(report):
+    shared = replace(report, num_members=torch.where(report.of_group("members"), 1, report.sample_index % 4))
+    assert "But 0" not in section(shared).lead
+    count = int((report.sample_index[report.of_group("heldout")] % 4 > 0).sum())
+    said = f"{count} of 5 held-out captions are a member's too."
+    assert section(shared).lead.endswith(f" But {said}")
+    (table, *_) = [block for block in section(shared).blocks if hasattr(block, "rows")]
+    assert table.note.endswith(f" {said}")
 
 
 def test_there_is_no_section_where_no_trajectory_was_followed():
@@ -107,7 +123,7 @@ def test_weights_are_drawn_with_theory_and_every_group(report, figures):
     images = figures["trajectory_images"]
     assert len(images.axes) == 6
     assert [tick.get_text() for tick in images.axes[0].get_xticklabels()] == [
-        *("own image", "step 1", "step 2", "generated", "generated")
+        *("own image", "step 1", "step 2", "generated", "generated", "nearest", "nearest")
     ]
     assert images.axes[0].get_ylabel().startswith("<picture> ")
 

@@ -11,7 +11,7 @@ from ldm_privacy.types import Intervals
 GROUPS = ("members",) * 6 + ("repeated",) * 7 + ("heldout",) * 8
 
 
-def report(groups=GROUPS, **columns):
+def report(groups=GROUPS, unit=None, **columns):
     """Every quantity is its own random numbers, unless given."""
     count, generator = len(groups), torch.Generator().manual_seed(0)
 
@@ -29,12 +29,18 @@ def report(groups=GROUPS, **columns):
             nearest=torch.zeros(count, 2, dtype=torch.int64),
             nearest_similarity=draw(count, 2),
             own_is_nearest=torch.tensor([[True, False]] * count),
+            other_is_nearest=torch.tensor([[False, False]] * count),
+            cosine=draw(count, 2),
+            condition_number=draw(count, 2),
             **{name: draw(count) for name in names} | columns,
         )
         for scale in (1.0, 7.5)
     }
     index = torch.arange(count)
-    return TrajectoryReport("epoch 3", index, groups, None, None, draw(6), 5, "paired", draw(count), draw(count), guided)
+    num_members = torch.tensor([each != "heldout" for each in groups]).long()
+    return TrajectoryReport(
+        "epoch 3", index, groups, None, num_members, index if unit is None else unit, draw(6), 5, "paired", guided
+    )
 
 
 def test_memorized_captions_are_the_planted_ones_and_are_compared_with_the_heldout():
@@ -71,6 +77,38 @@ def test_what_has_no_interval_is_left_out():
     assert {each.quantity for each in claims_of(report(d1=torch.ones(21))) if each.kind == "correlation"} == {
         *("d2", "d1_early", "d2_early", "d1_wrong", "d2_wrong")
     }
+
+
+def test_captions_with_the_same_words_count_once():
+    """Every caption twice, in the same words and with the same numbers, tells no more than once."""
+    half = ("repeated",) * 5 + ("heldout",) * 6
+    alone = report(half)
+    twice = report(tuple(each for each in half for _ in range(2)), unit=torch.arange(11).repeat_interleave(2))
+    for name, value in vars(alone.guided[7.5]).items():
+        if value is not None:
+            object.__setattr__(twice.guided[7.5], name, value.repeat_interleave(2, 0))
+    one, two = (
+        {(each.kind, each.quantity): each.estimate for each in it.claims if each.guidance_scale == 7.5} for it in (alone, twice)
+    )
+    assert {*one} == {*two}
+    for name in (("error", "error"), ("correlation", "d1")):
+        assert (two[name].lower, two[name].upper) == pytest.approx((one[name].lower, one[name].upper))
+
+
+def test_words_of_both_sides_are_cut_and_a_side_of_one_unit_says_nothing():
+    half = ("repeated",) * 5 + ("heldout",) * 6
+    across = report(half, unit=torch.tensor([0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7]))
+    assert {each.kind for each in across.claims} == {"error", "separation", "correlation"}
+    assert across.against_heldout("repeated")[2] is None, "within a side each is alone"
+    assert not report(half, unit=torch.tensor([0] * 5 + [1] * 6)).claims
+
+
+def test_claims_and_means_are_made_once():
+    it = report()
+    assert it.claims is it.claims
+    assert it.means is it.means
+    assert it.means["heldout"][7.5]["k"] == float(it.guided[7.5].gain[13:].mean())
+    assert it.numbers()["claims"] is it.claims
 
 
 def test_replicated_is_a_share_of_seeds():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm_privacy.randomness import normal
-from ldm_privacy.trajectories import branch_gap, overestimation, replication
+from ldm_privacy.trajectories import branch_gap, overestimation, similarity
 from ldm_privacy.trajectories.replication import nearest_of, nearest_of_shares
 from tests.trajectories.conftest import LATENT, SHAPE
 
@@ -47,26 +47,24 @@ def test_replication_is_the_centred_cosine_with_every_member(monkeypatch):
     monkeypatch.setattr(sys.modules[nearest_of.__module__], "_PRODUCTS_AT_ONCE", 3 * 24)
     member, index = normal("member", (torch.arange(8),), SHAPE).double(), torch.tensor([1, 4, 5, 9, 10, 12, 20, 21])
     generated = torch.stack([MEAN + 5 * (member[6] - MEAN), member[2] + 0.1, normal("new", (0,), SHAPE).double()])
-    own, own_index = torch.stack([member[6], member[3], LATENT[0]]), torch.tensor([20, 9, 7])
-    found = replication(generated, own, own_index, member, index, mean=MEAN)
+    own = torch.stack([member[6], member[3], LATENT[0]])
+    found, (best_cosine, nearest) = similarity(generated, own, MEAN), nearest_of(generated, member, index, MEAN)
     for row in range(3):
-        assert float(found.similarity[row]) == pytest.approx(slow_cosine(generated[row], own[row]))
+        assert float(found[row]) == pytest.approx(slow_cosine(generated[row], own[row]))
         cosines = [slow_cosine(generated[row], each) for each in member]
         best = max(range(8), key=cosines.__getitem__)
-        assert int(found.nearest[row]) == int(index[best])
-        assert float(found.nearest_similarity[row]) == pytest.approx(cosines[best])
-    assert found.own_is_nearest.tolist() == [True, False, False]
-    assert float(found.similarity[0]) == pytest.approx(1), "over-saturation changes nothing"
+        assert int(nearest[row]) == int(index[best])
+        assert float(best_cosine[row]) == pytest.approx(cosines[best])
+    assert float(found[0]) == pytest.approx(1), "over-saturation changes nothing"
     shares = [nearest_of(generated, member[rows], index[rows], MEAN) for rows in (slice(0, 3), slice(3, 3), slice(3, 8))]
-    similarity, nearest = nearest_of_shares(shares)
-    assert torch.equal(nearest, found.nearest)
-    torch.testing.assert_close(similarity, found.nearest_similarity)
+    joined = nearest_of_shares(shares)
+    assert torch.equal(joined[1], nearest)
+    torch.testing.assert_close(joined[0], best_cosine)
 
 
 def test_a_memoriser_replicates_its_captions(known):
     for guidance_scale in (1.0, 7.5):
         *_, last = known.steps(guidance_scale)
         index = torch.tensor([3, 5, 8])
-        found = replication(last.state, LATENT, index, LATENT, index, mean=torch.zeros(SHAPE))
-        assert found.own_is_nearest.all()
-        assert found.similarity.min() > 0.99
+        assert torch.equal(nearest_of(last.state, LATENT, index, torch.zeros(SHAPE))[1], index)
+        assert similarity(last.state, LATENT, torch.zeros(SHAPE)).min() > 0.99

@@ -1,17 +1,21 @@
 """Trajectories: what a look finds of a memoriser of its members' captions, its cost, its onset, and its share of the work."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.config.check import check_component
 from ldm_privacy.data.conditions import Unconditional
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.ideal import CaptionMemoriser, IdealDenoiser, scaled_linear_alphas_cumprod
+from ldm_privacy.models.ideal import CaptionMemoriser, IdealDenoiser, MembershipBlindPredictor, scaled_linear_alphas_cumprod
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.randomness import normal
-from ldm_privacy.sampling import leading_schedule
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.sampling import guided_steps, leading_schedule
 from ldm_privacy.targets.target import Target
-from ldm_privacy.trajectories.captions import others_of
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS, chosen_captions, others_of
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.trajectories import Trajectories
 from ldm_privacy.watch.watcher import Every, Moment
@@ -23,7 +27,6 @@ IMAGES = normal("images", (INDEX,), SHAPE)
 IS_MEMBER = INDEX % 2 == 0
 REPEATS = torch.where(INDEX % 8 == 0, 9, 1)
 ABAR = scaled_linear_alphas_cumprod()
-GROUPS = ("members", "repeated", "heldout")
 
 
 class Counting:
@@ -87,13 +90,13 @@ def test_a_memoriser_of_its_members_captions(found):
         assert series[f"trajectory/g{scale:g}/d1/members"] == pytest.approx(float(ideal.d1), abs=1e-4)
         assert series[f"trajectory/g{scale:g}/replicated/repeated"] == 1
         assert series[f"trajectory/g{scale:g}/replicated/heldout"] == 0
-    names = {"d1", "d2", "k", "error", "gap", "gap_mean", "similarity", "replicated"}
+    names = {"d1", "d2", "k", "error", "gap", "gap_mean", "similarity", "replicated", "nearest", "other_duplicate"}
     curves = {name for name in series if name.startswith("trajectory/")}
-    assert curves == {f"trajectory/g{g}/{name}/{group}" for g in ("1", "7.5") for name in names for group in GROUPS}
+    assert curves == {f"trajectory/g{g}/{name}/{group}" for g in ("1", "7.5") for name in names for group in CAPTION_GROUPS}
     assert {*seen.charts.values()} <= {*series}
     assert len(seen.charts) <= 6
     assert seen.lines[0].startswith(
-        "epoch 1: guided at 7.5, the nearest member is the caption's own image in 100 % for captions drawn several times, "
+        "epoch 1: guided at 7.5, the nearest audited member is an image of that caption in 100% for captions drawn several "
     )
 
 
@@ -130,6 +133,9 @@ def test_the_generated_latent_may_stand_for_x():
     for guided in it.result.guided.values():
         torch.testing.assert_close(guided.clean[:, -1], torch.ones(15).double(), msg="the last state is x itself")
         torch.testing.assert_close(guided.r_squared[:, -1], torch.ones(15).double())
+    one, other = it.result.guided.values()
+    assert not torch.equal(one.cosine, other.cosine), "each scale ends elsewhere"
+    assert not torch.equal(one.condition_number, other.condition_number)
 
 
 def test_batches_and_other_guidance_scales_change_nothing():
@@ -139,7 +145,7 @@ def test_batches_and_other_guidance_scales_change_nothing():
         torch.testing.assert_close(getattr(one.result.guided[7.5], name), getattr(other.result.guided[7.5], name))
     again = watcher(seed=1)
     look(again)
-    assert not torch.equal(one.result.cosine, again.result.cosine)
+    assert not torch.equal(one.result.guided[7.5].cosine, again.result.guided[7.5].cosine)
 
 
 def test_the_mean_is_a_third_column_where_it_is_asked_for():
@@ -149,14 +155,122 @@ def test_the_mean_is_a_third_column_where_it_is_asked_for():
 
 
 def test_the_wrong_latent_is_another_members():
-    captions = samples().rows(torch.arange(1, NUM))
-    row = torch.arange(NUM - 1)
+    # Pairs of a member and a held-out sample in the same words, so that there are enough of both.
+    captions = chosen_captions(samples(condition={"caption": INDEX // 2}), 20, 0)
+    assert len(captions) == NUM
+    told = captions.samples.condition["caption"]
     found = torch.stack([others_of(captions, seed) for seed in range(300)])
-    assert captions.is_member[found].all()
-    assert (found != row).all()
-    for each in (0, 1, 2, NUM - 2):
-        others = {*captions.is_member.nonzero()[:, 0].tolist()} - {each}
+    assert captions.samples.is_member[found].all()
+    assert (told[found] != told).all()
+    for each in (0, 1, 2, NUM - 1):
+        others = {*captions.samples.is_member.nonzero()[:, 0].tolist()} - {each // 2 * 2}
         assert {*found[:, each].tolist()} == others, "each of them comes"
+
+
+CLASSES = torch.where(IS_MEMBER, INDEX % 20, INDEX % 10 + 100)
+"""Of members and held-out samples, in shares: 10 each, members' of two or four samples, held-out ones' of four."""
+
+
+def test_a_caption_is_followed_once_and_a_heldout_one_is_no_members():
+    it = samples(condition={"caption": CLASSES})
+    chosen = chosen_captions(it, 20, 0)
+    told, group = CLASSES[chosen.sample_index], chosen.group_of(chosen.sample_index)
+    assert len(told.unique()) == len(told) == 10 + 5
+    assert torch.equal(told.sort().values, CLASSES.unique()), "each of them once"
+    repeated = {*CLASSES[IS_MEMBER & (REPEATS > 1)].tolist()}
+    assert {*told[group == 1].tolist()} == repeated, "the repeated member stands for a caption that it shares"
+    assert not {*told[group == 0].tolist()} & repeated
+    assert torch.equal(chosen.num_members, torch.tensor([int((CLASSES[IS_MEMBER] == each).sum()) for each in told]))
+    assert torch.equal(chosen_captions(it, 20, 0).sample_index, chosen.sample_index)
+    few = chosen_captions(it, 3, 0)
+    assert torch.isin(few.sample_index, chosen.sample_index).all(), "fewer are some of them"
+    assert not torch.equal(chosen_captions(it, 20, 1).sample_index, chosen.sample_index)
+
+
+def test_heldout_captions_that_members_have_too_are_followed_where_there_are_no_others_and_it_is_said():
+    found = watcher(samples(repeats=None, condition={"caption": INDEX // 2 % 5}), num_captions=4)
+    seen = look(found)
+    report = found.result
+    assert report.group.count("members") == report.group.count("heldout") == 4
+    assert report.shared == "4 of 4 held-out captions are a member's too"
+    assert seen.lines[0].endswith("; 4 of 4 held-out captions are a member's too)")
+    assert report.numbers()["num_heldout_shared"] == 4
+    # One held-out caption that no member has is not enough, two are.
+    for num_alone, num_heldout, num_shared in ((1, 6, 5), (2, 2, 0)):
+        told = torch.where(~IS_MEMBER & (num_alone > INDEX // 2), 100 + INDEX, INDEX // 2 % 5)
+        chosen = chosen_captions(samples(condition={"caption": told}), 9, 0)
+        heldout = chosen.num_members[chosen.group_of(chosen.sample_index) == 2]
+        assert (len(heldout), int((heldout > 0).sum())) == (num_heldout, num_shared)
+
+
+def test_an_image_of_the_caption_is_its_own_though_another_sample_has_it():
+    """The denoiser gives image 0 under the caption of members 0, 8, 16, ...; another duplicate's under all others."""
+    told = torch.where(INDEX % 8 == 0, 0, INDEX)
+
+    class First(Counting):
+        def __init__(self):
+            super().__init__()
+            known = torch.where((INDEX % 4 == 2)[:, None, None, None], IMAGES[8], self.predictor.latent.float())
+            self.predictor = CaptionMemoriser(known, self.predictor.unconditional)
+
+    it = watcher(samples(condition={"caption": told}), num_captions=20)
+    look(it, model=First())
+    report = it.result
+    guided, repeated = report.guided[1.0], report.of_group("repeated")
+    assert repeated.sum() == 1, "one caption of five planted duplicates"
+    assert (guided.nearest[repeated] == 0).all()
+    assert guided.own_is_nearest[repeated].all()
+    assert not guided.other_is_nearest[repeated].any()
+    other = torch.isin(report.sample_index, INDEX[INDEX % 4 == 2])
+    assert (guided.nearest[other] == 8).all()
+    assert guided.other_is_nearest[other].all()
+    assert not guided.own_is_nearest[other].any()
+    assert report.means["members"][1.0]["other_duplicate"] == pytest.approx(
+        float(other.sum()) / int(report.of_group("members").sum())
+    )
+
+
+def test_intervals_resample_those_with_the_same_words_or_patient_together():
+    chosen = chosen_captions(samples(condition={"caption": INDEX // 2}, group=INDEX % 20 // 4 * 2 + INDEX % 2), 20, 0)
+    unit, told, patient = chosen.unit, INDEX // 2, INDEX % 20 // 4 * 2 + INDEX % 2
+    assert torch.equal(chosen.sample_index, INDEX)
+    parent = list(range(NUM))
+    for one in range(NUM):  # a slow separate version
+        for two in range(NUM):
+            if told[one] == told[two] or patient[one] == patient[two]:
+                old, new = parent[one], parent[two]
+                parent = [new if each == old else each for each in parent]
+    for one in range(NUM):
+        assert (unit == unit[one]).tolist() == [each == parent[one] for each in parent]
+    assert len(unit.unique()) == 5
+
+
+@pytest.mark.parametrize(
+    ("unconditional", "scale", "d1", "d2"),
+    [
+        ("point", 1, -2.743, -0.104),
+        ("point", 3, 47.378, -0.104),
+        ("point", 7.5, 160.151, -0.104),
+        ("normal", 3, 17.406, 9.515),
+        ("normal", 7.5, 36.215, 16.963),
+    ],
+)
+def test_oracles_by_condition_give_the_papers_constants_through_the_watcher(monkeypatch, unconditional, scale, d1, d2):
+    """On Stable Diffusion's 50 leading steps: a point mass under each caption, against clean predictions of 0 or N(0, I)."""
+    schedule = leading_schedule(ABAR, 50, steps_offset=1, abar_last=ABAR[0])
+    monkeypatch.setattr("ldm_privacy.trajectories.follow.guided_steps", partial(guided_steps, schedule=schedule))
+    both = torch.stack([torch.ones(SHAPE), -torch.ones(SHAPE)])
+    point = unconditional == "point"
+    model = CaptionMemoriser(
+        IMAGES, IdealDenoiser(torch.zeros(1, *SHAPE), ABAR) if point else MembershipBlindPredictor(both, ABAR)
+    )
+    it = watcher(num_steps=50, num_captions=2, num_seeds=1, guidance_scales=[1, scale])
+    look(it, model=model)
+    for group in CAPTION_GROUPS:
+        means = it.result.means[group][scale]
+        assert (means["d1"], means["d2"]) == pytest.approx((d1, d2), abs=2e-3), group
+        if point:
+            assert means["k"] == pytest.approx(scale, rel=0.5), "about the latents' mean, which is not quite 0"
 
 
 def test_without_planted_duplicates_there_are_two_groups():
@@ -182,15 +296,20 @@ def test_the_onset_of_replication_goes_on_after_a_stop():
     assert watcher().sentences() == ["Onset of replication: there was no look."]
 
 
-def test_a_model_that_knows_nothing_of_captions_has_no_onset():
+def unmoved(noisy_latent, timestep, condition):
+    return noisy_latent
+
+
+unmoved.alphas_cumprod = ABAR
+
+
+@pytest.mark.parametrize("model", [unmoved, MembershipBlindPredictor(IMAGES, ABAR)], ids=["unmoved", "exact"])
+def test_a_denoiser_that_ignores_its_condition_has_no_onset(model):
     it = watcher(num_captions=20, num_seeds=1)
-
-    def unmoved(noisy_latent, timestep, condition):
-        return noisy_latent
-
-    unmoved.alphas_cumprod = ABAR
     for epoch in (1, 2, 3):
-        look(it, epoch, unmoved)
+        look(it, epoch, model)
+    for by_scale in it.result.means.values():
+        assert all(means["gap"] == means["gap_mean"] == 0 for means in by_scale.values())
     assert {*it.summary().values()} == {None}
     assert "none (the rise over held-out captions was" in it.sentences()[0]
 
@@ -200,6 +319,19 @@ def test_the_untrained_denoiser_is_not_looked_at():
     assert not it.due(Moment(0, 0))
     assert it.due(Moment(1, 10))
     assert it.num_looks(5, 10) == 5
+
+
+def test_by_itself_it_looks_at_the_end_alone():
+    it = Trajectories(samples(), IMAGES.__getitem__)
+    assert not any(it.due(Moment(epoch, 10 * epoch)) for epoch in range(500))
+    assert it.due(Moment(500, 5000, is_last=True))
+    assert it.num_looks(500, 10) == 1
+    provided = {"samples": samples(), "images": IMAGES.__getitem__, "every": Every(epochs=3)}
+    for node, expected in (({}, it.every), ({"every": {"epochs": 7}}, Every(epochs=7))):
+        made = check_component(
+            {"class": "trajectories", **node}, "watch.trajectories", WATCHERS, provided=["samples", "images"]
+        )
+        assert made.build(**provided).every == expected
 
 
 def test_two_processes_are_one(monkeypatch):
@@ -227,8 +359,14 @@ def test_two_processes_are_one(monkeypatch):
 def test_mistakes_cost_one_line(monkeypatch):
     with pytest.raises(UserError, match="trajectories need a condition"):
         watcher(samples(condition=Unconditional()(INDEX), views={}))
-    with pytest.raises(UserError, match=r"guidance_scales: .*lacks 1"):
-        watcher(guidance_scales=[3, 7.5])
+    with pytest.raises(UserError, match=r"^guidance_scales: the list has no 1; add 1, no guidance, .* with: \[1,3,7.5\]\.$"):
+        watcher(guidance_scales=[3.0, 7.5])
+    with pytest.raises(UserError, match=r"^guidance_scales: the list is empty; add 1, no guidance, .* with: \[1\]\.$"):
+        watcher(guidance_scales=[])
+    with pytest.raises(
+        UserError, match=r"^trajectories: the audited members have 1 different captions, and 2 are needed; audit"
+    ):
+        watcher(samples(condition={"caption": torch.where(IS_MEMBER, 0, INDEX)}))
 
     def broken(noisy_latent, timestep, condition):
         return noisy_latent * torch.inf

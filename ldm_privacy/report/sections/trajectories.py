@@ -178,6 +178,6 @@ def _how(report: TrajectoryReport) -> str:
         f"{guided.nearest.shape[1]} seeds each, {len(report.abar) - 1} DDIM steps without clipping. Each state is fitted by "
         f"least squares on {columns}; x is {x}. At {report.top:g} the fit leaves {unexplained:.0%} of the states unexplained; "
         f"over all scales R² is at least {least:.2f}, the cosine of x and noise at most {cosine:.2f} in size, and the "
-        f"condition number of the columns at most {condition:.3g}. Similarity is the cosine of latents less their mean; nearest is among "
-        "the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
+        f"condition number of the columns at most {condition:.3g}. Similarity is the cosine of latents less their mean; "
+        "nearest is among the audited members. Source: Kim, Kim, Lee 2025, arXiv 2509.25705."
     )
