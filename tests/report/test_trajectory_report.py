@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ldm_privacy.report.captions_file import caption_rows
-from ldm_privacy.report.figures.trajectories import trajectory_figures
 
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.curves import onset_lines
 from ldm_privacy.trajectories.captions import CAPTION_GROUPS
+from ldm_privacy.trajectories.captions_file import caption_rows
+from ldm_privacy.trajectories.figures import trajectory_figures
 from ldm_privacy.trajectories.record import TrajectoryReport
 from ldm_privacy.types import AuditKey
 from tests.watch.test_trajectories import look, watcher
