@@ -334,12 +334,15 @@ def test_by_itself_it_looks_at_the_end_alone():
         assert made.build(**provided).every == expected
 
 
-def test_two_processes_are_one(monkeypatch):
-    alone = watcher(num_seeds=1)
+@pytest.mark.parametrize("told", [INDEX, CLASSES, INDEX // 2 % 5], ids=["alone", "shared", "of both sides"])
+def test_two_processes_are_one(monkeypatch, told):
+    alone = watcher(samples(condition={"caption": told}), num_seeds=1)
     expected = look(alone).series
 
     def share(rank):
-        half = samples().rows(slice(0, 23) if rank == 0 else slice(23, NUM)).with_columns(is_share=True)
+        half = (
+            samples(condition={"caption": told}).rows(slice(0, 23) if rank == 0 else slice(23, NUM)).with_columns(is_share=True)
+        )
         it = watcher(half, num_seeds=1)
         seen = look(it)
         return seen.series, it.result, it.passes()
@@ -352,6 +355,8 @@ def test_two_processes_are_one(monkeypatch):
     assert not other[0]
     assert other[1] is None
     assert main[1].group == alone.result.group
+    for name in ("sample_index", "num_members", "unit"):
+        assert torch.equal(getattr(main[1], name), getattr(alone.result, name))
     for name in ("nearest", "similarity", "d1_wrong", "clean"):
         torch.testing.assert_close(getattr(main[1].guided[7.5], name), getattr(alone.result.guided[7.5], name))
 

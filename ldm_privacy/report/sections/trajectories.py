@@ -114,8 +114,8 @@ def _table(report: TrajectoryReport, claims: Sequence[Claim]) -> DataTable:
     who = NAMES[report.memorized]
     caption = f"The paper's claims as numbers: {who} against held-out captions in (i) and (ii), all captions in (iii)."
     note = (
-        "Intervals hold one by one, over captions, of which those with the same words or of one patient are resampled together; "
-        "they leave out the randomness of training."
+        "Intervals hold one by one, over captions; those with the same words or of one patient are resampled together. "
+        "They leave out the randomness of training."
     )
     return DataTable(("claim", "of", "guidance", "value"), rows, caption, num_texts=2, note=note)
 
