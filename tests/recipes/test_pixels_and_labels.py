@@ -24,7 +24,7 @@ SHORT = [
 ]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
 DIT = [f"denoiser.network.{each}" for each in ("class=dit", "width=16", "num_layers=1", "num_heads=2", "dropout=0.1")]
-TRAJECTORIES = "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 3, num_seeds: 1}"
+TRAJECTORIES = "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 3, num_seeds: 1, every: {epochs: 2}}"
 LABELS = ["denoiser.condition=labels", "denoiser.prediction_type=v_prediction", *DIT]
 ATTENDING = [
     f"denoiser.network.{each}"
