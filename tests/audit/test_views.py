@@ -199,7 +199,12 @@ def test_the_use_of_an_audit_is_a_mean_with_its_normal_interval_over_those_that_
     reach = norm.isf(0.05) * known.std(ddof=1) / 2
     found = mean_use(use, 0.9)
     assert (found.lower, found.value, found.upper) == pytest.approx((known.mean() - reach, known.mean(), known.mean() + reach))
-    assert (found.value - found.lower) < (found.value - mean_use(use, 0.95).lower)
+    assert found.lower > mean_use(use, 0.95).lower
+    # One alone has no spread.
+    data = make_scores(20, 20, masks=("all",))
+    for known, expected in ((0, None), (1, None), (2, mean_use(torch.arange(2.0).double(), 0.8))):
+        use = torch.arange(40.0, dtype=torch.float64).where(torch.arange(40) < known, torch.nan)
+        assert report_of(replace(data, condition_use=use), intervals=Intervals(0.8, 2)).condition_use == expected
 
 
 def test_a_condition_of_several_parts_differs_where_any_number_of_any_part_does():
