@@ -173,7 +173,7 @@ class Audit:
                     terms = self._sums(attack, predictor, batch, every)
                 else:
                     base = [self._masks_of(view.attack).index(label) for label in self._masks_of(name)]
-                    terms = [term[base].clone() for term in sums[view.attack]]
+                    terms = [term[base] for term in sums[view.attack]]  # a copy
                     if (other := differs(batch, view.view)).any():
                         for term, found in zip(terms, self._sums(attack, predictor, batch.rows(other), every[:, other])):
                             term[..., other.cpu()] = found

@@ -53,7 +53,7 @@ def condition_use(
 ) -> Tensor:
     """(samples,) float64: mean |eps(own) - eps(shuffled)| over mean |eps(own)|, 0 where the model ignores its condition.
 
-    At z_t of the first timestep whose abar is below one half, with one normal noise of (seed, sample index). `USE_PASSES` a
+    At z_t of the first timestep whose abar is at most one half, with one normal noise of (seed, sample index). `USE_PASSES` a
     sample; NaN for a sample whose shuffled condition is its own.
     """
     query = DenoiserQuery(

@@ -102,7 +102,7 @@ class ProbeInfluence:
             else:
                 vectors = probes[:, start : chosen.stop].transpose(0, 1).to(image.device)
             products = jacobian.transpose_times(vectors, vectors_per_pass=per_pass)
-            for probe, product in zip(chosen, products, strict=True):
+            for probe, product in zip(chosen, products):
                 part = probe // num_half if num_half else 2
                 sums[part] += product.to(sums.dtype).square()
         influence = sums.sum(0) / num_probes

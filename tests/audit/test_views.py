@@ -4,24 +4,32 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.attacks import runner
+from ldm_privacy.attacks.base import Attack, get_attack
 from ldm_privacy.attacks.conditions import on_condition
+from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.attacks.runner import attack_statistics
+from ldm_privacy.audit import views
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import join
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.row import OWN
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.score_file import read_scores, write_scores
-from ldm_privacy.audit.views import ViewOf, condition_use
+from ldm_privacy.audit.views import ViewOf, condition_use, differs, mean_use
 from ldm_privacy.data.conditions import shuffled
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.conditions import said_of_conditions
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom
+from ldm_privacy.metrics import crossfit_auroc
 from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.randomness import normal
 from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.types import AuditKey, Intervals
+from tests.evidence.synthetic import make_scores
 
 COUNT, SHAPE, FEW = 120, (2, 3, 3), Intervals(num_bootstrap=20)
 
@@ -147,6 +155,156 @@ def test_the_use_of_the_condition_is_how_far_predictions_move():
     use = condition_use(Told(of_caption), samples)
     expected = torch.where(samples.condition["caption"] == 1, 0.25, 0.2)
     torch.testing.assert_close(use.float(), expected)
+
+
+class Curved(Told):
+    """An answer that is no multiple of its state."""
+
+    def __call__(self, noisy_latent, timestep, condition):
+        self.timesteps = timestep
+        return (super().__call__(noisy_latent, timestep, condition)).sin()
+
+
+@pytest.mark.parametrize(
+    ("alphas_cumprod", "place"),
+    [([0.99, 0.7, 0.5, 0.2], 2), ([0.99, 0.51, 0.49, 0.2], 2), ([0.99, 0.9, 0.8], 2), ([0.4, 0.1], 0)],
+)
+def test_the_use_is_looked_at_where_noise_outweighs_the_latent_with_the_noise_of_each_sample(alphas_cumprod, place):
+    samples = samples_of(torch.arange(COUNT) % 5)
+    # Every eighth sample has its own condition there: nobody knows how much it would matter.
+    kept = torch.arange(COUNT) % 8 == 0
+    other = torch.where(kept, samples.condition["caption"], samples.views["shuffled"]["caption"])
+    samples = replace(samples, views={"shuffled": {"caption": other}})
+    predictor = Curved(0.5 + torch.rand(5, generator=torch.Generator().manual_seed(1)))
+    predictor.alphas_cumprod = torch.tensor(alphas_cumprod, dtype=torch.float64)
+    use = condition_use(predictor, samples, seed=4)
+    assert predictor.timesteps.tolist() == [place] * COUNT
+    abar, noise = predictor.alphas_cumprod[place], normal("condition-use", (4, samples.sample_index), SHAPE)
+    state = abar.sqrt() * samples.latent + (1 - abar).sqrt() * noise
+    own, exchanged = (
+        (state * predictor.of_caption[each][:, None, None, None]).sin() for each in (samples.condition["caption"], other)
+    )
+    expected = (own - exchanged).abs().flatten(1).sum(1) / own.abs().flatten(1).sum(1)
+    torch.testing.assert_close(use, expected.double().masked_fill(kept, torch.nan), rtol=1e-4, atol=1e-5, equal_nan=True)
+    if place == 2 and len(alphas_cumprod) == 4:
+        audit = Audit(
+            samples, {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], views=("shuffled",), seed=4, intervals=FEW
+        )
+        assert audit(predictor).condition_use == mean_use(use, 0.95)
+
+
+def test_the_use_of_an_audit_is_a_mean_with_its_normal_interval_over_those_that_have_one():
+    use = torch.tensor([0.1, torch.nan, 0.4, 0.2, torch.nan, 0.5], dtype=torch.float64)
+    known = use[use.isfinite()].numpy()
+    reach = norm.isf(0.05) * known.std(ddof=1) / 2
+    found = mean_use(use, 0.9)
+    assert (found.lower, found.value, found.upper) == pytest.approx((known.mean() - reach, known.mean(), known.mean() + reach))
+    assert found.lower > mean_use(use, 0.95).lower
+    # One alone has no spread.
+    data = make_scores(20, 20, masks=("all",))
+    for known, expected in ((0, None), (1, None), (2, mean_use(torch.arange(2.0).double(), 0.8))):
+        use = torch.arange(40.0, dtype=torch.float64).where(torch.arange(40) < known, torch.nan)
+        assert report_of(replace(data, condition_use=use), intervals=Intervals(0.8, 2)).condition_use == expected
+
+
+def test_a_condition_of_several_parts_differs_where_any_number_of_any_part_does():
+    count = torch.arange(4)
+    own = {"label": count, "states": torch.zeros(4, 2, 3)}
+    other = {"label": torch.tensor([0, 5, 2, 3]), "states": torch.zeros(4, 2, 3)}
+    other["states"][2, 1, 0] = 1
+    samples = AuditedSamples(torch.zeros(4, *SHAPE), count > 1, condition=own, views={"null": other})
+    assert differs(samples, "null").tolist() == [False, True, True, False]
+    turned = replace(samples, condition=dict(reversed(own.items())), views={"null": dict(reversed(other.items()))})
+    assert differs(turned, "null").tolist() == [False, True, True, False]
+    assert not differs(samples, "own").any()
+
+
+@pytest.mark.parametrize("num_repeated", [1, 2, 3])
+def test_a_group_of_repeated_members_needs_two_on_each_half(num_repeated):
+    data = make_scores(40, 40, masks=("all",), num_folds=2)
+    repeats, key = torch.ones(80, dtype=torch.int64), AuditKey("sima", "all")
+    for fold in data.folds:
+        repeats[(fold.reports & data.is_member).nonzero()[:num_repeated, 0]] = 2
+    intervals = Intervals(confidence=0.8, num_bootstrap=7, seed=3)
+    report = report_of(replace(data, repeats=repeats), intervals=intervals)
+    found = report.row(key).by_repeats
+    assert list(found) == (["single"] if num_repeated == 1 else ["repeated", "single"])
+    for group, rows in (("repeated", repeats == 2), ("single", repeats == 1)):
+        if group in found:
+            halves = report.halves[key]
+            some = [half.among((rows | ~data.is_member)[fold.reports]) for half, fold in zip(halves, data.folds)]
+            assert found[group] == crossfit_auroc(some, confidence=0.8, num_bootstrap=7, seed=3)
+    assert report_of(data, intervals=intervals).row(key).by_repeats == {}
+    turned = torch.where(data.is_member, 3 - repeats, 1)  # the few are the single ones
+    found = report_of(replace(data, repeats=turned), intervals=intervals).row(key).by_repeats
+    assert list(found) == (["repeated"] if num_repeated == 1 else ["repeated", "single"])
+
+
+class Pairing(Attack):
+    """How far the answer moves where the condition is taken away."""
+
+    views = ("null",)
+    higher_means_member = True
+
+    def contributions(self, query, latent, timesteps, noise):
+        own, null = (each(latent.expand(len(timesteps), *latent.shape), timesteps) for each in (query, query.under("null")))
+        return (own - null).square()
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_an_attack_that_compares_conditions_is_told_each_samples_and_stands_under_no_other_view(budget, monkeypatch):
+    samples = samples_of(torch.arange(COUNT) % 7 + 1, null=3)
+    samples.views["null"]["caption"][::2] = 5
+    if budget:
+        monkeypatch.setattr(runner, "default_memory_budget", lambda latent: budget)
+    predictor = Told(1 + torch.rand(8, generator=torch.Generator().manual_seed(1)))
+    attacks = {"pairing": Pairing(), "sima": get_attack("sima")}
+    audit = Audit(samples, attacks, {"all": KeepAll()}, [50], views=("null",), intervals=FEW)
+    assert list(audit.asked) == ["pairing", "sima", "sima_null"]
+    scale = [predictor.of_caption[each["caption"]] for each in (samples.condition, samples.views["null"])]
+    expected = (scale[0] - scale[1]).square() * samples.latent.square().flatten(1).sum(1)
+    found = audit.scores(audit.collect(predictor)).scores[AuditKey("pairing", "all")][0, 0]
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_view_is_asked_for_once_under_its_own_mask_without_a_sweep():
+    samples = samples_of(torch.arange(COUNT) % 7)
+    samples = samples.with_columns(influence=samples.latent.square())
+    report = audit_of(samples, views=("null",), keep_fractions=(0.5,))(Told(torch.linspace(1, 2, 8)))
+    under = {"sima_null/all", "loss_null/all"}
+    assert {str(key) for key in report.data.scores if key.attack.endswith("_null")} == under
+    assert {str(row.key) for row in report.rows if row.key.attack.endswith("_null")} == under
+    assert set(report.data.sweeps) == {"sima", "loss"}
+    with pytest.raises(UserError, match="'sima_null' is what 'sima' is called"):
+        audit_of(samples, views=("null", "null"))
+
+
+def test_a_condition_that_is_not_there_and_one_of_another_length_are_refused():
+    samples = samples_of(torch.arange(COUNT) % 7)
+    query = DenoiserQuery(Told(torch.ones(8)), samples.sample_index, condition=samples.condition, rows_per_call=9)
+    assert query.under("own") is query
+    for told in (samples.told, query.under):
+        with pytest.raises(UserError, match=r"^there is no 'other' condition of these samples"):
+            told("other")
+    short = {"null": {"caption": torch.zeros(3)}}
+    with pytest.raises(ValueError, match="3 rows of caption for 120 latents"):
+        replace(samples, views=short)
+    keep = torch.ones(1, *samples.latent.shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match="3 entries of caption for 120 latents"):
+        attack_statistics(get_attack("sima"), Told(torch.ones(8)), samples.latent, [0], keep, views=short)
+
+
+def test_the_use_is_looked_at_in_the_precision_that_was_asked_for(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def query(*given, autocast, **options):
+        raise Asked(autocast)
+
+    monkeypatch.setattr(views, "DenoiserQuery", query)
+    with pytest.raises(Asked) as caught:
+        condition_use(Told(torch.ones(8)), samples_of(torch.arange(COUNT) % 7), autocast=torch.bfloat16)
+    assert caught.value.args == (torch.bfloat16,)
 
 
 def test_planted_duplicates_are_a_group_of_their_own():

@@ -40,6 +40,14 @@ def test_a_network_that_outputs_its_target_predicts_the_noise(states, prediction
     assert not torch.allclose(predictor(noisy, TIMESTEP, {"shift": 1}), noise)
 
 
+def test_a_network_gets_what_is_made_of_the_condition_that_travels(states):
+    def network(noisy_latent, timestep, *, shift):
+        return states[1] + shift
+
+    predictor = NetworkPredictor(network, ABAR, given=lambda condition: {"shift": condition["number"] / 2})
+    torch.testing.assert_close(predictor(states[2], TIMESTEP, {"number": 3}), states[1] + 1.5)
+
+
 def test_the_output_is_the_noise_where_nothing_is_said(states):
     assert NetworkPredictor(lambda noisy_latent, timestep: states[1], ABAR)(states[2], TIMESTEP, {}) is states[1]
 
