@@ -1,6 +1,6 @@
 """What the denoiser is told of each sample: a mapping name -> tensor that goes to the network as keyword arguments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -111,6 +111,18 @@ def shuffled(sample_index: Tensor, condition: Condition, *, seed: int = 0) -> Te
                     source[mine], source[other] = source[other], source[mine]
                     break
     return torch.tensor([source[place] for place in range(count)])
+
+
+def views_of(
+    names: Collection[str], sample_index: Tensor, condition: Condition, null: Condition, *, seed: int = 0
+) -> dict[str, Condition]:
+    """The null condition for each sample, and, where "shuffled" is named, another sample's; see `shuffled`."""
+    count = len(sample_index)
+    views: dict[str, Condition] = {"null": {name: value.expand(count, *value.shape[1:]) for name, value in null.items()}}
+    if "shuffled" in names:
+        places = shuffled(sample_index, condition, seed=seed)
+        views["shuffled"] = {name: value[places] for name, value in condition.items()}
+    return views
 
 
 @CONDITIONS.register("none")

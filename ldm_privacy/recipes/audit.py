@@ -22,7 +22,7 @@ from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.targets.target import Target
-from ldm_privacy.watch.watcher import Moment, look_with
+from ldm_privacy.watch.watcher import Moment, look_with, results_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
     if not is_main():
         return None
     history = earlier_audits(setup, audit, run, checkpoint.epoch, whole.sample_index)
-    results = {label: each.result for label, each in watchers.items() if each.result is not None}
-    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch, results)
+    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch, results_of(watchers))
 
 
 def earlier_audits(

@@ -28,7 +28,7 @@ from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, results_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,8 +159,7 @@ def train_denoiser(
         return Trained(None, False, sentences)
     epoch = audits.last.epoch
     target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch))
-    results = {label: each.result for label, each in watched.items() if each.in_evaluation and each.result is not None}
-    return Trained(Audited(target, audits.report, whole, epoch, results), False, sentences, figures)
+    return Trained(Audited(target, audits.report, whole, epoch, results_of(watched)), False, sentences, figures)
 
 
 def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:

@@ -15,6 +15,7 @@ from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
+from ldm_privacy.data.conditions import views_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -30,7 +31,7 @@ from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.undisturbed import undisturbed
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with, results_of
 
 CALIBRATED = ("complexity", "history", "gained", "calibrated", "combined")
 """In the order of `configs/audit/default.yaml`: that decides what a verdict rests on."""
@@ -58,6 +59,8 @@ class MemorizationWatch:
         codec: Images <-> what the network sees: `KLCodec.scaled(vae)`; None for pixel space. It encodes where it lies.
         prediction_type: What the network outputs; the scheduler's by default.
         condition: Name -> (members + held-out, ...), keyword arguments of the network, members first.
+        null: Name -> (1, ...), what stands for "no condition": attacks are then repeated without the condition and with another
+            image's, and watchers of guided sampling have what they need.
         attacks: Registered names, or attacks by label.
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
         timesteps: That every attack queries.
@@ -85,6 +88,7 @@ class MemorizationWatch:
         codec: Codec | None = None,
         prediction_type: str | None = None,
         condition: Condition | None = None,
+        null: Condition | None = None,
         attacks: Sequence[str] | Mapping[str, Any] = ("sima", "loss"),
         masks: Sequence[str] | Mapping[str, Any] | None = None,
         timesteps: Sequence[int] = (30, 60, 100, 150),
@@ -119,7 +123,7 @@ class MemorizationWatch:
         attacks = attacks if isinstance(attacks, Mapping) else {name: get_attack(name) for name in attacks}
         masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
         with alone():
-            self.samples = self._measured(len(members), condition, influence or ProbeInfluence(seed=seed), batch_size)
+            self.samples = self._measured(len(members), condition, null, influence or ProbeInfluence(seed=seed), batch_size)
         samples = self.samples
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
@@ -132,6 +136,7 @@ class MemorizationWatch:
             attacks,
             masks,
             timesteps,
+            views=tuple(samples.views),
             calibrations=calibrations,
             batch_size=batch_size,
             seed=seed,
@@ -187,7 +192,7 @@ class MemorizationWatch:
         from ldm_privacy.evidence.gather import gather_evidence
         from ldm_privacy.report.curves import training_figures
         from ldm_privacy.report.evaluation import Evaluation
-        from ldm_privacy.report.folder import evidence_figures, write_evaluation
+        from ldm_privacy.report.folder import evidence_figures, result_figures, write_evaluation
 
         report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
         key, step = self.memorization.key, self.memorization.last.step
@@ -197,12 +202,23 @@ class MemorizationWatch:
         figures = {
             **training_figures(self.curves, audit.keys, evidence.key, report.data.derived, report.data.views, "step"),
             **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed, unit="step"),
+            **{name: figure for each in results_of(self.watchers).values() for name, figure in result_figures(each).items()},
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
         sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
         name = Path(folder).absolute().name
-        evaluation = Evaluation(evidence, figures, self._images_of, name, step, facts, onsets=sentences, unit="step")
+        evaluation = Evaluation(
+            evidence,
+            figures,
+            self._images_of,
+            name,
+            step,
+            facts,
+            onsets=sentences,
+            unit="step",
+            results=results_of(self.watchers),
+        )
         return write_evaluation(Path(folder), evaluation, facts=stored)
 
     def state_dict(self) -> dict[str, Any]:
@@ -230,9 +246,16 @@ class MemorizationWatch:
         return content.hexdigest()
 
     def _measured(
-        self, num_members: int, condition: Condition | None, influence: InfluenceEstimator, batch_size: int
+        self,
+        num_members: int,
+        condition: Condition | None,
+        null: Condition | None,
+        influence: InfluenceEstimator,
+        batch_size: int,
     ) -> AuditedSamples:
         index = torch.arange(len(self.images))
+        views = {} if not condition or not null else views_of(("shuffled",), index, condition, null, seed=self.seed)
         measuring = Measuring(self.codec, self._images_of, "", None, batch_size, self.codec.device, progress)
         means = measuring.means(index)
-        return measuring.samples(index, means, index < num_members, condition=condition, influence=influence)
+        is_member = index < num_members
+        return measuring.samples(index, means, is_member, condition=condition, views=views, influence=influence)

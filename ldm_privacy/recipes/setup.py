@@ -12,7 +12,7 @@ from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.audit.views import under_views
 from ldm_privacy.calibrations.base import Calibration
-from ldm_privacy.data.conditions import shuffled
+from ldm_privacy.data.conditions import views_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
@@ -32,12 +32,8 @@ class Setup(DataSetup):
         own = self.condition(self.audited_index)
         if not own:
             return {}
-        count, null = len(self.audited_index), self.condition.null()
-        views: dict[str, Condition] = {"null": {name: value.expand(count, *value.shape[1:]) for name, value in null.items()}}
         asked = {*self.config.audit.views, *(view for attack in self.attacks.values() for view in attack.views)}
-        if "shuffled" in asked:
-            places = shuffled(self.audited_index, own, seed=self.split_seed)
-            views["shuffled"] = {name: value[places] for name, value in own.items()}
+        views = views_of(asked, self.audited_index, own, self.condition.null(), seed=self.split_seed)
         if asked - {*views}:
             views |= self.condition.reduced(self.audited_index)
         return views

@@ -178,6 +178,11 @@ class Watcher:
         self.load_state_dict(state)
 
 
+def results_of(watchers: Mapping[str, Watcher]) -> dict[str, object]:
+    """What those left that look in an evaluation, by label."""
+    return {label: each.result for label, each in watchers.items() if each.in_evaluation and each.result is not None}
+
+
 def look_with(
     watchers: Mapping[str, Watcher], target: Target, moment: Moment, device: torch.device | None = None
 ) -> dict[str, Look]:

@@ -20,6 +20,7 @@ from ldm_privacy.recipes.loop import MemorizationWatch
 from ldm_privacy.targets.target import unwrapped
 from ldm_privacy.types import Intervals
 from ldm_privacy.watch.samples import Samples
+from ldm_privacy.watch.trajectories import Trajectories
 
 QUICK = {"every_n_steps": 4, "timesteps": [30], "intervals": Intervals(num_bootstrap=20)}
 SCHEDULER = DDPMScheduler()
@@ -217,3 +218,40 @@ def test_a_verdict_rests_on_what_it_rests_on_in_a_configured_run(images):
     audit = MemorizationWatch(images[:32], images[32:], SCHEDULER, **QUICK).memorization.audit
     assert list(audit.calibrations) == list(configured), "the last one with a history is the insider's"
     assert [key.attack for key in audit.forms(audit.keys[0])] == ["sima", "sima_complexity", "sima_calibrated"]
+
+
+class Labelled(nn.Module):
+    """A network that is told a class, 4 = none, and adds what it says of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.unet, self.of_class = network(), nn.Embedding(5, 1)
+
+    def forward(self, noisy, timestep, class_labels):
+        return self.unet(noisy, timestep).sample + self.of_class(class_labels)[..., None, None]
+
+
+def test_with_a_null_condition_attacks_have_views_and_guided_sampling_is_followed(images, tmp_path):
+    told = {"class_labels": torch.arange(64) % 4}
+    followed = {
+        "trajectories": lambda samples, every: Trajectories(
+            samples, lambda index: images[index], num_captions=2, num_seeds=1, num_steps=2, num_early=1, every=every
+        )
+    }
+    watch = MemorizationWatch(
+        images[:32],
+        images[32:],
+        SCHEDULER,
+        condition=told,
+        null={"class_labels": torch.tensor([4])},
+        attacks=["sima", "clid"],
+        watchers=followed,
+        **QUICK,
+    )
+    found = watch(Labelled(), step=4)
+    assert {f"memorization/sima{view}/all/auroc" for view in ("", "_null", "_shuffled")} < found.keys()
+    assert found["memorization/condition_use"] > 0
+    page = watch.report(tmp_path).read_text()
+    assert "Which captions give their image back" in page
+    assert "The image or its condition" in page
+    assert (tmp_path / "captions.csv").exists()
