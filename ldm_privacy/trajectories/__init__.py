@@ -9,6 +9,7 @@ from ldm_privacy.trajectories.branch_gap import branch_gap
 from ldm_privacy.trajectories.claims import Claim, claims_of
 from ldm_privacy.trajectories.decompose import Coefficients, Decomposition, decompose
 from ldm_privacy.trajectories.deviation import Deviation, deviation, memoriser_coefficients
+from ldm_privacy.trajectories.guided import Guided
 from ldm_privacy.trajectories.overestimation import Overestimation, overestimation
-from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
+from ldm_privacy.trajectories.record import Shown, TrajectoryReport
 from ldm_privacy.trajectories.replication import nearest_of, similarity

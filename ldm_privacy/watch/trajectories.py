@@ -19,7 +19,8 @@ from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
 from ldm_privacy.trajectories.captions import CAPTION_GROUPS, Captions, chosen_captions, num_chosen, others_of
 from ldm_privacy.trajectories.follow import Followed, follow
-from ldm_privacy.trajectories.record import Guided, Shown, TrajectoryReport
+from ldm_privacy.trajectories.guided import Guided
+from ldm_privacy.trajectories.record import Shown, TrajectoryReport
 from ldm_privacy.trajectories.replication import nearest_of, nearest_of_shares, similarity
 from ldm_privacy.types import Images, Intervals, Latent, Progress, no_progress, rows_of
 from ldm_privacy.watch.onset import OnsetDetector
@@ -98,7 +99,7 @@ class Trajectories(Watcher):
             given = ",".join(f"{each:g}" for each in sorted({1.0, *self.guidance_scales}))
             lacks = "is empty" if not self.guidance_scales else "has no 1"
             raise UserError(
-                f"guidance_scales: the list {lacks}; add 1, no guidance, which the others are compared with: [{given}]."
+                f"guidance_scales: the list {lacks}; add 1, no guidance, for the others to be compared with: [{given}]."
             )
         self.guidance_scales = sorted({*self.guidance_scales})
         if not self.samples.is_share:
@@ -174,14 +175,8 @@ class Trajectories(Watcher):
         nearest = nearest_of(followed.final.to(mine.latent.device), mine.latent, mine.sample_index, mean)
         cosine, index = nearest_of_shares(gather((nearest[0].cpu(), nearest[1].cpu())))
         own = captions.samples.latent.repeat_interleave(self.num_seeds, 0)
-        return Guided.of(
-            followed,
-            self.num_seeds,
-            captions,
-            similarity=similarity(followed.final, own, mean),
-            nearest=index,
-            nearest_similarity=cosine,
-        )
+        found = {"similarity": similarity(followed.final, own, mean), "nearest": index, "nearest_similarity": cosine}
+        return Guided.of(followed, self.num_seeds, captions, **found)
 
     def _report(
         self, target: Target, moment: Moment, captions: Captions, followed: Followed, guided: Mapping[float, Guided]
@@ -231,8 +226,8 @@ class Trajectories(Watcher):
         branches = 2 if self.clean == "paired" else 4
         trajectories = sum(captions) * self.num_seeds * len(self.guidance_scales)
         num_shown = 2 * min(self.num_shown, sum(captions[:2]) // 2)
-        early = min(self.num_early, self.num_steps)
-        return {"denoiser": trajectories * self.num_steps * branches, "decoder": num_shown * (early + self.num_seeds)}
+        num_images = min(self.num_early, self.num_steps) + self.num_seeds
+        return {"denoiser": trajectories * self.num_steps * branches, "decoder": num_shown * num_images}
 
     def sentences(self) -> list[str]:
         """From when on generations were more like their caption's own image than held-out captions' are."""
