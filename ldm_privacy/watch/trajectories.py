@@ -98,9 +98,7 @@ class Trajectories(Watcher):
         if 1 not in self.guidance_scales:
             given = ",".join(f"{each:g}" for each in sorted({1.0, *self.guidance_scales}))
             lacks = "is empty" if not self.guidance_scales else "has no 1"
-            raise UserError(
-                f"guidance_scales: the list {lacks}; add 1, no guidance, for the others to be compared with: [{given}]."
-            )
+            raise UserError(f"guidance_scales: the list {lacks}; add 1, no guidance, to compare the others with: [{given}].")
         self.guidance_scales = sorted({*self.guidance_scales})
         if not self.samples.is_share:
             num_chosen(self.samples, self.num_captions, self.seed)  # what can't be is told before anything is trained
