@@ -59,6 +59,7 @@ def test_two_processes_share_the_samples_of_a_look(empty, tmp_path, monkeypatch)
         assert two[name] == pytest.approx(one[name], abs=1e-6), name
 
 
+@pytest.mark.slow  # .ci/run runs the examples themselves
 def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
     run(monkeypatch, "plain_loop.py", "--max-steps", "300", "--folder", str(tmp_path / "out"))
     lines = capsys.readouterr().out.splitlines()
@@ -69,6 +70,7 @@ def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "figures" / "memorization.png").exists()
 
 
+@pytest.mark.slow
 def test_the_notebook(empty):
     path = EXAMPLES / "notebook.py"
     source = path.read_text()

@@ -68,8 +68,13 @@ def images(tmp_path):
     return path
 
 
-# Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour.
-RUNS = [pytest.param(path, path.stem == "digits", id=path.stem) for path in entry_files()]
+# Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. Of those by
+# condition the captioned digits have all that the others have.
+ALIKE = ("digits_classes", "emoji")
+RUNS = [
+    pytest.param(path, path.stem == "digits", id=path.stem, marks=[pytest.mark.slow] if path.stem in ALIKE else [])
+    for path in entry_files()
+]
 COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", marks=pytest.mark.slow)
 
 
