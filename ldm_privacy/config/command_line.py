@@ -70,7 +70,7 @@ def allow_only(overrides: Sequence[str], prefixes: Sequence[str], why: str, *, r
     """Raise UserError for an override outside the given sections, or of one of the refused keys in them."""
     for item in overrides:
         key = item.partition("=")[0]
-        if not key.startswith(tuple(prefixes)) or key in refused:
+        if not key.startswith(tuple(prefixes)) or f"{key}.".startswith(tuple(f"{each}." for each in refused)):
             allowed = ", ".join(f"{prefix}*" for prefix in prefixes)
             without = f" without {', '.join(refused)}" if refused else ""
             raise UserError(f"'{key}' can't be changed here: {why}. Allowed: {allowed}{without}.")

@@ -21,12 +21,15 @@ TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value c
 {program} --config digits.yaml dry_run=true        print the plan and stop
 {program} resume=runs/digits                       go on after a stop"""
 
-EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* key=value ...]
+EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* watch.* trainer.* key=value ...]
 {program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint"""
 
 SPLIT_KEYS = tuple(
     f"data.{key}"
-    for key in ("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed")
+    for key in (
+        *("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed"),
+        "repeats",
+    )
 )
 
 
@@ -73,7 +76,7 @@ def evaluate(arguments: list[str]) -> int:
     if not paths:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "plugins"), why, refused=SPLIT_KEYS)
+    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "watch.", "plugins"), why, refused=SPLIT_KEYS)
     check_sections(parse_overrides(line.overrides))
     for path in paths:
         check_is_file(path)

@@ -198,3 +198,14 @@ def test_weights_that_an_autoencoder_lacks_are_found_by_the_plan(tmp_path):
         UserError, match=r"^autoencoder\.network\.path: .*1 weights are missing, the first 'decoder\.conv_out\.bias'"
     ):
         cli.train(arguments(tmp_path / "runs", *pretrained, "dry_run=true"))
+
+
+@pytest.mark.parametrize("key", ["data.repeats.share=0.5", "data.num_members=5"])
+def test_an_evaluation_keeps_who_was_trained_on_and_how_often(key):
+    with pytest.raises(UserError, match="can't be changed here: the checkpoint brings its own networks and split"):
+        cli.evaluate(["ckpt=x.ckpt", key])
+
+
+def test_an_evaluation_may_look_otherwise():
+    with pytest.raises(UserError, match=r"x.ckpt: does not exist"):
+        cli.evaluate(["ckpt=x.ckpt", "watch.trajectories.num_captions=50"])
