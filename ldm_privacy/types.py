@@ -21,6 +21,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from ldm_privacy.errors import UserError
+
 Image: TypeAlias = Tensor
 Latent: TypeAlias = Tensor
 Timestep: TypeAlias = Tensor
@@ -75,6 +77,13 @@ def check_shape(what: str, value: object, shape: Sequence[int], dtype: torch.dty
 def rows_of(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:
     """The condition of some of the samples."""
     return {name: value[rows] for name, value in condition.items()}
+
+
+def condition_under(view: str, own: Condition, views: Mapping[str, Condition]) -> Condition:
+    """The condition of that view of some samples, "own" among them. Raises UserError where they have none such."""
+    if view != "own" and view not in views:
+        raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
+    return own if view == "own" else views[view]
 
 
 @dataclass(frozen=True, order=True)

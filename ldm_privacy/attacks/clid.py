@@ -43,7 +43,8 @@ class CLiD(Attack):
     a are those of calibration samples (`fitted_mixing`), so the statistic can be compared between samples, not between
     audits; before they are fitted it is -L(c) and the discrepancy in equal parts.
 
-    Known: strongly duplicated images rank *below* single ones, since without their caption they are denoised well too.
+    Reported: strongly duplicated images rank *below* single ones, since without their caption they are denoised well too; the
+    runs of docs/results/trajectories.md show the reverse.
 
     One normal noise per (sample, timestep), that of `loss`, the same for all conditions. `(1 + reductions) * timesteps`
     queries: 6 by default, 15 with thirds.

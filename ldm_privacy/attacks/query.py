@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, rows_of
+from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, condition_under, rows_of
 
 ROWS_PER_GRADIENT = 8
 """A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured with diffusers' UNets on 4x8x8
@@ -70,11 +70,7 @@ class DenoiserQuery:
 
     def under(self, view: str) -> "DenoiserQuery":
         """The same under another condition; "own" is itself. Raises UserError where these samples have no such view."""
-        if view == "own":
-            return self
-        if view not in self.views:
-            raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
-        return replace(self, condition=self.views[view])
+        return self if view == "own" else replace(self, condition=condition_under(view, self.condition, self.views))
 
     def at_noise(self, latent: Latent, noise: Tensor, timesteps: Sequence[int]) -> Latent:
         """epsilon(z_t, t) at z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) n, like `noise`: (..., timesteps, *latent.shape)."""

@@ -17,7 +17,7 @@ from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import ladder_masks, split_ladder
-from ldm_privacy.audit.views import USE_PASSES, condition_use, differs, under_views
+from ldm_privacy.audit.views import USE_PASSES, condition_use, differs, with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
@@ -82,13 +82,7 @@ class Audit:
         check_masks(self.masks, self.samples)
         self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
         check_views(self.attacks, self.views, self.samples)
-        under_view = under_views(self.attacks, self.views)
-        self._view_of = {label: of for label, (_, of) in under_view.items()}
-        self.asked: dict[str, Attack] = {}
-        """Every attack by label, each before what it is under other conditions."""
-        for label, attack in self.attacks.items():
-            of_it = {name: each for name, (each, of) in under_view.items() if of.attack == label}
-            self.asked |= {label: attack, **of_it}
+        self.asked, self._view_of = with_views(self.attacks, self.views)
         for label in self.asked:
             if not self._masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
@@ -132,12 +126,12 @@ class Audit:
     @property
     def num_passes(self) -> int:
         """Denoiser passes of an audit of its samples."""
-        count = len(self.samples) * USE_PASSES * ("shuffled" in self.views)
-        for label, attack in self.asked.items():
-            view = self._view_of.get(label)
-            num_asked = len(self.samples) if view is None else int(differs(self.samples, view.view).sum())
-            count += num_asked * attack.num_queries(self.timesteps)
-        return count
+        everyone = len(self.samples)
+        others = {view: int(differs(self.samples, view).sum()) for view in self.views}
+        num_asked = {label: others[of.view] for label, of in self._view_of.items()}
+        queries = {label: attack.num_queries(self.timesteps) for label, attack in self.asked.items()}
+        of_attacks = sum(num_asked.get(label, everyone) * count for label, count in queries.items())
+        return of_attacks + everyone * USE_PASSES * ("shuffled" in self.views)
 
     @torch.no_grad()
     def collect(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
@@ -161,6 +155,7 @@ class Audit:
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:
         keep = {label: batch.keep(rule) for label, rule in self.masks.items()}
         ladder = [ladder_masks(batch, self.keep_fractions, seed=self.seed)] if self.keep_fractions else []
+        others = {view: differs(batch, view) for view in self.views if len(batch)}
         sums: dict[str, list[Tensor]] = {}
         sweeps = {}
         # Of several processes one may have no sample.
@@ -174,7 +169,7 @@ class Audit:
                 else:
                     base = [self._masks_of(view.attack).index(label) for label in self._masks_of(name)]
                     terms = [term[base] for term in sums[view.attack]]  # a copy
-                    if (other := differs(batch, view.view)).any():
+                    if (other := others[view.view]).any():
                         for term, found in zip(terms, self._sums(attack, predictor, batch.rows(other), every[:, other])):
                             term[..., other.cpu()] = found
             sums[name] = [term[: len(masks)] for term in terms]

@@ -12,7 +12,7 @@ from ldm_privacy.geometry.deviation import latent_deviation
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather, gather_on_main, is_main, share_of, total, world_size
 from ldm_privacy.randomness import uniform
-from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape, rows_of
+from ldm_privacy.types import Condition, Influence, KeepMask, Latent, check_shape, condition_under, rows_of
 
 
 class MaskRule(Protocol):
@@ -121,9 +121,7 @@ class AuditedSamples:
 
     def told(self, view: str) -> Condition:
         """The condition of that view, "own" among them. Raises UserError where there is none."""
-        if view != "own" and view not in self.views:
-            raise UserError(f"there is no '{view}' condition of these samples: it is for a denoiser that has conditions.")
-        return self.condition if view == "own" else self.views[view]
+        return condition_under(view, self.condition, self.views)
 
     def null_row(self, guidance_scale: float | None) -> Condition:
         """The null condition that samples are guided against, rows of 1; none where there is no guidance.
@@ -133,12 +131,11 @@ class AuditedSamples:
         """
         return {} if guidance_scale is None else rows_of(self.told("null"), slice(1))
 
-    def all_conditions(self, view: str = "own") -> dict[str, Tensor]:
+    def all_conditions(self) -> dict[str, Tensor]:
         """The conditions of all samples in the main process; in the others their own. All processes call it."""
-        told = self.told(view)
         if not self.is_share or world_size() == 1:
-            return dict(told)
-        return {name: torch.cat(gather_on_main(value.cpu())).to(value.device) for name, value in told.items()}
+            return dict(self.condition)
+        return {name: torch.cat(gather_on_main(value.cpu())).to(value.device) for name, value in self.condition.items()}
 
     def keep(self, rule: MaskRule) -> KeepMask:
         """The keep mask of that rule, (samples, channels, height, width). Raises UserError as `ranking`."""

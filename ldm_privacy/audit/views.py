@@ -26,18 +26,20 @@ class ViewOf(NamedTuple):
     view: str
 
 
-def under_views(attacks: Mapping[str, Attack], views: Sequence[str]) -> dict[str, tuple[Attack, ViewOf]]:
-    """By label, `<attack>_<view>`: each attack that queries under the own condition alone, under each of the views.
+def with_views(attacks: Mapping[str, Attack], views: Sequence[str]) -> tuple[dict[str, Attack], dict[str, ViewOf]]:
+    """Every attack by label, each followed by what it is under each of the views, `<attack>_<view>`; and which are those.
 
-    Raises UserError where a label is taken, or a view stands twice.
+    An attack that compares conditions itself is not repeated. Raises UserError where a label is taken, or a view stands twice.
     """
-    found: dict[str, tuple[Attack, ViewOf]] = {}
+    found: dict[str, Attack] = {}
+    of: dict[str, ViewOf] = {}
     for label, attack in attacks.items():
+        found[label] = attack
         for view in views if not attack.views else ():
             if (name := f"{label}_{view}") in {**attacks, **found}:
                 raise UserError(f"audit.attacks: '{name}' is what '{label}' is called under audit.views; use another label.")
-            found[name] = on_condition(attack, view), ViewOf(label, view)
-    return found
+            found[name], of[name] = on_condition(attack, view), ViewOf(label, view)
+    return found, of
 
 
 def differs(samples: AuditedSamples, view: str) -> Tensor:

@@ -25,7 +25,8 @@ def said_of_conditions(report: AuditReport, key: AuditKey) -> str | None:
     ]
     by_image = [view for view, row in rows.items() if row.metrics.auroc.lower > 0.5]
     falls = [view for view, row in rows.items() if row.gains[OWN].upper < 0]
-    own = report.unmasked[[each.attack for each in report.unmasked].index(attack)]
+    own = report.data.unmasked(attack)
+    assert own is not None
     if report.row(own).metrics.auroc.lower <= 0.5 and not by_image:
         meaning = "under none of them are members told apart for certain"
     elif by_image and falls:

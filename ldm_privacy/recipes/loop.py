@@ -202,7 +202,7 @@ class MemorizationWatch:
         figures = {
             **training_figures(self.curves, audit.keys, evidence.key, report.data.derived, report.data.views, "step"),
             **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed, unit="step"),
-            **{name: figure for each in results_of(self.watchers).values() for name, figure in result_figures(each).items()},
+            **result_figures(results_of(self.watchers)),
         }
         facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
         stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}

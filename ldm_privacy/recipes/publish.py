@@ -69,7 +69,7 @@ def publish(
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived, report.data.views),
-        **{name: figure for each in audited.results.values() for name, figure in result_figures(each).items()},
+        **result_figures(audited.results),
         **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
     }
     stored = {

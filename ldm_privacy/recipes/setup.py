@@ -10,7 +10,7 @@ from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
-from ldm_privacy.audit.views import under_views
+from ldm_privacy.audit.views import with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.data.conditions import views_of
 from ldm_privacy.errors import UserError
@@ -90,8 +90,7 @@ class Setup(DataSetup):
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        of_views = {label: attack for label, (attack, _) in under_views(self.attacks, config.audit.views).items()}
-        settings = self.attacks | of_views, self.masks, config.audit.timesteps
+        settings = with_views(self.attacks, config.audit.views)[0], self.masks, config.audit.timesteps
         return Provenance.of(split.hash, config.seed, *settings, cross_fit=config.audit.cross_fit)
 
     @property
@@ -104,6 +103,17 @@ class Setup(DataSetup):
         """A new one: each quantity has its own."""
         return OnsetDetector(self.config.audit.onset.num_consecutive, self.config.audit.confidence)
 
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        """Columns of the audited samples that nothing is measured for."""
+        index = self.audited_index
+        return {
+            "group": self.data.groups(index),
+            "condition": self.condition(index),
+            "views": self.views,
+            "repeats": self.repeats(index),
+        }
+
     def samples(self, measuring: Measuring, means: Tensor) -> AuditedSamples:
         """This process's audited samples, measured. `means`: of all audited samples."""
         component = self.config.geometry.influence
@@ -112,10 +122,7 @@ class Setup(DataSetup):
             self.audited_index,
             means,
             self.audited_members,
-            group=self.data.groups(self.audited_index),
-            condition=self.condition(self.audited_index),
-            views=self.views,
-            repeats=self.repeats(self.audited_index),
+            **self._known,
             influence=self.influence,
             influence_settings=settings,
             distortion=self.distortion,
@@ -130,10 +137,7 @@ class Setup(DataSetup):
             zeros,
             self.audited_members,
             self.audited_index,
-            group=self.data.groups(self.audited_index),
-            condition=self.condition(self.audited_index),
-            views=self.views,
-            repeats=self.repeats(self.audited_index),
+            **self._known,
             influence=None if codec.network is None else zeros,
             complexity=torch.zeros(len(self.audited_index), dtype=torch.float64),
             deviation=torch.zeros(shape),

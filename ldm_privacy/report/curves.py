@@ -66,8 +66,7 @@ def mask_curves(
         series = {key.mask: f"memorization/{key}/auroc" for key in keys if key.attack == attack}
         if attack == primary.attack:
             series |= {key.attack: f"memorization/{key}/auroc" for key in forms(derived, primary)[1:]}
-        lines = {mask: _curve(history, name) for mask, name in series.items() if _epochs(history, name)}
-        if lines:
+        if lines := _lines(history, series):
             found.append(MaskCurves(attack, lines, onset if attack == primary.attack else None, unit))
     return found
 
@@ -76,28 +75,19 @@ def view_curves(
     history: History, keys: Sequence[AuditKey], views: Mapping[str, ViewOf], unit: str = "epoch"
 ) -> list[MaskCurves]:
     """Of every attack that was repeated under other conditions, a line per condition, the own one first."""
-    lines: dict[str, dict[str, str]] = {}
+    series: dict[str, dict[str, str]] = {}
     for key in keys:
         if (view := views.get(key.attack)) is not None:
             own = {OWN: f"memorization/{AuditKey(view.attack, key.mask)}/auroc"}
-            lines.setdefault(view.attack, own)[view.view] = f"memorization/{key}/auroc"
-    known = {attack: {view: name for view, name in each.items() if _epochs(history, name)} for attack, each in lines.items()}
-    return [
-        MaskCurves(attack, {view: _curve(history, name) for view, name in each.items()}, unit=unit)
-        for attack, each in known.items()
-        if each
-    ]
+            series.setdefault(view.attack, own)[view.view] = f"memorization/{key}/auroc"
+    known = {attack: _lines(history, each) for attack, each in series.items()}
+    return [MaskCurves(attack, lines, unit=unit) for attack, lines in known.items() if lines]
 
 
 def group_curves(history: History, keys: Sequence[AuditKey], unit: str = "epoch") -> list[MaskCurves]:
     """Of every unmasked attack whose members are told apart by how often they came: planted duplicates, and the others."""
-    found = []
-    for key in keys:
-        series = {group: f"memorization/{key}/auroc_{group}" for group in GROUPS}
-        lines = {group: _curve(history, name) for group, name in series.items() if _epochs(history, name)}
-        if lines:
-            found.append(MaskCurves(key.attack, lines, unit=unit))
-    return found
+    known = {key: _lines(history, {group: f"memorization/{key}/auroc_{group}" for group in GROUPS}) for key in keys}
+    return [MaskCurves(key.attack, lines, unit=unit) for key, lines in known.items() if lines]
 
 
 def training_figures(
@@ -184,6 +174,11 @@ def _curve(history: History, series: str) -> tuple[list[int], list[Estimate]]:
     """Epochs and values; where there is no interval the bounds are the value."""
     epochs, ends = _epochs(history, series), ("", "_lower", "_upper")
     return epochs, [Estimate(*(history.get((at, series + end), history[at, series]) for end in ends)) for at in epochs]
+
+
+def _lines(history: History, series: Mapping[str, str]) -> dict[str, tuple[list[int], list[Estimate]]]:
+    """The curves of those series that have values, by their labels."""
+    return {label: _curve(history, name) for label, name in series.items() if _epochs(history, name)}
 
 
 def _onset(history: History, series: str) -> int | None:

@@ -73,9 +73,9 @@ def evidence_figures(
     return figures
 
 
-def result_figures(result: object) -> dict[str, Figure]:
-    """Figures of what a watcher found, by name; none of what has no pictures. See `Watcher.result`."""
-    return getattr(result, "figures", dict)()
+def result_figures(results: Mapping[str, object]) -> dict[str, Figure]:
+    """Figures of what watchers found, by name; none of what has no pictures. See `Watcher.result`."""
+    return {name: figure for each in results.values() for name, figure in getattr(each, "figures", dict)().items()}
 
 
 def evaluation_page(evaluation: Evaluation) -> Page:

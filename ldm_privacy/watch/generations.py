@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -64,15 +64,10 @@ class Generations(Watcher):
     intervals: Intervals = Intervals()
     progress: Progress = no_progress
     memorized: float | None = field(default=None, init=False)
+    sees_untrained: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.samples.null_row(self.guidance_scale)
-
-    def due(self, moment: Moment) -> bool:
-        return moment.step > 0 and super().due(moment)
-
-    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
-        return super().num_looks(epochs, steps_per_epoch) - 1
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_steps` denoiser passes (guided: twice as many) and a decoder pass a generation; a search among all images."""

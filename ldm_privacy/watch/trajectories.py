@@ -88,6 +88,7 @@ class Trajectories(Watcher):
     intervals: Intervals = Intervals()
     progress: Progress = no_progress
     result: TrajectoryReport | None = field(default=None, init=False)
+    sees_untrained: ClassVar[bool] = False
     in_evaluation: ClassVar[bool] = True
     keeps: ClassVar[tuple[str, ...]] = ("every",)
 
@@ -104,12 +105,6 @@ class Trajectories(Watcher):
             num_chosen(self.samples, self.num_captions, self.seed)  # what can't be is told before anything is trained
         again = partial(OnsetDetector, self.onset.num_consecutive, self.onset.confidence)
         self.onsets = {"members": self.onset, "repeated": again()}
-
-    def due(self, moment: Moment) -> bool:
-        return moment.step > 0 and super().due(moment)
-
-    def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
-        return super().num_looks(epochs, steps_per_epoch) - 1
 
     def look(self, target: Target, moment: Moment) -> Look:
         """See `passes`; the captions are shared by the processes."""

@@ -105,6 +105,7 @@ class Watcher:
             audits' cadence by default.
 
     Attributes:
+        sees_untrained: Whether it looks before the first step.
         in_evaluation: Whether it looks at a checkpoint that is evaluated, too.
         keeps: Arguments whose own default stays, where the program would give another ("every": the audits' cadence).
         result: What the newest look found, for sections of the report, in the main process; in no checkpoint. It may have
@@ -114,6 +115,7 @@ class Watcher:
         samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
 
+    sees_untrained: ClassVar[bool] = True
     in_evaluation: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = ()
     result: object = None
@@ -134,13 +136,15 @@ class Watcher:
 
     def due(self, moment: Moment) -> bool:
         """Whether to look at that moment. The same step is never looked at twice."""
+        if moment.step == 0 and not self.sees_untrained:
+            return False
         return (self.last is None or self.last.step != moment.step) and self.every.due(
             moment, 0 if self.last is None else self.last.step
         )
 
     def num_looks(self, epochs: int, steps_per_epoch: int) -> int:
         """Looks in a whole training of so many epochs."""
-        return self.every.num_looks(epochs, steps_per_epoch)
+        return self.every.num_looks(epochs, steps_per_epoch) - (not self.sees_untrained)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """Look at the target. Collective: every process calls it."""

@@ -377,8 +377,8 @@ class Drifted:
 
 def test_a_result_of_a_watcher_brings_its_figures_its_numbers_and_its_files(found, tmp_path):
     evidence, _, pictures = found
-    (figure,) = result_figures(Drifted()).values()
-    assert result_figures(object()) == {}
+    (figure,) = result_figures({"drift": Drifted()}).values()
+    assert result_figures({"plain": object()}) == {}
     evaluation = evaluation_of(evidence, {"drift": figure}, pictures, results={"mine": Drifted(), "plain": object()})
     write_evaluation(tmp_path, evaluation, facts={"split_hash": "cd" * 32})
     assert (tmp_path / "drift.csv").read_text() == "drift\n"
