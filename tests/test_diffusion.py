@@ -4,7 +4,18 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from ldm_privacy.diffusion import add_noise, ddim_step, epsilon_from_output, training_target
+from ldm_privacy.diffusion import (
+    PREDICTION_TYPES,
+    add_noise,
+    ddim_step,
+    epsilon_from_output,
+    flow_alphas_cumprod,
+    flow_sigma,
+    flow_state,
+    flow_timestep,
+    predicted_clean,
+    training_target,
+)
 
 
 @pytest.fixture
@@ -31,10 +42,11 @@ def test_v_target_is_the_schedulers(scheduler, batch):
     torch.testing.assert_close(ours, scheduler.get_velocity(latent, noise, timestep))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_a_perfect_output_gives_back_the_noise(scheduler, batch, prediction_type):
+@pytest.mark.parametrize("schedule", ["linear", "flow"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_perfect_output_gives_back_the_noise(scheduler, batch, prediction_type, schedule):
     latent, noise, timestep = (value.double() if value.is_floating_point() else value for value in batch)
-    abar = scheduler.alphas_cumprod.double()
+    abar = flow_alphas_cumprod() if schedule == "flow" else scheduler.alphas_cumprod.double()
     noisy = add_noise(latent, noise, abar, timestep)
     output = training_target(latent, noise, abar, timestep, prediction_type)
     torch.testing.assert_close(epsilon_from_output(output, noisy, abar, timestep, prediction_type), noise)
@@ -63,3 +75,46 @@ def test_a_ddim_step_takes_each_sample_from_and_to_its_own_noise_level(scheduler
     for row, (start, end) in enumerate(zip(timestep, timestep.flip(0))):
         alone = ddim_step(latent[row][None], noise[row][None], abar[start], abar[end])
         torch.testing.assert_close(together[row], alone[0])
+
+
+SIGMA = (torch.tensor([0, 1, 250, 500, 998, 999], dtype=torch.float64) + 1)[:, None, None, None] / 1001
+"""Of the batch's timesteps."""
+
+
+def test_timestep_t_of_a_flow_is_sigma_t_plus_1_of_num_plus_1(batch):
+    timestep = batch[2]
+    assert flow_alphas_cumprod(2).tolist() == pytest.approx([(2 / 3) ** 2 / (5 / 9), (1 / 3) ** 2 / (5 / 9)])
+    torch.testing.assert_close(flow_sigma(flow_alphas_cumprod())[timestep], SIGMA.flatten(), rtol=1e-9, atol=0)
+    for num in (1, 10, 1000):
+        assert [flow_timestep((index + 1) / (num + 1), num) for index in range(num)] == list(range(num))
+        assert (flow_timestep(0.0, num), flow_timestep(1.0, num)) == (0, num - 1)
+    assert flow_timestep(0.3, 1000) == 299
+
+
+def test_the_variance_preserving_state_of_a_flow_is_its_own_state_scaled(batch):
+    latent, noise, timestep = batch[0].double(), batch[1].double(), batch[2]
+    abar = flow_alphas_cumprod()
+    own = (1 - SIGMA) * latent + SIGMA * noise
+    noisy = add_noise(latent, noise, abar, timestep)
+    torch.testing.assert_close(flow_state(noisy, abar[timestep]), own)
+    torch.testing.assert_close(noisy, own / ((1 - SIGMA).square() + SIGMA.square()).sqrt())
+
+
+def test_a_flow_in_single_precision_is_exact_where_almost_nothing_is_noise(batch):
+    """1 - abar is 1e-6 at the first timestep: subtracted in single precision it would be 5 % off."""
+    first, abar = torch.tensor([0]), flow_alphas_cumprod()
+    noisy = add_noise(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), abar, first)
+    assert noisy.dtype == torch.float32
+    torch.testing.assert_close(noisy.double().item(), 1 / (1000**2 + 1) ** 0.5, rtol=1e-6, atol=0)
+    clean = predicted_clean(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), abar[0])
+    torch.testing.assert_close(clean.double().item(), -1 / 1000, rtol=1e-6, atol=0)
+
+
+def test_a_ddim_step_of_a_flow_is_an_euler_step_of_its_ode(batch):
+    latent, velocity = batch[0].double(), batch[1].double()
+    abar, sigma = flow_alphas_cumprod(), SIGMA.flatten()
+    start, end = batch[2], batch[2].flip(0)
+    state = latent + (sigma[:, None, None, None].flip(0) - SIGMA) * velocity
+    noisy = latent * (abar[start].sqrt() + (1 - abar[start]).sqrt())[:, None, None, None]
+    epsilon = epsilon_from_output(velocity, noisy, abar, start, "flow")
+    torch.testing.assert_close(flow_state(ddim_step(noisy, epsilon, abar[start], abar[end]), abar[end]), state)

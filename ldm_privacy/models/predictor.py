@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.diffusion import PredictionType, epsilon_from_output
+from ldm_privacy.diffusion import PredictionType, epsilon_from_output, flow_sigma, flow_state
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, Timestep
+
+Time = Literal["index", "sigma_1000", "sigma", "one_minus_sigma"]
+"""The number that a network is given as its timestep: that of the schedule, or by sigma, the flow's share of noise."""
 
 
 def as_it_is(condition: Condition) -> Condition:
@@ -25,27 +28,55 @@ class NetworkPredictor:
         network: (z_t, t, **condition) -> output like z_t: a tensor, or a record with the tensor as `sample`, as diffusers'
             networks return it.
         alphas_cumprod: (num_train_timesteps,).
-        prediction_type: What the output means: "epsilon", "v_prediction" or "sample".
+        prediction_type: What the output means: "epsilon", "v_prediction", "sample" or "flow". The network of a flow is given
+            x_s in place of z_t; see `ldm_privacy.diffusion`.
         given: Turns the condition of a batch into keyword arguments of the network; see `ConditionSource.given`.
+        time: What the network is given as its timestep; None: "sigma_1000" for a flow (Stable Diffusion 3), else "index".
+        negated: The network returns the negative of what `prediction_type` says.
     """
 
     network: nn.Module | Callable[..., Any]
     alphas_cumprod: Tensor
     prediction_type: PredictionType = "epsilon"
     given: Callable[[Condition], Condition] = as_it_is
+    time: Time | None = None
+    negated: bool = False
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         dtype = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
         condition = self.given(condition)
+        state, time = network_input(noisy_latent, self.alphas_cumprod, timestep, self.prediction_type, self.time)
         if dtype == torch.float32:
-            output = output_of(self.network, noisy_latent, timestep, condition)
+            output = output_of(self.network, state, time, condition)
         else:
             given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
-            output = output_of(self.network, noisy_latent.to(dtype), timestep, given).float()
+            output = output_of(self.network, state.to(dtype), time, given).float()
         check_output(output, noisy_latent)
+        output = -output if self.negated else output
         return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+
+
+def network_input(
+    noisy_latent: Latent,
+    alphas_cumprod: Tensor,
+    timestep: Timestep,
+    prediction_type: PredictionType,
+    time: Time | None = None,
+) -> tuple[Latent, Tensor]:
+    """What a network is given for z_t and t: (state, time), the state like z_t, the time (batch,).
+
+    Of a flow x_s and a real number, in the dtype of z_t; otherwise both as they are. Arguments as of `NetworkPredictor`.
+    """
+    is_flow = prediction_type == "flow"
+    time = time or ("sigma_1000" if is_flow else "index")
+    if time == "index" and not is_flow:
+        return noisy_latent, timestep
+    abar = alphas_cumprod.to(timestep.device)[timestep]
+    sigma = flow_sigma(abar)
+    number = {"index": timestep, "sigma": sigma, "sigma_1000": 1000 * sigma, "one_minus_sigma": 1 - sigma}[time]
+    return flow_state(noisy_latent, abar) if is_flow else noisy_latent, number.to(noisy_latent.dtype)
 
 
 def check_output(output: Tensor, noisy_latent: Latent) -> None:

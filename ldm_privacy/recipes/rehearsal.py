@@ -22,7 +22,7 @@ from ldm_privacy.losses.base import Autoencoded
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.ideal import MembershipBlindPredictor
-from ldm_privacy.models.predictor import NetworkPredictor, output_of
+from ldm_privacy.models.predictor import NetworkPredictor, network_input, output_of
 from ldm_privacy.plugins import blamed_on, is_own
 from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.recipes.setup import Setup
@@ -78,7 +78,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
 
 def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """All of `rehearse_audit`, and codec, channel map, losses, denoiser and watchers, with the networks as they are."""
-    abar, kind = denoiser.alphas_cumprod.to(setup.device), setup.config.denoiser.prediction_type
+    abar, kind = denoiser.alphas_cumprod.to(setup.device), denoiser.prediction_type
     predictor = NetworkPredictor(network, abar, kind, setup.condition.given)
     with undisturbed(network):
         if is_own(codec):
@@ -161,7 +161,8 @@ def _rehearse_network(setup: Setup, network: nn.Module, denoiser: Denoiser, samp
         told = setup.condition.given({name: value.to(latent.device) for name, value in condition.items()})
         with blamed_on(network):
             network.train(is_training)
-            check_shape("denoiser", output_of(network, latent, timestep, told), latent.shape)
+            state, time = network_input(latent, denoiser.alphas_cumprod, timestep, denoiser.prediction_type)
+            check_shape("denoiser", output_of(network, state, time, told), latent.shape)
     for buffer, before in buffers:  # running means of a normalisation, for one
         buffer.copy_(before)
 

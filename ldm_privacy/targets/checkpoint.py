@@ -37,7 +37,7 @@ def target_of_checkpoint(
     codec, denoiser = checkpoint.codec(), checkpoint.denoiser
     network = checkpoint.network().requires_grad_(False).to(device)
     abar, kind = denoiser.alphas_cumprod.to(device), denoiser.prediction_type
-    predictor = NetworkPredictor(network, abar, kind, given)  # type: ignore[arg-type]
+    predictor = NetworkPredictor(network, abar, kind, given)
     return Target(codec.to(device), predictor, facts_of(codec, denoiser, network, checkpoint.epoch))
 
 

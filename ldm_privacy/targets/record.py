@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.data.split import Split
+from ldm_privacy.diffusion import PREDICTION_TYPES, PredictionType
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec, codec_from_record
 from ldm_privacy.models.weights import built_with, misfit
@@ -20,7 +21,6 @@ RECORD = "ldm_privacy"
 FORMAT = 2
 NETWORKS = {"autoencoder": "autoencoder.", "denoiser": "network."}
 """Stage -> what stands before the names of its network's weights."""
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Denoiser:
 
     network: dict[str, Any]
     alphas_cumprod: Tensor
-    prediction_type: str
+    prediction_type: PredictionType
     condition: dict[str, Any]
 
     def record(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
-from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, output_of
+from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, network_input, output_of
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.types import Condition, Latent, Timestep
 
@@ -15,7 +15,8 @@ from ldm_privacy.types import Condition, Latent, Timestep
 class DenoiserModule(StepwiseModule):
     """Trains a denoiser on cached latents.
 
-    loss = mean squared error between output and target at a uniform timestep (Ho et al. 2020, 2006.11239, eq. 14).
+    loss = mean squared error between output and target at a uniform timestep (Ho et al. 2020, 2006.11239, eq. 14); of a flow
+    |v - (n - z0)|^2 (Liu et al. 2022, 2209.03003, eq. 1).
 
     Args:
         network: (z_t, t, **condition) -> output like z_t.
@@ -109,7 +110,8 @@ def squared_error(
     timestep: Timestep,
     condition: Condition,
 ) -> Tensor:
-    """(output - target)^2 at z_t, like `latent`. One network pass."""
+    """(output - target)^2 at z_t, like `latent`; of a flow at x_s, with 1000 s as its timestep. One network pass."""
     noisy = add_noise(latent, noise, alphas_cumprod, timestep)
+    state, time = network_input(noisy, alphas_cumprod, timestep, prediction_type)
     target = training_target(latent, noise, alphas_cumprod, timestep, prediction_type)
-    return (output_of(network, noisy, timestep, condition) - target).square()
+    return (output_of(network, state, time, condition) - target).square()

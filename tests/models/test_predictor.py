@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ldm_privacy.diffusion import add_noise, training_target
+from ldm_privacy.diffusion import add_noise, flow_alphas_cumprod, training_target
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.predictor import NetworkPredictor, num_parameters
@@ -38,6 +38,30 @@ def test_a_network_that_outputs_its_target_predicts_the_noise(states, prediction
     predictor = NetworkPredictor(network, ABAR, prediction_type)
     torch.testing.assert_close(predictor(noisy, TIMESTEP, {"shift": 0}), noise)
     assert not torch.allclose(predictor(noisy, TIMESTEP, {"shift": 1}), noise)
+
+
+TIMES = {
+    None: [1000 / 1001, 401000 / 1001, 1000000 / 1001],
+    "sigma_1000": [1000 / 1001, 401000 / 1001, 1000000 / 1001],
+    "sigma": [1 / 1001, 401 / 1001, 1000 / 1001],
+    "one_minus_sigma": [1000 / 1001, 600 / 1001, 1 / 1001],
+    "index": [0, 400, 999],
+}
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_flow_is_given_its_own_state_and_time_and_answers_with_the_noise(states, time, sign):
+    latent, noise, _ = states
+    abar, sigma = flow_alphas_cumprod(), (TIMESTEP.double() + 1)[:, None, None, None] / 1001
+
+    def network(state, number):
+        torch.testing.assert_close(state, (1 - sigma) * latent + sigma * noise)
+        torch.testing.assert_close(number, torch.tensor(TIMES[time], dtype=torch.float64))
+        return sign * (noise - latent)
+
+    predictor = NetworkPredictor(network, abar, "flow", time=time, negated=sign < 0)
+    torch.testing.assert_close(predictor(add_noise(latent, noise, abar, TIMESTEP), TIMESTEP, {}), noise)
 
 
 def test_a_network_gets_what_is_made_of_the_condition_that_travels(states):
