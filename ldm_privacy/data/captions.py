@@ -1,5 +1,6 @@
 """Captions through a frozen text encoder: what travels with a sample is the number of its caption."""
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 from ldm_privacy.data.conditions import ConditionSource, Dropout
 from ldm_privacy.data.embeddings import Embeddings
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.text.encoder import TextEncoder
+from ldm_privacy.models.text.encoder import HIDDEN_STATES, TextEncoder
 from ldm_privacy.registry import CONDITIONS
 from ldm_privacy.types import Condition
 
@@ -24,32 +25,61 @@ log = logging.getLogger("ldm_privacy")
 class Captions(ConditionSource):
     """`caption`: the number of a caption among all distinct ones of members and held-out, in alphabetical order; 0 is "".
 
-    The network gets `encoder_hidden_states` (batch, tokens, width), the hidden states of a frozen CLIP text model, padded and
-    without a mask. The null condition is the encoded empty string, and so is the condition of an image without a caption.
-    Audits take an image's first caption, a training step draws one of all. Each distinct caption is encoded once, on first use.
+    The network gets what a frozen text encoder makes of it: `encoder_hidden_states` (batch, tokens, width) of a CLIP text
+    model, padded and without a mask. The null condition is the encoded empty string, and so is the condition of an image
+    without a caption. Audits take an image's first caption, a training step draws one of all. Each distinct caption is encoded
+    once, on first use.
 
     Args:
         captions: Sample indices -> captions of each; None where the data have none.
         member_index, heldout_index: Of the split.
-        stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
-        encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
-            local folder or Hub id of a CLIP text model.
-        subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
-        max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
-            many as the encoder takes (tiny: 77) where None.
-        vocab_size: Of tiny's tokenizer, at most.
-        seed: Of tiny's weights.
+        encoder: Of the texts.
         memory_mib: For embeddings, in MiB; those least used lately are dropped, and made anew where they are asked for.
         dropout: Share of the training's samples that are told the empty string.
 
     Raises:
-        UserError: transformers is not installed; no captions, or empty ones alone; no such text encoder, or not the stored one.
+        UserError: No captions, or empty ones alone.
     """
 
     note = "audits and pictures take an image's first caption, each training step draws one of all"
 
     def __init__(
         self,
+        *,
+        captions: Callable[[Tensor], list[list[str]] | None],
+        member_index: Tensor,
+        heldout_index: Tensor,
+        encoder: TextEncoder,
+        memory_mib: float = 1024.0,
+        dropout: float = 0.1,
+    ):
+        self.dropout, self.encoder, self.memory_mib = dropout, encoder, memory_mib
+        of_all = captions(torch.cat([member_index, heldout_index]))
+        if of_all is None:
+            raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
+        if not any(of_all):
+            raise UserError("'captions' needs captions, and all are empty; name their column with data.source.caption_column.")
+        if without := sum(not each for each in of_all):
+            log.warning("%d of %d images have no caption: the denoiser is told the empty one of them.", without, len(of_all))
+        self.captions = captions
+        self.texts = ["", *sorted({caption for each in of_all for caption in each})]
+        self._number = {text: number for number, text in enumerate(self.texts)}
+        ids, num_cut = encoder.token_ids(self.texts)
+        if num_cut:
+            counted = f"{num_cut} of {len(self.texts) - 1} captions"
+            log.warning("%s are longer than %d tokens: what is beyond is not read.", counted, encoder.num_tokens)
+        digest = hashlib.sha256("\0".join(self.texts).encode() + ids.numpy().tobytes()).hexdigest()
+        self._record = {"class": "captions", "captions": digest, "encoder": encoder.record}
+        self._tables: list[Embeddings] = []
+        """Of all encoders that the same numbers go through."""
+        self.embeddings = self._embedded()
+        if not self.embeddings.fits:
+            distinct = len(self.texts) - 1
+            log.warning("%d captions don't fit into denoiser.condition.memory_mib: they are encoded again and again.", distinct)
+
+    @classmethod
+    def build(
+        cls,
         *,
         captions: Callable[[Tensor], list[list[str]] | None],
         member_index: Tensor,
@@ -64,20 +94,26 @@ class Captions(ConditionSource):
         seed: NonNegativeInt = 0,
         memory_mib: PositiveFloat = 1024.0,
         dropout: Dropout = 0.1,
-    ):
+    ) -> "Captions":
+        """With the text encoder of that name.
+
+        Args:
+            captions, member_index, heldout_index, memory_mib, dropout: As of the class.
+            stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
+            encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
+                local folder or Hub id of a CLIP text model.
+            subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
+            max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
+                many as the encoder takes (tiny: 77) where None.
+            vocab_size: Of tiny's tokenizer, at most.
+            seed: Of tiny's weights.
+
+        Raises:
+            UserError: transformers is not installed; no such text encoder, or not the stored one; as the class.
+        """
         if any(find_spec(name) is None for name in ("transformers", "tokenizers")):
             raise UserError("'captions' needs transformers: pip install 'ldm-privacy[captions]'.")
-        self.captions, self.dropout = captions, dropout
-        of_all = captions(torch.cat([member_index, heldout_index]))
-        if of_all is None:
-            raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
-        if not any(of_all):
-            raise UserError("'captions' needs captions, and all are empty; name their column with data.source.caption_column.")
-        if without := sum(not each for each in of_all):
-            log.warning("%d of %d images have no caption: the denoiser is told the empty one of them.", without, len(of_all))
-        self.texts = ["", *sorted({caption for each in of_all for caption in each})]
-        self._number = {text: number for number, text in enumerate(self.texts)}
-        self.encoder = _encoder(
+        found = _encoder(
             encoder,
             captions(member_index) or [],
             (stored or {}).get("encoder"),
@@ -85,22 +121,39 @@ class Captions(ConditionSource):
             pretrained={"subfolder": subfolder, "tokenizer_subfolder": tokenizer_subfolder, "revision": revision},
             num_tokens=max_tokens,
         )
-        ids, num_cut = self.encoder.token_ids(self.texts)
-        if num_cut:
-            counted = f"{num_cut} of {len(self.texts) - 1} captions"
-            log.warning("%s are longer than %d tokens: what is beyond is not read.", counted, self.encoder.num_tokens)
-        digest = hashlib.sha256("\0".join(self.texts).encode() + ids.numpy().tobytes()).hexdigest()
-        self._record = {"class": "captions", "captions": digest, "encoder": self.encoder.record}
-        self.embeddings = Embeddings(
-            lambda numbers, device: self.encoder([self.text(number) for number in numbers], device),
+        return cls(
+            captions=captions,
+            member_index=member_index,
+            heldout_index=heldout_index,
+            encoder=found,
+            memory_mib=memory_mib,
+            dropout=dropout,
+        )
+
+    def through(self, encoder: TextEncoder) -> "Captions":
+        """The same captions under the same numbers through another encoder: of a base whose adapter changes the text's too."""
+        other = copy.copy(self)
+        other.encoder = encoder
+        other.embeddings = other._embedded()
+        return other
+
+    def _embedded(self) -> Embeddings:
+        """Each text's arrays end to end in one row: they are kept, dropped and looked up together."""
+        sizes = [torch.Size(shape).numel() for shape in self.encoder.shapes.values()]
+
+        def encode(numbers: range, device: torch.device) -> Tensor:
+            found = self.encoder([self.text(number) for number in numbers], device)
+            return torch.cat([found[name].flatten(1) for name in self.encoder.shapes], 1)
+
+        table = Embeddings(
+            encode,
             count=4 * len(self.texts) - 3,
             expected=len(self.texts),
-            shape=(self.encoder.num_tokens, self.encoder.width),
-            max_bytes=memory_mib * 2**20,
+            shape=(sum(sizes),),
+            max_bytes=self.memory_mib * 2**20,
         )
-        if not self.embeddings.fits:
-            distinct = len(self.texts) - 1
-            log.warning("%d captions don't fit into denoiser.condition.memory_mib: they are encoded again and again.", distinct)
+        self._tables.append(table)
+        return table
 
     def text(self, number: int) -> str:
         """The caption of that number; those beyond the data's own are captions with a third removed, three each."""
@@ -128,18 +181,21 @@ class Captions(ConditionSource):
         own = self(sample_index)["caption"]
         first = len(self.texts) + 3 * (own - 1)
         found = {f"without_{third + 1}": torch.where(own > 0, first + third, 0) for third in range(3)}
-        self.embeddings.expect(torch.cat(list(found.values())))
+        for each in self._tables:
+            each.expect(torch.cat(list(found.values())))
         return {view: {"caption": numbers} for view, numbers in found.items()}
 
-    def given(self, condition: Condition) -> dict[str, Tensor]:
-        """`encoder_hidden_states`, on the condition's device. A pass of the text encoder for every chunk that isn't there."""
-        return {"encoder_hidden_states": self.embeddings(condition["caption"])}
+    def given(self, condition: Condition) -> Condition:
+        """What the encoder makes of each caption. No pass for those that are kept."""
+        shapes, rows = self.encoder.shapes, self.embeddings(condition["caption"])
+        parts = rows.split([torch.Size(shape).numel() for shape in shapes.values()], 1)
+        return {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts)}
 
     def words(self, sample_index: Tensor) -> list[str]:
         return [self.texts[number] for number in self(sample_index)["caption"].tolist()]
 
     def network_arguments(self) -> dict[str, Any]:
-        return {"cross_attention_dim": self.encoder.width}
+        return {"cross_attention_dim": self.encoder.shapes[HIDDEN_STATES][-1]}
 
     def record(self) -> dict[str, Any]:
         return self._record

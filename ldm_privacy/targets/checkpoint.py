@@ -9,6 +9,7 @@ from torch import nn
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, num_parameters
 from ldm_privacy.registry import TARGETS
+from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.record import Checkpoint, Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition
@@ -23,8 +24,8 @@ class CheckpointTarget:
         return path.suffix == ".ckpt"
 
     @staticmethod
-    def open(path: Path, device: torch.device) -> Target:
-        return target_of_checkpoint(Checkpoint.read(path), device)
+    def open(path: Path, opening: Opening) -> Target:
+        return target_of_checkpoint(Checkpoint.read(path), opening.device)
 
 
 def target_of_checkpoint(

@@ -1,16 +1,19 @@
 """A target: all that is audited."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ldm_privacy.data.captions import Captions
+from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.predictor import check_output
+from ldm_privacy.models.predictor import NetworkPredictor, check_output
+from ldm_privacy.models.text.encoder import TextEncoder
 from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
 
 
@@ -23,12 +26,37 @@ class Target:
         predictor: Epsilon at (z_t, t, condition).
         facts: What it is, in words: name -> value.
         reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
+        fingerprint: Part -> SHA-256 of what it was read from.
+        encoder: Of the captions that it is told; None where it is told none.
+        reference_encoder: The reference's, where it is another one: without the adapter.
+        num_classes: Of the class labels that it is told; None where it is told none.
+        image_channels, resolution: Of the images that it was made for, where that is known.
+        modules: Its networks by part ("unet", "vae", "text_encoder").
     """
 
     codec: Codec
     predictor: NoisePredictor
     facts: Mapping[str, str] = field(default_factory=dict)
     reference: NoisePredictor | None = None
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    encoder: TextEncoder | None = None
+    reference_encoder: TextEncoder | None = None
+    num_classes: int | None = None
+    image_channels: int | None = None
+    resolution: int | None = None
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def told_by(self, condition: ConditionSource) -> "Target":
+        """The same, told what that source says of each sample: the networks get `condition.given`."""
+        given, reference = condition.given, self.reference
+        if isinstance(reference, NetworkPredictor):
+            through = self.reference_encoder
+            other = condition.through(through) if through is not None and isinstance(condition, Captions) else condition
+            reference = replace(reference, given=other.given)
+        predictor = self.predictor
+        if isinstance(predictor, NetworkPredictor):
+            predictor = replace(predictor, given=given)
+        return replace(self, predictor=predictor, reference=reference)
 
     @torch.no_grad()
     def check(self, latent: Latent, condition: Condition) -> None:

@@ -22,7 +22,7 @@ def of(texts):
 
 def condition(texts=TEXTS, **options):
     options = {"member_index": torch.tensor([0, 2, 3]), "heldout_index": torch.tensor([1, 4]), "max_tokens": 12, **options}
-    return Captions(captions=of(texts), **options)
+    return Captions.build(captions=of(texts), **options)
 
 
 def test_distinct_captions_are_numbered_and_the_numbers_travel():
@@ -44,7 +44,7 @@ def test_the_network_gets_the_hidden_states_of_the_text_and_the_null_is_the_empt
     captions = condition()
     given = captions.given(captions(ALL))["encoder_hidden_states"]
     texts = [SORTED[number] for number in captions(ALL)["caption"]]
-    direct = captions.encoder(texts, torch.device("cpu"))
+    direct = captions.encoder(texts, torch.device("cpu"))["encoder_hidden_states"]
     assert given.shape == (5, 12, 64)
     torch.testing.assert_close(given, direct)
     assert torch.equal(given[2:3], captions.given(captions.null())["encoder_hidden_states"])
@@ -61,7 +61,7 @@ def test_a_third_of_the_words_is_removed():
     assert [each[2] for each in words] == ["", "", ""], "there is nothing to remove"
     for each, view in zip(words, views.values()):
         given = captions.given(view)["encoder_hidden_states"]
-        torch.testing.assert_close(given, captions.encoder(each, torch.device("cpu")))
+        torch.testing.assert_close(given, captions.encoder(each, torch.device("cpu"))["encoder_hidden_states"])
 
 
 def test_a_checkpoint_gives_back_the_encoder_that_was_trained_with():
@@ -125,7 +125,9 @@ def test_what_is_not_read_is_counted_in_one_line(caplog):
 )
 def test_data_without_captions_are_refused(texts, message):
     with pytest.raises(UserError, match=message):
-        Captions(captions=(lambda rows: None) if texts is None else of(texts), member_index=ALL[:3], heldout_index=ALL[3:])
+        Captions.build(
+            captions=(lambda rows: None) if texts is None else of(texts), member_index=ALL[:3], heldout_index=ALL[3:]
+        )
 
 
 def test_what_to_install_is_said(monkeypatch):

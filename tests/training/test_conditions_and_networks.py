@@ -22,7 +22,7 @@ NETWORKS = {
 CONDITIONS = {
     "none": Unconditional,
     "labels": lambda: ClassLabels(labels=lambda rows: rows % 3, num_classes=3, dropout=0.3),
-    "captions": lambda: Captions(
+    "captions": lambda: Captions.build(
         captions=lambda rows: [[f"number {row % 7}", "a number"] for row in rows.tolist()],
         member_index=MEMBERS,
         heldout_index=torch.tensor([32]),

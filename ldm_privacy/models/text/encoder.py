@@ -1,7 +1,7 @@
-"""A frozen CLIP text model: what a denoiser attends to is its last hidden states."""
+"""What a denoiser is told of a text: a frozen CLIP text model's last hidden states, or what other encoders make of it."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,30 @@ from ldm_privacy.models.weights import built_with
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+HIDDEN_STATES = "encoder_hidden_states"
 
-class TextEncoder:
+
+class TextEncoder(Protocol):
+    """Texts -> keyword arguments of a denoiser.
+
+    Attributes:
+        shapes: Argument -> shape of one text's, batch left out: {"encoder_hidden_states": (tokens, width)}.
+        num_tokens: Of every text, after cutting and padding.
+        record: For a checkpoint: what brings it back, or tells another one from it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    num_tokens: int
+    record: dict[str, Any]
+
+    def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """(texts, num_tokens) int64, and how many texts were cut: their last token is that of the end all the same."""
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """Argument -> (texts, *shape) on that device, float32 in any precision of a run."""
+
+
+class ClipEncoder:
     """Texts -> token ids -> last hidden states, after the last normalisation, padded and without a mask as Stable Diffusion's.
 
     Args:
@@ -20,15 +42,12 @@ class TextEncoder:
         tokenizer: Puts the tokens of beginning and end around a text; cuts and pads nothing.
         num_tokens: Of every text, after cutting and padding.
         pad: What follows the end.
-        record: For a checkpoint: what brings it back, or tells another one from it.
-
-    Attributes:
-        width: Of a hidden state.
+        record: See `TextEncoder`.
     """
 
     def __init__(self, network: nn.Module, tokenizer: "Tokenizer", *, num_tokens: int, pad: int, record: dict[str, Any]):
         self.network, self.tokenizer, self.num_tokens, self.pad, self.record = network, tokenizer, num_tokens, pad, record
-        self.width: int = network.config.hidden_size  # type: ignore[union-attr,assignment]
+        self.shapes: Mapping[str, tuple[int, ...]] = {HIDDEN_STATES: (num_tokens, network.config.hidden_size)}  # type: ignore[union-attr,dict-item]
 
     def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """(texts, num_tokens) int64, and how many texts were cut: their last token is that of the end all the same."""
@@ -39,10 +58,11 @@ class TextEncoder:
 
     @torch.inference_mode(False)  # training steps use what a first audit asked for
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        """(texts, num_tokens, width) on that device, float32 in any precision of a run. One pass of the text model."""
+    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """{"encoder_hidden_states": (texts, num_tokens, width)}. One pass of the text model."""
         with torch.autocast(device.type, enabled=False):
-            return self.network.to(device)(input_ids=self.token_ids(texts)[0].to(device)).last_hidden_state
+            states = self.network.to(device)(input_ids=self.token_ids(texts)[0].to(device)).last_hidden_state
+        return {HIDDEN_STATES: states.float()}
 
 
 def text_model(settings: dict[str, Any], state: object, what: str) -> nn.Module:

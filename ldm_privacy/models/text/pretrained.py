@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.folder import file_of, settings_of
-from ldm_privacy.models.text.encoder import TextEncoder, text_model
+from ldm_privacy.models.text.encoder import ClipEncoder, text_model
 from ldm_privacy.models.weights import read_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -23,7 +23,7 @@ def pretrained_text_encoder(
     tokenizer_subfolder: str | None = None,
     revision: str | None = None,
     num_tokens: int | None = None,
-) -> TextEncoder:
+) -> ClipEncoder:
     """The CLIPTextModel and the tokenizer of a folder or a Hub id; safetensors only.
 
     Not by transformers' own loader, releases of which leave weights under older names random and say little.
@@ -72,7 +72,7 @@ def pretrained_text_encoder(
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    return TextEncoder(network, backend, num_tokens=num_tokens or most, pad=pad, record=record)
+    return ClipEncoder(network, backend, num_tokens=num_tokens or most, pad=pad, record=record)
 
 
 def _tokenizer(path: str, subfolder: str | None, revision: str | None) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.models.text.encoder import TextEncoder, text_model
+from ldm_privacy.models.text.encoder import ClipEncoder, text_model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,7 +22,7 @@ def tiny_text_encoder(
     vocab_size: int = 512,
     seed: int = 0,
     stored: Mapping[str, Any] | None = None,
-) -> TextEncoder:
+) -> ClipEncoder:
     """Byte-level BPE that is learned from those captions, and a frozen random CLIPTextModel: width 64, two layers.
 
     Every text has tokens, in whatever language, for each byte is one. The same captions, in any order, give the same encoder;
@@ -52,7 +52,7 @@ def tiny_text_encoder(
     weights = _random(settings, seed) if stored is None else stored.get("weights")
     network = text_model(settings, weights, "its text encoder")
     record = {"name": "tiny", "tokenizer": tokenizer.to_str(), "weights": dict(network.state_dict())}
-    return TextEncoder(network, tokenizer, num_tokens=num_tokens, pad=end, record=record)
+    return ClipEncoder(network, tokenizer, num_tokens=num_tokens, pad=end, record=record)
 
 
 def _learned(captions: Sequence[str], vocab_size: int) -> "Tokenizer":

@@ -1,0 +1,1 @@
+"""Pipelines of diffusers that can be opened: one family, one file."""
