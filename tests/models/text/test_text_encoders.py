@@ -78,7 +78,7 @@ def test_a_folder_gives_what_transformers_gives(folder):
     )
     assert torch.equal(states_of(encoder), direct(model, tokenizer, 12))
     fewer = pretrained_text_encoder(str(folder), **FOLDERS, num_tokens=5)
-    assert torch.equal(fewer(TEXTS, CPU), direct(model, tokenizer, 5))
+    assert torch.equal(states_of(fewer), direct(model, tokenizer, 5))
 
 
 def test_weights_under_their_old_names_and_in_half_precision_are_read(folder, changed):
