@@ -1,0 +1,67 @@
+"""The noise schedule of diffusers' schedulers: alphas_cumprod, and what the network outputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm_privacy.diffusion import PREDICTION_TYPES, PredictionType, flow_alphas_cumprod
+from ldm_privacy.errors import UserError, reason_of
+
+LEAST_ABAR = 2.0**-24
+"""In place of 0, where a schedule ends in pure noise: epsilon could not be turned into a clean latent. As in diffusers' Euler."""
+
+
+def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
+    """alphas_cumprod and the prediction type that a diffusers scheduler, or its config, stands for.
+
+    A flow is told by its class (FlowMatch...) or by `prediction_type: flow_prediction`; its schedule is `flow_alphas_cumprod`,
+    whatever shift or table of sigmas it samples with. All others have betas of their own class: `trained_betas` and
+    `rescale_betas_zero_snr` are heeded, missing keys are the class's defaults.
+
+    Args:
+        scheduler: A scheduler, the mapping of its `scheduler_config.json`, or alphas_cumprod itself (of an epsilon network).
+
+    Returns:
+        alphas_cumprod, (num_train_timesteps,), and the prediction type.
+
+    Raises:
+        UserError: No scheduler of diffusers that is known, one of another kind of diffusion, a flow that runs from data to
+            noise or counts its time otherwise, an unknown prediction type.
+    """
+    if isinstance(scheduler, Tensor):
+        return scheduler, "epsilon"
+    settings = dict(scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", {}))
+    name = settings.get("_class_name") if isinstance(scheduler, Mapping) else type(scheduler).__name__
+    kind = settings.get("prediction_type", "epsilon")
+    if str(name).startswith("FlowMatch") or kind == "flow_prediction":
+        count = settings.get("num_train_timesteps", 1000)
+        if count != 1000 or settings.get("invert_sigmas"):
+            what = "invert_sigmas" if count == 1000 else f"num_train_timesteps {count}"
+            raise UserError(
+                f"scheduler: {name} with {what} is not understood; flows of 1000 timesteps with sigma 1 = noise are."
+            )
+        return flow_alphas_cumprod(), "flow"
+    if kind not in PREDICTION_TYPES or kind == "flow" or settings.get("use_flow_sigmas"):
+        what = "use_flow_sigmas" if settings.get("use_flow_sigmas") else f"prediction_type {kind!r}"
+        raise UserError(f"scheduler: {name} with {what} is not understood; epsilon, v_prediction, sample and flows are.")
+    if isinstance(scheduler, Mapping):
+        scheduler = _built(name, settings)
+    abar = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(abar, Tensor) or abar.ndim != 1:
+        raise UserError(f"scheduler: {name} has no alphas_cumprod and is no flow: its kind of diffusion can't be audited.")
+    return torch.where(abar > 0, abar, LEAST_ABAR), kind
+
+
+def _built(name: Any, settings: dict[str, Any]) -> Any:
+    """The scheduler of a config; its class must be one of diffusers' own."""
+    import diffusers
+
+    build = getattr(diffusers, name, None) if isinstance(name, str) and name.endswith("Scheduler") else None
+    if build is None:
+        raise UserError(f"scheduler: its class {name!r} (_class_name) is no scheduler of diffusers {diffusers.__version__}.")
+    try:
+        return build.from_config(settings)
+    except Exception as error:  # whatever a scheduler raises on settings that aren't its own
+        raise UserError(f"scheduler: {name} can't be built from its config ({reason_of(error)}).") from None

@@ -1,0 +1,109 @@
+"""The schedule of diffusers' schedulers, from the objects and from their configs."""
+
+import json
+
+import diffusers
+import pytest
+import torch
+
+from ldm_privacy.diffusion import flow_alphas_cumprod
+from ldm_privacy.errors import UserError
+from ldm_privacy.models.schedule import schedule_of
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SAMPLERS = ("DDPM", "DDIM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM")
+
+
+def config_of(scheduler, tmp_path):
+    """As it lies in a pipeline's folder."""
+    scheduler.save_config(tmp_path)
+    return json.loads((tmp_path / "scheduler_config.json").read_text())
+
+
+def obvious(betas):
+    return torch.tensor(betas, dtype=torch.float64).neg().add(1).cumprod(0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_betas_are_the_folders_whatever_samples_with_them(name, tmp_path):
+    scheduler = getattr(diffusers, f"{name}Scheduler")(**SD, prediction_type="v_prediction")
+    root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+    for given in (scheduler, config_of(scheduler, tmp_path)):
+        abar, kind = schedule_of(given)
+        assert kind == "v_prediction"
+        torch.testing.assert_close(abar.double(), obvious(root.square().tolist()), rtol=1e-4, atol=1e-6)
+
+
+def test_keys_that_a_config_lacks_are_its_classes_own():
+    assert torch.equal(schedule_of({"_class_name": "LCMScheduler"})[0], diffusers.LCMScheduler().alphas_cumprod)
+    assert not torch.equal(schedule_of({"_class_name": "DDIMScheduler"})[0], diffusers.LCMScheduler().alphas_cumprod)
+
+
+def test_a_schedule_that_ends_close_to_pure_noise_is_left_as_it_is():
+    scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    assert 0 < scheduler.alphas_cumprod[-1] < 1e-8
+    assert torch.equal(schedule_of(scheduler)[0], scheduler.alphas_cumprod)
+
+
+def test_trained_betas_are_heeded(tmp_path):
+    scheduler = diffusers.DDIMScheduler(num_train_timesteps=4, trained_betas=[0.1, 0.2, 0.3, 0.4], prediction_type="sample")
+    abar, kind = schedule_of(config_of(scheduler, tmp_path))
+    assert kind == "sample"
+    torch.testing.assert_close(abar.double(), obvious([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_a_schedule_that_ends_in_pure_noise_stays_finite(tmp_path):
+    scheduler = diffusers.DDIMScheduler(**SD, rescale_betas_zero_snr=True)
+    assert scheduler.alphas_cumprod[-1] == 0
+    for given in (scheduler, config_of(scheduler, tmp_path)):
+        abar, _ = schedule_of(given)
+        assert 0 < abar[-1] < 1e-7
+        assert torch.equal(abar[:-1], scheduler.alphas_cumprod[:-1])
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_is_told_by_its_class_and_its_shift_changes_nothing(shift, tmp_path):
+    for name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"):
+        scheduler = getattr(diffusers, name)(shift=shift)
+        for given in (scheduler, config_of(scheduler, tmp_path)):
+            abar, kind = schedule_of(given)
+            assert kind == "flow"
+            assert torch.equal(abar, flow_alphas_cumprod())
+
+
+def test_a_flow_is_told_by_what_its_solver_says_that_it_predicts(tmp_path):
+    scheduler = diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    assert schedule_of(config_of(scheduler, tmp_path))[1] == schedule_of(scheduler)[1] == "flow"
+
+
+def test_alphas_cumprod_itself_is_of_an_epsilon_network():
+    abar = torch.linspace(0.9, 0.1, 5)
+    assert schedule_of(abar) == (abar, "epsilon")
+
+
+REFUSED = {
+    "VQDiffusionScheduler": ({"num_vec_classes": 8}, "no alphas_cumprod and is no flow"),
+    "EDMEulerScheduler": ({}, "no alphas_cumprod and is no flow"),
+    "FlowMatchEulerDiscreteScheduler": ({"invert_sigmas": True}, "with invert_sigmas"),
+    "FlowMatchHeunDiscreteScheduler": ({"num_train_timesteps": 500}, "with num_train_timesteps 500"),
+    "DDIMScheduler": ({"prediction_type": "flow"}, "with prediction_type 'flow'"),
+    "DDPMScheduler": ({"beta_schedule": "steep"}, "can't be built from its config (steep is not implemented"),
+    "UniPCMultistepScheduler": ({"use_flow_sigmas": True}, "with use_flow_sigmas"),
+    "AutoencoderKL": ({}, "is no scheduler of diffusers"),
+    "NoSuchScheduler": ({}, "is no scheduler of diffusers"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_is_refused_in_one_line(name):
+    settings, message = REFUSED[name]
+    with pytest.raises(UserError) as caught:
+        schedule_of({"_class_name": name, **settings})
+    assert message in str(caught.value)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_without_a_class_is_refused():
+    with pytest.raises(UserError, match="its class None"):
+        schedule_of({"num_train_timesteps": 1000})
