@@ -10,7 +10,7 @@ from ldm_privacy.diffusion import PREDICTION_TYPES, PredictionType, flow_alphas_
 from ldm_privacy.errors import UserError, reason_of
 
 LEAST_ABAR = 2.0**-24
-"""In place of 0, where a schedule ends in pure noise: epsilon could not be turned into a clean latent. As in diffusers' Euler."""
+"""In place of 0, where a schedule ends in pure noise: epsilon tells no clean latent there. As in diffusers' Euler."""
 
 
 def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
@@ -40,7 +40,7 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
         if count != 1000 or settings.get("invert_sigmas"):
             what = "invert_sigmas" if count == 1000 else f"num_train_timesteps {count}"
             raise UserError(
-                f"scheduler: {name} with {what} is not understood; flows of 1000 timesteps with sigma 1 = noise are."
+                f"scheduler: {name} with {what} isn't understood; flows of 1000 timesteps with sigma 1 = noise are."
             )
         return flow_alphas_cumprod(), "flow"
     if kind not in PREDICTION_TYPES or kind == "flow" or settings.get("use_flow_sigmas"):
