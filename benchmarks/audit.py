@@ -26,7 +26,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.config import compose
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.models.unet import unet
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.types import no_progress
 
@@ -42,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = compose("cifar10_small.yaml").config
-    setup = Setup(config, no_progress)
+    setup = RunSetup(config, no_progress)
     network = unet(latent_channels=4, latent_size=8, **config.denoiser.network.arguments).eval()
     predictor = NetworkPredictor(network, (1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)).cumprod(0), "epsilon")
     samples = AuditedSamples(

@@ -16,7 +16,7 @@ from ldm_privacy.audit.samples import is_calibration
 from ldm_privacy.config import compose_stored
 from ldm_privacy.data.split import Split
 from ldm_privacy.metrics import auroc_by_quartile
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -49,7 +49,7 @@ def main() -> None:
 
     columns = ["epoch", "SimA", *(f"top60 over {rival}" for rival in RIVALS), *(f"quartile {number}" for number in range(1, 5))]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    setup = Setup(compose_stored(run.config.read_text()).config, progress, split=split)
+    setup = RunSetup(compose_stored(run.config.read_text()).config, progress, split=split)
     for epoch, kept in ScoreHistory(run.scores, setup.provenance).read(keys=[KEY]).items():
         index = kept.sample_index
         chosen = ~is_calibration(index) & torch.isin(index, measured)

@@ -24,7 +24,7 @@ from ldm_privacy.audit.scores import AuditScores
 from ldm_privacy.config import compose_stored
 from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.metrics import crossfit_difference
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.record import Checkpoint
@@ -37,7 +37,7 @@ def reports_of(folder: Path, attack: str, masks: Sequence[str]) -> tuple[dict[in
     """Epoch -> the report of that attack under those masks, plain, with each calibration, and combined; complexities."""
     run = RunFolder(folder)
     checkpoint = Checkpoint.read(run.last)
-    setup = Setup(compose_stored(checkpoint.config, []).config, no_progress, split=checkpoint.split)
+    setup = RunSetup(compose_stored(checkpoint.config, []).config, no_progress, split=checkpoint.split)
     kept = ScoreHistory(run.scores, setup.provenance).read()
     index, keys = setup.audited_index, [AuditKey(attack, mask) for mask in masks]
     complexity = image_complexity(setup.data.images(index))

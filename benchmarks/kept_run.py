@@ -15,7 +15,7 @@ from ldm_privacy.config import compose_stored
 from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.metrics import permuted_labels
 from ldm_privacy.randomness import derive_seed
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -64,7 +64,7 @@ def kept_looks(folder: Path) -> Looks:
     """All audits of a run."""
     run = RunFolder(folder)
     checkpoint = Checkpoint.read(run.last)
-    setup = Setup(compose_stored(checkpoint.config, []).config, progress, split=checkpoint.split)
+    setup = RunSetup(compose_stored(checkpoint.config, []).config, progress, split=checkpoint.split)
     kept = ScoreHistory(run.scores, setup.provenance).read(until=checkpoint.epoch)
     last = kept[max(kept)]
     keys = [key for attack in setup.attacks for mask in setup.masks if (key := AuditKey(attack, mask)) in last.scores]

@@ -2,6 +2,16 @@
 
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.compose import Composed, compose, compose_stored, finish, stored_tree
-from ldm_privacy.config.schema import Config
+from ldm_privacy.config.schema import Config, EvaluationConfig, TargetConfig
 
-__all__ = ["Component", "Composed", "Config", "compose", "compose_stored", "finish", "stored_tree"]
+__all__ = [
+    "Component",
+    "Composed",
+    "Config",
+    "EvaluationConfig",
+    "TargetConfig",
+    "compose",
+    "compose_stored",
+    "finish",
+    "stored_tree",
+]

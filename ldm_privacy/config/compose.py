@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ldm_privacy.config.check import check_keys, check_section
-from ldm_privacy.config.schema import Config
+from ldm_privacy.config.schema import Config, EvaluationConfig
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.plugins import import_plugins, plugin_names
 from ldm_privacy.registry import nearest_name
+
+C = TypeVar("C", bound=EvaluationConfig, covariant=True)
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
@@ -21,10 +23,10 @@ RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "
 
 
 @dataclass
-class Composed:
+class Composed(Generic[C]):
     """A checked config and the plain tree that it came from, as it is written beside the run."""
 
-    config: Config
+    config: C
     tree: dict[str, Any]
 
     def to_yaml(self) -> str:
@@ -37,15 +39,17 @@ def entry_files() -> list[Path]:
     return sorted(CONFIG_DIR.glob("*.yaml"))
 
 
-def compose(entry: str, overrides: Sequence[str] = ()) -> Composed:
+def compose(entry: str, overrides: Sequence[str] = ()) -> Composed[Config]:
     """Load an entry file (a name in configs/ or a path), its `defaults:` groups, then key=value overrides.
 
     Raises UserError: no such file, an unknown key at any depth, a wrong type.
     """
-    return finish(read_entry(entry, overrides))
+    return finish(read_entry(entry, overrides), Config)
 
 
-def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_entry(
+    entry: str, overrides: Sequence[str] = (), schema: type[EvaluationConfig] = Config, *, is_whole: bool = True
+) -> dict[str, Any]:
     """The first half of `compose`: the tree, of which all is known to be right that needs no import (`check_keys`)."""
     path = find_entry(entry)
     tree = read_yaml(path)
@@ -56,13 +60,13 @@ def read_entry(entry: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for group in groups:
         merged = merge(merged, _read_group(path, str(group)))
     merged = merge(merge(merged, tree), parse_overrides(overrides))
-    check_sections(merged, is_whole=True)
+    check_sections(merged, schema, is_whole=is_whole)
     return merged
 
 
-def check_sections(tree: Mapping[str, Any], *, is_whole: bool = False) -> None:
+def check_sections(tree: Mapping[str, Any], schema: type[EvaluationConfig] = Config, *, is_whole: bool = False) -> None:
     """Raise UserError as `check_keys`, or for plug-ins that are no modules' names."""
-    check_keys(Config, tree, is_whole=is_whole, has_plugins=bool(plugin_names(tree.get("plugins"))))
+    check_keys(schema, tree, is_whole=is_whole, has_plugins=bool(plugin_names(tree.get("plugins"))))
 
 
 def stored_tree(text: str) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def stored_tree(text: str) -> dict[str, Any]:
     return {str(key): value for key, value in stored.items()}
 
 
-def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
+def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed[Config]:
     """The config that a checkpoint carries, with overrides on top.
 
     A checkpoint is not trusted: plug-ins that its config names are imported only where the overrides name them as well (and
@@ -94,10 +98,10 @@ def compose_stored(text: str, overrides: Sequence[str] = ()) -> Composed:
     if not {*wanted} <= {*plugin_names(over.get("plugins"))}:
         names = ",".join(wanted)
         raise UserError(f"ckpt: its config wants to import {names}; if you trust it, say so with plugins=[{names}].")
-    return finish(merge(stored, over))
+    return finish(merge(stored, over), Config)
 
 
-def finish(tree: dict[str, Any]) -> Composed:
+def finish(tree: dict[str, Any], schema: type[C]) -> Composed[C]:
     """Resolve interpolations, import plug-ins, check everything."""
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
@@ -105,9 +109,9 @@ def finish(tree: dict[str, Any]) -> Composed:
         raise UserError(f"config: {reason_of(error)}") from None
     assert isinstance(resolved, dict)
     plain = {str(key): value for key, value in resolved.items()}
-    check_sections(plain)
+    check_sections(plain, schema)
     import_plugins(plain.get("plugins"))
-    return Composed(check_section(Config, plain), plain)
+    return Composed(check_section(schema, plain), plain)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,12 +202,23 @@ class WandbConfig:
 
 
 @dataclass
-class Config:
-    """A whole run."""
+class OpeningConfig:
+    """A target that was not trained here: how it is opened (evaluate.py)."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = _option("of the denoiser's weights; float16 on GPUs only", "float32")
+    variant: str | None = _option("of a folder's files, such as fp16; null = the plain ones", None)
+    alpha: PositiveFloat | None = _option("of an adapter whose file doesn't say its own; null = as the file has it", None)
+    scale: PositiveFloat = _option("strength of an adapter", 1.0)
+    guidance: Annotated[float, Field(ge=0, le=1000)] | None = _option("that a distilled network is told; null = its own", None)
+    num_tokens: PositiveInt | None = _option("of a caption, where an encoder takes any number; null = the pipeline's", None)
+    self_check: bool = _option("refuse a target whose data fit another convention than its own", True)
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """What an audit takes, whoever trained what is audited."""
 
     data: DataConfig = field(metadata={"help": "images and who is a member"})
-    autoencoder: AutoencoderConfig = field(metadata={"help": "stage 1"})
-    denoiser: DenoiserConfig = field(metadata={"help": "stage 2"})
     geometry: GeometryConfig = field(metadata={"help": "influence and distortion"})
     audit: AuditConfig = field(metadata={"help": "audits"})
     trainer: TrainerConfig = field(metadata={"help": "trainer"})
@@ -222,6 +233,21 @@ class Config:
         many=True,
         default="none",
     )
+
+
+@dataclass(kw_only=True)
+class TargetConfig(EvaluationConfig):
+    """The audit of a target that was not trained here."""
+
+    target: OpeningConfig = field(default_factory=OpeningConfig, metadata={"help": "how it is opened"})
+
+
+@dataclass(kw_only=True)
+class Config(EvaluationConfig):
+    """A whole run."""
+
+    autoencoder: AutoencoderConfig = field(metadata={"help": "stage 1"})
+    denoiser: DenoiserConfig = field(metadata={"help": "stage 2"})
     loggers: list[str] = field(
         default_factory=lambda: ["csv", "wandb"],
         metadata={"help": "where curves go beside metrics.csv: wandb, tensorboard", "names": registry.LOGGERS},

@@ -12,6 +12,7 @@ from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.recipes.launch import check_processes
 from ldm_privacy.recipes.rehearsal import rehearse_training
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
@@ -29,7 +30,7 @@ def check_audit(setup: Setup) -> None:
         raise UserError("audit.timesteps: empty; name at least one timestep.")
     if not config.audit.target_fprs:
         raise UserError("audit.target_fprs: empty; name at least one false positive rate, such as 0.01.")
-    count = config.denoiser.num_train_timesteps
+    count = setup.num_train_timesteps
     if wrong := [timestep for timestep in config.audit.timesteps if timestep >= count]:
         raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {count - 1}.")
     for label, attack in setup.attacks.items():
@@ -45,7 +46,7 @@ def check_audit(setup: Setup) -> None:
         check_halves_suffice(half, setup.audited_members, cross_fit=config.audit.cross_fit)
 
 
-def check_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
+def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """Raise UserError for whatever can be found wrong without training."""
     config = setup.config
     with blamed_on(codec):

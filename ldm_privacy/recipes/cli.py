@@ -57,7 +57,7 @@ def train(arguments: list[str]) -> int:
         read_pilots(tree)
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
-        composed = finish(tree)  # first: a plug-in that can't be imported is told without what the recipe imports
+        composed = finish(tree, Config)  # first: a plug-in that can't be imported is told without what the recipe imports
         from ldm_privacy.recipes.train import train as recipe
 
         return recipe(composed, resumed, dry_run=dry_run)

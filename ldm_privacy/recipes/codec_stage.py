@@ -13,12 +13,12 @@ from ldm_privacy.models.pretrained import WEIGHTS
 from ldm_privacy.models.weights import load_weights, read_safetensors
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.fitting import Fitting, steps_of
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.training.autoencoder import AutoencoderModule
 
 
-def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, Any]) -> Codec:
+def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[str, Any]) -> Codec:
     """The configured codec, trained unless that is done; its autoencoder lies in the run folder from then on.
 
     Args:
@@ -59,7 +59,7 @@ def train_codec(setup: Setup, fitting: Fitting, codec: Codec, record: dict[str, 
     return codec
 
 
-def _module(setup: Setup, autoencoder: AutoencoderKL) -> AutoencoderModule:
+def _module(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
     """Stage 1, ready to fit."""
     config, split = setup.config, setup.data.split
     parts = {

@@ -1,20 +1,17 @@
-"""From a checked config to data, condition and codec, each on first use."""
+"""From a checked config to the data and who of them is audited, each on first use."""
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.audit.measure import Measuring
-from ldm_privacy.config import Config
-from ldm_privacy.data.conditions import ConditionSource, check_condition
+from ldm_privacy.config import EvaluationConfig
+from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import device_of
-from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
@@ -23,27 +20,18 @@ from ldm_privacy.types import Progress
 
 
 class DataSetup:
-    """The images of one run, what is told of them, who is audited, and the codec.
+    """The images of one run, what is told of them, and who is audited. A subclass writes `condition`.
 
     Args:
         config: Checked.
         progress: Shows how far the long preparations are; see `Progress`.
         split: Who is a member; drawn from the config where None (a checkpoint brings its own).
-        stored_condition: What a checkpoint says of its condition; None in a new run.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        progress: Progress,
-        *,
-        split: Split | None = None,
-        stored_condition: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, config: EvaluationConfig, progress: Progress, *, split: Split | None = None):
         self.config = config
         self.progress = progress
         self._split = split
-        self._stored_condition = stored_condition
 
     @cached_property
     def device(self) -> torch.device:
@@ -75,23 +63,15 @@ class DataSetup:
                 progress=done,
             )
 
-    @cached_property
+    @property
     def condition(self) -> ConditionSource:
         """What the denoiser is told of each image."""
-        data = self.data
-        condition = self.config.denoiser.condition.build_a(
-            ConditionSource,
-            images=data.images,
-            labels=data.labels,
-            num_classes=data.num_classes,
-            class_names=data.class_names,
-            captions=data.captions,
-            member_index=data.split.member_index,
-            heldout_index=data.split.heldout_index,
-            stored=self._stored_condition,
-        )
-        check_condition(condition, self.audited_index[:3])
-        return condition
+        raise NotImplementedError
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        raise NotImplementedError
 
     @cached_property
     def audited_index(self) -> Tensor:
@@ -121,23 +101,11 @@ class DataSetup:
         chosen = members[order[: round(config.share * len(members))]]
         return torch.where(torch.isin(sample_index, chosen), config.times, 1)
 
-    @cached_property
-    def codec(self) -> Codec:
-        """The configured codec: random weights or pretrained."""
-        torch.manual_seed(self.config.seed)
-        config = self.config.data
-        return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
-
     def latent_shape(self, codec: Codec) -> torch.Size:
         """(channels, height, width) of the latents."""
         with blamed_on(codec):
             channels, height, width = codec.latent_shape(self.config.data.channels, self.config.data.resolution)
         return torch.Size((channels, height, width))
-
-    @cached_property
-    def losses(self) -> dict[str, CodecLoss]:
-        """The losses of stage 1 by label."""
-        return {label: loss.build_a(CodecLoss) for label, loss in self.config.autoencoder.losses.items()}
 
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""

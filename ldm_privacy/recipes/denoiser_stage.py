@@ -17,7 +17,7 @@ from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited, condition_record
 from ldm_privacy.recipes.baselines import log_baselines
 from ldm_privacy.recipes.fitting import Fitting, steps_of
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.report.curves import mask_curves
@@ -51,7 +51,7 @@ class Trained:
     figures: "Mapping[str, Figure] | None" = None
 
 
-def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
+def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
     """The configured denoiser with random weights, and what a checkpoint says of it.
 
     Raises:
@@ -78,7 +78,7 @@ def build_denoiser(setup: Setup, latent_shape: torch.Size) -> tuple[nn.Module, D
 
 
 def train_denoiser(
-    setup: Setup,
+    setup: RunSetup,
     fitting: Fitting,
     codec: Codec,
     network: nn.Module,
@@ -162,7 +162,7 @@ def train_denoiser(
     return Trained(Audited(target, audits.report, whole, epoch, results_of(watched)), False, sentences, figures)
 
 
-def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:
+def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:
     """Stage 2, ready to fit; `means` are the members'."""
     config = setup.config
     members, channel_map = setup.data.split.member_index, measuring.codec.channel_map
@@ -185,7 +185,7 @@ def _module(setup: Setup, network: nn.Module, denoiser: Denoiser, measuring: Mea
     )
 
 
-def _watched(setup: Setup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> dict[str, Watcher]:
+def _watched(setup: RunSetup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> dict[str, Watcher]:
     """The audits, and the configured watchers beside them."""
     audits = Memorization(
         audit,
@@ -198,7 +198,7 @@ def _watched(setup: Setup, fitting: Fitting, audit: Audit, bar: ProgressBar) -> 
     return {"memorization": audits, **setup.watchers(audit.samples, bar.during_look)}
 
 
-def _stop(setup: Setup, watched: Mapping[str, Watcher], bar: ProgressBar) -> StopOnMemorization | None:
+def _stop(setup: RunSetup, watched: Mapping[str, Watcher], bar: ProgressBar) -> StopOnMemorization | None:
     settings = setup.config.audit.stop
     if settings.limit is None:
         return None

@@ -11,7 +11,7 @@ from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
 from ldm_privacy.report.folder import FILES
@@ -33,7 +33,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
     told = checkpoint.denoiser.condition
-    setup = Setup(composed.config, progress, split=checkpoint.split, stored_condition=told)
+    setup = RunSetup(composed.config, progress, split=checkpoint.split, stored_condition=told)
     run = RunFolder.around(path)
     ScoreHistory(run.scores, setup.provenance).check()
     check_audit(setup)

@@ -11,7 +11,7 @@ from ldm_privacy.config import Composed
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.recipes.pilots import foretold
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
 from ldm_privacy.watch.watcher import Every
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     most: int | None = None
 
 
-def costs(setup: Setup, codec: Codec) -> list[Cost]:
+def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     """The passes of a whole run in one process, from its first step to its last audit, with nothing found in a store."""
     config, split = setup.config, setup.data.split
     samples = setup.blank_samples(codec)
@@ -62,7 +62,7 @@ def costs(setup: Setup, codec: Codec) -> list[Cost]:
     return found
 
 
-def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
+def _geometry(setup: RunSetup, codec: Codec, audited: int) -> list[Cost]:
     config = setup.config
     num_dimensions = setup.latent_shape(codec).numel()
     num_pixels = config.data.channels * config.data.resolution**2
@@ -84,7 +84,7 @@ def _geometry(setup: Setup, codec: Codec, audited: int) -> list[Cost]:
     return found
 
 
-def print_plan(setup: Setup, codec: Codec, network: nn.Module, composed: Composed, console: Console) -> int:
+def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Composed, console: Console) -> int:
     """Print the config, the split's sizes, the cost in network passes, parameter counts, forecast; returns the exit code."""
     tell(composed.to_yaml())
     console.print(setup.describe(), highlight=False)

@@ -139,7 +139,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     return {
         "checkpoint": str(checkpoint),
         **audited.target.facts,
-        **({"condition": f"{config.denoiser.condition.name}; {note}"} if (note := setup.condition.note) else {}),
+        **({"condition": f"{setup.condition.record()['class']}; {note}"} if (note := setup.condition.note) else {}),
         "data": f"{source.name} {source.arguments or ''}".strip(),
         "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
         "split": f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public",
@@ -147,7 +147,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
         "identical images": str(setup.data.duplicates),
         "halves": "a hash of the sample index; whole groups together",
         "seed": f"{config.seed}, of the split {setup.split_seed}",
-        "autoencoder": f"trained on {config.autoencoder.train_on}" if config.autoencoder.max_epochs else "not trained here",
+        **setup.facts,
         "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
         "timesteps": ", ".join(map(str, config.audit.timesteps)),
         "bootstrap": f"{config.audit.num_bootstrap} resamples",

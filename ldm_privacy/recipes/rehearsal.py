@@ -25,6 +25,7 @@ from ldm_privacy.models.ideal import MembershipBlindPredictor
 from ldm_privacy.models.predictor import NetworkPredictor, network_input, output_of
 from ldm_privacy.plugins import blamed_on, is_own
 from ldm_privacy.randomness import normal, uniform
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
@@ -76,7 +77,7 @@ def rehearse_audit(setup: Setup, codec: Codec, predictor: NoisePredictor) -> Non
                 findings_of(name, case)
 
 
-def rehearse_training(setup: Setup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
+def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
     """All of `rehearse_audit`, and codec, channel map, losses, denoiser and watchers, with the networks as they are."""
     abar, kind = denoiser.alphas_cumprod.to(setup.device), denoiser.prediction_type
     predictor = NetworkPredictor(network, abar, kind, setup.condition.given)

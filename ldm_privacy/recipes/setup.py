@@ -1,4 +1,4 @@
-"""From a checked config to built objects, each on first use; training, evaluation and the plan share it."""
+"""From a checked config to what audits, each on first use; training, evaluation and the plan share it."""
 
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,12 @@ from ldm_privacy.watch.watcher import Every, Watcher
 
 
 class Setup(DataSetup):
-    """The objects of one run; see `DataSetup` for its arguments."""
+    """The audit of one run or target; see `DataSetup` for its arguments. A subclass writes `condition`."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """More for the protocol of a report."""
+        return {}
 
     @cached_property
     def views(self) -> dict[str, Condition]:

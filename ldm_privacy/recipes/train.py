@@ -26,7 +26,7 @@ from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import evaluation_command, publish
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.figures.mask_curves import MaskCurves
@@ -60,7 +60,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     read_pilots(composed.tree)
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
-    setup = Setup(
+    setup = RunSetup(
         composed.config,
         progress,
         split=None if resumed is None else _split_of(resumed, checkpoint),
@@ -132,7 +132,7 @@ def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
     return None
 
 
-def record(setup: Setup, composed: Composed) -> dict[str, Any]:
+def record(setup: RunSetup, composed: Composed) -> dict[str, Any]:
     """What every checkpoint of the run holds beside the weights that Lightning stores."""
     return {
         "format": FORMAT,
@@ -166,7 +166,7 @@ def _check_same(composed: Composed, checkpoint: Checkpoint) -> None:
             )
 
 
-def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFolder:
+def _begin(setup: RunSetup, composed: Composed, resumed: RunFolder | None) -> RunFolder:
     """The folder of a new run, or of the one that goes on, with its config and split in it."""
     run = resumed
     if run is None:
@@ -178,7 +178,7 @@ def _begin(setup: Setup, composed: Composed, resumed: RunFolder | None) -> RunFo
     return run
 
 
-def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) -> list[Logger]:
+def _loggers(setup: RunSetup, composed: Composed, run: RunFolder, *, resume: bool) -> list[Logger]:
     """Those of the config, metrics.csv first: it is there in any case."""
     facts = {**composed.tree, "split_hash": setup.data.split.hash}
     provided = {"folder": run.path, "facts": facts, "resume": resume, **vars(composed.config.wandb)}
@@ -194,7 +194,7 @@ def _loggers(setup: Setup, composed: Composed, run: RunFolder, *, resume: bool) 
 
 
 def _conclude(
-    setup: Setup,
+    setup: RunSetup,
     composed: Composed,
     run: RunFolder,
     audited: Audited,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_privacy.config import compose, finish
+from ldm_privacy.config import Config, compose, finish
 from ldm_privacy.config.compose import entry_files, merge, parse_overrides
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import ATTACKS
@@ -22,7 +22,7 @@ def test_the_command_line_wins_over_the_entry_and_the_entry_over_its_groups(tmp_
 
 def test_what_is_written_beside_the_run_composes_to_the_same_config():
     composed = compose("digits.yaml", ["audit.attacks.loss.power=4", "data.source.class=digits"])
-    assert finish(composed.tree).config == composed.config
+    assert finish(composed.tree, Config).config == composed.config
 
 
 def test_changing_a_class_drops_the_old_classes_arguments():

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ldm_privacy.config import compose
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.plan import costs
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from tests.recipes.counting import counted_passes
 from tests.tiny import PIXELS, arguments, settings
@@ -21,7 +21,7 @@ SHORT = ["trainer.max_epochs=3", "autoencoder.max_epochs=1"]
 
 def announced(*overrides):
     """Network -> passes, and the most that a tolerance can make of them."""
-    setup = Setup(compose("digits.yaml", settings(*overrides)).config, progress)
+    setup = RunSetup(compose("digits.yaml", settings(*overrides)).config, progress)
     found, most = Counter(), Counter()
     for cost in costs(setup, setup.codec):
         found[cost.network] += cost.passes

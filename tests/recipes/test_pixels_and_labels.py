@@ -11,7 +11,7 @@ from ldm_privacy.config import compose
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import check_content, condition_record
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
@@ -80,7 +80,7 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
 
 
 def test_images_with_other_labels_are_not_those_of_the_checkpoint():
-    setup = Setup(compose("digits.yaml", settings("denoiser.condition=labels")).config, progress)
+    setup = RunSetup(compose("digits.yaml", settings("denoiser.condition=labels")).config, progress)
     denoiser = SimpleNamespace(condition=condition_record(setup))
     content_hash = setup.data.duplicates.content_hash
     checkpoint = SimpleNamespace(path="a.ckpt", stage="denoiser", content_hash=content_hash, denoiser=denoiser)

@@ -20,7 +20,7 @@ from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import audit_checkpoint
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -99,7 +99,7 @@ KEY = AuditKey("sima", "all")
 
 def kept(run, epoch):
     """The scores that an audit stored."""
-    setup = Setup(compose_stored((run / "config.yaml").read_text()).config, progress, split=Split.load(run / "split.npz"))
+    setup = RunSetup(compose_stored((run / "config.yaml").read_text()).config, progress, split=Split.load(run / "split.npz"))
     return ScoreHistory(run / "scores", setup.provenance).read()[epoch]
 
 
@@ -137,7 +137,7 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
 def audit_of(run, folder):
     """The audit of a run's checkpoint, as if that lay in `folder`: what is stored there is read."""
     checkpoint = Checkpoint.read(run / "checkpoints" / "last.ckpt")
-    setup = Setup(compose_stored(checkpoint.config).config, progress, split=checkpoint.split)
+    setup = RunSetup(compose_stored(checkpoint.config).config, progress, split=checkpoint.split)
     audited = audit_checkpoint(setup, checkpoint, RunFolder(folder))
     assert audited is not None
     return audited

@@ -69,7 +69,9 @@ def test_a_folder_gives_what_transformers_gives(folder):
     before = torch.random.get_rng_state()
     encoder = pretrained_text_encoder(str(folder), **FOLDERS)
     assert torch.equal(torch.random.get_rng_state(), before), "loading draws no random number of a run's"
-    assert (encoder.num_tokens, encoder.shapes) == (12, {"encoder_hidden_states": (12, 16)}), "as many tokens as model and tokenizer take"
+    assert (encoder.num_tokens, encoder.shapes) == (12, {"encoder_hidden_states": (12, 16)}), (
+        "as many tokens as model and tokenizer take"
+    )
     ids, num_cut = encoder.token_ids(TEXTS)
     assert num_cut == 2
     assert ids[1].tolist() == [514, 515, *[0] * 10], "the empty string, padded as any other"

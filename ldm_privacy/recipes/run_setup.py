@@ -1,0 +1,78 @@
+"""From the checked config of a run of ours to what its two stages train."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ldm_privacy.config import Config
+from ldm_privacy.data.conditions import ConditionSource, check_condition
+from ldm_privacy.data.split import Split
+from ldm_privacy.losses.base import CodecLoss
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.types import Progress
+
+
+class RunSetup(Setup):
+    """The objects of a run of this program.
+
+    Args:
+        config, progress, split: See `DataSetup`.
+        stored_condition: What a checkpoint says of its condition; None in a new run.
+    """
+
+    config: Config
+
+    def __init__(
+        self,
+        config: Config,
+        progress: Progress,
+        *,
+        split: Split | None = None,
+        stored_condition: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(config, progress, split=split)
+        self._stored_condition = stored_condition
+
+    @cached_property
+    def condition(self) -> ConditionSource:
+        data = self.data
+        condition = self.config.denoiser.condition.build_a(
+            ConditionSource,
+            images=data.images,
+            labels=data.labels,
+            num_classes=data.num_classes,
+            class_names=data.class_names,
+            captions=data.captions,
+            member_index=data.split.member_index,
+            heldout_index=data.split.heldout_index,
+            stored=self._stored_condition,
+        )
+        check_condition(condition, self.audited_index[:3])
+        return condition
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return self.config.denoiser.num_train_timesteps
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The configured codec: random weights or pretrained."""
+        torch.manual_seed(self.config.seed)
+        config = self.config.data
+        return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
+
+    @cached_property
+    def losses(self) -> dict[str, CodecLoss]:
+        """The losses of stage 1 by label."""
+        return {label: loss.build_a(CodecLoss) for label, loss in self.config.autoencoder.losses.items()}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        autoencoder = self.config.autoencoder
+        return {
+            **super().facts,
+            "autoencoder": f"trained on {autoencoder.train_on}" if autoencoder.max_epochs else "not trained here",
+        }
