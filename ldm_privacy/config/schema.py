@@ -135,7 +135,7 @@ class AuditConfig:
     attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
     timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; each half chooses one for the other")
-    every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last")
+    every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last", 10)
     views: list[View] = _option("conditions that every attack is repeated under, beside the own one: null, shuffled", [])
     keep_fractions: list[KeepFraction] = _option(
         "of a sweep over masks of largest influence, in the same passes; each half chooses one for the other; empty = no sweep",
@@ -170,12 +170,21 @@ class GeometryConfig:
     distortion_max_samples: PositiveInt = _option("members and held-out samples with a distortion, at most", 64)
 
 
-@dataclass
-class TrainerConfig:
+@dataclass(kw_only=True)
+class DeviceConfig:
+    """Where networks run."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = _option("where it runs", "auto")
+    tf32: bool = _option(
+        "on CUDA, float32 products and convolutions in TensorFloat-32 (10 bits of mantissa); false = full float32", True
+    )
+
+
+@dataclass(kw_only=True)
+class TrainerConfig(DeviceConfig):
     """Lightning's trainer."""
 
     max_epochs: PositiveInt = _option("epochs of the denoiser")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = _option("where it runs", "auto")
     devices: PositiveInt = _option("processes per node that share each step and audit, a device each", 1)
     num_nodes: PositiveInt = _option("nodes, started by torchrun", 1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = _option("of both stages", "32-true")
@@ -183,9 +192,6 @@ class TrainerConfig:
         "torch.compile of both stages' steps, in that mode; reduce-overhead = with CUDA graphs (one device)", "none"
     )
     channels_last: bool = _option("convolution weights with channels last in memory", False)
-    tf32: bool = _option(
-        "on CUDA, float32 products and convolutions in TensorFloat-32 (10 bits of mantissa); false = full float32", True
-    )
     gradient_clip: PositiveFloat | None = _option("largest gradient norm; null = no clipping", 1.0)
     checkpoint_every_n_minutes: PositiveFloat = _option("beside the checkpoint at every audit", 5.0)
     figures: bool = _option("gather the evidence of the last audit, and draw it and the geometry", True)
@@ -221,7 +227,7 @@ class EvaluationConfig:
     data: DataConfig = field(metadata={"help": "images and who is a member"})
     geometry: GeometryConfig = field(metadata={"help": "influence and distortion"})
     audit: AuditConfig = field(metadata={"help": "audits"})
-    trainer: TrainerConfig = field(metadata={"help": "trainer"})
+    trainer: DeviceConfig = field(default_factory=DeviceConfig, metadata={"help": "where networks run"})
     name: str = _option("name of the run's folder; the config's name by default")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = _option("the one seed of everything", 0)
     output_dir: str = _option("where run folders are made", "runs")
@@ -246,6 +252,7 @@ class TargetConfig(EvaluationConfig):
 class Config(EvaluationConfig):
     """A whole run."""
 
+    trainer: TrainerConfig = field(metadata={"help": "trainer"})
     autoencoder: AutoencoderConfig = field(metadata={"help": "stage 1"})
     denoiser: DenoiserConfig = field(metadata={"help": "stage 2"})
     loggers: list[str] = field(

@@ -55,6 +55,18 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
     """
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device, setup.condition.given)
+    return audit_target(setup, target, run, Moment(checkpoint.epoch, checkpoint.step, is_last=True))
+
+
+def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -> Audited | None:
+    """The audit of a target, which is told its condition already; see `audit_checkpoint`.
+
+    Args:
+        setup: Of the audit.
+        target: On its device.
+        run: Where its store and the scores of earlier audits lie, if anywhere.
+        moment: Of its training.
+    """
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
@@ -63,12 +75,12 @@ def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Au
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
     watchers = {label: each for label, each in setup.watchers(samples, setup.progress).items() if each.in_evaluation}
-    look_with(watchers, target, Moment(checkpoint.epoch, checkpoint.step, is_last=True), setup.device)
+    look_with(watchers, target, moment, setup.device)
     whole = samples.gathered()
     if not is_main():
         return None
-    history = earlier_audits(setup, audit, run, checkpoint.epoch, whole.sample_index)
-    return Audited(target, audit.compute(join(shards), history), whole, checkpoint.epoch, results_of(watchers))
+    history = earlier_audits(setup, audit, run, moment.epoch, whole.sample_index)
+    return Audited(target, audit.compute(join(shards), history), whole, moment.epoch, results_of(watchers))
 
 
 def earlier_audits(

@@ -9,7 +9,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.recipes.fitting import Fitting
-from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NUM_RECONSTRUCTIONS = 16
 
 
-def log_baselines(setup: Setup, fitting: Fitting, measuring: Measuring, whole: AuditedSamples) -> "dict[str, Figure] | None":
+def log_baselines(setup: RunSetup, fitting: Fitting, measuring: Measuring, whole: AuditedSamples) -> "dict[str, Figure] | None":
     """What is there before the first step: the codec's leak, its reconstructions, the geometry; the main process's part.
 
     Returns the figures of the geometry, where they are drawn.

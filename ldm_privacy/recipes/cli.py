@@ -1,28 +1,38 @@
 """The commands: parse, check what can be known at once, then call one recipe. Nothing heavy is imported before that."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from ldm_privacy.commands import called
-from ldm_privacy.config.command_line import allow_only, entry_names, parse, print_help
+from ldm_privacy.config.command_line import CommandLine, allow_only, entry_names, parse, print_help
 from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
-from ldm_privacy.config.schema import Config
+from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.targets.place import check_is_file
+from ldm_privacy.targets.place import check_is_file, check_is_there, target_name
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
 {program} --config digits.yaml dry_run=true        print the plan and stop
 {program} resume=runs/digits                       go on after a stop"""
 
 EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* watch.* trainer.* key=value ...]
-{program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint"""
+{program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint
+{program} ckpt=my-sd-model --config audit.yaml data.source.class=folder data.source.path=photos data.index_file=split.npz
+                                       audit a folder of diffusers; ckpt=lora.safetensors base=FOLDER, ckpt=model.safetensors
+                                       layout=FOLDER; reference=FOLDER for another model that it is compared with"""
+
+OURS = (".ckpt", ".parquet")
+"""What files of this program end with."""
+BESIDE = ("base", "layout", "reference")
+"""Folders and files that may stand beside a target."""
+TARGET_KEYS = ("audit.", "data.", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
 
 SPLIT_KEYS = tuple(
     f"data.{key}"
@@ -64,23 +74,31 @@ def train(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Audit one checkpoint, or several and compare them; returns the exit code."""
-    line = parse(arguments, words=("ckpt", "out"))
+    """Audit one checkpoint or another target, or several and compare them; returns the exit code."""
+    line = parse(arguments, words=("ckpt", "out", *BESIDE))
     if line.help:
         return print_help(EVALUATE.format(program=called("evaluate")), console)
-    if line.config is not None:
-        raise UserError("--config: an evaluation takes its config from the checkpoint; change keys with key=value.")
     named_so = line.words.get("ckpt", "")
-    names = [named_so] if Path(named_so).is_file() else named_so.strip("[]").split(",")  # a path may have a comma in it
-    paths = [Path(name.strip()) for name in names if name.strip()]
+    # A path may have a comma in it.
+    names = [named_so] if Path(named_so).exists() else named_so.strip("[]").split(",")
+    paths = [Path(name.strip()).expanduser() for name in names if name.strip()]
     if not paths:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
+    out = Path(line.words["out"]) if line.words.get("out") else None
+    if line.config is None and all(path.suffix in OURS for path in paths):
+        return _evaluate_ours(line, paths, out)
+    return _evaluate_targets(line, paths, out)
+
+
+def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
+    """Checkpoints of this program, and score files, which bring their config."""
+    if foreign := next((word for word in ("base", "layout") if word in line.words), None):
+        raise UserError(f"{foreign}: {paths[0]} is a checkpoint of this program, which takes none.")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
     allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "watch.", "plugins"), why, refused=SPLIT_KEYS)
     check_sections(parse_overrides(line.overrides))
     for path in paths:
         check_is_file(path)
-    out = Path(line.words["out"]) if line.words.get("out") else None
     for path in {paths[0], *(path for path in paths if path.suffix != ".parquet")}:  # beside which files will be written
         check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":
@@ -89,12 +107,54 @@ def evaluate(arguments: list[str]) -> int:
 
     if len(paths) == 1:
         evaluate_one(paths[0], line.overrides, out)
-        return 0
-    named: dict[str, Path] = {}
-    for path in paths:
-        named[next(each for each in _names_of(path) if each not in named)] = path
-    evaluate_several(named, line.overrides, out)
+    else:
+        evaluate_several(_named(paths), out, lambda path, out: evaluate_one(path, line.overrides, out))
     return 0
+
+
+def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
+    """Targets that were not trained here; the config says which data, and who is a member."""
+    for path in paths:
+        check_is_there(path, "ckpt")
+        if path.suffix == ".ckpt":
+            raise UserError(f"--config: {path} is a checkpoint of this program, which brings its config; evaluate it alone.")
+    beside = {word: Path(line.words[word]).expanduser() for word in BESIDE if line.words.get(word)}
+    for word, path in beside.items():
+        check_is_there(path, word)
+    allow_only(line.overrides, TARGET_KEYS, "nothing is trained here", refused=("data.repeats", "data.flip"))
+    tree = read_entry(line.config or "audit.yaml", line.overrides, TargetConfig, is_whole=False)
+    _check_data(tree)
+    places = {path: Path(str(tree.get("output_dir", TargetConfig.output_dir))) for path in paths}
+    for place in places.values():
+        check_writable(out or place, "output_dir" if out is None else "out")
+    from ldm_privacy.recipes.evaluate import evaluate_several
+    from ldm_privacy.recipes.evaluate_target import evaluate_target
+
+    def one(path: Path, out: Path | None) -> Path:
+        name = tree["name"] if "name" in parse_overrides(line.overrides) and len(paths) == 1 else target_name(path)
+        words = [f"{word}={place}" for word, place in beside.items()]
+        command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or "audit.yaml", *line.overrides)
+        return evaluate_target(path, {**tree, "name": name}, out, command=command, **beside)
+
+    if len(paths) == 1:
+        one(paths[0], out)
+    else:
+        evaluate_several(_named(paths), out, one)
+    return 0
+
+
+def _check_data(tree: Mapping[str, Any]) -> None:
+    """Raise UserError where the config doesn't say which images, and which of them were trained on."""
+    data = tree.get("data") or {}
+    if not data.get("source"):
+        raise UserError("data.source: missing; name the images, as in data.source.class=folder data.source.path=photos.")
+    if not (file := data.get("index_file")):
+        raise UserError(
+            "data.index_file: missing; name an .npz file that says who is a member: mia_train_idxs are the rows of the images "
+            "that were trained on, mia_eval_idxs those of images that were not."
+        )
+    if not Path(file).is_file():
+        raise UserError(f"data.index_file: {file} does not exist.")
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate}
@@ -117,8 +177,18 @@ def program() -> None:
     run_program(main, sys.argv[1:])
 
 
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Each under a short name of its own, in their order."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        named[next(each for each in _names_of(path) if each not in named)] = path
+    return named
+
+
 def _names_of(path: Path) -> list[str]:
     """Short names for a checkpoint or score file, the best first: run/checkpoint, then with numbers."""
     of_run = path.parent.name if path.stem == "scores" else path.stem
+    if path.suffix not in OURS:
+        return [target_name(path), *(f"{target_name(path)}-{number}" for number in range(2, 100))]
     name = f"{RunFolder.around(path).path.absolute().name}/{of_run}"
     return [name, *(f"{name}-{number}" for number in range(2, 100))]

@@ -1,6 +1,6 @@
 """Evaluating checkpoints: one audited and published, several compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
@@ -54,21 +54,30 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     return folder / "scores.parquet"
 
 
-def evaluate_several(named: Mapping[str, Path], overrides: Sequence[str], out: Path | None) -> None:
-    """Audit each of several checkpoints (a scores.parquet stands for one), and compare them.
+def evaluate_several(named: Mapping[str, Path], out: Path | None, evaluate: Callable[[Path, Path | None], Path]) -> None:
+    """Audit each of several checkpoints or targets (a scores.parquet stands for one), and compare them.
+
+    Args:
+        named: By name, in the order that they are compared in.
+        out: Where the comparison goes, and each evaluation in a folder of its name; where each goes by itself if None.
+        evaluate: (path, its folder or None) -> the path of its scores.
 
     Raises:
-        UserError: As `evaluate_one` and `compare`; they are of different splits.
+        UserError: As `evaluate` and `compare`; they are of different splits.
     """
-    check_one_split({name: _split_hash(path) for name, path in named.items()})  # before audits that take a while
+    known = {name: _split_hash(path) for name, path in named.items() if path.suffix in (".ckpt", ".parquet")}
+    if known:
+        check_one_split(known)  # before audits that take a while
     files: dict[str, ScoreFile] = {}
+    scores: list[Path] = []
     for name, path in named.items():
         if path.suffix != ".parquet":
-            path = evaluate_one(path, overrides, None if out is None else out / name.replace("/", "-"))
+            path = evaluate(path, None if out is None else out / name.replace("/", "-"))
+        scores.append(path)
         files[name] = read_scores(path)
     comparison = compare(files)
     print_comparison(comparison, console)
-    folder = out or RunFolder.around(next(iter(named.values()))).path / "comparison"
+    folder = out or RunFolder.around(scores[0]).path / "comparison"
     with writing(folder, wait=True):  # one more comparison may write there
         write_comparison(comparison, folder)
     tell(f"Written to {folder}: comparison.html, comparison.json.")

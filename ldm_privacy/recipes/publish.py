@@ -37,6 +37,8 @@ def publish(
     folder: Path,
     *,
     checkpoint: Path,
+    run: RunFolder | None = None,
+    command: str | None = None,
     onsets: Sequence[str] = (),
     drawn: "Mapping[str, Figure] | None" = None,
 ) -> Evaluation:
@@ -47,10 +49,12 @@ def publish(
         audited: The audit.
         folder: See `write_evaluation`.
         checkpoint: What was audited.
+        run: Of which it is; the folder around it by default.
+        command: That repeats the evaluation, of a target that was not trained here: its training isn't known.
         onsets: A sentence for each onset; from the curves of the run where empty.
         drawn: Figures that were drawn before.
     """
-    images, run, report = setup.data.images, RunFolder.around(checkpoint), audited.report
+    images, run, report = setup.data.images, run or RunFolder.around(checkpoint), audited.report
     keys = {setup.onset_key, *report.data.derived, *report.unmasked}
     earlier = ScoreHistory(run.scores, setup.provenance).read(until=audited.epoch - 1, keys=keys)
     with setup.progress("Controls and evidence", 0) as done:
@@ -66,6 +70,7 @@ def publish(
         )
     history = {key: value for key, value in SeriesFile(run.metrics).read("denoiser").items() if key[0] <= audited.epoch}
     codec, split = audited.target.codec, setup.data.split
+    num_members, num_heldout = len(split.member_index), len(split.heldout_index)
     decoder = None if codec.network is None else codec.decode
     figures = {
         **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived, report.data.views),
@@ -74,22 +79,27 @@ def publish(
     }
     stored = {
         "checkpoint": str(checkpoint),
-        "epoch": audited.epoch,
+        "epoch": audited.epoch if command is None else None,
         "version": __version__,
         "split_hash": setup.data.split.hash,
         "config": composed.tree,
         "note": INTERVAL_NOTE,
     }
     commands = (
-        f"{called('train', '--config', 'config.yaml')}  # the config below",
-        evaluation_command(checkpoint, composed.config.plugins),
+        (command,)
+        if command is not None
+        else (
+            f"{called('train', '--config', 'config.yaml')}  # the config below",
+            evaluation_command(checkpoint, composed.config.plugins),
+        )
     )
     evaluation = Evaluation(
         evidence,
         figures,
         images,
         name=run.path.absolute().name,
-        epoch=audited.epoch,
+        epoch=audited.epoch if command is None else None,
+        target=audited.target.facts,
         facts={
             **_facts(setup, audited, checkpoint),
             "earlier audits": _history(setup, report, list(earlier)),
@@ -98,7 +108,9 @@ def publish(
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
         results=audited.results,
-        forecasts=compared(composed.tree, history, num_members=len(split.member_index), num_heldout=len(split.heldout_index)),
+        forecasts=[]
+        if command is not None
+        else compared(composed.tree, history, num_members=num_members, num_heldout=num_heldout),
     )
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)
@@ -138,7 +150,6 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     source, estimator = config.data.source, config.geometry.influence
     return {
         "checkpoint": str(checkpoint),
-        **audited.target.facts,
         **({"condition": f"{setup.condition.record()['class']}; {note}"} if (note := setup.condition.note) else {}),
         "data": f"{source.name} {source.arguments or ''}".strip(),
         "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",

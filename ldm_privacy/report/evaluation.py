@@ -24,8 +24,9 @@ class Evaluation:
         figures: By name.
         images: Sample indices -> images.
         name: Of the run or checkpoint.
-        epoch: Finished epochs of the denoiser, or whatever else `unit` counts.
+        epoch: Finished epochs of the denoiser, or whatever else `unit` counts; None where its training isn't known.
         facts: Name -> value: data, split, seeds, versions.
+        target: Name -> value: what was audited.
         commands: To train and to evaluate.
         config: The resolved config as YAML.
         unit: "epoch" or "step".
@@ -38,8 +39,9 @@ class Evaluation:
     figures: Mapping[str, Figure]
     images: Images
     name: str
-    epoch: int
+    epoch: int | None
     facts: Mapping[str, str]
+    target: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     config: str = ""
     onsets: Sequence[str] = ()

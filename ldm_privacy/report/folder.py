@@ -85,9 +85,10 @@ def evaluation_page(evaluation: Evaluation) -> Page:
     sections = {name: section for name, section in found.items() if section is not None}
     halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
+    when = "" if evaluation.epoch is None else f"{evaluation.unit.capitalize()} {evaluation.epoch}; "
     return Page(
         f"Membership audit of {evaluation.name}",
-        f"{evaluation.unit.capitalize()} {evaluation.epoch}; {num_members} members and {num_audited - num_members} "
+        f"{when}{num_members} members and {num_audited - num_members} "
         f"held-out images audited, {halves}; {report.confidence:.0%} intervals",
         verdict_of(evaluation.evidence),
         dict(sorted(sections.items(), key=lambda item: item[1].place)),

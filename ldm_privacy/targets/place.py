@@ -4,6 +4,9 @@ from pathlib import Path
 
 from ldm_privacy.errors import UserError
 
+GENERIC = ("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model")
+"""What libraries call every such file."""
+
 
 def check_is_file(path: Path) -> None:
     """Raise UserError, with the checkpoints beside it, where there is no such file."""
@@ -13,3 +16,18 @@ def check_is_file(path: Path) -> None:
     beside = sorted(str(file) for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
     hint = f" There: {', '.join(beside)}." if beside else " Checkpoints lie in runs/<name>/checkpoints/."
     raise UserError(f"{path}: {what}; name a checkpoint file.{hint}")
+
+
+def check_is_there(path: Path, word: str) -> None:
+    """Raise UserError, which names the word of the command line, where nothing lies at a path."""
+    if path.exists():
+        return
+    parts = path.parts
+    hub = f" A model of the Hub is downloaded first: hf download {path}." if len(parts) == 2 and not path.is_absolute() else ""
+    raise UserError(f"{word}: {path} does not exist; name a folder or a file here.{hub}")
+
+
+def target_name(path: Path) -> str:
+    """What a target is called: its file's or folder's name; the folder's where the file has the name that all have."""
+    path = path.absolute()
+    return path.parent.name if path.is_file() and path.stem in GENERIC else path.stem if path.is_file() else path.name

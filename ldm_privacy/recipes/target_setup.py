@@ -1,0 +1,88 @@
+"""The audit of a target that was not trained here."""
+
+from functools import cached_property
+
+from torch import Tensor
+
+from ldm_privacy.config import TargetConfig
+from ldm_privacy.data.captions import Captions
+from ldm_privacy.data.conditions import ClassLabels, ConditionSource, Unconditional, check_condition
+from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import AuditKey, Progress
+
+
+class TargetSetup(Setup):
+    """What is audited is given; whom, says the config.
+
+    Args:
+        config, progress: See `DataSetup`.
+        target: Open.
+    """
+
+    config: TargetConfig
+
+    def __init__(self, config: TargetConfig, progress: Progress, target: Target):
+        super().__init__(config, progress)
+        self.target = target
+
+    @cached_property
+    def condition(self) -> ConditionSource:
+        """As the target wants to be told: captions, class labels or nothing."""
+        data, split = self.data, self.data.split
+        source: ConditionSource = Unconditional()
+        if (encoder := self.target.encoder) is not None:
+            try:
+                source = Captions(
+                    captions=data.captions, member_index=split.member_index, heldout_index=split.heldout_index, encoder=encoder
+                )
+            except UserError as error:
+                raise UserError(f"the target is told captions: {error}") from None
+        elif (num_classes := self.target.num_classes) is not None:
+            source = ClassLabels(labels=self._labels, num_classes=num_classes, class_names=self._class_names(num_classes))
+        check_condition(source, self.audited_index[:3])
+        return source
+
+    def _labels(self, sample_index: Tensor) -> Tensor | None:
+        return self.data.labels(sample_index)
+
+    def _class_names(self, num_classes: int) -> list[str] | None:
+        """Of the data, whose classes are taken to be the target's in their order. Raises UserError where they can't be."""
+        found = self.data.num_classes
+        if found is None:
+            raise UserError(
+                f"the target is told one of {num_classes} classes, and the data have no labels; name their column with "
+                "data.source.label_column."
+            )
+        if found > num_classes:
+            raise UserError(
+                f"the target is told one of {num_classes} classes, and the data have {found}: data.source.label_column is not "
+                "what it was trained with."
+            )
+        names = self.data.class_names
+        return None if names is None else [*names, *(f"class {number}" for number in range(found, num_classes))]
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return len(self.target.predictor.alphas_cumprod)
+
+    @cached_property
+    def onset_key(self) -> AuditKey:
+        """Beside a reference Loss is the strongest of the plain attacks' log ratios, and the primary one by default."""
+        key = super().onset_key
+        if self.target.reference is None or self.config.audit.onset.attack is not None or "loss" not in self.attacks:
+            return key
+        return AuditKey("loss", key.mask)
+
+    @cached_property
+    def calibrated(self) -> list[AuditKey]:
+        """The primary one first."""
+        return sorted(super().calibrated, key=lambda key: key != self.onset_key)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        data, made_for = self.config.data, self.target.resolution
+        if made_for is None or made_for == data.resolution:
+            return {}
+        return {"resolution": f"images were brought to {data.resolution} px, the model was made for {made_for} px"}
