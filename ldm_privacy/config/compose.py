@@ -18,6 +18,8 @@ from ldm_privacy.registry import nearest_name
 C = TypeVar("C", bound=EvaluationConfig, covariant=True)
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
+FOR_TARGETS = "audit.yaml"
+"""The entry that trains nothing: what is audited was trained elsewhere."""
 RESUMABLE = ("trainer.", "audit.", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins")
 """What a resumed run may change."""
 

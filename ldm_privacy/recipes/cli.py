@@ -8,7 +8,17 @@ from typing import Any
 
 from ldm_privacy.commands import called
 from ldm_privacy.config.command_line import CommandLine, allow_only, entry_names, parse, print_help
-from ldm_privacy.config.compose import RESUMABLE, check_sections, finish, merge, parse_overrides, read_entry, read_yaml
+from ldm_privacy.config.compose import (
+    FOR_TARGETS,
+    RESUMABLE,
+    check_sections,
+    find_entry,
+    finish,
+    merge,
+    parse_overrides,
+    read_entry,
+    read_yaml,
+)
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.pilots import read_pilots
@@ -16,7 +26,7 @@ from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.targets.place import check_is_file, check_is_there, target_name
+from ldm_privacy.targets.place import check_is_file, check_is_there, check_may_be_target, target_name
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
 {program} --config digits.yaml dry_run=true        print the plan and stop
@@ -58,6 +68,8 @@ def train(arguments: list[str]) -> int:
         meant = next((hint for item in line.overrides if (hint := nearest_name(item.partition("=")[0], ["resume"]))), "")
         raise UserError(f"no config: name one, as in --config digits.yaml.{meant} In configs/: {entry_names()}.")
     else:
+        if find_entry(line.config).name == FOR_TARGETS:
+            raise UserError(f"--config: {line.config} is for evaluate.py, which audits what was trained elsewhere.")
         tree = read_entry(line.config, line.overrides)
         check_name(tree["name"])
         place = str(tree.get("output_dir", Config.output_dir))
@@ -85,7 +97,7 @@ def evaluate(arguments: list[str]) -> int:
     if not paths:
         raise UserError("ckpt: name a checkpoint, as in ckpt=runs/digits/checkpoints/last.ckpt.")
     out = Path(line.words["out"]) if line.words.get("out") else None
-    if line.config is None and all(path.suffix in OURS for path in paths):
+    if line.config is None and any(path.suffix in OURS for path in paths):
         return _evaluate_ours(line, paths, out)
     return _evaluate_targets(line, paths, out)
 
@@ -122,18 +134,22 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
     for word, path in beside.items():
         check_is_there(path, word)
     allow_only(line.overrides, TARGET_KEYS, "nothing is trained here", refused=("data.repeats", "data.flip"))
-    tree = read_entry(line.config or "audit.yaml", line.overrides, TargetConfig, is_whole=False)
+    tree = read_entry(line.config or FOR_TARGETS, line.overrides, TargetConfig, is_whole=False)
+    if out is None:
+        check_writable(Path(str(tree.get("output_dir", TargetConfig.output_dir))), "output_dir")
+    else:
+        check_writable(out, "out")
+    if not tree.get("plugins"):  # which may bring other kinds of target
+        for path in paths:
+            check_may_be_target(path)
     _check_data(tree)
-    places = {path: Path(str(tree.get("output_dir", TargetConfig.output_dir))) for path in paths}
-    for place in places.values():
-        check_writable(out or place, "output_dir" if out is None else "out")
     from ldm_privacy.recipes.evaluate import evaluate_several
     from ldm_privacy.recipes.evaluate_target import evaluate_target
 
     def one(path: Path, out: Path | None) -> Path:
         name = tree["name"] if "name" in parse_overrides(line.overrides) and len(paths) == 1 else target_name(path)
         words = [f"{word}={place}" for word, place in beside.items()]
-        command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or "audit.yaml", *line.overrides)
+        command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or FOR_TARGETS, *line.overrides)
         return evaluate_target(path, {**tree, "name": name}, out, command=command, **beside)
 
     if len(paths) == 1:

@@ -27,6 +27,22 @@ def check_is_there(path: Path, word: str) -> None:
     raise UserError(f"{word}: {path} does not exist; name a folder or a file here.{hub}")
 
 
+def check_may_be_target(path: Path) -> None:
+    """Raise UserError where a path is nothing that can be opened, as far as names tell; nothing is read."""
+    weights = ".safetensors"
+    if (
+        path.is_dir()
+        and not (path / "model_index.json").is_file()
+        and not any((path / f"{name}{weights}").is_file() for name in GENERIC)
+    ):
+        raise UserError(
+            f"ckpt: {path} holds no model_index.json and no adapter: name a pipeline's folder, an adapter or a {weights} file."
+        )
+    if path.is_file() and path.suffix != weights:
+        hint = " A pickle can run code when it is read: convert it first." if path.suffix in (".bin", ".pt", ".pth") else ""
+        raise UserError(f"ckpt: {path} is no checkpoint of this program (.ckpt) and no {weights} file.{hint}")
+
+
 def target_name(path: Path) -> str:
     """What a target is called: its file's or folder's name; the folder's where the file has the name that all have."""
     path = path.absolute()

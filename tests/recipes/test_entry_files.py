@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from ldm_privacy.config.compose import entry_files, find_entry
+from ldm_privacy.config.compose import FOR_TARGETS, entry_files, find_entry
 from ldm_privacy.data.images import to_float
 from ldm_privacy.data.split import Split
 from ldm_privacy.recipes import cli
@@ -74,6 +74,7 @@ ALIKE = ("digits_classes", "emoji")
 RUNS = [
     pytest.param(path, path.stem == "digits", id=path.stem, marks=[pytest.mark.slow] if path.stem in ALIKE else [])
     for path in entry_files()
+    if path.name != FOR_TARGETS
 ]
 COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", marks=pytest.mark.slow)
 

@@ -76,12 +76,13 @@ def test_what_other_processes_and_places_refuse_is_known_at_once(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
     (tmp_path / "file").touch()
+    (tmp_path / "file.ckpt").touch()
     taken = f"error: run: process {os.getpid()} on "
     with writing(tmp_path / "run"):
         for line, message in (
             ("train.py resume=run", taken),
             ("train.py --config digits.yaml output_dir=file/runs", "error: output_dir: "),
-            ("evaluate.py ckpt=file out=file/evaluation", "error: out: "),
+            ("evaluate.py ckpt=file.ckpt out=file/evaluation", "error: out: "),
         ):
             done, _, imported, seconds = program(line.split(), tmp_path)
             assert done.returncode == 2
