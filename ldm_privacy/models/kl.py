@@ -43,10 +43,12 @@ class KLCodec(Codec):
 
     @classmethod
     def scaled(cls, autoencoder: AutoencoderKL) -> "KLCodec":
-        """With the scaling of diffusers' pipelines and training scripts: latent = (mean - shift_factor) * scaling_factor."""
-        config, ones = autoencoder.config, torch.ones(autoencoder.config["latent_channels"])
-        shift = config.get("shift_factor") or 0.0
-        return cls(autoencoder, ChannelMap.diagonal("diffusers", shift * ones, config["scaling_factor"] * ones))
+        """With the scaling of diffusers' pipelines and training scripts.
+
+        latent = (mean - shift_factor) * scaling_factor, or (mean - latents_mean) * scaling_factor / latents_std, by channel.
+        Raises UserError where the config states both, or numbers that can't be.
+        """
+        return cls(autoencoder, scaling_of(autoencoder.config))
 
     @classmethod
     def build(
@@ -139,3 +141,24 @@ def autoencoder_with(config: object, weights: object) -> AutoencoderKL:
     if not isinstance(blocks, Sequence) or not isinstance(depth, int) or len(blocks) * depth > len(weights):
         raise UserError(f"its autoencoder can't be used ({blocks} channels with {depth} layers for {len(weights)} weights)")
     return built_with(lambda: AutoencoderKL.from_config(dict(config)), weights, "its autoencoder")
+
+
+def scaling_of(config: Mapping[str, Any]) -> ChannelMap:
+    """The channel map that an autoencoder's config stands for; see `KLCodec.scaled`."""
+    channels = config["latent_channels"]
+
+    def numbers(key: str, default: float) -> Tensor:
+        value = default if config.get(key) is None else config[key]
+        try:
+            found = torch.as_tensor(value, dtype=torch.float64)
+            return found.expand(channels) if found.ndim == 0 else found.reshape(channels)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"the autoencoder's {key}, {value!r}, is not {channels} numbers, one by channel.") from None
+
+    shift, factor = numbers("shift_factor", 0.0), numbers("scaling_factor", 1.0)
+    mean, std = numbers("latents_mean", 0.0), numbers("latents_std", 1.0)
+    if shift.any() and mean.any():
+        raise UserError("the autoencoder's config has a shift_factor and latents_mean; which one counts is not known.")
+    if not all(bool(each.isfinite().all()) for each in (shift, factor, mean, std)) or bool((factor * std <= 0).any()):
+        raise UserError("the autoencoder's scaling_factor and latents_std are to be positive numbers.")
+    return ChannelMap.diagonal("diffusers", shift + mean, factor / std)

@@ -1,19 +1,14 @@
 """An AutoencoderKL of somebody else's: a diffusers folder, or a repository of the Hub."""
 
-import re
 from pathlib import Path
-
-from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import file_of, settings_of
 from ldm_privacy.models.kl import KLCodec, autoencoder_with
-from ldm_privacy.models.weights import read_safetensors
+from ldm_privacy.models.weights import read_safetensors, with_new_names
 from ldm_privacy.registry import CODECS
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Of attention layers in the folders of diffusers' first years, Stable Diffusion's among them."""
 
 
 @CODECS.register("pretrained")
@@ -39,7 +34,7 @@ def pretrained_codec(
             f"that holds {CONFIG} and {WEIGHTS} (and autoencoder.network.subfolder)."
         ) from None
     try:
-        autoencoder = autoencoder_with(_settings(config), _with_new_names(read_safetensors(weights)))
+        autoencoder = autoencoder_with(_settings(config), with_new_names(read_safetensors(weights)))
     except UserError as error:
         where = "" if any(str(file) in str(error) for file in (config, weights)) else f"{weights}: "
         raise UserError(
@@ -59,9 +54,3 @@ def _settings(file: Path) -> object:
     if (kind := settings.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
         raise UserError(f"{file} describes a {kind}, and an AutoencoderKL is needed")
     return settings
-
-
-def _with_new_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names that diffusers uses today."""
-    old = re.compile(rf"(?<=\.)({'|'.join(_OLD_NAMES)})(?=\.(weight|bias)$)")
-    return {old.sub(lambda found: _OLD_NAMES[found[1]], name): weight for name, weight in weights.items()}

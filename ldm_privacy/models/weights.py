@@ -1,33 +1,45 @@
 """Weights that are read from files: the only ways into a network, which refuse a name that is missing, unknown or other."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field, PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ldm_privacy.errors import UserError, reason_of
 
 Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 """Per resolution, finest first."""
 Network = TypeVar("Network", bound=nn.Module)
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_DTYPES = {
+    **{f"F{bits}": getattr(torch, f"float{bits}") for bits in (64, 32, 16)},
+    **{f"I{bits}": getattr(torch, f"int{bits}") for bits in (64, 32, 16, 8)},
+    **{"BF16": torch.bfloat16, "U8": torch.uint8, "BOOL": torch.bool},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+}
+"""Of safetensors files, by the names that they have there."""
 
 
-def built_with(build: Callable[[], Network], state: object, what: str) -> Network:
+def built_with(build: Callable[[], Network], state: object, what: str, *, dtype: torch.dtype | None = None) -> Network:
     """The network that `build` makes, with stored weights in it.
 
     It is built without memory first, and not at all before its names and shapes are known to be those of the weights: what a
-    file says of sizes is not trusted. Raises UserError where the settings make no network, or the weights are of other names
-    or shapes.
+    file says of sizes is not trusted. Weights are held once: what has the network's dtype becomes its own, without a copy.
+    Raises UserError where the settings make no network, or the weights are of other names or shapes.
 
     Args:
         build: Makes the network; called twice.
         state: The stored weights.
         what: The network, as messages say it ("its denoiser").
+        dtype: Of its floating-point weights; as `build` makes them where None.
     """
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
         raise UserError(f"the weights of {what} are missing or hold something else")
@@ -37,9 +49,27 @@ def built_with(build: Callable[[], Network], state: object, what: str) -> Networ
     except Exception as error:  # libraries raise whatever they stumble over in settings that they don't check
         raise UserError(f"{what} can't be used ({reason_of(error)})") from None
     _require_fit(expected, state, f"{what} can't be used: the weights don't fit its settings")
-    network = build()
-    network.load_state_dict(state)
+    with _parameters_without_memory():  # buffers that no file holds are computed all the same
+        network = build()
+    kinds = {name: dtype if dtype and each.is_floating_point() else each.dtype for name, each in expected.items()}
+    network.load_state_dict({name: state[name].to(kind).contiguous() for name, kind in kinds.items()}, assign=True)
     return network
+
+
+@contextmanager
+def _parameters_without_memory() -> Iterator[None]:
+    """Inside, parameters are made as shapes alone; they cost neither memory nor random numbers."""
+
+    def bare(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None  # as it is
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(bare)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_weights(network: nn.Module, state: object, what: str) -> None:
@@ -57,12 +87,46 @@ def load_weights(network: nn.Module, state: object, what: str) -> None:
     network.load_state_dict(state)  # type: ignore[arg-type]
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, on the CPU. Raises UserError where it is none, or not whole."""
+def read_safetensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU, in memory of their own: what becomes of the file touches none.
+
+    Args:
+        path: The file.
+        prefixes: Only names that begin with one of them.
+
+    Raises:
+        UserError: It is none, or not whole.
+    """
+    header_of(path)  # checks that header and size belong together
+    found = {}
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(size))
+        for name, entry in sorted(entries.items(), key=lambda each: each[1].get("data_offsets", [0])):
+            if name == "__metadata__" or not name.startswith(prefixes):
+                continue
+            if entry["dtype"] not in _DTYPES:
+                raise UserError(f"{path}: '{name}' holds {entry['dtype']}, which can't be read.")
+            found[name] = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
+            file.seek(8 + size + entry["data_offsets"][0])
+            if found[name].numel():
+                file.readinto(found[name].flatten().view(torch.uint8).numpy().data)  # type: ignore[attr-defined]
+    return found
+
+
+def header_of(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names and remarks (metadata) of a safetensors file, its header alone. Raises UserError where it is none, or not whole."""
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return list(file.keys()), file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read, it is truncated or no safetensors file ({reason_of(error)}).") from None
+
+
+def with_new_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of attention layers of diffusers' first years, Stable Diffusion's among them, under the names of today."""
+    old = re.compile(rf"(?<=\.)({'|'.join(_OLD_NAMES)})(?=\.(weight|bias)$)")
+    return {old.sub(lambda found: _OLD_NAMES[found[1]], name): weight for name, weight in weights.items()}
 
 
 def misfit(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> str | None:

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import TARGETS
+from ldm_privacy.targets.place import check_is_there
 from ldm_privacy.targets.target import Target
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,19 @@ class Opening:
     device: torch.device = torch.device("cpu")
     base: Path | None = None
     layout: Path | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     variant: str | None = None
     alpha: float | None = None
     scale: float = 1.0
     guidance: float | None = None
     num_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a dtype that isn't known, or that this device doesn't compute in."""
+        if self.dtype not in get_args(Dtype):
+            raise UserError(f"dtype: {self.dtype!r} is none of {', '.join(get_args(Dtype))}.")
+        if self.dtype == "float16" and self.device.type == "cpu":
+            raise UserError("dtype: float16 is for GPUs; on a CPU use dtype=float32 (or bfloat16, which is slow there).")
 
     def given(self) -> list[str]:
         """Those that differ from their defaults."""
@@ -70,9 +80,11 @@ def open_target(path: Path | str, *, device: torch.device | str = "cpu", **how: 
         UserError: Nothing is there, no kind recognises it, it can't be used, or something was given that is for another kind.
     """
     place = Path(path).expanduser()
-    if not place.exists():
-        raise UserError(f"{path}: does not exist.")
+    check_is_there(place)
     opening = Opening(torch.device(device), **how)
+    for other in (opening.base, opening.layout):
+        if other is not None:
+            check_is_there(other)
     for name in TARGETS:
         kind: TargetKind = TARGETS.get(name)  # type: ignore[assignment]
         with blamed_on(kind):
@@ -82,7 +94,8 @@ def open_target(path: Path | str, *, device: torch.device | str = "cpu", **how: 
                 if not isinstance(target, Target):
                     raise TypeError(f"open: it returns {type(target).__name__}, not a Target")
                 return target
-    raise UserError(f"{path}: no kind of target that is known ({', '.join(TARGETS)}).")
+    hint = " A folder of diffusers has a model_index.json." if place.is_dir() else ""
+    raise UserError(f"{path}: no kind of target that is known ({', '.join(TARGETS)}).{hint}")
 
 
 def check_takes(name: str, kind: TargetKind, path: Path | str, opening: Opening) -> None:

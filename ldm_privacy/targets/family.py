@@ -1,9 +1,15 @@
 """What a family of pipelines is: how its parts become one target."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from torch import Tensor
+
+from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.parts import INDEX, Parts
@@ -29,6 +35,57 @@ class Family:
     def open(cls, parts: Parts, opening: Opening) -> Target:
         """The target of those parts. Raises UserError where one is missing, or of a kind that it doesn't know."""
         raise NotImplementedError
+
+    @classmethod
+    def facts(
+        cls, parts: Parts, codec: Codec, alphas_cumprod: Tensor, kind: PredictionType, *, condition: str, **more: str
+    ) -> dict[str, str]:
+        """What such a target is, in words, for the top of a report.
+
+        Args:
+            parts: With every network that was loaded.
+            codec, alphas_cumprod, kind: Of the target.
+            condition: What its denoiser is told, and what the null condition is.
+            more: Further inputs that were fixed, and the like: name -> value.
+        """
+        network = parts.modules[cls.denoiser]
+        dtypes = sorted({str(each.dtype).removeprefix("torch.") for each in network.parameters() if each.is_floating_point()})
+        facts = {
+            "target": f"{parts.place}, {parts.kind}",
+            "latents": str(codec),
+            "denoiser": f"{type(network).__name__}, {num_parameters(network):,} parameters, predicts {kind}",
+            "schedule": schedule_words(parts.settings("scheduler"), alphas_cumprod, kind),
+            "condition": condition,
+            "precision": f"{' and '.join(dtypes)}; autoencoder and text encoders float32",
+            **more,
+            "parts": ", ".join(_part(parts, name, digest) for name, digest in sorted(parts.hashes.items())),
+        }
+        return {**facts, "assumed": "; ".join(parts.notes)} if parts.notes else facts
+
+
+def kl_codec(parts: Parts) -> KLCodec:
+    """The AutoencoderKL of a pipeline with its scaling, in float32. Raises UserError where it can't be read or understood."""
+    autoencoder: Any = parts.network("vae", "AutoencoderKL")
+    try:
+        return KLCodec.scaled(autoencoder)
+    except UserError as error:
+        raise UserError(f"{parts.folder / 'vae'}: {error}") from None
+
+
+def schedule_words(settings: dict[str, Any], alphas_cumprod: Tensor, kind: PredictionType) -> str:
+    """A noise schedule, from its scheduler's settings and as it came out."""
+    if kind == "flow":
+        return f"rectified flow, {len(alphas_cumprod)} timesteps of sigma"
+    betas = "betas of its own" if settings.get("trained_betas") else f"betas {settings.get('beta_schedule', 'linear')}"
+    rescaled = ", rescaled to end in noise alone" if settings.get("rescale_betas_zero_snr") else ""
+    first, last = (float(alphas_cumprod[at]) for at in (0, -1))
+    return f"{len(alphas_cumprod)} timesteps, {betas}{rescaled}, alphas_cumprod {first:.4g} to {last:.3g}"
+
+
+def _part(parts: Parts, name: str, digest: str) -> str:
+    network = parts.modules.get(name)
+    what = f" ({num_parameters(network):,} parameters)" if network is not None else ""
+    return f"{name} {parts.class_of(name)}{what} {digest[:12]}"
 
 
 def family_of(parts: Parts) -> type[Family]:

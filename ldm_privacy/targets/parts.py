@@ -1,7 +1,7 @@
 """The parts of a diffusers pipeline's folder, each loaded once, whole or not at all.
 
 Not by the libraries' own loaders: they leave weights that a file lacks uninitialised or random, read pickles, mix variants, and
-say little.
+say little. Nothing is downloaded.
 """
 
 import hashlib
@@ -15,11 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import settings_of
-from ldm_privacy.models.weights import built_with, read_safetensors
+from ldm_privacy.models.schedule import schedule_of
+from ldm_privacy.models.text.encoder import text_model
+from ldm_privacy.models.text.pretrained import tokenizer_in, without_prefix
+from ldm_privacy.models.weights import built_with, header_of, read_safetensors, with_new_names
+from ldm_privacy.targets.place import check_installed
+from ldm_privacy.targets.stored import check_names, weight_files
 
-INDEX = "model_index.json"
+INDEX, CLIP = "model_index.json", "clip_text_model"
+_DENOISERS = ("unet", "transformer")
 
 
 class Parts:
@@ -33,8 +40,8 @@ class Parts:
 
     Attributes:
         modules: Part -> network, those that were asked for.
-        hashes: Part -> SHA-256 of its settings and weights.
-        notes: What was assumed, in words.
+        hashes: Part -> SHA-256 of its settings and weights, of the tokenizer's files, of the scheduler's settings.
+        notes: What was assumed or left out, in words.
 
     Raises:
         UserError: There is no such folder, or no index in it.
@@ -59,12 +66,20 @@ class Parts:
         file = self.folder / INDEX
         if not file.is_file():
             raise UserError(f"{file}: does not exist; name the folder of a diffusers pipeline, in which it lies.")
-        return settings_of(file)
+        index = _read(file)
+        if not isinstance(index.get("_class_name"), str):
+            raise UserError(f"{file}: doesn't say which pipeline it is (_class_name); the folder is not whole.")
+        return index
+
+    @property
+    def place(self) -> str:
+        """Where it came from, in words."""
+        return f"folder {self.folder}"
 
     @property
     def kind(self) -> str:
         """The pipeline's class, by name."""
-        return str(self.index.get("_class_name"))
+        return self.index["_class_name"]
 
     def class_of(self, part: str) -> str | None:
         """The class of a part, by name; None where the pipeline has none such."""
@@ -76,21 +91,53 @@ class Parts:
         return self.class_of(part) is not None
 
     def settings(self, part: str) -> dict[str, Any]:
-        """What the part's config.json (a scheduler's scheduler_config.json) says, without the library's own remarks."""
-        files = [self.folder / part / name for name in ("config.json", "scheduler_config.json")]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None:
-            raise UserError(f"{self.folder / part}: holds no config.json; the folder is not whole.")
-        return {name: value for name, value in settings_of(found).items() if not name.startswith("_")}
+        """What its config.json (a scheduler's scheduler_config.json) says. Raises UserError where it is of another class."""
+        within, name = self.folder / part, self.class_of(part)
+        if not within.is_dir():
+            raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+        found = [file for file in (within / "config.json", within / "scheduler_config.json") if file.is_file()]
+        if not found:
+            raise UserError(f"{within}: holds no config.json; the folder is not whole.")
+        settings = _read(found[0])
+        if name != (own := settings.get("_class_name", name)):
+            raise UserError(
+                f"{found[0]}: is of a {own}, but {self.folder / INDEX} calls it a {name}; they don't belong together."
+            )
+        if "quantization_config" in settings:
+            raise UserError(
+                f"{found[0]}: the part is quantised, which can't be audited; name the folder that it was made from."
+            )
+        return settings
+
+    def require(self, **classes: str | tuple[str, ...] | None) -> None:
+        """What can be known before anything large is read: raises UserError unless all of it is there.
+
+        Args:
+            classes: Part -> class that it is to be, or several; None for what is no network (scheduler, tokenizer).
+        """
+        if any(self.index.get(part, [None])[:1] == ["transformers"] for part in classes):
+            check_installed(str(self.folder), "transformers", "tokenizers")
+        for part, names in classes.items():
+            if names is not None:
+                self._one_of(part, (names,) if isinstance(names, str) else names)
+                self.check_weights(part, self.settings(part))
+            elif not self.has(part):
+                raise UserError(f"{self.folder / INDEX}: {part} is not there, and a {self.kind} needs it.")
+            elif not (self.folder / part).is_dir():
+                raise UserError(f"{self.folder / part}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+
+    def check_weights(self, part: str, settings: dict[str, Any]) -> None:
+        """Raise UserError where headers tell that the part's weights are not there, or not its own."""
+        names = [name for file in self._files(part) for name in header_of(file)[0]]
+        check_names(self.folder / part, settings, names)
 
     def weights(self, part: str) -> dict[str, Tensor]:
         """The tensors of a part by name, as they lie there."""
-        stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-        variant = f".{self.variant}" if self.variant else ""
-        file = self.folder / part / f"{stem}{variant}.safetensors"
-        if not file.is_file():
-            raise UserError(f"{file}: does not exist.")
-        return read_safetensors(file)
+        return {name: value for file in self._files(part) for name, value in read_safetensors(file).items()}
+
+    def _files(self, part: str) -> list[Path]:
+        stem = "diffusion_pytorch_model" if self.index[part][0] == "diffusers" else "model"
+        return weight_files(self.folder / part, stem, self.variant)
 
     def network(self, part: str, *classes: str) -> nn.Module:
         """A network of diffusers, frozen, in evaluation mode, on the device.
@@ -104,31 +151,113 @@ class Parts:
         """
         if part in self.modules:
             return self.modules[part]
-        name = self.class_of(part)
-        if name not in classes:
-            raise UserError(f"{self.folder / INDEX}: {part} is a {name}; {' or '.join(classes)} is needed.")
+        name = self._one_of(part, classes)
         import diffusers
 
-        maker: Any = getattr(diffusers, name)  # one of `classes`
-        settings, weights = self.settings(part), self.weights(part)
-        self.hashes[part] = _hash(settings, weights)
+        maker: Any = getattr(diffusers, name)
+        settings = self.settings(part)
         known = inspect.signature(maker.__init__).parameters
-        settings = {key: value for key, value in settings.items() if key in known}
-        network = built_with(lambda: maker.from_config(dict(settings)), weights, f"{self.folder / part}: {name}")
-        dtype = torch.float32 if part == "vae" else self.dtype
-        self.modules[part] = network.to(self.device, dtype).eval().requires_grad_(False)
+        foreign = [key for key, value in settings.items() if key not in known and key[0] != "_" and value not in (None, False)]
+        if foreign and part == "vae":  # what it does to latents isn't known
+            raise UserError(
+                f"{self.folder / part}: has {foreign[0]}, which isn't understood; its latents can't be told from it."
+            )
+        if foreign:
+            self.notes.append(f"{part}: settings that a {name} doesn't have here are left out: {', '.join(foreign)}")
+        given = {key: value for key, value in settings.items() if key in known}
+        dtype = self.dtype if part in _DENOISERS else torch.float32
+        weights = self.taken(part, settings, with_new_names(self.weights(part)), dtype)
+        what = f"{self.folder / part}: {name}"
+        return self.kept(part, built_with(lambda: maker.from_config(dict(given)), weights, what, dtype=dtype))
+
+    def text_model(self, part: str) -> nn.Module:
+        """A CLIPTextModel, as `network`."""
+        if part not in self.modules:
+            self._one_of(part, ("CLIPTextModel",))
+            settings = self.settings(part)
+            if (kind := settings.get("model_type", CLIP)) != CLIP:
+                raise UserError(f"{self.folder / part / 'config.json'}: describes a {kind}, and a {CLIP} is needed.")
+            weights = self.taken(part, settings, without_prefix(self.weights(part)), torch.float32)
+            settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype", "model_type")}
+            self.kept(part, text_model(settings, weights, f"{self.folder / part}: CLIPTextModel"))
         return self.modules[part]
 
-    def own(self) -> dict[str, Any]:
-        """Facts of what was read."""
-        return {"folder": str(self.folder), "pipeline": self.kind}
+    def tokenizer(self, part: str) -> Any:
+        """transformers' tokenizer of that folder."""
+        within = self.folder / part
+        if not within.is_dir():
+            raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+        digest = hashlib.sha256()
+        for file in sorted(each for each in within.iterdir() if each.is_file()):
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        self.hashes[part] = digest.hexdigest()
+        return tokenizer_in(within)
+
+    def schedule(self, part: str = "scheduler") -> tuple[Tensor, PredictionType]:
+        """alphas_cumprod and prediction type; see `schedule_of`. Only what it was trained with counts, not how it samples."""
+        settings = self.settings(part)
+        self.hashes[part] = digest_of(settings, {})
+        if clips := [name for name in ("clip_sample", "thresholding") if settings.get(name)]:
+            self.notes.append(f"{part}: {' and '.join(clips)} limits what is sampled with it, and nothing here")
+        try:
+            abar, kind = schedule_of({"_class_name": self.class_of(part), **settings})
+        except UserError as error:
+            raise UserError(f"{self.folder / part}: {error}") from None
+        return abar.to(self.device), kind
+
+    def taken(self, part: str, settings: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """A part's weights, checked and told from others by their hash, then in `dtype`; each is held once.
+
+        Raises UserError for those of a live adapter, and settings of more layers than there are weights.
+        """
+        check_names(self.folder / part, settings, list(weights))
+        self.hashes[part] = digest_of(settings, weights)
+        kinds = sorted({str(each.dtype).removeprefix("torch.") for each in weights.values() if each.is_floating_point()})
+        if kinds != [str(dtype).removeprefix("torch.")]:
+            self.notes.append(f"{part}: stored as {', '.join(kinds)}, taken as {str(dtype).removeprefix('torch.')}")
+        for name, value in weights.items():
+            weights[name] = value.to(dtype) if value.is_floating_point() else value
+        return weights
+
+    def kept(self, part: str, network: nn.Module) -> nn.Module:
+        """A network as all of them are held: frozen, in evaluation mode, on the device, under its part's name."""
+        self.modules[part] = network.to(self.device).eval().requires_grad_(False)
+        return network
+
+    def _one_of(self, part: str, classes: tuple[str, ...]) -> str:
+        """The part's class. Raises UserError where it is none of `classes`."""
+        name = self.class_of(part)
+        if name is None or name not in classes:
+            raise UserError(
+                f"{self.folder / INDEX}: {part} is {_named(self.index.get(part))}; {' or '.join(classes)} is needed."
+            )
+        return name
 
 
-def _hash(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of settings and weights: of the numbers, wherever and however they lie."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+def digest_of(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of settings and weights: of the numbers, wherever and however they lie. A second per GiB or two."""
+    own = {name: value for name, value in settings.items() if not name.startswith("_")}  # without the library's remarks
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
     for name in sorted(weights):
         value = weights[name].contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return settings_of(file)
+    except UserError as error:
+        raise UserError(f"{error}; the folder is damaged. Download it again.") from None
+
+
+def _named(entry: Any) -> str:
+    """A part as messages say it: a class, or what stands in its place."""
+    if entry is None or entry == [None, None]:
+        return "not there"
+    return (
+        f"a {entry[1]}"
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+        else f"no class ({entry!r})"
+    )

@@ -1,5 +1,7 @@
 """Whether something lies at a path, before anything heavy is loaded to read it."""
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from ldm_privacy.errors import UserError
@@ -18,13 +20,18 @@ def check_is_file(path: Path) -> None:
     raise UserError(f"{path}: {what}; name a checkpoint file.{hint}")
 
 
-def check_is_there(path: Path, word: str) -> None:
-    """Raise UserError, which names the word of the command line, where nothing lies at a path."""
+def check_is_there(path: Path, word: str | None = None) -> None:
+    """Raise UserError where nothing lies at a path: a name of the Hub is told from a path that is mistyped, and never looked up.
+
+    Args:
+        path: What was named.
+        word: Of the command line that names it ("ckpt").
+    """
     if path.exists():
         return
-    parts = path.parts
-    hub = f" A model of the Hub is downloaded first: hf download {path}." if len(parts) == 2 and not path.is_absolute() else ""
-    raise UserError(f"{word}: {path} does not exist; name a folder or a file here.{hub}")
+    is_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not path.parent.exists() and not path.suffix[1:].isalpha()
+    hub = f" A model of the Hub is downloaded first: hf download {path} --local-dir {path}." if is_hub else ""
+    raise UserError(f"{f'{word}: ' if word else ''}{path} does not exist; name a folder or a file here.{hub}")
 
 
 def check_may_be_target(path: Path) -> None:
@@ -47,3 +54,9 @@ def target_name(path: Path) -> str:
     """What a target is called: its file's or folder's name; the folder's where the file has the name that all have."""
     path = path.absolute()
     return path.parent.name if path.is_file() and path.stem in GENERIC else path.stem if path.is_file() else path.name
+
+
+def check_installed(what: str, *libraries: str) -> None:
+    """Raise UserError where one of the libraries that reading something takes isn't installed."""
+    if missing := [name for name in libraries if find_spec(name) is None]:
+        raise UserError(f"{what}: needs {' and '.join(missing)}: pip install 'ldm-privacy[diffusers]'.")

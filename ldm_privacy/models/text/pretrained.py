@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.folder import file_of, settings_of
@@ -50,47 +50,67 @@ def pretrained_text_encoder(
         if (kind := settings.pop("model_type", None)) != _KIND:
             raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
         settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
-        network = text_model(settings, _with_new_names(read_safetensors(weights)), f"the text encoder {weights}")
+        network = text_model(settings, without_prefix(read_safetensors(weights)), f"the text encoder {weights}")
     except UserError as error:
         raise UserError(
             f"encoder: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
         ) from None
-    tokenizer = _tokenizer(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
-    if len(tokenizer) > (size := network.config.vocab_size):  # type: ignore[union-attr,operator]
-        raise UserError(
-            f"tokenizer_subfolder: a tokenizer of {len(tokenizer)} tokens, and the text model of '{path}' has {size}."
-        )
-    longest = network.config.max_position_embeddings  # type: ignore[union-attr]
-    most = min(longest, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
-    if num_tokens is not None and num_tokens > most:
-        raise UserError(f"max_tokens: {num_tokens}, but the text encoder '{path}' takes {most}.")
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     digest = hashlib.sha256(config.read_bytes())
     with weights.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": digest.hexdigest()}
+    try:
+        tokenizer = tokenizer_in(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
+        encoder = clip_encoder(network, tokenizer, record)
+    except UserError as error:
+        raise UserError(f"tokenizer_subfolder: {error}") from None
+    if num_tokens is not None and num_tokens > encoder.num_tokens:
+        raise UserError(f"max_tokens: {num_tokens}, but the text encoder '{path}' takes {encoder.num_tokens}.")
+    return encoder if num_tokens is None else clip_encoder(network, tokenizer, record, num_tokens=num_tokens)
+
+
+def clip_encoder(network: nn.Module, tokenizer: Any, record: dict[str, Any], *, num_tokens: int | None = None) -> ClipEncoder:
+    """Text model and tokenizer as an encoder.
+
+    Args:
+        network: A CLIPTextModel.
+        tokenizer: transformers' own.
+        record: See `TextEncoder`; its "name" is what messages say.
+        num_tokens: Of every text; as many as both take where None.
+
+    Raises:
+        UserError: The tokenizer has more tokens than the text model.
+    """
+    config: Any = network.config
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"a tokenizer of {len(tokenizer)} tokens, and the text model of '{record['name']}' has {config.vocab_size}."
+        )
+    most = min(config.max_position_embeddings, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     return ClipEncoder(network, backend, num_tokens=num_tokens or most, pad=pad, record=record)
 
 
-def _tokenizer(path: str, subfolder: str | None, revision: str | None) -> Any:
+def tokenizer_in(path: str | Path, subfolder: str | None = None, revision: str | None = None) -> Any:
+    """transformers' tokenizer of a local folder, or else of the Hub. Raises UserError where it is none."""
     from transformers import AutoTokenizer
 
     folder = Path(path).expanduser()
     try:
         if folder.is_dir():
-            return AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True, trust_remote_code=False)
         return AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
     except Exception as error:  # the library raises whatever it stumbles over in files that it doesn't check
         raise UserError(
-            f"tokenizer_subfolder: no tokenizer could be loaded from '{path}'{f', {subfolder}' if subfolder else ''} "
+            f"no tokenizer could be loaded from '{path}'{f', {subfolder}' if subfolder else ''} "
             f"({reason_of(error).rstrip(':')})."
         ) from None
 
 
-def _with_new_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of today: without what stood in front of all, and without what was no weight."""
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP text model's weights under the names of today: without what stood in front of all, and what was no weight."""
     named = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
     return {name: weight for name, weight in named.items() if name != "embeddings.position_ids"}
