@@ -65,7 +65,7 @@ def _parameters_without_memory() -> Iterator[None]:
             return None  # as it is
         return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(bare)
+    hook = register_module_parameter_registration_hook(bare)  # type: ignore[arg-type]
     try:
         yield
     finally:

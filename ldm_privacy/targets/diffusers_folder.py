@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from ldm_privacy.errors import UserError
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.door import Opening
-from ldm_privacy.targets.family import family_of, is_pipeline
+from ldm_privacy.targets.family import family_of, is_pipeline, open_as
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 
@@ -26,8 +25,4 @@ class DiffusersFolder:
     @staticmethod
     def open(path: Path, opening: Opening) -> Target:
         parts = Parts(path, device=opening.device, dtype=getattr(torch, opening.dtype), variant=opening.variant)
-        family = family_of(parts)
-        shared = ("device", "dtype", "variant")
-        if foreign := [each for each in opening.given() if each not in (*shared, *family.takes)]:
-            raise UserError(f"{foreign[0]}: {path} is a {parts.kind}, which takes none.")
-        return family.open(parts, opening)
+        return open_as(family_of(parts), parts, opening, shared=("device", "dtype", "variant"))

@@ -98,6 +98,13 @@ def family_of(parts: Parts) -> type[Family]:
     raise UserError(f"{parts.folder / INDEX}: a {parts.kind} can't be opened. These can: {known}.")
 
 
+def open_as(family: type[Family], parts: Parts, opening: Opening, *, shared: tuple[str, ...]) -> Target:
+    """The family's target. Raises UserError where something was given that neither it takes nor is `shared` by all families."""
+    if foreign := [each for each in opening.given() if each not in (*shared, *family.takes)]:
+        raise UserError(f"{foreign[0]}: {parts.folder} is a {parts.kind}, which takes none.")
+    return family.open(parts, opening)
+
+
 def is_pipeline(path: Path) -> bool:
     """Whether a path is a folder of diffusers."""
     return (path / INDEX).is_file()

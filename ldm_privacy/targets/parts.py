@@ -6,8 +6,6 @@ say little. Nothing is downloaded.
 
 import hashlib
 import inspect
-import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from ldm_privacy.models.text.encoder import text_model
 from ldm_privacy.models.text.pretrained import tokenizer_in, without_prefix
 from ldm_privacy.models.weights import built_with, header_of, read_safetensors, with_new_names
 from ldm_privacy.targets.place import check_installed
-from ldm_privacy.targets.stored import check_names, weight_files
+from ldm_privacy.targets.stored import check_names, digest_of, weight_files
 
 INDEX, CLIP = "model_index.json", "clip_text_model"
 _DENOISERS = ("unet", "transformer")
@@ -232,17 +230,6 @@ class Parts:
                 f"{self.folder / INDEX}: {part} is {_named(self.index.get(part))}; {' or '.join(classes)} is needed."
             )
         return name
-
-
-def digest_of(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of settings and weights: of the numbers, wherever and however they lie. A second per GiB or two."""
-    own = {name: value for name, value in settings.items() if not name.startswith("_")}  # without the library's remarks
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
-    for name in sorted(weights):
-        value = weights[name].contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """A part's weights as they lie in a folder: which files they are, and why they can't be used."""
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import settings_of
@@ -58,6 +63,17 @@ def check_names(folder: Path, settings: Mapping[str, Any], weights: Collection[s
             raise UserError(
                 f"{folder}: can't be used: its settings ask for more {name} than the file's {len(weights)} weights."
             )
+
+
+def digest_of(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of settings and weights: of the numbers, wherever and however they lie. A second per GiB or two."""
+    own = {name: value for name, value in settings.items() if not name.startswith("_")}  # without the library's remarks
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _shards(index: Path) -> list[Path]:
