@@ -65,10 +65,6 @@ def live(stored):
     return {**base, "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.default_0.weight": torch.ones(2, 8)}
 
 
-def huge(folder):
-    settings("unet/config.json", block_out_channels=[8 * 10**9, 16 * 10**9], cross_attention_dim=16)(folder)
-
-
 UNET, VAE, TEXT, INDEX = "unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json"
 DAMAGES = {
     "fp16 files alone": (halved, {}, r"unet: holds weights of the variant fp16 alone; say variant=fp16\."),
@@ -148,7 +144,12 @@ DAMAGES = {
         r"unet/diff.*: can't be read, it is truncated",
     ),
     "quantised": (settings(UNET, quantization_config={"load_in_4bit": True}), {}, r"unet/config\.json: the part is quantised"),
-    "huge": (huge, {}, r"unet: .*weights don't match"),
+    "huge": (settings(UNET, block_out_channels=[8 * 10**5, 10**6]), {}, r"unet: .*weights don't match"),
+    "too huge to count": (
+        settings(UNET, block_out_channels=[8 * 10**12] * 2),
+        {},
+        r"unet: UNet2DConditionModel can't be used \(",
+    ),
     "endless": (settings(UNET, layers_per_block=10**9), {}, r"unet: .* ask for more layers_per_block than"),
     "endless text": (settings(TEXT, num_hidden_layers=10**9), {}, r"text_encoder: .* ask for more num_hidden_layers than"),
     "settings that make nothing": (
@@ -156,7 +157,7 @@ DAMAGES = {
         {},
         r"unet: UNet2DConditionModel can't be used \(",
     ),
-    "inpainting": (settings(UNET, in_channels=9), {}, r"unet: takes 9 channels, as for inpainting, and returns 4"),
+    "inpainting": (settings(UNET, in_channels=9), {}, r"unet: takes 9 channels and returns 4, .*\(for inpainting 9"),
     "SDXL's unet": (
         settings(UNET, addition_embed_type="text_time"),
         {},

@@ -51,11 +51,11 @@ def check_unet(parts: Parts) -> None:
     if more := [name for name in _MORE if unet.get(name) is not None]:
         hint = "; it may be a Stable Diffusion XL whose index lies" if unet.get("addition_embed_type") == "text_time" else ""
         raise UserError(f"{where}: has {more[0]} {unet[more[0]]}, which a {parts.kind} has no input for{hint}.")
-    if (width := unet.get("in_channels", 4)) != latents or unet.get("out_channels", 4) != latents:
-        what = {2 * latents + 1: ", as for inpainting", 2 * latents: ", as for edits", latents + 1: ", as for depth"}
+    takes, returns = (unet.get(name, 4) for name in ("in_channels", "out_channels"))
+    if takes != latents or returns != latents:
         raise UserError(
-            f"{where}: takes {width} channels{what.get(width, '')} and returns {unet.get('out_channels', 4)}, but latents have "
-            f"{latents}; only a denoiser of latents alone can be audited."
+            f"{where}: takes {takes} channels and returns {returns}, but latents have {latents}; a denoiser that is given more "
+            "(for inpainting 9, for edits 8, for depth 5) can't be audited."
         )
     told, said = unet.get("cross_attention_dim", 1280), parts.settings("text_encoder").get("hidden_size", 512)
     if told != said:
