@@ -10,7 +10,7 @@ from torch import nn
 
 import ldm_privacy
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.weights import built_with, load_weights, read_safetensors
+from ldm_privacy.models.weights import built_with, header_of, load_weights, read_safetensors
 
 NAMES = ("0.weight", "0.bias", "1.weight", "1.bias")
 
@@ -85,3 +85,51 @@ def test_no_file_of_the_package_has_a_way_of_its_own_into_a_network():
     )
     found = {str(path.relative_to(root)) for path in root.rglob("*.py") if ways.search(path.read_text())}
     assert found == {"models/weights.py", "targets/record.py"}
+
+
+class Positions(nn.Module):
+    """A weight, and what no file holds."""
+
+    def __init__(self, size: int = 3):
+        super().__init__()
+        self.linear = nn.Linear(size, 2)
+        self.register_buffer("position", torch.arange(float(size)), persistent=False)
+
+
+def test_weights_are_held_once_and_what_no_file_holds_is_computed():
+    state = Positions().state_dict()
+    before = torch.random.get_rng_state()
+    built = built_with(Positions, state, "it")
+    assert torch.equal(torch.random.get_rng_state(), before), "no weight is drawn that a file replaces"
+    assert built.linear.weight.data_ptr() == state["linear.weight"].data_ptr()
+    assert built.linear.weight.requires_grad
+    assert torch.equal(built.position, torch.arange(3.0))
+    half = built_with(Positions, {name: value.half() for name, value in state.items()}, "it")
+    assert half.linear.weight.dtype == torch.float32
+    half = built_with(Positions, dict(state), "it", dtype=torch.bfloat16)
+    assert half.linear.weight.dtype == torch.bfloat16
+    assert torch.equal(Positions().position, torch.arange(3.0)), "modules that are made later have memory"
+    assert not Positions().linear.weight.is_meta
+
+
+def test_what_becomes_of_a_file_touches_nothing_that_was_read(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn)
+    stored = {f"part.{each}": torch.arange(6).reshape(2, 3).to(each) for each in dtypes}
+    stored |= {"scalar": torch.tensor(2.5), "empty": torch.ones(0, 3), "part.": torch.ones(1)}
+    save_file(stored, file, metadata={"said": "it"})
+    read = read_safetensors(file)
+    file.write_bytes(bytes(file.stat().st_size))
+    assert read.keys() == stored.keys()
+    assert all(
+        torch.equal(read[name].float(), value.float()) and read[name].dtype == value.dtype for name, value in stored.items()
+    )
+
+
+def test_parts_of_a_file_and_its_header(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({"a.x": torch.ones(2), "b.x": torch.zeros(2), "ab": torch.ones(1)}, file, metadata={"said": "it"})
+    assert read_safetensors(file, prefixes=("a.",)).keys() == {"a.x"}
+    assert read_safetensors(file, prefixes=("a.", "b.")).keys() == {"a.x", "b.x"}
+    names, remarks = header_of(file)
+    assert (sorted(names), remarks) == (["a.x", "ab", "b.x"], {"said": "it"})
