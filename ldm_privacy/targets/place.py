@@ -21,7 +21,7 @@ def check_is_file(path: Path) -> None:
 
 
 def check_is_there(path: Path, word: str | None = None) -> None:
-    """Raise UserError where nothing lies at a path: a name of the Hub is told from a path that is mistyped, and never looked up.
+    """Raise UserError where nothing lies at a path; a name of the Hub is told from one that is mistyped, and never looked up.
 
     Args:
         path: What was named.
