@@ -1,4 +1,4 @@
-"""What opening a target costs: `python -m benchmarks.opening PATH [layout=FOLDER]`; without a path, of a UNet made for it."""
+"""What opening a target costs: `python -m benchmarks.opening PATH [LAYOUT]`; without a path, of a UNet made for it."""
 
 import sys
 import tempfile
@@ -22,7 +22,7 @@ def made(folder: Path) -> Path:
     return stable_diffusion(folder, unet=unet)
 
 
-def opened(path: Path, **how: object) -> dict[str, float]:
+def opened(path: Path, layout: Path | None = None) -> dict[str, float]:
     """Opens it in this process: seconds, and the rise of the peak as a multiple of what its networks hold."""
     import diffusers
     import transformers
@@ -31,7 +31,7 @@ def opened(path: Path, **how: object) -> dict[str, float]:
 
     _ = diffusers.UNet2DConditionModel, transformers.CLIPTextModel, transformers.AutoTokenizer  # imported before it is timed
     before, start = peak(), time.perf_counter()
-    target = open_target(path, **how)
+    target = open_target(path, layout=layout)
     seconds, risen = time.perf_counter() - start, peak() - before
     held = sum(each.nbytes for network in target.modules.values() for each in network.state_dict().values())
     return {"seconds": seconds, "held_mib": held / 2**20, "risen_mib": risen / 2**20, "ratio": risen / held}
@@ -41,8 +41,7 @@ def main() -> None:
     """Prints what was found."""
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        layout = {"layout": Path(each.removeprefix("layout=")) for each in sys.argv[2:]}
-        print(opened(Path(sys.argv[1]), **layout))
+        print(opened(*map(Path, sys.argv[1:])))
         return
     import subprocess
 

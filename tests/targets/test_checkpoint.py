@@ -94,7 +94,7 @@ def test_a_path_that_no_kind_of_target_recognises_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match=r"notes\.txt: no kind of target that is known \(.*checkpoint.*\)"):
         open_target(tmp_path / "notes.txt")
-    with pytest.raises(UserError, match=r"nothing\.ckpt: does not exist"):
+    with pytest.raises(UserError, match=r"nothing\.ckpt does not exist"):
         open_target(tmp_path / "nothing.ckpt")
 
 
