@@ -35,10 +35,10 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     named = re.compile(rf"{stem}\.(\w+)\.safetensors(\.index\.json)?")
     variants = sorted({found[1] for name in there if (found := named.fullmatch(name))})
     if variants and variant is None:
-        raise UserError(f"{folder}: holds weights of the variant {variants[0]} alone; say variant={variants[0]}.")
+        raise UserError(f"{folder}: holds weights of the variant {variants[0]} alone; say target.variant={variants[0]}.")
     if variant and f"{stem}.safetensors" in there:
         raise UserError(
-            f"{folder}: holds no {file.name}, but {stem}.safetensors; variants are not mixed. Leave variant={variant} out, "
+            f"{folder}: holds no {file.name}, but {stem}.safetensors; variants are not mixed. Leave target.variant out, "
             "or download that file."
         )
     if pickles := [name for name in there if name.endswith(_PICKLES)]:
@@ -46,7 +46,7 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
             f"{folder}: holds {pickles[0]} and no {file.name}; a pickle can run code and isn't read. Load and save it once "
             "where you trust it: pipe.save_pretrained(FOLDER, safe_serialization=True)."
         )
-    others = f" (there: variant={', '.join(variants)})" if variants else ""
+    others = f" (there: target.variant={', '.join(variants)})" if variants else ""
     raise UserError(f"{file}: does not exist{others}; the folder is not whole. Download it again.")
 
 

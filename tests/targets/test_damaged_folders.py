@@ -67,18 +67,18 @@ def live(stored):
 
 UNET, VAE, TEXT, INDEX = "unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json"
 DAMAGES = {
-    "fp16 files alone": (halved, {}, r"unet: holds weights of the variant fp16 alone; say variant=fp16\."),
+    "fp16 files alone": (halved, {}, r"unet: holds weights of the variant fp16 alone; say target\.variant=fp16\."),
     "no such variant": (
         lambda folder: None,
         {"variant": "fp16"},
-        r"unet: holds no diffusion_pytorch_model\.fp16\.safetensors, but .*; variants are not mixed\. Leave variant=fp16 out",
+        r"unet: holds no diffusion_pytorch_model\.fp16\.safetensors, but .*; variants are not mixed\. Leave target\.variant out",
     ),
     "mixed variants": (
         lambda folder: (halved(folder), renamed(WEIGHTS["vae"].replace(".s", ".fp16.s"), WEIGHTS["vae"])(folder)),
         {"variant": "fp16"},
         r"vae: holds no diffusion_pytorch_model\.fp16\.safetensors, but .* not mixed\.",
     ),
-    "another variant": (halved, {"variant": "ema"}, r"does not exist \(there: variant=fp16\); the folder is not whole"),
+    "another variant": (halved, {"variant": "ema"}, r"does not exist \(there: target\.variant=fp16\); the folder is not whole"),
     "pickled unet": (
         renamed(WEIGHTS["unet"], "unet/diffusion_pytorch_model.bin"),
         {},
