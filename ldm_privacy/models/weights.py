@@ -43,14 +43,18 @@ def built_with(build: Callable[[], Network], state: object, what: str, *, dtype:
     """
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
         raise UserError(f"the weights of {what} are missing or hold something else")
-    try:
-        with torch.device("meta"):
-            expected = build().state_dict()
-    except Exception as error:  # libraries raise whatever they stumble over in settings that they don't check
-        raise UserError(f"{what} can't be used ({reason_of(error)})") from None
+
+    def made() -> Network:
+        try:
+            return build()
+        except Exception as error:  # libraries raise whatever they stumble over in settings that they don't check
+            raise UserError(f"{what} can't be used ({reason_of(error)})") from None
+
+    with torch.device("meta"):
+        expected = made().state_dict()
     _require_fit(expected, state, f"{what} can't be used: the weights don't fit its settings")
     with _parameters_without_memory():  # buffers that no file holds are computed all the same
-        network = build()
+        network = made()
     kinds = {name: dtype if dtype and each.is_floating_point() else each.dtype for name, each in expected.items()}
     network.load_state_dict({name: state[name].to(kind).contiguous() for name, kind in kinds.items()}, assign=True)
     return network

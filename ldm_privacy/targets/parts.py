@@ -84,6 +84,10 @@ class Parts:
         entry = self.index.get(part)
         return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
 
+    def library_of(self, part: str) -> str | None:
+        """Where its class is from; None where the pipeline has none such."""
+        return self.index[part][0] if self.has(part) else None
+
     def has(self, part: str) -> bool:
         """Whether the pipeline has that part."""
         return self.class_of(part) is not None
@@ -113,7 +117,7 @@ class Parts:
         Args:
             classes: Part -> class that it is to be, or several; None for what is no network (scheduler, tokenizer).
         """
-        if any(self.index.get(part, [None])[:1] == ["transformers"] for part in classes):
+        if any(self.library_of(part) == "transformers" for part in classes):
             check_installed(str(self.folder), "transformers", "tokenizers")
         for part, names in classes.items():
             if names is not None:
@@ -134,7 +138,7 @@ class Parts:
         return {name: value for file in self._files(part) for name, value in read_safetensors(file).items()}
 
     def _files(self, part: str) -> list[Path]:
-        stem = "diffusion_pytorch_model" if self.index[part][0] == "diffusers" else "model"
+        stem = "diffusion_pytorch_model" if self.library_of(part) == "diffusers" else "model"
         return weight_files(self.folder / part, stem, self.variant)
 
     def network(self, part: str, *classes: str) -> nn.Module:

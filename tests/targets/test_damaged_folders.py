@@ -71,7 +71,7 @@ DAMAGES = {
     "no such variant": (
         lambda folder: None,
         {"variant": "fp16"},
-        r"unet: holds no diffusion_pytorch_model\.fp16\.safetensors, but .*; variants are not mixed\. Leave target\.variant out",
+        r"unet: holds no diffusion_pytorch_model\.fp16\.safetensors, but .* are not mixed\. Leave target\.variant out",
     ),
     "mixed variants": (
         lambda folder: (halved(folder), renamed(WEIGHTS["vae"].replace(".s", ".fp16.s"), WEIGHTS["vae"])(folder)),
@@ -107,6 +107,13 @@ DAMAGES = {
     "index without a class": (settings(INDEX, _class_name=None), {}, r"model_index\.json: doesn't say which pipeline"),
     "class no text": (settings(INDEX, unet=["diffusers", 7]), {}, r"unet is no class \(\['diffusers', 7\]\); UNet2DCond"),
     "part nowhere": (settings(INDEX, vae=[None, None]), {}, r"vae is not there; AutoencoderKL is needed"),
+    "part no list": (settings(INDEX, vae=1), {}, r"vae is no class \(1\); AutoencoderKL is needed"),
+    "no such number": (settings(TEXT, initializer_factor=None), {}, r"text_encoder: CLIPTextModel can't be used \("),
+    "tokens without number": (
+        settings("tokenizer/tokenizer_config.json", model_max_length="x"),
+        {},
+        r"takes 'x' tokens \(model",
+    ),
     "part of another class": (settings(INDEX, vae=["diffusers", "VQModel"]), {}, r"vae is a VQModel; AutoencoderKL is needed"),
     "class outside the folder": (settings(INDEX, unet=["../evil", "Evil"]), {}, r"unet is a Evil; UNet2DConditionModel"),
     "unknown pipeline": (

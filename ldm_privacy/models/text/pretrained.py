@@ -86,7 +86,10 @@ def clip_encoder(network: nn.Module, tokenizer: Any, record: dict[str, Any], *, 
         raise UserError(
             f"a tokenizer of {len(tokenizer)} tokens, and the text model of '{record['name']}' has {config.vocab_size}."
         )
-    most = min(config.max_position_embeddings, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
+    longest = tokenizer.model_max_length  # 1e30 where the tokenizer says nothing
+    if not isinstance(longest, int) or longest < 2:
+        raise UserError(f"the tokenizer of '{record['name']}' takes {longest!r} tokens (model_max_length), which can't be.")
+    most = min(config.max_position_embeddings, longest)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
