@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import passes
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, condition_under, rows_of
@@ -92,10 +93,9 @@ class DenoiserQuery:
         rows = states.reshape(-1, *states.shape[-3:])
         timestep = torch.as_tensor(timesteps, device=rows.device).expand(leading)[..., None].expand(*leading, batch)
         sample = torch.arange(batch, device=rows.device).repeat(len(rows) // batch)
-        num_calls = -(-len(rows) // rows_per_call)
-        calls = zip(*(each.tensor_split(num_calls) for each in (rows, timestep.reshape(-1), sample)))
-        outputs = [answer(*call) for call in calls]
-        return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
+        timestep = timestep.reshape(-1)
+        outputs = [answer(rows[each], timestep[each], sample[each]) for each in passes(len(rows), rows_per_call)]
+        return (torch.cat(outputs) if len(outputs) > 1 else outputs[0]).reshape(states.shape)
 
     def _call(self, rows: Latent, timestep: Tensor, sample: Tensor) -> Latent:
         epsilon = self._predict(rows, timestep, sample)

@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from pydantic import PositiveInt
 from torch import Tensor
 
+from ldm_privacy.device import in_passes
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
@@ -101,11 +102,19 @@ class KLCodec(Codec):
         return torch.Size((self._channels, size, size))
 
     def mean(self, image: Image) -> Tensor:
-        return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+        def mean(image: Image) -> Tensor:
+            return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+
+        return in_passes(mean, image, self.images_per_pass(image.shape[1:]))
 
     def decode(self, latent: Latent) -> Image:
-        mean = self.channel_map.inverse(latent.to(self.device))
-        return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
+        def decode(latent: Latent) -> Image:
+            mean = self.channel_map.inverse(latent.to(self.device))
+            return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
+
+        height, width = latent.shape[-2:]
+        image_shape = torch.Size((self.network.config["out_channels"], height * self.factor, width * self.factor))
+        return in_passes(decode, latent, self.images_per_pass(image_shape))
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""

@@ -7,12 +7,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.device import memory_budget, passes
 from ldm_privacy.diffusion import PredictionType, epsilon_from_output, flow_sigma, flow_state
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import Condition, Latent, Timestep
+from ldm_privacy.types import Condition, Latent, Timestep, rows_of
 
 Time = Literal["index", "sigma_1000", "sigma", "one_minus_sigma"]
 """The number that a network is given as its timestep: that of the schedule, or by sigma, the flow's share of noise."""
+
+
+BYTES_PER_NUMBER = 2048
+"""What a denoiser is taken to hold per number of its input, in a pass without gradients; see docs/memory.md."""
+
+
+def rows_per_pass(latent: Latent, budget: int | None = None) -> int:
+    """How many such latents go through a denoiser at once, at least one: half the budget is for its activations."""
+    return max(1, (budget or memory_budget(latent.device)) // 2 // (latent.shape[1:].numel() * BYTES_PER_NUMBER))
 
 
 def as_it_is(condition: Condition) -> Condition:
@@ -43,7 +53,14 @@ class NetworkPredictor:
     negated: bool = False
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
-        """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
+        """epsilon(z_t, t, c), in passes of `rows_per_pass`. Raises UserError where the network answers in another shape."""
+        parts = [
+            self._pass(noisy_latent[rows], timestep[rows], rows_of(condition, rows))
+            for rows in passes(len(noisy_latent), rows_per_pass(noisy_latent))
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _pass(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         dtype = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
         condition = self.given(condition)
