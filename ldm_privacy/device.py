@@ -72,8 +72,9 @@ def passes(num_rows: int, most: int) -> list[slice]:
 
 def in_passes(function: Callable[[Tensor], Tensor], value: Tensor, most: int) -> Tensor:
     """`function` of all rows, at most `most` at a time."""
-    parts = [function(value[rows]) for rows in passes(len(value), most)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if len(value) <= most:
+        return function(value)
+    return torch.cat([function(value[rows]) for rows in passes(len(value), most)])
 
 
 def lower_memory(device: torch.device) -> str:

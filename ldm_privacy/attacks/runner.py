@@ -30,8 +30,8 @@ class RunOptions(TypedDict, total=False):
         seed: Of the noise; 0 by default.
         noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
             (draws, timesteps, *latent.shape) for attacks with more. Attacks without draws don't look at it.
-        memory_budget: Bytes; by default that of `ldm_privacy.device`, 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of
-            the attack, half for the activations of a network pass, see `models.predictor.rows_per_pass`.
+        memory_budget: Bytes; by default `device.memory_budget`, 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the
+            attack, half for the activations of a network pass, see `models.predictor.rows_per_pass`.
         autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
             arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet, measured with CPU autocast,
             bfloat16 moved predictions by 1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI
@@ -188,7 +188,7 @@ def _parts(
             index,
             condition=rows_of(condition, rows),
             views={view: rows_of(each, rows) for view, each in views.items()},
-            rows_per_call=rows_per_pass(latent, budget),
+            rows_per_call=rows_per_pass(predictor, latent, budget),
             autocast=autocast,
         )
         if noise is None:

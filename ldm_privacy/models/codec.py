@@ -25,14 +25,14 @@ class Codec:
         network: What stage 1 trains and whose decoder has influence and distortion; None where there is none.
         channel_map: From posterior means to latents.
         device: Where it computes.
-        bytes_per_number: What a pass without gradients holds per number of the image; see docs/memory.md.
+        bytes_per_number: What a pass without gradients is taken to hold per number of the image; see docs/memory.md.
     """
 
     name: ClassVar[str]
     network: nn.Module | None = None
     channel_map: ChannelMap = ChannelMap.identity(1)
     device: torch.device = torch.device("cpu")
-    bytes_per_number: int = 2048
+    bytes_per_number: float = 2048
 
     def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
         """(channels, height, width) of the latents of such images; no network passes."""

@@ -18,6 +18,9 @@ from ldm_privacy.models.weights import Channels, built_with, check_groups
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
 
+BYTES_PER_WIDTH = 48
+"""What a pass without gradients is taken to hold per pixel and channel of the finest block. Measured: 19 to 42; docs/memory.md."""
+
 
 @CODECS.register("kl")
 class KLCodec(Codec):
@@ -38,7 +41,9 @@ class KLCodec(Codec):
         autoencoder.set_attn_processor(AttnProcessor())
         self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
         self._channels = autoencoder.config["latent_channels"]
-        self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+        widths = autoencoder.config["block_out_channels"]
+        self.bytes_per_number = BYTES_PER_WIDTH * widths[0] / autoencoder.config["out_channels"]
+        self.factor = 2 ** (len(widths) - 1)
         self.channel_map = channel_map or ChannelMap.identity(self._channels)
         self.device = autoencoder.device
 

@@ -36,7 +36,9 @@ class DataSetup:
     @cached_property
     def device(self) -> torch.device:
         """Where encoding, influence and evaluation run: the trainer's accelerator."""
-        return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
+        return device_of(
+            self.config.trainer.accelerator, tf32=self.config.trainer.tf32, memory_gib=self.config.audit.memory_gib
+        )
 
     @property
     def split_seed(self) -> int:
@@ -109,9 +111,8 @@ class DataSetup:
 
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""
-        content, batch_size = self.data.duplicates.content_hash, self.config.audit.batch_size
-        codec = codec.to(self.device)
-        return Measuring(codec, self.data.images, content, store_folder, batch_size, self.device, self.progress)
+        content = self.data.duplicates.content_hash
+        return Measuring(codec.to(self.device), self.data.images, content, store_folder, self.device, self.progress)
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

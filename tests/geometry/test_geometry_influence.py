@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import digamma, polygamma
 
-from ldm_privacy import device, randomness
+from ldm_privacy import randomness
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
@@ -266,7 +266,7 @@ def test_a_decoder_that_is_differentiable_only_once():
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 2.5, 100])
-def test_the_memory_budget_changes_nothing_but_the_parts(monkeypatch, pairs):
+def test_the_memory_budget_changes_nothing_but_the_parts(limit_memory, pairs):
     latent, index, sizes = normal(7, 2, 3, 3, dtype=torch.float64), torch.arange(7), []
 
     def decode(latent):
@@ -280,7 +280,7 @@ def test_the_memory_budget_changes_nothing_but_the_parts(monkeypatch, pairs):
         "pixels": lambda: pixel_influence(decode, latent, index)[0],
     }
     whole = {name: measure() for name, measure in measures.items()}
-    monkeypatch.setattr(device, "_limit_gib", 3 * DecoderJacobian(smooth, latent[:1]).kept_bytes * pairs / 2**30)
+    limit_memory(3 * DecoderJacobian(smooth, latent[:1]).kept_bytes * pairs)
     for name, measure in measures.items():
         torch.testing.assert_close(measure(), whole[name])
     sizes.clear()
@@ -290,10 +290,10 @@ def test_the_memory_budget_changes_nothing_but_the_parts(monkeypatch, pairs):
     assert (sizes[0], sizes[1]) == (1, {0: 1, 1: 1, 2.5: 2, 100: 6}[pairs])
 
 
-def test_vectors_that_are_not_asked_for_go_through_as_memory_allows(monkeypatch):
+def test_vectors_that_are_not_asked_for_go_through_as_memory_allows(limit_memory):
     jacobian = DecoderJacobian(smooth, normal(4, 2, 3, 3))
     for pairs, vectors in ((0, 1), (3.5, 1), (8.5, 2), (23.9, 5), (1000, 7)):
-        monkeypatch.setattr(device, "_limit_gib", 3 * jacobian.kept_bytes * pairs / 2**30)
+        limit_memory(3 * jacobian.kept_bytes * pairs)
         assert jacobian.vectors_within(7) == vectors
 
 
@@ -335,7 +335,7 @@ def test_the_whole_jacobian_is_taken_by_columns_where_rows_are_more_than_twice_a
     assert products == {"times": 18}
 
 
-def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch):
+def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch, limit_memory):
     weight, seen = torch.nn.Parameter(torch.ones(2, 3, 3, dtype=torch.float64)), []
     products = DecoderJacobian._products
 
@@ -345,10 +345,10 @@ def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch
 
     monkeypatch.setattr(DecoderJacobian, "_products", watched)
     # Of z * weight squared autograd keeps z * weight, 18 numbers of 8 bytes a sample, and z; weights are no sample's.
-    latent, index, pair = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), 3 * (18 + 18 + 18) * 8 / 2**30
+    latent, index, pair = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), 3 * (18 + 18 + 18) * 8
     for pairs, samples, vectors in ((0.5, 1, 1), (1.5, 1, 1), (2.5, 2, 1), (7.5, 3, 2), (15.5, 3, 5)):
         seen.clear()
-        monkeypatch.setattr(device, "_limit_gib", pairs * pair)
+        limit_memory(pairs * pair)
         found = ExactInfluence()(lambda z: (z * weight).square(), latent, index).influence
         # The first sample comes alone, with as many vectors as fit.
         assert (seen[0][0], seen[0][2]) == (1, max(1, int(pairs)))
