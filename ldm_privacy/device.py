@@ -27,12 +27,11 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-def device_of(accelerator: str, *, tf32: bool, memory_gib: float | None = None) -> torch.device:
+def device_of(accelerator: str, *, tf32: bool) -> torch.device:
     """The device of Lightning's accelerator "auto" (a GPU where there is one), "cpu", "gpu" or "mps".
 
-    `tf32` is for CUDA alone; see `allow_tf32` and `limit_memory`. Raises UserError where there is no such device.
+    `tf32` is for CUDA alone; see `allow_tf32`. Raises UserError where there is no such device.
     """
-    limit_memory(memory_gib)
     has_gpu = torch.cuda.is_available()
     if accelerator == "auto":
         accelerator = "gpu" if has_gpu else "cpu"

@@ -11,7 +11,7 @@ from ldm_privacy.config import EvaluationConfig
 from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
-from ldm_privacy.device import device_of
+from ldm_privacy.device import device_of, limit_memory
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
@@ -36,9 +36,8 @@ class DataSetup:
     @cached_property
     def device(self) -> torch.device:
         """Where encoding, influence and evaluation run: the trainer's accelerator."""
-        return device_of(
-            self.config.trainer.accelerator, tf32=self.config.trainer.tf32, memory_gib=self.config.audit.memory_gib
-        )
+        limit_memory(self.config.audit.memory_gib)
+        return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
 
     @property
     def split_seed(self) -> int:
