@@ -17,6 +17,9 @@ from ldm_privacy.types import Decoder, Image, Latent
 
 Part = TypeVar("Part")
 
+HELD = 2.5
+"""Times as much as autograd keeps of a decoding is held while a product is taken. Measured: 1.2 to 2.2, see docs/memory.md."""
+
 
 @contextmanager
 def gradients_enabled(latent: Tensor) -> Iterator[Tensor]:
@@ -66,7 +69,8 @@ class DecoderJacobian:
             # Weights are kept too, but once for all samples.
             if not isinstance(tensor, torch.nn.Parameter):
                 kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
+            # Autograd gives it its place in the graph again; with it, an operation that keeps its own result is never freed.
+            return tensor.detach()
 
         with saved_tensors_hooks(keep, lambda tensor: tensor), gradients_enabled(latent) as leaf:
             self._latent = leaf
@@ -76,11 +80,8 @@ class DecoderJacobian:
 
     @property
     def pairs_per_pass(self) -> int:
-        """How many (sample, vector) pairs fit the memory budget, at least one: each is taken to need what is kept, thrice over.
-
-        Measured: J^T u 1.4 times, J v 2.2 times (docs/memory.md).
-        """
-        return rows_within(3 * self.kept_bytes, self.image.device)
+        """How many (sample, vector) pairs fit the memory budget, at least one."""
+        return rows_within(HELD * self.kept_bytes, self.image.device)
 
     def vectors_within(self, most: int) -> int:
         """How many vectors go through with this batch, at most `most` and at least one."""

@@ -19,7 +19,8 @@ from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
 
 BYTES_PER_WIDTH = 48
-"""What a pass without gradients is taken to hold per pixel and channel of the finest block; 19 to 42 measured (docs/memory.md)."""
+"""What a pass without gradients is taken to hold per pixel and channel of the finest block. Measured: 19 to 42, see
+docs/memory.md."""
 
 
 @CODECS.register("kl")

@@ -1,6 +1,8 @@
 """Influence estimators against references, closed forms and laws."""
 
+import gc
 import math
+import weakref
 from functools import partial
 
 import numpy as np
@@ -14,7 +16,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
-from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
+from ldm_privacy.geometry.jacobian import HELD, DecoderJacobian, gradients_enabled
 from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -280,7 +282,7 @@ def test_the_memory_budget_changes_nothing_but_the_parts(limit_memory, pairs):
         "pixels": lambda: pixel_influence(decode, latent, index)[0],
     }
     whole = {name: measure() for name, measure in measures.items()}
-    limit_memory(3 * DecoderJacobian(smooth, latent[:1]).kept_bytes * pairs)
+    limit_memory(HELD * DecoderJacobian(smooth, latent[:1]).kept_bytes * pairs)
     for name, measure in measures.items():
         torch.testing.assert_close(measure(), whole[name])
     sizes.clear()
@@ -293,8 +295,24 @@ def test_the_memory_budget_changes_nothing_but_the_parts(limit_memory, pairs):
 def test_vectors_that_are_not_asked_for_go_through_as_memory_allows(limit_memory):
     jacobian = DecoderJacobian(smooth, normal(4, 2, 3, 3))
     for pairs, vectors in ((0, 1), (3.5, 1), (8.5, 2), (23.9, 5), (1000, 7)):
-        limit_memory(3 * jacobian.kept_bytes * pairs)
+        limit_memory(HELD * jacobian.kept_bytes * pairs)
         assert jacobian.vectors_within(7) == vectors
+
+
+def test_what_was_kept_of_a_decoding_goes_with_its_jacobian():
+    kept = []
+
+    def decode(latent):
+        result = latent.exp()  # keeps its own result for the way back
+        kept.append(weakref.ref(result))
+        return 2 * result
+
+    jacobian = DecoderJacobian(decode, normal(2, 2, 3, 3))
+    jacobian.transpose_times(normal(1, 2, 2, 3, 3))
+    jacobian.times(normal(1, 2, 2, 3, 3))
+    del jacobian
+    gc.collect()
+    assert kept[0]() is None
 
 
 def test_streaming_says_how_far_it_is():
@@ -345,7 +363,7 @@ def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch
 
     monkeypatch.setattr(DecoderJacobian, "_products", watched)
     # Of z * weight squared autograd keeps z * weight, 18 numbers of 8 bytes a sample, and z; weights are no sample's.
-    latent, index, pair = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), 3 * (18 + 18 + 18) * 8
+    latent, index, pair = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), HELD * (18 + 18 + 18) * 8
     for pairs, samples, vectors in ((0.5, 1, 1), (1.5, 1, 1), (2.5, 2, 1), (7.5, 3, 2), (15.5, 3, 5)):
         seen.clear()
         limit_memory(pairs * pair)
