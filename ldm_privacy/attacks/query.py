@@ -13,8 +13,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, condition_under, rows_of
 
 ROWS_PER_GRADIENT = 8
-"""A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured: 5 to 7 times as much as one
-without, 17 times in a UNet with ten transformer layers in a block; see docs/memory.md."""
+"""A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured: 3 to 8 times as much as one
+without, 16 times in a UNet with ten transformer layers in a block; see docs/memory.md."""
 
 
 @dataclass(eq=False, repr=False)

@@ -29,6 +29,7 @@ class DataSetup:
     """
 
     def __init__(self, config: EvaluationConfig, progress: Progress, *, split: Split | None = None):
+        limit_memory(config.audit.memory_gib)
         self.config = config
         self.progress = progress
         self._split = split
@@ -36,7 +37,6 @@ class DataSetup:
     @cached_property
     def device(self) -> torch.device:
         """Where encoding, influence and evaluation run: the trainer's accelerator."""
-        limit_memory(self.config.audit.memory_gib)
         return device_of(self.config.trainer.accelerator, tf32=self.config.trainer.tf32)
 
     @property
