@@ -1,9 +1,10 @@
-"""What a device does with float32, and its memory running out, told in one line that names what to lower."""
+"""What a device does with float32, how much memory passes may take, and its running out, told in one line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from ldm_privacy.errors import UserError
 
@@ -11,6 +12,11 @@ from ldm_privacy.errors import UserError
 class OutOfMemory(UserError):
     """Memory ran out; the message says where and what to lower."""
 
+
+MEMORY_GIB = {"cpu": 0.25, "cuda": 4.0}
+"""Budget of a network pass, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
+
+_limit_gib: float | None = None
 
 _SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "calculation overflowed")
 
@@ -34,6 +40,45 @@ def device_of(accelerator: str, *, tf32: bool) -> torch.device:
     if accelerator == "gpu":
         allow_tf32(tf32)
     return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
+def limit_memory(gib: float | None) -> None:
+    """Give every network pass outside of training that budget, in this process; None: that of `MEMORY_GIB`.
+
+    What a pass holds beside the weights: as many samples share one as fit, always at least one. Results depend on it through
+    float rounding alone.
+    """
+    global _limit_gib
+    _limit_gib = gib
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes."""
+    gib = MEMORY_GIB.get(device.type, MEMORY_GIB["cpu"]) if _limit_gib is None else _limit_gib
+    return int(gib * 2**30)
+
+
+def rows_within(bytes_per_row: float, device: torch.device) -> int:
+    """How many rows fit the budget, at least one."""
+    return max(1, int(memory_budget(device) // max(1, bytes_per_row)))
+
+
+def passes(num_rows: int, most: int) -> list[slice]:
+    """The rows of each pass, in order, of about equal numbers and at most `most`; one pass of none where there are none."""
+    count = max(1, -(-num_rows // most))
+    return [slice(num_rows * place // count, num_rows * (place + 1) // count) for place in range(count)]
+
+
+def in_passes(function: Callable[[Tensor], Tensor], value: Tensor, most: int) -> Tensor:
+    """`function` of all rows, at most `most` at a time."""
+    if len(value) <= most:
+        return function(value)
+    return torch.cat([function(value[rows]) for rows in passes(len(value), most)])
+
+
+def lower_memory(device: torch.device) -> str:
+    """The advice for passes that are of this budget, in words."""
+    return f"lower audit.memory_gib (now {memory_budget(device) / 2**30:g}; device.limit_memory in Python)"
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

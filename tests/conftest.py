@@ -31,6 +31,16 @@ def shared_file():
 
 
 @pytest.fixture
+def limit_memory(monkeypatch):
+    """A function of bytes: the budget of every network pass, until the test ends."""
+
+    def limit(num_bytes):
+        monkeypatch.setattr("ldm_privacy.device._limit_gib", num_bytes / 2**30)
+
+    return limit
+
+
+@pytest.fixture
 def traced(monkeypatch):
     """torch.compile without the code generation, which takes minutes: the modes asked for, and the graphs traced.
 

@@ -7,13 +7,14 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import passes
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, condition_under, rows_of
 
 ROWS_PER_GRADIENT = 8
-"""A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured with diffusers' UNets on 4x8x8
-latents: 1.7 to 9.8 KiB per number of the input, against 2 KiB that a pass without gradients is taken to hold."""
+"""A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured: 3 to 8 times as much as one
+without, 16 times in a UNet with ten transformer layers in a block; see docs/memory.md."""
 
 
 @dataclass(eq=False, repr=False)
@@ -92,10 +93,9 @@ class DenoiserQuery:
         rows = states.reshape(-1, *states.shape[-3:])
         timestep = torch.as_tensor(timesteps, device=rows.device).expand(leading)[..., None].expand(*leading, batch)
         sample = torch.arange(batch, device=rows.device).repeat(len(rows) // batch)
-        num_calls = -(-len(rows) // rows_per_call)
-        calls = zip(*(each.tensor_split(num_calls) for each in (rows, timestep.reshape(-1), sample)))
-        outputs = [answer(*call) for call in calls]
-        return (torch.cat(outputs) if num_calls > 1 else outputs[0]).reshape(states.shape)
+        timestep = timestep.reshape(-1)
+        outputs = [answer(rows[each], timestep[each], sample[each]) for each in passes(len(rows), rows_per_call)]
+        return (torch.cat(outputs) if len(outputs) > 1 else outputs[0]).reshape(states.shape)
 
     def _call(self, rows: Latent, timestep: Tensor, sample: Tensor) -> Latent:
         epsilon = self._predict(rows, timestep, sample)

@@ -10,14 +10,11 @@ from torch import Tensor
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import Attack, UnmaskableAttack
 from ldm_privacy.attacks.query import DenoiserQuery
+from ldm_privacy.device import memory_budget as device_budget
+from ldm_privacy.device import passes
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.types import Condition, Contribution, KeepMask, Latent, NoisePredictor, Statistic, check_shape, rows_of
-
-DEFAULT_MEMORY_BUDGET = {"cpu": 2**28, "cuda": 2**32}
-"""Bytes, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
-
-_ACTIVATION_BYTES = 2048
-"""Bytes that a denoiser is taken to hold per number of its input, without gradients: see `RunOptions`."""
 
 _WORKING_BYTES = 64
 """Bytes per number of noise, state, prediction and contribution, with the temporaries of drawing the noise."""
@@ -33,9 +30,8 @@ class RunOptions(TypedDict, total=False):
         seed: Of the noise; 0 by default.
         noise: Used instead of drawn noise: (timesteps, *latent.shape) for attacks with one draw,
             (draws, timesteps, *latent.shape) for attacks with more. Attacks without draws don't look at it.
-        memory_budget: Bytes; by default 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the attack, half for the
-            activations of a network pass, taken to be 2 KiB per number of its input: a pass gets
-            `budget / 2 / (2 KiB * channels * height * width)` rows (512 rows of 4x8x8 on CPU), at least one.
+        memory_budget: Bytes; by default `device.memory_budget`, 256 MiB on CPU, 4 GiB on a GPU. Half is for the tensors of the
+            attack, half for the activations of a network pass, see `models.predictor.rows_per_pass`.
         autocast: A reduced precision for the network passes, `torch.bfloat16` for example, on a GPU only. The attack's own
             arithmetic stays in the latent's dtype, sums in float64. On an untrained small UNet, measured with CPU autocast,
             bfloat16 moved predictions by 1 % (root mean square) from float32, statistics of SimA by 0.3 %, Loss 0.04 %, SecMI
@@ -102,16 +98,6 @@ def masked_sums(
     with torch.no_grad():
         parts = [_sums(attack, *part) for part in _parts(attack, predictor, latent, timesteps, keep_masks, **options)]
         return tuple(torch.cat(sums, dim=-1) for sums in zip(*parts))
-
-
-def default_memory_budget(latent: Latent) -> int:
-    """Bytes, of the device that the latents lie on."""
-    return DEFAULT_MEMORY_BUDGET.get(latent.device.type, DEFAULT_MEMORY_BUDGET["cpu"])
-
-
-def rows_per_call(latent: Latent, memory_budget: int | None = None) -> int:
-    """Rows of a network pass on such latents, at least one; see `RunOptions`."""
-    return max(1, (memory_budget or default_memory_budget(latent)) // 2 // (latent[0].numel() * _ACTIVATION_BYTES))
 
 
 def mask_and_sum(contribution: Contribution, keep_masks: KeepMask) -> Statistic:
@@ -190,20 +176,19 @@ def _parts(
             f"{type(attack).__name__} is no sum over latent dimensions, so it has no mask: "
             "give it keep-all masks only, or leave it out of the masked attacks."
         )
-    memory_budget = memory_budget or default_memory_budget(latent)
+    budget = memory_budget or device_budget(latent.device)
     numbers = latent[0].numel()
     per_sample = _WORKING_BYTES * len(grid) * max(1, attack.num_draws) + 16 * len(keep_masks)
-    samples_per_part = max(1, memory_budget // 2 // (numbers * per_sample))
+    samples_per_part = max(1, budget // 2 // (numbers * per_sample))
     keep_masks, sample_index = keep_masks.to(latent.device), sample_index.to(latent.device)
-    for place in torch.arange(len(latent)).tensor_split(-(-len(latent) // samples_per_part)):
-        rows = slice(int(place[0]), int(place[-1]) + 1)
+    for rows in passes(len(latent), samples_per_part):
         index = sample_index[rows]
         query = DenoiserQuery(
             predictor,
             index,
             condition=rows_of(condition, rows),
             views={view: rows_of(each, rows) for view, each in views.items()},
-            rows_per_call=rows_per_call(latent, memory_budget),
+            rows_per_call=rows_per_pass(predictor, latent, budget),
             autocast=autocast,
         )
         if noise is None:

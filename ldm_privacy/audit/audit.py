@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.attacks.runner import RunOptions, default_memory_budget, masked_sums
+from ldm_privacy.attacks.runner import RunOptions, masked_sums
 from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, known_to, with_calibrated
 from ldm_privacy.audit.checks import check_labels, check_masks, check_views
 from ldm_privacy.audit.collected import Collected, join
@@ -16,14 +16,20 @@ from ldm_privacy.audit.oriented import oriented
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
-from ldm_privacy.audit.sweep import ladder_masks, split_ladder
+from ldm_privacy.audit.sweep import RANKINGS, ladder_masks, split_ladder
 from ldm_privacy.audit.views import USE_PASSES, condition_use, differs, with_views
 from ldm_privacy.calibrations.base import Calibration
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.device import explain_out_of_memory, lower_memory, passes, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import AuditKey, Intervals, KeepMask, NoisePredictor
+
+SAMPLES_AT_ONCE = 512
+"""At most: how often progress is told of."""
+
+_RANKING_BYTES = 64
+"""Per number of a latent, to rank its dimensions; beside the masks, that are copied a few times."""
 
 
 @dataclass(eq=False, repr=False)
@@ -49,7 +55,6 @@ class Audit:
             are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.
         cross_fit: Each half chooses and fits for the other, so that every sample reports. False: the calibration half chooses
             and the other alone reports.
-        batch_size: Samples at a time (memory); it changes nothing but float rounding.
         autocast: Denoiser passes in this precision (GPU only); see `attack_statistics` for the error that it makes.
         seed: Of the attacks' noise and the random masks of the sweep.
         intervals: How intervals are made; they resample whole groups where the samples have groups.
@@ -71,7 +76,6 @@ class Audit:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     calibrated: Sequence[AuditKey] = ()
     cross_fit: bool = True
-    batch_size: int = 512
     autocast: torch.dtype | None = None
     seed: int = 0
     intervals: Intervals = None  # type: ignore[assignment]
@@ -137,19 +141,16 @@ class Audit:
     def collect(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
         """The masked sums of all samples, on the CPU; of several processes, those of each join by `collected.join`.
 
-        The noise belongs to the sample, so batches don't matter. `progress` is called with the number of samples done.
+        The noise belongs to the sample, so batches don't matter: their masks fit in the memory budget. `progress` is called
+        with the number of samples done.
         """
-        budget = default_memory_budget(self.samples.latent)
-        advice = (
-            f"in an audit: lower audit.batch_size (now {self.batch_size}); the memory budget of an attack is "
-            f"{budget / 2**30:g} GiB beside it."
-        )
-        parts = []
-        with explain_out_of_memory(lambda: advice):
-            for start in range(0, max(1, len(self.samples)), self.batch_size):
-                batch = self.samples.rows(slice(start, start + self.batch_size))
-                parts.append(self._attack(predictor, batch))
-                progress(start + len(batch))
+        latent, parts = self.samples.latent, []
+        num_masks = len(self.masks) + len(RANKINGS) * len(self.keep_fractions)
+        fitting = rows_within((4 * num_masks + _RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
+        with explain_out_of_memory(lambda: f"in an audit: {lower_memory(latent.device)}."):
+            for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
+                parts.append(self._attack(predictor, self.samples.rows(rows)))
+                progress(rows.stop)
         return join(parts)
 
     def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:

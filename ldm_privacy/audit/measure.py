@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.data.complexity import image_complexity
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.device import explain_out_of_memory, lower_memory, passes
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import InfluenceEstimator, SetInfluenceEstimator, concatenate
 from ldm_privacy.geometry.store import Store, fingerprint
@@ -34,7 +34,6 @@ class Measuring:
         images: Sample indices -> images.
         content: Identifies the images (a hash of pixels and size): part of every fingerprint.
         store_folder: Where results are kept; None: nowhere.
-        batch_size: Images per encoder or decoder pass.
         device: Where passes run.
         progress: Shows how far it is.
     """
@@ -43,7 +42,6 @@ class Measuring:
     images: Images
     content: str
     store_folder: Path | None
-    batch_size: int
     device: torch.device
     progress: Progress
     _first_decoded: Tensor | None = None
@@ -176,13 +174,13 @@ class Measuring:
 
     @torch.no_grad()
     def _batched(self, words: str, step: str, function: Callable[..., Tensor], *columns: Tensor) -> Tensor:
-        """`function` of the columns, batch by batch, on the CPU."""
-        advice = f"while {step}: lower audit.batch_size (now {self.batch_size})."
-        results, num_done = [], 0
-        with explain_out_of_memory(lambda: advice), self.progress(words, len(columns[0])) as done:
-            for parts in zip(*(column.split(self.batch_size) for column in columns)):
-                results.append(function(*parts).cpu())
-                done(num_done := num_done + len(parts[0]))
+        """`function` of the columns, sample indices first, as many images at a time as the codec takes, on the CPU."""
+        index, results = columns[0], []
+        advice = f"while {step}: {lower_memory(self.device)}."
+        with explain_out_of_memory(lambda: advice), self.progress(words, len(index)) as done:
+            for rows in passes(len(index), self.codec.images_per_pass(self.images(index[:1]).shape[1:])):
+                results.append(function(*(column[rows] for column in columns)).cpu())
+                done(rows.stop)
         return torch.cat(results)
 
     def _complexity(self, index: Tensor) -> dict[str, Tensor]:
@@ -196,19 +194,16 @@ class Measuring:
         self._first_decoded = None
 
         def error(index: Tensor, latent: Latent) -> Tensor:
-            image = self.codec.decode(latent)
-            if self._first_decoded is None:
-                self._first_decoded = image[:NUM_KEPT].cpu()
+            image, first = self.codec.decode(latent), self._first_decoded
+            if first is None or len(first) < NUM_KEPT:
+                self._first_decoded = torch.cat([*([] if first is None else [first]), image.cpu()])[:NUM_KEPT]
             return (image - self.images(index).to(self.device)).abs().flatten(1).mean(1)
 
         return {"error": self._batched("Reconstruction error", "images are decoded", error, index, latent)}
 
     def _influence(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> dict[str, Tensor]:
         """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
-        advice = (
-            "while influence is estimated: lower geometry.influence.decode_batch_size and probe_batch_size of the estimators "
-            "with probes, memory_mib of the exact one."
-        )
+        advice = f"while influence is estimated: {lower_memory(self.device)}."
         over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
         per_sample = estimator if over_set is None else over_set.per_sample
         progress = self.progress("Influence (pullback metric)", len(samples))
@@ -222,7 +217,8 @@ class Measuring:
 
     def _distortion(self, distortion: Distortion, samples: AuditedSamples, chosen: Tensor) -> dict[str, Tensor]:
         value = torch.full((len(samples),), torch.nan, dtype=torch.float64)
-        advice = f"while distortion is measured: lower geometry.distortion_rank (now {distortion.rank}; 0: none)."
+        rank = f"geometry.distortion_rank (now {distortion.rank}; 0: none)"
+        advice = f"while distortion is measured: {lower_memory(self.device)} or {rank}."
         if chosen.any():
             latent = samples.latent[chosen.to(self.device)]
             progress = self.progress("Local distortion", len(latent))

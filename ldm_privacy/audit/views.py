@@ -9,9 +9,9 @@ from torch import Tensor
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.conditions import on_condition
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.attacks.runner import rows_per_call
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Estimate, NoisePredictor
 
@@ -63,7 +63,7 @@ def condition_use(
         samples.sample_index,
         condition=samples.condition,
         views=samples.views,
-        rows_per_call=rows_per_call(samples.latent),
+        rows_per_call=rows_per_pass(predictor, samples.latent),
         autocast=autocast,
     )
     timestep = int((query.alphas_cumprod > 0.5).sum().clamp(max=len(query.alphas_cumprod) - 1))

@@ -151,7 +151,11 @@ class AuditConfig:
     cross_fit: bool = _option("each half chooses for the other and all samples report; false: one half reports", True)
     precision: Literal["float32", "bfloat16"] = _option("of the attacks' denoiser passes; bfloat16 on GPUs only", "float32")
     max_samples: PositiveInt | None = _option("audited members and audited held-out samples, at most; null = all", None)
-    batch_size: PositiveInt = _option("samples per audit batch (memory)", 512)
+    memory_gib: PositiveFloat | None = _option(
+        "for what network passes outside of training hold beside the weights: as many samples as fit share one, at least one; "
+        "null = 0.25 on CPUs, 4 on GPUs",
+        None,
+    )
     confidence: Confidence = _option("of all intervals", 0.95)
     num_bootstrap: Annotated[int, Field(gt=0, le=100_000)] = _option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
@@ -235,7 +239,7 @@ class EvaluationConfig:
     watch: dict[str, Component] = _component(
         "label: watcher, beside the audits",
         registry.WATCHERS,
-        provided="samples images words member_index heldout_index groups onset seed intervals progress audit_batch_size",
+        provided="samples images words member_index heldout_index groups onset seed intervals progress",
         many=True,
         default="none",
     )

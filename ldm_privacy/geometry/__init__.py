@@ -8,8 +8,9 @@ Args:
     sample_index: (batch,) int. What is random is a function of (seed, sample index, probe) alone, so that a sample's numbers
         don't depend on its batch, and more probes begin with the same ones. Errors name it.
     num_probes, seed: Of the probes.
-    decode_batch_size: Samples that are decoded together (memory: their activations).
     vectors_per_pass, probe_batch_size: Vectors that go through the decoder together (memory: that many times as much).
+
+How many samples are decoded together comes from the memory budget, see `jacobian.in_parts`; it changes nothing but rounding.
 
 Returns:
     Numbers on the latent's device, in its precision but at least float32.

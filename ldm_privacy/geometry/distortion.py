@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import check_counts
-from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Decoder, Latent
 
@@ -37,9 +37,8 @@ class Distortion:
         num_power_iterations: Applications of J^T J, at least.
         seed: Of the first block.
         tolerance: Relative error that is allowed in each singular value, above 0; infinity for a fixed number of applications.
-        batch_size: Samples that are decoded together.
         vectors_per_pass: In the randomized method; None: 4 on a CPU; elsewhere, where small passes leave the device idle, as
-            many as 32 on images of 32x32 and fewer on larger ones.
+            many as 32 on images of 32x32 and fewer on larger ones; always fewer where they don't fit in memory.
         exact: Whether the whole of J is taken; None: where it costs no more products.
     """
 
@@ -49,12 +48,11 @@ class Distortion:
     _: KW_ONLY
     seed: int = 0
     tolerance: float = 0.01
-    batch_size: int = 32
     vectors_per_pass: int | None = None
     exact: bool | None = None
 
     def __post_init__(self) -> None:
-        check_counts(1, rank=self.rank, batch_size=self.batch_size, vectors_per_pass=self.vectors_per_pass)
+        check_counts(1, rank=self.rank, vectors_per_pass=self.vectors_per_pass)
         check_counts(0, oversample=self.oversample, num_power_iterations=self.num_power_iterations)
         if not self.tolerance > 0:
             raise UserError(f"tolerance: {self.tolerance} is not above 0.")
@@ -83,10 +81,9 @@ class Distortion:
 
         From the whole of J: in float64, and no more than J has.
         """
-        return torch.cat([self._of_batch(decoder, part) for part in latent.split(self.batch_size)])
+        return torch.cat(in_parts(lambda jacobian, rows: self._of_batch(jacobian, latent[rows]), decoder, latent))
 
-    def _of_batch(self, decoder: Decoder, latent: Latent) -> Tensor:
-        jacobian = DecoderJacobian(decoder, latent)
+    def _of_batch(self, jacobian: DecoderJacobian, latent: Latent) -> Tensor:
         num_dimensions, num_pixels = latent.shape[1:].numel(), jacobian.image.shape[1:].numel()
         if self._is_exact(num_pixels):
             return _all_singular_values(jacobian)[:, : self.rank]
@@ -95,7 +92,7 @@ class Distortion:
                 f"rank: {self.rank} singular values of a latent with D = {num_dimensions} dimensions; use at most that many."
             )
         block = normal("distortion", (self.seed,), (num_dimensions, min(self.rank + self.oversample, num_dimensions)))
-        vectors_per_pass = self.vectors_per_pass or vectors_at_once(latent.device, num_pixels)
+        vectors_per_pass = self.vectors_per_pass or jacobian.vectors_within(vectors_at_once(latent.device, num_pixels))
         values = self._krylov(jacobian, latent, block.double().to(latent.device), vectors_per_pass)
         return values.to(at_least_float32(latent))
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate
-from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, gradients_enabled
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
 
@@ -18,19 +17,13 @@ class ExactInfluence:
 
     J is taken by columns (J e_i, D of them) or by rows (J^T e_p, one a pixel number), whichever costs less: a column
     counts as two rows. Where the decoder's operations have no second derivative and no forward mode, rows always work.
-    Cost per sample: `products_per_sample`, at most min(2 D, pixels) decoder backward passes; a call decodes its first sample
-    once more. No randomness.
+    Cost per sample: `products_per_sample`, at most min(2 D, pixels) decoder backward passes. No randomness.
 
     Args:
-        memory_mib: Budget for what one pass keeps, above 0: samples x vectors x the decoder's activations, which are
-            measured. One sample and one vector are always taken.
         float64: Compute in double precision; weights in single precision are converted as they are used.
     """
 
-    def __init__(self, *, memory_mib: float = 512.0, float64: bool = False):
-        if not memory_mib > 0:
-            raise UserError(f"memory_mib: {memory_mib} is no memory budget; it must be above 0.")
-        self.memory_mib = memory_mib
+    def __init__(self, *, float64: bool = False):
         self.float64 = float64
 
     def products_per_sample(self, num_dimensions: int, num_pixels: int) -> int:
@@ -42,33 +35,18 @@ class ExactInfluence:
         check_sample_index(latent, sample_index)
         if self.float64:
             latent = latent.double()
-        pairs = self._pairs_per_pass(decoder, latent[:1])
-        size = max(1, min(len(latent), pairs))
-        estimates = []
-        for chunk, index in zip(latent.split(size), sample_index.split(size)):
-            influence = self._squared_columns(DecoderJacobian(decoder, chunk), chunk, max(1, pairs // size))
-            influence = influence.to(latent.device, at_least_float32(latent))
-            check_finite(influence, index)
-            estimates.append(InfluenceEstimate(influence, torch.zeros_like(influence)))
-        return concatenate(estimates)
 
-    def _pairs_per_pass(self, decoder: Decoder, latent: Latent) -> int:
-        """How many (sample, vector) pairs fit the budget: what autograd keeps of one sample's decoding, thrice over."""
-        kept = {}
+        def exact(jacobian: DecoderJacobian, rows: slice) -> InfluenceEstimate:
+            influence = self._squared_columns(jacobian, latent[rows]).to(latent.device, at_least_float32(latent))
+            check_finite(influence, sample_index[rows])
+            return InfluenceEstimate(influence, torch.zeros_like(influence))
 
-        def keep(tensor: Tensor) -> Tensor:
-            # Weights are kept too, but once for all samples.
-            if not isinstance(tensor, torch.nn.Parameter):
-                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
+        return concatenate(in_parts(exact, decoder, latent))
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), gradients_enabled(latent):
-            DecoderJacobian(decoder, latent)
-        return max(1, int(self.memory_mib * 2**20 / (3 * max(sum(kept.values()), 1))))
-
-    def _squared_columns(self, jacobian: DecoderJacobian, latent: Latent, vectors_per_pass: int) -> Influence:
+    def _squared_columns(self, jacobian: DecoderJacobian, latent: Latent) -> Influence:
         """Like `latent`, float64."""
         num_dimensions, num_pixels = latent.shape[1:].numel(), jacobian.image.shape[1:].numel()
+        vectors_per_pass = jacobian.vectors_within(max(num_dimensions, num_pixels))
         if self.products_per_sample(num_dimensions, num_pixels) < num_pixels:
             try:
                 columns = [

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import check_counts, check_finite, check_sample_index
-from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Decoder, Image, Latent
 
@@ -17,7 +17,6 @@ def pixel_influence(
     *,
     num_probes: int = 32,
     seed: int = 0,
-    decode_batch_size: int = 64,
     vectors_per_pass: int = 1,
 ) -> tuple[Tensor, Image]:
     """diag(J J^T), summed over image channels: the expected squared change of a pixel, E ||(J v)_pixel||^2, v ~ N(0, I).
@@ -33,23 +32,23 @@ def pixel_influence(
     Returns:
         (batch, image_height, image_width), >= 0, and the decoded images, as the decoder makes them.
     """
-    check_counts(1, num_probes=num_probes, decode_batch_size=decode_batch_size, vectors_per_pass=vectors_per_pass)
+    check_counts(1, num_probes=num_probes, vectors_per_pass=vectors_per_pass)
     check_sample_index(latent, sample_index)
-    influences, images = [], []
-    for part, index in zip(latent.split(decode_batch_size), sample_index.split(decode_batch_size)):
-        jacobian = DecoderJacobian(decoder, part)
+
+    def of_part(jacobian: DecoderJacobian, rows: slice) -> tuple[Tensor, Image]:
+        part, key = latent[rows], sample_index[rows].to(latent.device)
         if jacobian.image.ndim != 4:
             raise UserError(
                 f"the decoder made shape {tuple(jacobian.image.shape)}; pixels need images (batch, channels, height, width)."
             )
         total = torch.zeros_like(jacobian.image[:, 0], dtype=at_least_float32(latent))
         for chosen in torch.arange(num_probes).split(vectors_per_pass):
-            key = index.to(latent.device)
             probes = [normal("pixel probe", (seed, key, int(probe)), part.shape[1:], latent.device) for probe in chosen]
             products = jacobian.times(torch.stack(probes), vectors_per_pass=vectors_per_pass)
             total += products.to(total.dtype).square().sum(2).sum(0)
         influence = (total / num_probes).to(latent.device)
-        check_finite(influence, index)
-        influences.append(influence)
-        images.append(jacobian.image)
+        check_finite(influence, sample_index[rows])
+        return influence, jacobian.image
+
+    influences, images = zip(*in_parts(of_part, decoder, latent))
     return torch.cat(influences), torch.cat(images)

@@ -1,6 +1,5 @@
 """Influence by random probes: unbiased, one backward pass a probe for all dimensions at once."""
 
-import itertools
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from ldm_privacy.geometry.estimate import (
     concatenate,
     mask_overlap,
 )
-from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32
+from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.geometry.masks import check_keep_fraction, keep_largest, num_kept
 from ldm_privacy.randomness import normal, rademacher
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
@@ -38,10 +37,10 @@ class ProbeInfluence:
     Cost: one decoder forward pass a sample and one backward pass a probe.
 
     Args:
-        num_probes, seed, decode_batch_size: As in `ldm_privacy.geometry`; K = num_probes >= 1.
+        num_probes, seed: As in `ldm_privacy.geometry`; K = num_probes >= 1.
         distribution: "gaussian" or "rademacher".
         keep_fraction: Of the masks whose stability is measured, in (0, 1].
-        probe_batch_size: None: 1 on the CPU, where a loop over probes was the fastest, 8 elsewhere.
+        probe_batch_size: None: 1 on the CPU, where a loop over probes was the fastest; elsewhere 8, or what fits in memory.
     """
 
     num_probes: int = 16
@@ -49,12 +48,10 @@ class ProbeInfluence:
     distribution: ProbeDistribution = "gaussian"
     seed: int = 0
     keep_fraction: float = 0.6
-    decode_batch_size: int = 64
     probe_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(1, num_probes=self.num_probes)
-        check_counts(1, decode_batch_size=self.decode_batch_size, probe_batch_size=self.probe_batch_size)
+        check_counts(1, num_probes=self.num_probes, probe_batch_size=self.probe_batch_size)
         if self.distribution not in ("gaussian", "rademacher"):
             raise UserError(f"distribution: unknown distribution '{self.distribution}'. Use 'gaussian' or 'rademacher'.")
         check_keep_fraction(self.keep_fraction)
@@ -77,21 +74,23 @@ class ProbeInfluence:
             raise UserError(
                 f"probes of shape {tuple(probes.shape)} don't fit {len(latent)} samples: (batch, probes, *image) is needed."
             )
-        size = self.decode_batch_size
-        probe_parts = itertools.repeat(None) if probes is None else probes.split(size)
-        parts = zip(latent.split(size), sample_index.split(size), probe_parts)
-        return concatenate([self._estimate(decoder, *part) for part in parts])
+
+        def estimate(jacobian: DecoderJacobian, rows: slice) -> InfluenceEstimate:
+            return self._estimate(jacobian, latent[rows], sample_index[rows], None if probes is None else probes[rows])
+
+        return concatenate(in_parts(estimate, decoder, latent))
 
     def draw(self, sample_index: Tensor, probe: int, shape: torch.Size, device: torch.device) -> Tensor:
         """One probe for each sample: (batch, *shape), a function of (seed, sample index, probe)."""
         draw = normal if self.distribution == "gaussian" else rademacher
         return draw("probe", (self.seed, sample_index.to(device), probe), shape, device)
 
-    def _estimate(self, decoder: Decoder, latent: Latent, sample_index: Tensor, probes: Tensor | None) -> InfluenceEstimate:
-        jacobian = DecoderJacobian(decoder, latent)
+    def _estimate(
+        self, jacobian: DecoderJacobian, latent: Latent, sample_index: Tensor, probes: Tensor | None
+    ) -> InfluenceEstimate:
         image = jacobian.image
         num_probes = self.num_probes if probes is None else probes.shape[1]
-        per_pass = self.probe_batch_size or (1 if image.device.type == "cpu" else 8)
+        per_pass = self.probe_batch_size or (1 if image.device.type == "cpu" else jacobian.vectors_within(8))
         # Sums of squares over the first half of the probes, the second, and the odd one out.
         sums = torch.zeros(3, *latent.shape, dtype=at_least_float32(latent), device=latent.device)
         num_half = num_probes // 2

@@ -110,7 +110,6 @@ class ShrunkInfluence:
     residual_variance: ResidualVariance = "channel"
     seed: int = 0
     keep_fraction: float = 0.6
-    decode_batch_size: int = 64
     probe_batch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +118,6 @@ class ShrunkInfluence:
             self.num_probes,
             seed=self.seed,
             keep_fraction=self.keep_fraction,
-            decode_batch_size=self.decode_batch_size,
             probe_batch_size=self.probe_batch_size,
         )
 

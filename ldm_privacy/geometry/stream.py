@@ -17,6 +17,9 @@ from ldm_privacy.geometry.estimate import (
 )
 from ldm_privacy.types import Decoder, Latent
 
+SAMPLES_AT_ONCE = 64
+"""How often progress is told of."""
+
 
 def stream_influence(
     estimator: InfluenceEstimator,
@@ -24,7 +27,7 @@ def stream_influence(
     latent: Latent,
     sample_index: Tensor,
     *,
-    batch_size: int = 64,
+    batch_size: int = SAMPLES_AT_ONCE,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> InfluenceEstimate:
     """Influence of all samples, the same as of one call, with memory for one batch beside latents and results.
@@ -32,7 +35,7 @@ def stream_influence(
     Args:
         estimator: Any; one that needs the whole set (`ShrunkInfluence`) gets its per-sample part in batches first.
         decoder, latent, sample_index: As in `ldm_privacy.geometry`; so are errors.
-        batch_size: Samples per call of the estimator.
+        batch_size: Samples per call of the estimator, which makes parts of them that fit in memory.
         progress: Called with the number of samples done so far.
     """
     check_sample_index(latent, sample_index)
@@ -53,7 +56,7 @@ def stream_distortion(
     """
     if not len(latent):
         return torch.empty(0, device=latent.device)
-    return torch.cat([distortion(decoder, latent[rows]) for rows in _batches(len(latent), distortion.batch_size, progress)])
+    return torch.cat([distortion(decoder, latent[rows]) for rows in _batches(len(latent), SAMPLES_AT_ONCE, progress)])
 
 
 def _batches(total: int, batch_size: int, progress: Callable[[int], Any]) -> Iterator[slice]:

@@ -65,7 +65,7 @@ def memorized_generations(
     confidence: float = 0.95,
     num_bootstrap: int = 1000,
     seed: int = 0,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     progress: Done = lambda done, total=None: None,
 ) -> GenerationCopies:
     """The share of generations that are copies: `||g - NN1|| / ||g - NN2|| < 1/3` in pixel space among the members.
@@ -90,8 +90,7 @@ def memorized_generations(
         member_index, heldout_index: (members,), (held-out,) int64.
         groups: Sample indices -> labels, or None; copies are then counted once per group in `rise`.
         confidence, num_bootstrap, seed: As in `ldm_privacy.metrics`; `seed` also of the choice for the comparison.
-        batch_size: Reference images at a time: memory is a few times (generations + batch_size) images, and generations
-            x batch_size distances (4 MB for 1,000 x 1,024).
+        batch_size: Reference images at a time; see `nearest_two`. Beside them are a few times the generations.
         progress: Called with (reference images done, in all).
 
     Raises:

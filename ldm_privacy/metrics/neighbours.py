@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import rows_within
 from ldm_privacy.types import Image, Images
 
 _NUM_CANDIDATES = 8
 """Images per query whose distance is computed again without cancellation."""
 
-_QUERIES_AT_ONCE = 128
+_MOST_QUERIES, _MOST_REFERENCES = 128, 1024
+"""At a time; fewer where the memory budget asks for it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def nearest_two(
     images: Images,
     sample_index: Tensor,
     *,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Neighbours:
     """The two reference images nearest to each query, by Euclidean distance over all pixels.
@@ -51,10 +53,13 @@ def nearest_two(
         query: (queries, channels, height, width).
         images: Sample indices -> images like `query`.
         sample_index: (references,) int64, two at least.
-        batch_size: References at a time.
+        batch_size: References at a time; None: 1,024, or as many as the memory budget has room for.
         progress: Called with the number of references done.
     """
     flat = query.flatten(1).float()
+    # A reference is there as it came, on the device and squared; a candidate in double precision, with its difference.
+    batch_size = batch_size or min(_MOST_REFERENCES, rows_within(12 * flat.shape[1], flat.device))
+    queries = min(_MOST_QUERIES, rows_within(20 * _NUM_CANDIDATES * flat.shape[1], torch.device("cpu")))
     num_kept = min(_NUM_CANDIDATES, len(sample_index))
     score = flat.new_full((len(flat), num_kept), math.inf)
     place = torch.zeros_like(score, dtype=torch.int64)
@@ -67,7 +72,7 @@ def nearest_two(
         place = torch.cat([place, start + here], 1).gather(1, chosen)
         progress(start + len(chunk))
     candidate = sample_index.cpu()[place.cpu()]
-    rows = zip(flat.cpu().split(_QUERIES_AT_ONCE), candidate.split(_QUERIES_AT_ONCE))
+    rows = zip(flat.cpu().split(queries), candidate.split(queries))
     distance = torch.cat([_distances(each, images(index.flatten()), index.shape) for each, index in rows])
     distance, chosen = distance.topk(2, largest=False)
     return Neighbours(distance, candidate.gather(1, chosen))

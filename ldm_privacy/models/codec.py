@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.device import rows_within
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.registry import CODECS
@@ -24,16 +25,22 @@ class Codec:
         network: What stage 1 trains and whose decoder has influence and distortion; None where there is none.
         channel_map: From posterior means to latents.
         device: Where it computes.
+        bytes_per_number: What a pass without gradients is taken to hold per number of the image; see docs/memory.md.
     """
 
     name: ClassVar[str]
     network: nn.Module | None = None
     channel_map: ChannelMap = ChannelMap.identity(1)
     device: torch.device = torch.device("cpu")
+    bytes_per_number: float = 2048
 
     def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
         """(channels, height, width) of the latents of such images; no network passes."""
         raise NotImplementedError
+
+    def images_per_pass(self, image_shape: torch.Size) -> int:
+        """How many such images, (channels, height, width), go through the networks at once; see `limit_memory`."""
+        return rows_within(self.bytes_per_number * image_shape.numel(), self.device)
 
     def mean(self, image: Image) -> Tensor:
         """The posterior mean, before the channel map; deterministic, one encoder pass."""

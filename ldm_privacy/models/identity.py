@@ -20,6 +20,7 @@ class IdentityCodec(Codec):
     """
 
     name = "identity"
+    bytes_per_number = 64
 
     def __init__(self, *, image_channels: int):
         self.image_channels = image_channels

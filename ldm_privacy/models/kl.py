@@ -10,12 +10,17 @@ from diffusers.models.attention_processor import AttnProcessor
 from pydantic import PositiveInt
 from torch import Tensor
 
+from ldm_privacy.device import in_passes
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.weights import Channels, built_with, check_groups
 from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Image, Latent
+
+BYTES_PER_WIDTH = 48
+"""What a pass without gradients is taken to hold per pixel and channel of the finest block. Measured: 20 to 48, see
+docs/memory.md."""
 
 
 @CODECS.register("kl")
@@ -37,7 +42,9 @@ class KLCodec(Codec):
         autoencoder.set_attn_processor(AttnProcessor())
         self.network: AutoencoderKL = autoencoder.eval().requires_grad_(False)
         self._channels = autoencoder.config["latent_channels"]
-        self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+        widths = autoencoder.config["block_out_channels"]
+        self.bytes_per_number = BYTES_PER_WIDTH * widths[0] / autoencoder.config["out_channels"]
+        self.factor = 2 ** (len(widths) - 1)
         self.channel_map = channel_map or ChannelMap.identity(self._channels)
         self.device = autoencoder.device
 
@@ -103,11 +110,19 @@ class KLCodec(Codec):
         return torch.Size((self._channels, size, size))
 
     def mean(self, image: Image) -> Tensor:
-        return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+        def mean(image: Image) -> Tensor:
+            return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+
+        return in_passes(mean, image, self.images_per_pass(image.shape[1:]))
 
     def decode(self, latent: Latent) -> Image:
-        mean = self.channel_map.inverse(latent.to(self.device))
-        return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
+        def decode(latent: Latent) -> Image:
+            mean = self.channel_map.inverse(latent.to(self.device))
+            return self.network.decode(mean.to(self.network.dtype)).sample.to(latent.dtype)
+
+        height, width = latent.shape[-2:]
+        image_shape = torch.Size((self.network.config["out_channels"], height * self.factor, width * self.factor))
+        return in_passes(decode, latent, self.images_per_pass(image_shape))
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""

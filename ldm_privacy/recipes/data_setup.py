@@ -11,7 +11,7 @@ from ldm_privacy.config import EvaluationConfig
 from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
-from ldm_privacy.device import device_of
+from ldm_privacy.device import device_of, limit_memory
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
@@ -29,6 +29,7 @@ class DataSetup:
     """
 
     def __init__(self, config: EvaluationConfig, progress: Progress, *, split: Split | None = None):
+        limit_memory(config.audit.memory_gib)
         self.config = config
         self.progress = progress
         self._split = split
@@ -109,9 +110,8 @@ class DataSetup:
 
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""
-        content, batch_size = self.data.duplicates.content_hash, self.config.audit.batch_size
-        codec = codec.to(self.device)
-        return Measuring(codec, self.data.images, content, store_folder, batch_size, self.device, self.progress)
+        content = self.data.duplicates.content_hash
+        return Measuring(codec.to(self.device), self.data.images, content, store_folder, self.device, self.progress)
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

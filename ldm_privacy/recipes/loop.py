@@ -69,7 +69,6 @@ class MemorizationWatch:
         influence: Estimator; 16 probes by default where there is a decoder.
         every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
-        batch_size: Samples at a time.
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
         main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has
@@ -96,7 +95,6 @@ class MemorizationWatch:
         influence: InfluenceEstimator | None = None,
         every_n_steps: int = 1000,
         watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
-        batch_size: int = 512,
         intervals: Intervals | None = None,
         seed: int = 0,
         main_process_only: bool = True,
@@ -123,7 +121,7 @@ class MemorizationWatch:
         attacks = attacks if isinstance(attacks, Mapping) else {name: get_attack(name) for name in attacks}
         masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
         with alone():
-            self.samples = self._measured(len(members), condition, null, influence or ProbeInfluence(seed=seed), batch_size)
+            self.samples = self._measured(len(members), condition, null, influence or ProbeInfluence(seed=seed))
         samples = self.samples
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
@@ -138,7 +136,6 @@ class MemorizationWatch:
             timesteps,
             views=tuple(samples.views),
             calibrations=calibrations,
-            batch_size=batch_size,
             seed=seed,
             intervals=intervals,
         )
@@ -146,7 +143,7 @@ class MemorizationWatch:
         self.memorization = Memorization(audit, every=every)
         self.watchers = {
             "memorization": self.memorization,
-            "loss_gap": LossGap(samples, every=every, onset=onset, seed=seed, audit_batch_size=batch_size),
+            "loss_gap": LossGap(samples, every=every, onset=onset, seed=seed),
             **{label: make(samples, every) for label, make in (watchers or {}).items()},
         }
 
@@ -251,11 +248,10 @@ class MemorizationWatch:
         condition: Condition | None,
         null: Condition | None,
         influence: InfluenceEstimator,
-        batch_size: int,
     ) -> AuditedSamples:
         index = torch.arange(len(self.images))
         views = {} if not condition or not null else views_of(("shuffled",), index, condition, null, seed=self.seed)
-        measuring = Measuring(self.codec, self._images_of, "", None, batch_size, self.codec.device, progress)
+        measuring = Measuring(self.codec, self._images_of, "", None, self.codec.device, progress)
         means = measuring.means(index)
         is_member = index < num_members
         return measuring.samples(index, means, is_member, condition=condition, views=views, influence=influence)

@@ -161,7 +161,6 @@ class Setup(DataSetup):
             calibrations=self.calibrations,
             calibrated=self.calibrated,
             cross_fit=config.cross_fit,
-            batch_size=config.batch_size,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             seed=self.config.seed,
             intervals=self.intervals,
@@ -182,6 +181,5 @@ class Setup(DataSetup):
             "intervals": self.intervals,
             "words": self.condition.words,
             "progress": progress,
-            "audit_batch_size": config.audit.batch_size,
         }
         return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}

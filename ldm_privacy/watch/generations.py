@@ -9,8 +9,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
@@ -37,7 +38,6 @@ class Generations(Watcher):
         num_images: 1,000 or more.
         num_steps: DDIM steps of each.
         guidance_scale: Of the samples, against the null condition, for twice the passes; None: no guidance.
-        batch_size: Images per denoiser and decoder pass, and training images per search (memory).
         every: See `Watcher`.
         onset: The detector.
         groups: Sample indices -> group numbers, or None.
@@ -56,7 +56,6 @@ class Generations(Watcher):
     num_images: Annotated[int, Field(ge=1000)] = 1000
     guidance_scale: GuidanceScale | None = None
     num_steps: PositiveInt = 20
-    batch_size: PositiveInt = 500
     every: Every = Every(epochs=1)
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
@@ -74,8 +73,8 @@ class Generations(Watcher):
         condition = self.samples.all_conditions()
         if not is_main():
             return Look()
-        advice = f"while images are generated: lower watch.generations.batch_size (now {self.batch_size})."
-        with explain_out_of_memory(lambda: advice):
+        device = self.samples.latent.device
+        with explain_out_of_memory(lambda: f"while images are generated: {lower_memory(device)}."):
             generated = self._generated(target, condition)
             copies = self._copies(generated)
         self.memorized = copies.memorized.value
@@ -102,7 +101,7 @@ class Generations(Watcher):
                 null=self.samples.null_row(self.guidance_scale),
                 guidance_scale=self.guidance_scale,
                 seed=self.seed,
-                batch_size=self.batch_size,
+                batch_size=rows_per_pass(target.predictor, self.samples.latent),
                 device=self.samples.latent.device,
                 progress=done,
             )
@@ -115,7 +114,6 @@ class Generations(Watcher):
                 self.member_index,
                 self.heldout_index,
                 groups=self.groups,
-                batch_size=self.batch_size,
                 confidence=self.intervals.confidence,
                 num_bootstrap=self.intervals.num_bootstrap,
                 seed=self.intervals.seed,

@@ -11,9 +11,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.device import explain_out_of_memory, lower_memory, passes
 from ldm_privacy.diffusion import add_noise
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.processes import gather
 from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.registry import WATCHERS
@@ -37,7 +38,6 @@ class LossGap(Watcher):
         every: See `Watcher`.
         onset: The detector.
         seed: Of timesteps and noise.
-        audit_batch_size: Samples at a time.
 
     Attributes:
         heldout_loss: Mean over the held-out samples at the newest look.
@@ -49,18 +49,15 @@ class LossGap(Watcher):
     every: Every = Every(epochs=1)
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     seed: int = 0
-    audit_batch_size: int = 512
     heldout_loss: float = field(default=math.nan, init=False)
     _baseline: Baseline | None = field(default=None, init=False)
 
     def look(self, target: Target, moment: Moment) -> Look:
         """`num_timesteps` denoiser passes a sample."""
-        starts = range(0, len(self.samples), self.audit_batch_size)
-        batches = [self.samples.rows(slice(start, start + self.audit_batch_size)) for start in starts]
-        mine = [self.samples.sample_index, self.samples.is_member]
-        with explain_out_of_memory(
-            lambda: f"while losses are looked at: lower audit.batch_size (now {self.audit_batch_size})."
-        ):
+        latent, mine = self.samples.latent, [self.samples.sample_index, self.samples.is_member]
+        at_once = max(1, rows_per_pass(target.predictor, latent) // self.num_timesteps)
+        with explain_out_of_memory(lambda: f"while losses are looked at: {lower_memory(latent.device)}."):
+            batches = (self.samples.rows(rows) for rows in passes(len(latent), at_once))
             mine.append(torch.cat([self.losses(target.predictor, batch) for batch in batches]).double())
         if self.samples.group is not None:
             mine.append(self.samples.group)

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pydantic import PositiveInt
 
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
@@ -53,6 +54,7 @@ class Samples(Watcher):
             null=self.samples.null_row(self.guidance_scale),
             guidance_scale=self.guidance_scale,
             seed=self.seed,
+            batch_size=rows_per_pass(target.predictor, self.samples.latent),
             device=self.samples.latent.device,
         )
         return Look(pictures={"samples": image_grid(images)})

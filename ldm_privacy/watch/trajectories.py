@@ -10,8 +10,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.device import explain_out_of_memory
+from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import gather, is_main, share_of, total, world_size
 from ldm_privacy.randomness import normal
@@ -53,7 +54,6 @@ class Trajectories(Watcher):
             trajectory ends in ("generated"; twice the passes).
         mean_column: Whether the mean latent is a third column of the decomposition.
         num_shown: Captions memorized most, and least, that pictures are kept of.
-        batch_size: Trajectories at a time (memory); both branches are one pass.
         every: See `Watcher`. By default a single look, at the end of the training, whatever the audits' cadence: a look costs
             thousands of passes.
         onset: The detector.
@@ -80,7 +80,6 @@ class Trajectories(Watcher):
     clean: Literal["paired", "generated"] = "paired"
     mean_column: bool = False
     num_shown: PositiveInt = 3
-    batch_size: PositiveInt = 256
     every: Every = AT_THE_END
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     words: Callable[[Tensor], list[str] | None] = lambda sample_index: None
@@ -114,7 +113,7 @@ class Trajectories(Watcher):
         # Of members and held-out samples alike, so that neither is favoured.
         mean = total(self.samples.latent.double().sum(0)) / total(torch.tensor(len(self.samples)))
         guided = {}
-        advice = f"while trajectories are followed: lower watch.trajectories.batch_size (now {self.batch_size})."
+        advice = f"while trajectories are followed: {lower_memory(mean.device)}."
         with explain_out_of_memory(lambda: advice):
             for scale in self.guidance_scales:
                 followed = Followed.joined(gather(self._followed(target, captions, mean, scale)))
@@ -132,7 +131,9 @@ class Trajectories(Watcher):
         draw = torch.arange(self.num_seeds).repeat(len(rows) // self.num_seeds)
         parts, num_done = [], 0
         with self.progress(f"Trajectories guided at {scale:g}", len(rows)) as done:
-            for batch, seed in zip(rows.split(self.batch_size), draw.split(self.batch_size)):
+            # Both branches are one pass.
+            at_once = max(1, rows_per_pass(target.predictor, self.samples.latent) // 2)
+            for batch, seed in zip(rows.split(at_once), draw.split(at_once)):
                 own = chosen.latent[batch].to(device)
                 start = normal("trajectory", (self.seed, captions.sample_index[batch], seed), own.shape[1:])
                 told, null = (

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
+from ldm_privacy.audit import audit as audit_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.checks import check_labels
 from ldm_privacy.audit.collected import join
@@ -59,12 +60,15 @@ def test_one_that_knows_the_held_out_ones_scores_below_a_half(audit, samples):
     assert report.row(AuditKey("sima", "all")).metrics.auroc.value < 0.001
 
 
-def test_batches_change_nothing(audit, samples):
+def test_batches_change_nothing(audit, samples, monkeypatch, limit_memory):
     predictor = Memoriser(members_of(samples))
     one = audit(predictor)
-    audit.batch_size = 7
+    monkeypatch.setattr(audit_module, "SAMPLES_AT_ONCE", 7)
     other, seen = audit.compute(audit.collect(predictor, (done := []).append)), done
-    assert seen == [*range(7, 120, 7), 120]
+    assert (len(seen), seen[-1]) == (18, 120)
+    limit_memory(1)
+    audit.collect(predictor, (done := []).append)
+    assert done == [*range(1, 121)]
     assert torch.equal(one.data.sample_index, other.data.sample_index)
     for key in one.data.scores:
         torch.testing.assert_close(one.data.scores[key], other.data.scores[key], rtol=1e-5, atol=0)
@@ -113,9 +117,7 @@ class ScaledNoise(Memoriser):
 
 def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
     group = samples.sample_index // 7 * 2 + samples.is_member
-    audit = Audit(
-        replace(samples, group=group), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], batch_size=33, intervals=FEW
-    )
+    audit = Audit(replace(samples, group=group), {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], intervals=FEW)
     predictor, parts = Memoriser(members_of(samples)), []
     assert torch.equal(audit(predictor).data.group, group)
     for rows in (slice(70, 120), slice(0, 70)):
@@ -161,7 +163,7 @@ def test_the_condition_of_each_sample_reaches_the_predictor(samples):
             return noisy_latent.sin() * condition["class_labels"][:, None, None, None]
 
     told = replace(samples, condition={"class_labels": torch.where(samples.is_member, 0.1, 1.0)})
-    audit = Audit(told, {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], batch_size=33, intervals=FEW)
+    audit = Audit(told, {"sima": get_attack("sima")}, {"all": KeepAll()}, [0], intervals=FEW)
     assert audit(Told(members_of(samples))).rows[0].metrics.auroc.value == 1.0
 
 

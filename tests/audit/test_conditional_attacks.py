@@ -34,9 +34,10 @@ def audit_of(samples, **options):
     )
 
 
-def test_each_half_of_clid_is_mixed_as_the_other_fitted_it():
+def test_each_half_of_clid_is_mixed_as_the_other_fitted_it(limit_memory):
     samples, predictor = samples_of(), CountingPredictor(SHAPE)
-    audit = audit_of(samples, batch_size=32)
+    limit_memory(100_000)
+    audit = audit_of(samples)
     data = audit.scores(audit.collect(predictor))
     assert predictor.num_rows == audit.num_passes == 80 * (4 + 6 + 4 + 6)
     keep_masks = torch.stack([samples.keep(rule) for rule in MASKS.values()])

@@ -60,7 +60,7 @@ def measuring(codec, folder=None, said=None, **changes):
     def progress(words, total):
         yield lambda done: None if said is None else said.append((words, done, total))
 
-    given = {"content": "these", "batch_size": 5, "device": torch.device("cpu"), **changes}
+    given = {"content": "these", "device": torch.device("cpu"), **changes}
     return Measuring(codec, lambda index: IMAGES[index], store_folder=folder, progress=progress, **given)
 
 
@@ -119,11 +119,15 @@ def test_mirrored_means_are_those_of_the_mirror_images():
     torch.testing.assert_close(mirrored, torch.einsum("ij,bjhw->bihw", codec.a, IMAGES[INDEX].flip(-1)) + 5)
 
 
-def test_batches_change_nothing():
-    one, other = (
-        everything(measuring(Linear(MAPS["full"]), batch_size=size), influence=ShrunkInfluence(num_probes=2))
-        for size in (1, 50)
-    )
+def test_batches_change_nothing(limit_memory):
+    found, steps = [], []
+    for num_bytes in (1, 2**28):
+        limit_memory(num_bytes)
+        measure = measuring(Linear(MAPS["full"]), said=(said := []))
+        found.append(everything(measure, influence=ShrunkInfluence(num_probes=2)))
+        steps.append(sum(words == "Reconstruction error" for words, *_ in said))
+    (one, other), (of_one, of_many) = found, steps
+    assert of_one > of_many
     for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
         torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
     assert one.mask_stability == pytest.approx(other.mask_stability)
@@ -141,7 +145,7 @@ def test_only_what_is_asked_for_is_measured():
     assert torch.equal(samples.complexity, image_complexity(IMAGES[INDEX])), "pixels have one as well"
 
 
-def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
+def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path, limit_memory):
     first = Linear(MAPS["full"])
     one = everything(measuring(first, tmp_path), influence=ShrunkInfluence(num_probes=2))
     again = Linear(MAPS["full"])
@@ -160,7 +164,8 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path):
     shifted = ChannelMap("full", MAPS["full"].shift + 1, MAPS["full"].matrix)
     assert passes(Linear(shifted)) == (0, True)
     assert passes(Linear(MAPS["full"]), content="others") == (23, True)
-    assert passes(Linear(MAPS["full"]), batch_size=9) == (0, False)
+    limit_memory(1)
+    assert passes(Linear(MAPS["full"])) == (0, False)
     trained = Linear(MAPS["full"])
     trained.network["a"].data += 1
     assert passes(trained) == (23, True)
@@ -212,7 +217,7 @@ def test_other_estimators_do_not_find_the_results_of_these(tmp_path, change):
 
 
 def test_the_first_images_are_not_decoded_again():
-    measure = measuring(Linear(MAPS["full"]), batch_size=20)
+    measure = measuring(Linear(MAPS["full"]))
     samples = everything(measure, influence=ExactInfluence())
     before = measure.codec.decoded
     shown = measure.decoded(samples.latent[:NUM_KEPT])
@@ -223,7 +228,7 @@ def test_the_first_images_are_not_decoded_again():
     torch.testing.assert_close(more[:-1], shown)
 
 
-def test_progress_ends_at_the_number_of_samples():
+def test_progress_ends_at_the_number_of_samples(limit_memory):
     said = []
     everything(measuring(Linear(MAPS["full"]), said=said), influence=ExactInfluence())
     ends = {words: (done, total) for words, done, total in said}
@@ -234,7 +239,10 @@ def test_progress_ends_at_the_number_of_samples():
         "Influence (pullback metric)": (23, 23),
         "Local distortion": (12, 12),
     }
-    assert [done for words, done, _ in said if words == "Encoding images"] == [5, 10, 15, 20, 23]
+    said.clear()
+    limit_memory(5 * 18 * Linear.bytes_per_number)
+    everything(measuring(Linear(MAPS["full"]), said=said), influence=ExactInfluence())
+    assert [done for words, done, _ in said if words == "Encoding images"] == [4, 9, 13, 18, 23]
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -7,7 +7,6 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from ldm_privacy.attacks import runner
 from ldm_privacy.attacks.base import Attack, get_attack
 from ldm_privacy.attacks.conditions import on_condition
 from ldm_privacy.attacks.query import DenoiserQuery
@@ -137,10 +136,13 @@ def test_queries_that_coincide_are_made_once():
     assert torch.equal(report.data.scores[AuditKey("sima_null", "all")], report.data.scores[AuditKey("sima", "all")])
 
 
-def test_batches_and_shares_change_nothing():
+def test_batches_and_shares_change_nothing(limit_memory):
     samples = samples_of(torch.arange(COUNT) % 7)
     predictor = Told(1 + torch.rand(8, generator=torch.Generator().manual_seed(1)))
-    whole, small = audit_of(samples).collect(predictor), audit_of(samples, batch_size=17).collect(predictor)
+    whole = audit_of(samples).collect(predictor)
+    limit_memory(10_000)
+    small = audit_of(samples).collect(predictor, (done := []).append)
+    assert len(done) > 3
     parts = join([audit_of(samples.rows(rows)).collect(predictor) for rows in (slice(50, None), slice(0, 50))])
     for other in (small, parts):
         assert torch.equal(whole.condition_use, other.condition_use)
@@ -252,11 +254,11 @@ class Pairing(Attack):
 
 
 @pytest.mark.parametrize("budget", [None, 1])
-def test_an_attack_that_compares_conditions_is_told_each_samples_and_stands_under_no_other_view(budget, monkeypatch):
+def test_an_attack_that_compares_conditions_is_told_each_samples_and_stands_under_no_other_view(budget, limit_memory):
     samples = samples_of(torch.arange(COUNT) % 7 + 1, null=3)
     samples.views["null"]["caption"][::2] = 5
     if budget:
-        monkeypatch.setattr(runner, "default_memory_budget", lambda latent: budget)
+        limit_memory(budget)
     predictor = Told(1 + torch.rand(8, generator=torch.Generator().manual_seed(1)))
     attacks = {"pairing": Pairing(), "sima": get_attack("sima")}
     audit = Audit(samples, attacks, {"all": KeepAll()}, [50], views=("null",), intervals=FEW)

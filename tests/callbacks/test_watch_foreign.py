@@ -140,7 +140,7 @@ def watchers(every=Every(epochs=1), seed=0):  # noqa: B008
     samples = AuditedSamples(IMAGES, torch.arange(2 * NUM) < NUM)
     attacks, masks = {"sima": get_attack("sima"), "loss": get_attack("loss")}, {"all": MASK_RULES.get("all")()}
     audit = Audit(samples, attacks, masks, [3, 8], intervals=Intervals(num_bootstrap=5), seed=seed)
-    return [Memorization(audit, every=every), LossGap(samples, every=every, audit_batch_size=10), Nasty(every)]
+    return [Memorization(audit, every=every), LossGap(samples, every=every), Nasty(every)]
 
 
 def target(module):

@@ -33,7 +33,7 @@ def test_a_flag_is_true_or_false():
 
 
 def test_overrides_outside_the_allowed_sections_are_refused():
-    allow_only(["audit.batch_size=3"], ("audit.", "trainer."), "why")
+    allow_only(["audit.memory_gib=3"], ("audit.", "trainer."), "why")
     with pytest.raises(UserError, match=r"'data.num_members' can't be changed here: why. Allowed: audit\.\*, trainer\.\*"):
         allow_only(["data.num_members=3"], ("audit.", "trainer."), "why")
 

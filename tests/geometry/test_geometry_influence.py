@@ -1,6 +1,9 @@
 """Influence estimators against references, closed forms and laws."""
 
+import gc
 import math
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +13,12 @@ from scipy.special import digamma, polygamma
 
 from ldm_privacy import randomness
 from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
-from ldm_privacy.geometry.jacobian import DecoderJacobian, gradients_enabled
+from ldm_privacy.geometry.jacobian import HELD, DecoderJacobian, gradients_enabled
 from ldm_privacy.geometry.masks import KeepTopInfluence
+from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence, dataset_influence, shrink_log_influence
 from ldm_privacy.geometry.stream import stream_influence
@@ -70,7 +75,7 @@ def test_exact_influence_reproduces_the_reference(arrays):
 @pytest.mark.parametrize("per_pass", [1, 3])
 def test_probe_influence_equals_a_loop(per_pass):
     latent, probes = normal(5, 2, 3, 3, dtype=torch.float64), normal(5, 7, 3, 6, 6, seed=1, dtype=torch.float64)
-    estimator = ProbeInfluence(decode_batch_size=2, probe_batch_size=per_pass)
+    estimator = ProbeInfluence(probe_batch_size=per_pass)
     influence = estimator(smooth, latent, torch.arange(5), probes).influence
     torch.testing.assert_close(influence.flatten(1), influence_loop(smooth, latent, probes))
 
@@ -117,7 +122,7 @@ def test_linear_decoder_has_squared_column_norms(matrix):
 def test_gaussian_probes_are_unbiased_with_relative_variance_2_over_k(matrix, num_probes):
     samples = 6000
     latent = torch.zeros(samples, 3, 2, 2, dtype=torch.float64)
-    estimator = ProbeInfluence(num_probes, decode_batch_size=2000)
+    estimator = ProbeInfluence(num_probes)
     estimate = estimator(linear(matrix), latent, torch.arange(samples))
     ratio = estimate.influence.flatten(1) / matrix.square().sum(0)
     relative_variance = 2 / num_probes
@@ -133,7 +138,7 @@ def test_gaussian_probes_are_unbiased_with_relative_variance_2_over_k(matrix, nu
 def test_rademacher_probes_are_unbiased_with_their_own_variance(matrix):
     samples = 6000
     latent = torch.zeros(samples, 3, 2, 2, dtype=torch.float64)
-    estimator = ProbeInfluence(1, distribution="rademacher", decode_batch_size=2000)
+    estimator = ProbeInfluence(1, distribution="rademacher")
     value = estimator(linear(matrix), latent, torch.arange(samples)).influence.flatten(1)
     exact = matrix.square().sum(0)
     variance = 2 * (exact.square() - matrix.pow(4).sum(0))
@@ -262,22 +267,61 @@ def test_a_decoder_that_is_differentiable_only_once():
     torch.testing.assert_close(probe[0], probe[1])
 
 
-def test_memory_budget_changes_nothing_but_the_chunks():
-    latent, index = normal(5, 2, 3, 3, dtype=torch.float64), torch.arange(5)
-    small = ExactInfluence(memory_mib=1e-6)(smooth, latent, index).influence
-    torch.testing.assert_close(small, ExactInfluence()(smooth, latent, index).influence)
-
-
-def test_streaming_decodes_no_more_than_a_batch():
-    largest = 0
+@pytest.mark.parametrize("pairs", [0, 1, 2.5, 100])
+def test_the_memory_budget_changes_nothing_but_the_parts(limit_memory, pairs):
+    latent, index, sizes = normal(7, 2, 3, 3, dtype=torch.float64), torch.arange(7), []
 
     def decode(latent):
-        nonlocal largest
-        largest = max(largest, len(latent))
+        sizes.append(len(latent))
+        return smooth(latent)
+
+    estimators = {name: INFLUENCE_ESTIMATORS.get(name)() for name in INFLUENCE_ESTIMATORS}
+    measures = {
+        **{name: partial(lambda each: each(decode, latent, index).influence, each) for name, each in estimators.items()},
+        "distortion": lambda: Distortion(3, 2, exact=False)(decode, latent),
+        "pixels": lambda: pixel_influence(decode, latent, index)[0],
+    }
+    whole = {name: measure() for name, measure in measures.items()}
+    limit_memory(HELD * DecoderJacobian(smooth, latent[:1]).kept_bytes * pairs)
+    for name, measure in measures.items():
+        torch.testing.assert_close(measure(), whole[name])
+    sizes.clear()
+    measures["probe"]()
+    # The first sample alone, then as many as fit (weights count less in a larger part); none is decoded twice.
+    assert sum(sizes) == 7
+    assert (sizes[0], sizes[1]) == (1, {0: 1, 1: 1, 2.5: 2, 100: 6}[pairs])
+
+
+def test_vectors_that_are_not_asked_for_go_through_as_memory_allows(limit_memory):
+    jacobian = DecoderJacobian(smooth, normal(4, 2, 3, 3))
+    for pairs, vectors in ((0, 1), (3.5, 1), (8.5, 2), (23.9, 5), (1000, 7)):
+        limit_memory(HELD * jacobian.kept_bytes * pairs)
+        assert jacobian.vectors_within(7) == vectors
+
+
+def test_what_was_kept_of_a_decoding_goes_with_its_jacobian():
+    kept = []
+
+    def decode(latent):
+        result = latent.exp()  # keeps its own result for the way back
+        kept.append(weakref.ref(result))
+        return 2 * result
+
+    jacobian = DecoderJacobian(decode, normal(2, 2, 3, 3))
+    jacobian.transpose_times(normal(1, 2, 2, 3, 3))
+    jacobian.times(normal(1, 2, 2, 3, 3))
+    del jacobian
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_streaming_says_how_far_it_is():
+    def decode(latent):
         return latent
 
-    stream_influence(ProbeInfluence(2), decode, torch.zeros(5000, 1, 1, 2), torch.arange(5000), batch_size=500)
-    assert largest == 64
+    done = []
+    stream_influence(ProbeInfluence(2), decode, torch.zeros(130, 1, 1, 2), torch.arange(130), progress=done.append)
+    assert done == [64, 128, 130]
     done = []
     estimate = stream_influence(
         ProbeInfluence(2), decode, torch.zeros(1, 1, 1, 2), torch.arange(1), batch_size=1, progress=done.append
@@ -309,7 +353,7 @@ def test_the_whole_jacobian_is_taken_by_columns_where_rows_are_more_than_twice_a
     assert products == {"times": 18}
 
 
-def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch):
+def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch, limit_memory):
     weight, seen = torch.nn.Parameter(torch.ones(2, 3, 3, dtype=torch.float64)), []
     products = DecoderJacobian._products
 
@@ -319,11 +363,14 @@ def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch
 
     monkeypatch.setattr(DecoderJacobian, "_products", watched)
     # Of z * weight squared autograd keeps z * weight, 18 numbers of 8 bytes a sample, and z; weights are no sample's.
-    latent, index, pair = normal(3, 2, 3, 3, dtype=torch.float64), torch.arange(3), 3 * (18 + 18) * 8 / 2**20
+    latent, index, pair = normal(4, 2, 3, 3, dtype=torch.float64), torch.arange(4), HELD * (18 + 18 + 18) * 8
     for pairs, samples, vectors in ((0.5, 1, 1), (1.5, 1, 1), (2.5, 2, 1), (7.5, 3, 2), (15.5, 3, 5)):
         seen.clear()
-        found = ExactInfluence(memory_mib=pairs * pair)(lambda z: (z * weight).square(), latent, index).influence
-        assert seen[0] == (samples, vectors, vectors), pairs
+        limit_memory(pairs * pair)
+        found = ExactInfluence()(lambda z: (z * weight).square(), latent, index).influence
+        # The first sample comes alone, with as many vectors as fit.
+        assert (seen[0][0], seen[0][2]) == (1, max(1, int(pairs)))
+        assert next(each for each in seen if each[0] > 1 or samples == 1)[::2] == (samples, vectors), pairs
         torch.testing.assert_close(found, (2 * latent).square())
 
 
@@ -337,7 +384,7 @@ def test_squares_are_summed_in_double_precision_and_come_back_in_single():
 
     for dtype in (torch.float32, torch.bfloat16):
         latent = torch.zeros(1, 1, 8, 8, dtype=dtype)
-        influence = ExactInfluence(memory_mib=1e-6)(decode, latent, torch.arange(1)).influence
+        influence = ExactInfluence()(decode, latent, torch.arange(1)).influence
         assert influence.dtype == torch.float32
         assert influence[0, 0, 0, 0] == 2**24 + 100
         assert influence.sum() == influence[0, 0, 0, 0]
@@ -574,7 +621,7 @@ def test_a_latent_the_decoder_cannot_take(name):
     with pytest.raises(UserError, match="float latents"):
         estimator(smooth, normal(2, 3, 3), torch.arange(2))
     with pytest.raises(UserError, match="must keep the batch"):
-        estimator(lambda z: z[:1], normal(2, 2, 3, 3), torch.arange(2))
+        estimator(lambda z: z[:1], normal(3, 2, 3, 3), torch.arange(3))
 
 
 @pytest.mark.parametrize("name", list(INFLUENCE_ESTIMATORS))
@@ -591,8 +638,6 @@ def test_wrong_arguments():
             estimator(0)
         with pytest.raises(UserError, match="keep_fraction"):
             estimator(keep_fraction=1.5)
-        with pytest.raises(UserError, match="batch_size"):
-            estimator(decode_batch_size=0)
         with pytest.raises(UserError, match=r"probes of shape \(2, 4, 3, 5, 5\)|don't fit"):
             estimator()(smooth, normal(2, 2, 3, 3), torch.arange(2), normal(2, 4, 3, 5, 5))
         for shape in ((3, 4, 3, 6, 6), (2, 0, 3, 6, 6), (2, 4)):
@@ -608,7 +653,5 @@ def test_wrong_arguments():
         shrink_log_influence(torch.ones(2, 1, 1, 2), 0)
     with pytest.raises(UserError, match="residual_variance"):
         ShrunkInfluence(residual_variance="pixel")
-    with pytest.raises(UserError, match="memory_mib"):
-        ExactInfluence(memory_mib=0)
     with pytest.raises(ValueError, match="sample_index"):
         ProbeInfluence()(smooth, normal(2, 2, 3, 3), torch.arange(3))

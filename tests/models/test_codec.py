@@ -32,9 +32,7 @@ def test_codecs_without_a_network_share_stored_latents_only_where_they_are_the_s
     index, zeros, ones = torch.arange(4), torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
 
     def means(codec):
-        measuring = Measuring(
-            codec, lambda index: torch.ones(len(index), 1, 2, 2), "", tmp_path, 8, torch.device("cpu"), progress
-        )
+        measuring = Measuring(codec, lambda index: torch.ones(len(index), 1, 2, 2), "", tmp_path, torch.device("cpu"), progress)
         return measuring.means(index)
 
     assert (means(Brighter(2.0, zeros)) == 2).all()
@@ -78,7 +76,7 @@ def test_the_decoder_is_at_the_posterior_mean_whatever_the_channel_map(name):
 
 def test_what_is_measured_of_the_audited_samples_is_of_their_posterior_means():
     codec, image, index = far_from_zero(), grey_images(8), torch.tensor([1, 2, 4, 5, 7])
-    measuring = Measuring(codec, image.__getitem__, "", None, 2, torch.device("cpu"), progress)
+    measuring = Measuring(codec, image.__getitem__, "", None, torch.device("cpu"), progress)
     means = measuring.means(index)
     expected = codec.network.encode(image[index]).latent_dist.mean
     torch.testing.assert_close(means, expected)

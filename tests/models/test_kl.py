@@ -98,3 +98,21 @@ def test_a_saved_folder_is_that_autoencoder_in_safetensors(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
     again = AutoencoderKL.from_pretrained(tmp_path, use_safetensors=True)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in codec.network.state_dict().items())
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 4, 7])
+def test_images_go_both_ways_in_passes_of_the_memory_budget(limit_memory, monkeypatch, most):
+    codec = built(image_channels=3, block_out_channels=(8, 16))
+    image, sizes = torch.rand(7, 3, 8, 8), []
+    latent = codec.encode(image)
+    decoded = codec.decode(latent)
+    for name in ("encode", "decode"):
+        way = getattr(codec.network, name)
+        monkeypatch.setattr(codec.network, name, lambda value, way=way: (sizes.append(len(value)), way(value))[1])
+    limit_memory(most * 3 * 64 * codec.bytes_per_number)
+    assert codec.bytes_per_number == 48 * 8 / 3
+    torch.testing.assert_close(codec.encode(image), latent)
+    torch.testing.assert_close(codec.decode(latent), decoded)
+    assert max(sizes) == {0: 1, 1: 1, 2: 2, 4: 4, 7: 7}[most]
+    assert sum(sizes) == 14
+    assert codec.decode(latent[:0]).shape == (0, 3, 8, 8)

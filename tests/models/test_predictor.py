@@ -9,7 +9,7 @@ from torch import nn
 from ldm_privacy.diffusion import add_noise, flow_alphas_cumprod, training_target
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
-from ldm_privacy.models.predictor import NetworkPredictor, num_parameters
+from ldm_privacy.models.predictor import NetworkPredictor, bytes_per_number, num_parameters, rows_per_pass
 from ldm_privacy.randomness import normal
 
 ABAR = linear_alphas_cumprod()
@@ -106,3 +106,50 @@ def test_an_answer_of_another_shape_is_refused(states):
     predictor = NetworkPredictor(lambda noisy_latent, timestep: noisy_latent[:, :1], ABAR)
     with pytest.raises(UserError, match=r"^target: the network returns \(1, 4, 4\) for a latent of shape \(2, 4, 4\)\.$"):
         predictor(states[2], TIMESTEP, {})
+
+
+def test_rows_go_through_in_passes_of_the_memory_budget_each_with_its_own_timestep_and_condition(limit_memory):
+    sizes = []
+
+    def network(noisy_latent, timestep, *, embedding):
+        sizes.append(len(noisy_latent))
+        return (noisy_latent * embedding[:, :, None, None]).cos() + timestep[:, None, None, None]
+
+    given = torch.randn(7, 4)  # what travels is a number; what it stands for is looked up pass by pass
+    predictor = NetworkPredictor(network, ABAR, given=lambda told: {"embedding": given[told["number"]]})
+    rows, number = torch.randn(23, 4, 3, 3), torch.arange(23) % 7
+    timestep = torch.arange(23) * 40
+    whole = predictor(rows, timestep, {"number": number})
+    for most, expected in ((23, [23]), (22, [11, 12]), (5, [4, 5, 4, 5, 5]), (0, [1] * 23)):
+        sizes.clear()
+        limit_memory(2 * most * 36 * predictor.bytes_per_number)
+        torch.testing.assert_close(predictor(rows, timestep, {"number": number}), whole)
+        assert sizes == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        ({"block_out_channels": (320, 640, 1280, 1280), "in_channels": 4, "attention_head_dim": 8}, 320 / 4),
+        ({"block_out_channels": [128, 256], "in_channels": 3}, 128 / 3),
+        ({"num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "patch_size": 2}, 1152 / 16),
+        ({"num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 64}, 3072 / 64),
+        ({}, 32),
+        (None, 32),
+        ("none", 32),
+    ],
+)
+def test_what_a_pass_holds_goes_with_the_width_of_the_network(config, width):
+    assert bytes_per_number(SimpleNamespace(config=config)) == 200 * width
+
+
+def test_half_of_the_budget_is_for_a_pass(limit_memory):
+    latent = torch.zeros(5, 4, 8, 8)
+    network = SimpleNamespace(config={"block_out_channels": (32, 64), "in_channels": 4})
+    limit_memory(2**28)
+    # 2^27 bytes at 200 for each of 32 channels of 64 pixels; None is taken to have as many for each of its numbers.
+    assert rows_per_pass(NetworkPredictor(network, ABAR), latent) == 2**27 // (200 * 32 * 64)
+    assert rows_per_pass(None, latent) == 2**27 // (200 * 32 * 256)
+    assert rows_per_pass(SimpleNamespace(bytes_per_number=2**19), latent) == 1
+    assert rows_per_pass(SimpleNamespace(bytes_per_number=2**29), latent) == 1
+    assert rows_per_pass(None, latent, 2 * 200 * 32 * 256 * 3) == 3

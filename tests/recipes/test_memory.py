@@ -30,10 +30,10 @@ def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, err
                 cli.train(arguments(tmp_path / stage, *SHORT))
 
 
-def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, monkeypatch):
+def test_out_of_memory_in_an_audit_names_its_budget(tmp_path, monkeypatch):
     from ldm_privacy.audit.audit import Audit
 
-    options = [*SHORT, "audit.batch_size=33", "geometry.distortion_rank=0"]
+    options = [*SHORT, "audit.memory_gib=0.125", "geometry.distortion_rank=0"]
     cli.train(arguments(tmp_path, *options))
     attack = Audit._attack
 
@@ -43,7 +43,7 @@ def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, mon
         return attack(audit, predictor, batch)
 
     monkeypatch.setattr(Audit, "_attack", crowded)
-    message = r"^out of memory in an audit: lower audit\.batch_size \(now 33\); .* 0\.25 GiB"
+    message = r"^out of memory in an audit: lower audit\.memory_gib \(now 0\.125; "
     with pytest.raises(UserError, match=message):
         cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt", f"out={tmp_path}/out"])
     with pytest.raises(UserError, match=message + r".* The last checkpoint is .*last\.ckpt\.$"):
@@ -55,21 +55,21 @@ def test_out_of_memory_in_an_audit_names_its_batch_size_and_budget(tmp_path, mon
     [
         (
             "ldm_privacy.audit.measure.stream_influence",
-            r"^out of memory while influence .*geometry\.influence\.decode_batch_size",
+            r"^out of memory while influence .*audit\.memory_gib \(now 0\.25; ",
         ),
         (
             "ldm_privacy.audit.measure.stream_distortion",
-            r"^out of memory while distortion .*geometry\.distortion_rank \(now 2; 0: none",
+            r"^out of memory while distortion .*audit\.memory_gib .*geometry\.distortion_rank \(now 2; 0: none",
         ),
         (
             "ldm_privacy.watch.generations.generate_images",
-            r"^out of memory while images are generated: .*\.batch_size \(now 51\)\. The last checkpoint is",
+            r"^out of memory while images are generated: lower audit\.memory_gib .*\. The last checkpoint is",
         ),
     ],
 )
 def test_out_of_memory_in_measurements_names_what_to_lower(tmp_path, monkeypatch, what, message):
     monkeypatch.setattr(what, raises(torch.OutOfMemoryError("CUDA out of memory.")))
-    generations = ["watch={generations: {class: generations, batch_size: 51}}"]
+    generations = ["watch={generations: {class: generations}}"]
     with pytest.raises(UserError, match=message):
         cli.train(arguments(tmp_path, *SHORT, *generations))
 

@@ -108,7 +108,7 @@ def memoriser():
 
 def test_generations_of_a_perfect_memoriser_are_copies(memoriser):
     samples = AuditedSamples(IMAGES, torch.arange(80) < 40)
-    it = Generations(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, num_images=1000, num_steps=10, batch_size=300, seed=3)
+    it = Generations(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, num_images=1000, num_steps=10, seed=3)
     series = it.look(memoriser, Moment(5, 5)).series
     assert series["generations/memorized"] > 0.95
     assert series["generations/memorized_heldout"] < 0.05

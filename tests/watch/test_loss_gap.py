@@ -8,6 +8,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import loss_gap_rise
 from ldm_privacy.models.ideal import IdealDenoiser
 from ldm_privacy.models.identity import IdentityCodec
+from ldm_privacy.models.predictor import bytes_per_number
 from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.loss_gap import LossGap
@@ -36,8 +37,8 @@ def given(epoch, gap=0.05):
 class Given(LossGap):
     """A denoiser with those losses stands behind it."""
 
-    def __init__(self, *, count=NUM, batch_size=17, onset=None):
-        super().__init__(samples(count), onset=onset or OnsetDetector(2, 0.9), audit_batch_size=batch_size)
+    def __init__(self, *, count=NUM, onset=None):
+        super().__init__(samples(count), onset=onset or OnsetDetector(2, 0.9))
         self.epoch = 0
 
     def losses(self, predictor, batch):
@@ -48,9 +49,10 @@ class Given(LossGap):
         return self.look(NOBODY, Moment(epoch, 10 * epoch)).series
 
 
-def test_the_rise_is_paired_with_the_untrained_denoiser_by_sample_whatever_the_batches():
-    one, two = Given(), Given(batch_size=7)
+def test_the_rise_is_paired_with_the_untrained_denoiser_by_sample_whatever_the_batches(limit_memory):
+    one, two = Given(), Given()
     rows = {epoch: one.at(epoch) for epoch in (0, 2, 4, 6)}
+    limit_memory(2 * 7 * 4 * 16 * bytes_per_number(None))
     assert {epoch: two.at(epoch) for epoch in (0, 2, 4, 6)} == rows
     assert {epoch for epoch, row in rows.items() if "denoiser/loss_gap_rise" in row} == {2, 4, 6}
     change = (given(4).double() - given(0).double()).numpy()
@@ -146,10 +148,10 @@ def test_a_loss_is_the_mean_over_stratified_timesteps_with_noise_of_the_sample()
 def test_a_perfect_memoriser_has_a_gap_and_the_same_numbers_at_every_look():
     audited = samples(40)
     target = Target(IdentityCodec(image_channels=1), IdealDenoiser(audited.latent[audited.is_member]))
-    watcher = LossGap(audited, audit_batch_size=7)
+    watcher = LossGap(audited)
     first = watcher.look(target, Moment(0, 0)).series
     assert first["denoiser/loss_members"] < 0.5 * first["denoiser/loss_heldout"]
-    second = LossGap(audited, audit_batch_size=40).look(target, Moment(1, 10)).series
+    second = LossGap(audited).look(target, Moment(1, 10)).series
     assert second == pytest.approx(first, rel=1e-6)
     assert watcher.look(target, Moment(1, 10)).series["denoiser/loss_gap_rise"] == 0.0
     assert watcher.passes() == {"denoiser": 4 * 40}

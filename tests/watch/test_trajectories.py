@@ -11,6 +11,7 @@ from ldm_privacy.data.conditions import Unconditional
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import CaptionMemoriser, IdealDenoiser, MembershipBlindPredictor, scaled_linear_alphas_cumprod
 from ldm_privacy.models.identity import IdentityCodec
+from ldm_privacy.models.predictor import bytes_per_number
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.sampling import guided_steps, leading_schedule
@@ -117,12 +118,13 @@ def test_its_pictures_are_of_the_captions_memorized_most_and_least(found):
     assert seen.pictures["replicated"].shape == (2 * 5 - 1, 6 * 5 - 1, 3)
 
 
-def test_passes_are_those_that_are_made():
-    for options, factor in (({}, 2), ({"clean": "generated"}, 4), ({"batch_size": 7, "num_seeds": 3}, 2)):
+def test_passes_are_those_that_are_made(limit_memory):
+    for options, factor, rows in (({}, 2, 60), ({"clean": "generated"}, 4, 60), ({"num_seeds": 3}, 2, 14)):
+        limit_memory(2 * rows * torch.Size(SHAPE).numel() * bytes_per_number(None))
         it, model, codec = watcher(**options), Counting(), CountingCodec(image_channels=1)
         it.look(Target(codec, model), Moment(1, 10))
         assert it.passes()["denoiser"] == sum(model.rows) == 15 * it.num_seeds * 2 * 8 * factor
-        assert max(model.rows) <= 2 * it.batch_size
+        assert rows // 2 <= max(model.rows) <= rows
         assert it.passes()["decoder"] == codec.decoded == 6 * (2 + it.num_seeds)
 
 
@@ -138,9 +140,11 @@ def test_the_generated_latent_may_stand_for_x():
     assert not torch.equal(one.condition_number, other.condition_number)
 
 
-def test_batches_and_other_guidance_scales_change_nothing():
-    one, other = watcher(), watcher(batch_size=4, guidance_scales=[1, 3, 7.5])
-    look(one), look(other)
+def test_batches_and_other_guidance_scales_change_nothing(limit_memory):
+    one, other = watcher(), watcher(guidance_scales=[1, 3, 7.5])
+    look(one)
+    limit_memory(1)
+    look(other)
     for name in ("d1", "d1_wrong", "gain", "gap", "similarity", "nearest"):
         torch.testing.assert_close(getattr(one.result.guided[7.5], name), getattr(other.result.guided[7.5], name))
     again = watcher(seed=1)
