@@ -44,6 +44,11 @@ class NetworkPredictor:
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c). One network pass. Raises UserError where the network answers in another shape."""
+        output = self.output(noisy_latent, timestep, condition)
+        return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+
+    def output(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
+        """What `prediction_type` names, like z_t; cost and errors of a call."""
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         dtype = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
         condition = self.given(condition)
@@ -54,8 +59,7 @@ class NetworkPredictor:
             given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
             output = output_of(self.network, state.to(dtype), time, given).float()
         check_output(output, noisy_latent)
-        output = -output if self.negated else output
-        return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+        return -output if self.negated else output
 
 
 def network_input(

@@ -65,8 +65,8 @@ class RunSetup(Setup):
         schedule, kind = self.config.denoiser.schedule, self.config.denoiser.prediction_type
         if (schedule == "flow") != (kind == "flow"):
             raise UserError(
-                f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing else "
-                "has either."
+                f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing "
+                "else has either."
             )
         return kind
 
