@@ -7,7 +7,9 @@ from torch import Tensor
 from ldm_privacy.config import TargetConfig
 from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, ConditionSource, Unconditional, check_condition
+from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Progress
@@ -66,6 +68,12 @@ class TargetSetup(Setup):
     @property
     def num_train_timesteps(self) -> int:
         return len(self.target.predictor.alphas_cumprod)
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """Of a predictor that is no network epsilon, which is what it returns."""
+        predictor = self.target.predictor
+        return predictor.prediction_type if isinstance(predictor, NetworkPredictor) else "epsilon"
 
     @cached_property
     def onset_key(self) -> AuditKey:
