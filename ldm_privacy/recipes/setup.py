@@ -20,6 +20,7 @@ from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
 from ldm_privacy.runs.history import Provenance
+from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -32,6 +33,10 @@ class Setup(DataSetup):
     def facts(self) -> dict[str, str]:
         """More for the protocol of a report."""
         return {}
+
+    def checked(self, target: Target, means: Tensor) -> Target:
+        """The target, looked at before anything costly is measured; `means` are of all audited samples."""
+        return target
 
     @cached_property
     def views(self) -> dict[str, Condition]:

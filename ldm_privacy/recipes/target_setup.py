@@ -1,5 +1,6 @@
 """The audit of a target that was not trained here."""
 
+from dataclasses import replace
 from functools import cached_property
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.targets.self_check import NUM_IMAGES, self_check
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Progress
 
@@ -74,6 +76,16 @@ class TargetSetup(Setup):
         """Of a predictor that is no network epsilon, which is what it returns."""
         predictor = self.target.predictor
         return predictor.prediction_type if isinstance(predictor, NetworkPredictor) else "epsilon"
+
+    def checked(self, target: Target, means: Tensor) -> Target:
+        """With a fact more, how it did in the self-check. Raises UserError where its network fits another convention better."""
+        if not self.config.target.self_check:
+            return target
+        latent = target.codec.channel_map(means[:NUM_IMAGES]).to(self.device)
+        told = self.condition(self.audited_index[:NUM_IMAGES])
+        condition = {name: value.to(self.device) for name, value in told.items()}
+        found = self_check(target, latent, condition, seed=self.config.seed)
+        return target if found is None else replace(target, facts={**target.facts, "self-check": str(found)})
 
     @cached_property
     def onset_key(self) -> AuditKey:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ldm_privacy.attacks.runner import rows_per_call
 from ldm_privacy.diffusion import PredictionType, add_noise, flow_timestep, levels, training_target
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor, Time
@@ -59,7 +60,7 @@ class SelfCheck:
 
 @torch.no_grad()
 def self_check(
-    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, batch_size: int = NUM_IMAGES
+    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, batch_size: int | None = None
 ) -> SelfCheck | None:
     """Measure how well the network of a target does what its declared convention says, and what its rivals say.
 
@@ -77,7 +78,7 @@ def self_check(
         latent: (samples, channels, height, width), of images of its kind; the first 64 are used.
         condition: Of those samples.
         seed: Of the noise, one a sample and noise level.
-        batch_size: Rows a pass.
+        batch_size: Rows a pass; by default as many as an attack's.
 
     Returns:
         The numbers, for a report. Cost: of a flow 384 network passes, of others 192, and 128 or 192 more for each rival of the
@@ -102,7 +103,7 @@ def self_check(
     readings += [declared._replace(latents=name) for name in latents]
     count = len(predictor.alphas_cumprod)
     timesteps = [flow_timestep(sigma, count) for sigma in SIGMAS] if is_flow else [int(share * count) for share in SHARES]
-    left = _left(predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, batch_size)
+    left = _left(predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, batch_size or rows_per_call(latent))
     found = SelfCheck({_words(each, declared): float(value.mean()) for each, value in left.items()}, len(latent))
     best = min(left, key=lambda each: float(left[each].mean()))
     gain, value = left[declared] - left[best], float(left[best].mean())

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -57,29 +58,27 @@ def digits():
     return means[64:], means[:64]
 
 
+def train(kind, latent):
+    """A network that was trained on those latents for a second, as a predictor."""
+    abar = flow_alphas_cumprod() if kind == "flow" else scaled_linear_alphas_cumprod().float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Perceptron()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+        for _ in range(400):
+            rows, timestep = torch.randint(len(latent), (64,)), torch.randint(1000, (64,))
+            noise = torch.randn(64, 1, 8, 8)
+            loss = squared_error(network, abar, kind, latent[rows], noise, timestep, {}).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return NetworkPredictor(network.requires_grad_(False), abar, kind)
+
+
 @pytest.fixture(scope="module")
 def trained(digits):
     """prediction type -> a trained network as a predictor; each is trained when it is first asked for."""
-    known = {}
-
-    def get(kind):
-        if kind not in known:
-            abar = flow_alphas_cumprod() if kind == "flow" else scaled_linear_alphas_cumprod().float()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                network, latent = Perceptron(), RIGHT.channel_map(digits[0])
-                optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-                for _ in range(400):
-                    rows, timestep = torch.randint(len(latent), (64,)), torch.randint(1000, (64,))
-                    noise = torch.randn(64, 1, 8, 8)
-                    loss = squared_error(network, abar, kind, latent[rows], noise, timestep, {}).mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-            known[kind] = NetworkPredictor(network, abar, kind)
-        return known[kind]
-
-    return get
+    return cache(lambda kind: train(kind, RIGHT.channel_map(digits[0])))
 
 
 def check(predictor, digits, codec=RIGHT):
