@@ -4,11 +4,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.models.channel_map import per_channel
 from ldm_privacy.models.ideal import IdealDenoiser, linear_alphas_cumprod
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.randomness import normal
-from ldm_privacy.sampling import ddim_steps, generate_images
+from ldm_privacy.sampling import ddim_steps, generate_images, guided_steps
 from tests.reference.autoencoders import far_from_zero, grey_images
 
 SHAPE = (2, 3, 3)
@@ -43,6 +44,30 @@ def test_a_trajectory_is_that_of_diffusers(num_train, num_steps):
         torch.testing.assert_close(step.epsilon, epsilon, rtol=1e-12, atol=1e-12)
         state = scheduler.step(epsilon, step.timestep, state).prev_sample
         torch.testing.assert_close(step.state, state, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, 3.0])
+def test_ddim_of_a_flow_is_eulers_method_for_its_ode(scale):
+    """dx/ds = v, from almost noise to s = 0; guided, with the guided velocity."""
+
+    def velocity(state, time, c):
+        return torch.tanh(state + (time / 500 + c)[:, None, None, None]) - 0.5 * state
+
+    start, told, null = normal("start", (torch.arange(3),), SHAPE).double(), torch.arange(3.0), torch.tensor([-1.0])
+    predictor = NetworkPredictor(velocity, flow_alphas_cumprod(), "flow")
+    if scale is None:
+        steps = list(ddim_steps(predictor, start, 20, {"c": told}))
+    else:
+        steps = list(guided_steps(predictor, start, 20, {"c": told}, {"c": null}, scale))
+    sigmas = [(50 * place + 1) / 1001 for place in reversed(range(20))]
+    state = start * ((1 - sigmas[0]) ** 2 + sigmas[0] ** 2) ** 0.5
+    for step, sigma, following in zip(steps, sigmas, [*sigmas[1:], 0.0], strict=True):
+        time = torch.full((3,), 1000 * sigma, dtype=torch.float64)
+        one, other = velocity(state, time, told), velocity(state, time, null)
+        guided = one if scale is None else other + scale * (one - other)
+        state = state + (following - sigma) * guided
+        size = ((1 - following) ** 2 + following**2) ** 0.5
+        torch.testing.assert_close(step.state * size, state, rtol=1e-9, atol=1e-9)
 
 
 def test_more_steps_than_timesteps_take_each_timestep_once():

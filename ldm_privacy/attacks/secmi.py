@@ -1,5 +1,6 @@
 """SecMI: how exactly a deterministic step up the noise schedule is undone by a step back."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,8 @@ class SecMI(Attack):
 
     Smaller = more member-like. Each predicted noise serves the step up and the step back; the predicted clean latent is
     never clipped. No randomness. Queries: one per state from 0 to the largest timestep + interval, that is timesteps + 1
-    when they are 0, interval, 2 interval, ... without gaps.
+    when they are 0, interval, 2 interval, ... without gaps. Timesteps that are no multiples of the interval, as those nearest
+    to a flow's sigmas, have an inversion of their own for each remainder r: s_0, s_r, s_{r + interval}, ...
 
     Source: Duan et al., "Are Diffusion Models Vulnerable to Membership Inference Attacks?", ICML 2023, arXiv 2302.01316.
 
@@ -27,7 +29,7 @@ class SecMI(Attack):
         interval: Length of a DDIM step, in timesteps.
 
     Raises:
-        UserError: interval below 1; a timestep that is no multiple of it, or whose next state is outside the schedule.
+        UserError: interval below 1; a timestep whose next state is outside the schedule.
     """
 
     log_scale = True
@@ -40,25 +42,28 @@ class SecMI(Attack):
     def contributions(self, query: DenoiserQuery, latent: Latent, timesteps: list[int], noise: Tensor) -> Contribution:
         """(timesteps, *latent.shape), >= 0. See `Attack.contributions`."""
         abar = query.alphas_cumprod
-        state, epsilon = latent, query(latent, 0)
+        first = query(latent, 0)
         error: dict[int, Tensor] = {}
-        for timestep in range(0, max(timesteps) + 1, self.interval):
-            following = timestep + self.interval
-            up = ddim_step(state, epsilon, abar[timestep], abar[following])
-            epsilon = query(up, following)
-            if timestep in timesteps:
-                error[timestep] = (ddim_step(up, epsilon, abar[following], abar[timestep]) - state).square()
-            state = up
+        for inversion in self._inversions(timesteps):
+            state, epsilon = latent, first
+            for timestep, following in itertools.pairwise(inversion):
+                up = ddim_step(state, epsilon, abar[timestep], abar[following])
+                epsilon = query(up, following)
+                if timestep in timesteps and following == timestep + self.interval:
+                    error[timestep] = (ddim_step(up, epsilon, abar[following], abar[timestep]) - state).square()
+                state = up
         return torch.stack([error[timestep] for timestep in timesteps])
 
+    def _inversions(self, timesteps: Sequence[int]) -> list[list[int]]:
+        """Of each remainder, the timesteps of its states, 0 first."""
+        last: dict[int, int] = {}
+        for timestep in sorted(timesteps):
+            last[timestep % self.interval] = timestep
+        return [[0, *range(rest or self.interval, most + self.interval + 1, self.interval)] for rest, most in last.items()]
+
     def grid(self, timesteps: Sequence[int], num_train_timesteps: int) -> list[int]:
-        """The timesteps, checked: multiples of the interval with a next state inside the schedule."""
+        """The timesteps, checked: with a next state inside the schedule."""
         for timestep in super().grid(timesteps, num_train_timesteps):
-            if timestep % self.interval:
-                raise UserError(
-                    f"attack 'secmi': timestep {timestep} is no multiple of its interval {self.interval}: "
-                    "choose others, or another interval."
-                )
             if timestep + self.interval >= num_train_timesteps:
                 raise UserError(
                     f"attack 'secmi': timestep {timestep} needs the state at {timestep + self.interval}, "
@@ -67,5 +72,5 @@ class SecMI(Attack):
         return list(timesteps)
 
     def num_queries(self, timesteps: Sequence[int]) -> int:
-        """States from 0 to the largest timestep + interval."""
-        return max(timesteps) // self.interval + 2
+        """States from 0 to the largest timestep + interval, of each remainder."""
+        return 1 + sum(len(inversion) - 1 for inversion in self._inversions(timesteps))

@@ -47,6 +47,7 @@ class Audit:
             then "<attack>_<view>". Attacks that compare conditions themselves are not. Where a sample's condition under a view
             is its own, the queries coincide and are made once.
         timesteps: That every attack queries.
+        sigmas: Of a flow, the share of noise at each timestep, for tables.
         keep_fractions: Of the sweep over masks of largest influence, with random masks and masks of largest deviation beside
             them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep each half
             chose for the other. Without influence there is no sweep.
@@ -71,6 +72,7 @@ class Audit:
     masks: Mapping[str, MaskRule]
     timesteps: Sequence[int]
     _: KW_ONLY
+    sigmas: Mapping[int, float] = field(default_factory=dict)
     views: Sequence[str] = ()
     keep_fractions: Sequence[float] = ()
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
@@ -232,6 +234,7 @@ class Audit:
             views=self._view_of,
             repeats=collected.repeats,
             condition_use=collected.condition_use,
+            sigmas=dict(self.sigmas),
         )
         known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]
         scales = {name: attack.log_scale for name, attack in self.asked.items()}

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.audit.scores import TUNED
+from ldm_privacy.diffusion import PredictionType, flow_timestep
 from ldm_privacy.errors import UserError, under
 
 
@@ -18,6 +19,24 @@ def check_labels(attacks: Collection[str], masks: Collection[str], calibrations:
             raise UserError(
                 f"audit.{section}: the label '{wrong}' names files and curves: use letters, digits, '_', '.', '+' and '-'."
             )
+
+
+def audited_timesteps(
+    timesteps: Sequence[int] | None, sigmas: Sequence[float] | None, prediction_type: PredictionType, num_train_timesteps: int
+) -> list[int]:
+    """The timesteps that `audit.timesteps` or, of a flow, `audit.sigmas` name; two sigmas with one timestep count once.
+
+    Raises UserError where both are given or neither, sigmas are given for no flow, or a timestep lies outside the schedule.
+    """
+    if timesteps is not None and sigmas is not None:
+        raise UserError("audit.sigmas: audit.timesteps is given too; set the one that you don't mean to null.")
+    if sigmas is not None and prediction_type != "flow":
+        raise UserError(f"audit.sigmas: they are of flows; this denoiser predicts {prediction_type}, so name audit.timesteps.")
+    if not (timesteps or sigmas):
+        raise UserError("audit.timesteps: empty; name at least one timestep, or of a flow audit.sigmas.")
+    if wrong := [timestep for timestep in timesteps or () if timestep >= num_train_timesteps]:
+        raise UserError(f"audit.timesteps: {wrong[0]} is outside the noise schedule, 0 to {num_train_timesteps - 1}.")
+    return list(dict.fromkeys(timesteps or [flow_timestep(each, num_train_timesteps) for each in sigmas or ()]))
 
 
 def check_masks(masks: Mapping[str, MaskRule], samples: AuditedSamples) -> None:

@@ -48,6 +48,7 @@ class AuditRow:
         gains: AUROC of this row minus that of another on the same samples, by the other's label: masked rows against the
             unmasked attack, masks of largest influence also against the controls of the same size, calibrated scores against
             the plain attack (`PLAIN`), attacks under another condition against the same under the own one (`OWN`).
+        sigmas: Of a flow, the share of noise at each timestep of the audit; otherwise {}.
         by_repeats: AUROC of the members that come more often in training ("repeated") and of the others ("single"), each
             against all held-out samples; empty where none are repeated.
     """
@@ -62,6 +63,7 @@ class AuditRow:
     oracle_auroc: float
     auroc_by_timestep: Tensor
     gains: dict[str, PairedDifference]
+    sigmas: dict[int, float]
     by_repeats: dict[str, Estimate]
 
     @property
@@ -73,6 +75,12 @@ class AuditRow:
     def timestep(self) -> str:
         """The chosen timesteps in words: "100", "60 and 100", or "-" for an attack without."""
         return " and ".join(map(str, dict.fromkeys(self.timesteps))) if None not in self.timesteps else "-"
+
+    @property
+    def sigma(self) -> str:
+        """As `timestep`, of a flow the share of noise there: ".3", ".3 and .4"; "-" for an attack without, "" for no flow."""
+        chosen = dict.fromkeys(named_sigma(self.sigmas[each]) for each in self.timesteps if each in self.sigmas)
+        return " and ".join(chosen) or ("-" if self.sigmas else "")
 
     def series(self) -> dict[str, float]:
         """The curves of this row, as logged at every audit; of timestep and keep fraction the mean over the folds."""
@@ -93,6 +101,11 @@ class AuditRow:
         for name, estimate in estimates.items():
             values |= estimate.series(f"{prefix}/{name}")
         return values
+
+
+def named_sigma(sigma: float) -> str:
+    """A flow's share of noise in three digits after the point, without zeros around them: ".3", ".051"."""
+    return f"{sigma:.3f}".strip("0")
 
 
 def standing(score: Tensor, places: Sequence[int], data: AuditScores) -> Tensor:
@@ -141,6 +154,7 @@ def row_of(
         choice.oracle_auroc,
         choice.by_timestep,
         {label: crossfit_difference(halves, other, confidence=intervals.confidence) for label, other in against.items()},
+        data.sigmas,
         _by_repeats(halves, data, intervals),
     )
 

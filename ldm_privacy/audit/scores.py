@@ -50,6 +50,7 @@ class AuditScores:
         views: The attacks that are others under another condition, by label.
         repeats: (samples,) how often each comes in an epoch of the training; None: members once.
         condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
+        sigmas: Of a flow, the share of noise at each timestep; otherwise {}.
     """
 
     sample_index: Tensor
@@ -67,6 +68,7 @@ class AuditScores:
     views: dict[str, ViewOf] = field(default_factory=dict)
     repeats: Tensor | None = None
     condition_use: Tensor | None = None
+    sigmas: dict[int, float] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[Fold]:

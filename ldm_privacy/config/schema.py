@@ -94,11 +94,13 @@ class DenoiserConfig:
         provided="images labels num_classes class_names captions member_index heldout_index stored",
         default="none",
     )
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = _option("what the network outputs", "epsilon")
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow"] = _option("what the network outputs", "epsilon")
     num_train_timesteps: Annotated[int, Field(gt=0, le=100_000)] = _option("length of the noise schedule", 1000)
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = _option("noise schedule", "linear")
-    beta_start: Share = _option("first beta", 1e-4)
-    beta_end: Share = _option("last beta", 2e-2)
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = _option(
+        "noise schedule: of betas, or flow = a rectified flow's, with prediction_type: flow", "linear"
+    )
+    beta_start: Share = _option("first beta; a flow has none", 1e-4)
+    beta_end: Share = _option("last beta; a flow has none", 2e-2)
     batch_size: PositiveInt = _option("latents per step", 128)
     learning_rate: Rate = _option("of AdamW", 2e-4)
     weight_decay: Decay = _option("of AdamW", 1e-4)
@@ -134,7 +136,12 @@ class AuditConfig:
 
     attacks: dict[str, Component] = _component("label: attack", registry.ATTACKS, many=True)
     masks: dict[str, Component] = _component("label: mask rule", registry.MASK_RULES, provided="seed", many=True)
-    timesteps: list[NonNegativeInt] = _option("timesteps that every attack queries; each half chooses one for the other")
+    timesteps: list[NonNegativeInt] | None = _option(
+        "timesteps that every attack queries; each half chooses one for the other; null where sigmas are given"
+    )
+    sigmas: list[Share] | None = _option(
+        "of a flow, in place of timesteps: shares of noise between 0 and 1, each taken to the nearest timestep", None
+    )
     every_n_epochs: PositiveInt = _option("audits before the first step, every n epochs, and after the last", 10)
     views: list[View] = _option("conditions that every attack is repeated under, beside the own one: null, shuffled", [])
     keep_fractions: list[KeepFraction] = _option(

@@ -73,15 +73,20 @@ class NetworkPredictor:
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c), in passes of `rows_per_pass`. Raises UserError where the network answers in another shape."""
-        if len(noisy_latent) <= (most := rows_per_pass(self, noisy_latent)):
-            return self._pass(noisy_latent, timestep, condition)
-        parts = passes(len(noisy_latent), most)
-        return torch.cat([self._pass(noisy_latent[rows], timestep[rows], rows_of(condition, rows)) for rows in parts])
+        output = self.output(noisy_latent, timestep, condition)
+        return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
 
     @property
     def bytes_per_number(self) -> float:
         """See `bytes_per_number`."""
         return bytes_per_number(self.network)
+
+    def output(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
+        """What `prediction_type` names, like z_t; cost and errors of a call."""
+        if len(noisy_latent) <= (most := rows_per_pass(self, noisy_latent)):
+            return self._pass(noisy_latent, timestep, condition)
+        parts = passes(len(noisy_latent), most)
+        return torch.cat([self._pass(noisy_latent[rows], timestep[rows], rows_of(condition, rows)) for rows in parts])
 
     def _pass(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
@@ -94,8 +99,7 @@ class NetworkPredictor:
             given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()}
             output = output_of(self.network, state.to(dtype), time, given).float()
         check_output(output, noisy_latent)
-        output = -output if self.negated else output
-        return epsilon_from_output(output, noisy_latent, self.alphas_cumprod, timestep, self.prediction_type)
+        return -output if self.negated else output
 
 
 def network_input(

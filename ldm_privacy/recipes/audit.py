@@ -70,7 +70,9 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
     setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
-    samples = setup.samples(measuring, measuring.means(setup.audited_index))
+    means = measuring.means(setup.audited_index)
+    target = setup.checked(target, means)
+    samples = setup.samples(measuring, means)
     audit = setup.audit(samples)
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))

@@ -12,6 +12,7 @@ from ldm_privacy.data.conditions import ConditionSource
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import device_of, limit_memory
+from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.randomness import uniform
@@ -72,6 +73,11 @@ class DataSetup:
     @property
     def num_train_timesteps(self) -> int:
         """Length of the noise schedule."""
+        raise NotImplementedError
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """What the denoiser outputs."""
         raise NotImplementedError
 
     @cached_property

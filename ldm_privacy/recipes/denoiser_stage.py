@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
+from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
@@ -72,8 +73,11 @@ def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module
         raise UserError(
             f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.{hint}"
         )
-    schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")}
-    alphas_cumprod = DDPMScheduler(**schedule).alphas_cumprod
+    if config.schedule == "flow":
+        alphas_cumprod = flow_alphas_cumprod(config.num_train_timesteps)
+    else:
+        betas = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_start", "beta_end")}
+        alphas_cumprod = DDPMScheduler(beta_schedule=config.schedule, **betas).alphas_cumprod
     return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition_record(setup))
 
 

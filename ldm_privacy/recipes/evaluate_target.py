@@ -61,7 +61,7 @@ def evaluate_target(
     evaluation = publish(setup, composed, audited, folder, checkpoint=path, run=run, command=command)
     evidence = evaluation.evidence
     console.print(setup.describe(), highlight=False)
-    for name, value in target.facts.items():
+    for name, value in audited.target.facts.items():
         console.print(f"{name}: {value}", highlight=False, markup=False)
     print_audit(evidence.report, console, title=str(path), permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)

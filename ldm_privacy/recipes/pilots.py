@@ -18,7 +18,7 @@ History = Mapping[tuple[int, str], float]
 
 MATTERING = (
     *("denoiser", "autoencoder.network", "data.source", "data.resolution", "data.channels", "data.flip"),
-    *("audit.timesteps", "audit.onset", "audit.confidence", "audit.cross_fit", "trainer.precision"),
+    *("audit.timesteps", "audit.sigmas", "audit.onset", "audit.confidence", "audit.cross_fit", "trainer.precision"),
 )
 """Keys and sections that may move an onset, beside the attack and the mask that it is counted by."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
 from ldm_privacy.audit.report import AuditReport
+from ldm_privacy.audit.row import named_sigma
 from ldm_privacy.calibrations.base import SAMPLES_PER_NUMBER
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
@@ -160,7 +161,8 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
         "seed": f"{config.seed}, of the split {setup.split_seed}",
         **setup.facts,
         "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
-        "timesteps": ", ".join(map(str, config.audit.timesteps)),
+        "timesteps": ", ".join(map(str, setup.timesteps)),
+        **({"sigmas": ", ".join(map(named_sigma, setup.sigmas.values()))} if setup.sigmas else {}),
         "bootstrap": f"{config.audit.num_bootstrap} resamples",
         "device": f"{setup.device}, audit in {config.audit.precision}",
         "python": platform.python_version(),

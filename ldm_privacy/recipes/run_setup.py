@@ -9,6 +9,8 @@ import torch
 from ldm_privacy.config import Config
 from ldm_privacy.data.conditions import ConditionSource, check_condition
 from ldm_privacy.data.split import Split
+from ldm_privacy.diffusion import PredictionType
+from ldm_privacy.errors import UserError
 from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.setup import Setup
@@ -56,6 +58,17 @@ class RunSetup(Setup):
     @property
     def num_train_timesteps(self) -> int:
         return self.config.denoiser.num_train_timesteps
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """Raises UserError where it isn't the schedule's."""
+        schedule, kind = self.config.denoiser.schedule, self.config.denoiser.prediction_type
+        if (schedule == "flow") != (kind == "flow"):
+            raise UserError(
+                f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing "
+                "else has either."
+            )
+        return kind
 
     @cached_property
     def codec(self) -> Codec:

@@ -8,16 +8,19 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.checks import audited_timesteps
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.audit.views import with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.data.conditions import views_of
+from ldm_privacy.diffusion import flow_alphas_cumprod, flow_sigma
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
 from ldm_privacy.runs.history import Provenance
+from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
@@ -30,6 +33,10 @@ class Setup(DataSetup):
     def facts(self) -> dict[str, str]:
         """More for the protocol of a report."""
         return {}
+
+    def checked(self, target: Target, means: Tensor) -> Target:
+        """The target, looked at before anything costly is measured; `means` are of all audited samples."""
+        return target
 
     @cached_property
     def views(self) -> dict[str, Condition]:
@@ -67,6 +74,20 @@ class Setup(DataSetup):
         return {label: rule.build(seed=self.config.seed) for label, rule in self.config.audit.masks.items()}
 
     @cached_property
+    def timesteps(self) -> list[int]:
+        """That every attack queries. Raises UserError, see `audited_timesteps`."""
+        audit = self.config.audit
+        return audited_timesteps(audit.timesteps, audit.sigmas, self.prediction_type, self.num_train_timesteps)
+
+    @property
+    def sigmas(self) -> dict[int, float]:
+        """Of a flow, the share of noise at each of them; otherwise {}."""
+        if self.prediction_type != "flow":
+            return {}
+        sigma = flow_sigma(flow_alphas_cumprod(self.num_train_timesteps))
+        return {timestep: float(sigma[timestep]) for timestep in self.timesteps}
+
+    @cached_property
     def influence(self) -> Any:
         """The configured estimator."""
         return self.config.geometry.influence.build(seed=self.config.seed)
@@ -95,7 +116,7 @@ class Setup(DataSetup):
     def provenance(self) -> Provenance:
         """What the scores of its audits are of."""
         config, split = self.config, self._split or self.data.split
-        settings = with_views(self.attacks, config.audit.views)[0], self.masks, config.audit.timesteps
+        settings = with_views(self.attacks, config.audit.views)[0], self.masks, self.timesteps
         return Provenance.of(split.hash, config.seed, *settings, cross_fit=config.audit.cross_fit)
 
     @property
@@ -155,7 +176,8 @@ class Setup(DataSetup):
             samples,
             self.attacks,
             self.masks,
-            config.timesteps,
+            self.timesteps,
+            sigmas=self.sigmas,
             views=config.views,
             keep_fractions=config.keep_fractions,
             calibrations=self.calibrations,

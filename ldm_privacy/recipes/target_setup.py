@@ -1,5 +1,6 @@
 """The audit of a target that was not trained here."""
 
+from dataclasses import replace
 from functools import cached_property
 
 from torch import Tensor
@@ -7,8 +8,11 @@ from torch import Tensor
 from ldm_privacy.config import TargetConfig
 from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, ConditionSource, Unconditional, check_condition
+from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.targets.self_check import NUM_IMAGES, self_check
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Progress
 
@@ -66,6 +70,22 @@ class TargetSetup(Setup):
     @property
     def num_train_timesteps(self) -> int:
         return len(self.target.predictor.alphas_cumprod)
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """Of a predictor that is no network epsilon, which is what it returns."""
+        predictor = self.target.predictor
+        return predictor.prediction_type if isinstance(predictor, NetworkPredictor) else "epsilon"
+
+    def checked(self, target: Target, means: Tensor) -> Target:
+        """With a fact more, how it did in the self-check. Raises UserError where its network fits another convention better."""
+        if not self.config.target.self_check:
+            return target
+        latent = target.codec.channel_map(means[:NUM_IMAGES]).to(self.device)
+        told = self.condition(self.audited_index[:NUM_IMAGES])
+        condition = {name: value.to(self.device) for name, value in told.items()}
+        found = self_check(target, latent, condition, seed=self.config.seed)
+        return target if found is None else replace(target, facts={**target.facts, "self-check": str(found)})
 
     @cached_property
     def onset_key(self) -> AuditKey:

@@ -117,6 +117,7 @@ def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
         **vars(row.key),
         "keep_fractions": row.keep_fractions,
         "timesteps": row.timesteps,
+        **({"sigmas": [row.sigmas.get(each) for each in row.timesteps if each is not None]} if row.sigmas else {}),
         **vars(row.metrics),
         "carried": row.carried,
         "gains": row.gains,

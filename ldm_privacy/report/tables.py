@@ -92,14 +92,14 @@ def plain_table(title: str) -> Table:
 
 
 def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, PermutedRow] | None) -> Table:
-    """Attack x mask: AUROC and TPR@1%FPR with intervals, ASR, the chosen timestep, and the oracle's AUROC."""
+    """Attack x mask: AUROC and TPR@1%FPR with intervals, ASR, the chosen timestep (of a flow sigma), and the oracle's AUROC."""
     metrics = report.rows[0].metrics
     counts = f"{metrics.num_members} members, {metrics.num_heldout} held-out reported, {report.confidence:.0%} intervals"
     table = plain_table(f"{escape(title)}: {counts}")
     target = metrics.tpr_at_1fpr.target_fpr
     for column in ("attack/mask", "AUROC", *(["permuted"] if permuted else []), f"TPR@{100 * target:g}%FPR"):
         table.add_column(column, no_wrap=True)
-    for column in ("ASR", "t", "oracle"):
+    for column in ("ASR", "sigma" if report.data.sigmas else "t", "oracle"):
         table.add_column(column, no_wrap=True, justify="right")
     for place, row in enumerate(report.rows):
         if place and row.key.attack != report.rows[place - 1].key.attack:
@@ -111,7 +111,7 @@ def _audit_table(report: AuditReport, title: str, permuted: Mapping[AuditKey, Pe
             *([] if band is None else [f"{digits(band.lower, 2)}-{digits(band.upper, 2)}"]),
             short(row.metrics.tpr_at_1fpr),
             digits(row.metrics.asr.value),
-            row.timestep.replace(" and ", ","),
+            (row.sigma or row.timestep).replace(" and ", ","),
             digits(row.oracle_auroc),
         )
     return table

@@ -30,6 +30,7 @@ BUILT_IN = [
     "sima",
     "sima_mc",
     "sima_mc_of_mean",
+    "t_mc",
 ]
 OWN_TIMESTEPS = ["clid", "pfami"]
 QUERIES = {  # for the timesteps 0, 10, ..., 190
@@ -46,6 +47,7 @@ QUERIES = {  # for the timesteps 0, 10, ..., 190
     "sima": 20,
     "sima_mc": 600,
     "sima_mc_of_mean": 600,
+    "t_mc": 80,
 }
 
 
@@ -69,6 +71,8 @@ def test_contract(name):
         ("clid", {"timesteps": [999, 3]}),
         ("dsm", {"guidance_scale": 1}),
         ("dsm", {"guidance_scale": 0.0, "interval": 959}),
+        ("t_mc", {"num_pairs": 1}),
+        ("t_mc", {"num_pairs": 1, "antithetic": False}),
         ("pfami", {"timesteps": [3, 700], "num_crops": 2}),
         ("pfami", {"timesteps": [0, 999], "num_crops": 1}),
     ],
@@ -106,6 +110,7 @@ DEFAULTS = {  # those of the papers, as the docstrings name them
     "secmi": {"interval": 10},
     "sima_mc": {"num_draws": 30},
     "sima_mc_of_mean": {"num_draws": 30},
+    "t_mc": {"num_pairs": 2, "antithetic": True},
 }
 
 
@@ -125,8 +130,14 @@ def test_sums_of_positive_terms_are_compared_as_logarithms():
     assert {name for name in BUILT_IN if not get_attack(name).log_scale} == {"clid", "dime", "pfami"}
 
 
-def test_secmi_counts_the_states_of_gaps():
+def test_contract_of_timesteps_off_the_interval():
+    check_attack(get_attack("secmi"), timesteps=(99, 200, 20, 9))
+
+
+def test_secmi_counts_the_states_of_gaps_and_of_each_remainder():
     assert get_attack("secmi").num_queries([0, 50]) == 7
+    assert get_attack("secmi").num_queries([3]) == 3  # 0, 3 and 13
+    assert get_attack("secmi").num_queries([19, 20, 39]) == 1 + 3 + 5  # 0; 10 to 30; 9 to 49
 
 
 def test_queries_and_views_follow_the_hyperparameters():
@@ -510,6 +521,7 @@ def test_an_attack_may_take_any_hyperparameter(monkeypatch):
         ("secmi", {"interval": -1}, "interval is -1"),
         ("sima_mc", {"num_draws": 0}, "'sima_mc': num_draws is 0"),
         ("dime", {"num_draws": 0}, "'dime': num_draws is 0"),
+        ("t_mc", {"num_pairs": 0}, "'t_mc': num_pairs is 0"),
         ("dime", {"gamma": 0.0}, "gamma is 0.0"),
         ("dime", {"gamma": float("nan")}, "gamma is nan"),
         ("pfami", {"num_crops": 0}, "num_crops is 0"),
@@ -551,9 +563,7 @@ def test_a_timestep_that_is_no_integer():
         statistics(get_attack("sima"), timesteps=[10.5])
 
 
-def test_secmi_off_its_grid():
-    with pytest.raises(UserError, match="timestep 15 is no multiple of its interval 10"):
-        statistics(get_attack("secmi"), timesteps=[10, 15])
+def test_secmi_at_the_end_of_the_schedule():
     with pytest.raises(UserError, match="timestep 990 needs the state at 1000, but the schedule ends at 999"):
         statistics(get_attack("secmi"), timesteps=[990])
     assert statistics(get_attack("secmi", interval=999)).isfinite().all(), "the last state of the schedule"

@@ -81,6 +81,7 @@ PLAIN = {
     "pian": {},
     "secmi": {},
     "dime": {"num_draws": 3, "gamma": 0.7, "phi": 0.4},
+    "t_mc": {},
 }
 
 
@@ -98,7 +99,7 @@ def test_the_plain_version(setting, name):
             torch.testing.assert_close(statistics[mask, place], expected, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize(("name", "hyperparameters"), [("loss", {"power": 4}), ("secmi", {"interval": 5})])
+@pytest.mark.parametrize(("name", "hyperparameters"), [("loss", {"power": 4}), ("secmi", {"interval": 5}), ("secmi", {})])
 def test_the_plain_version_with_other_hyperparameters(setting, name, hyperparameters):
     predictor, predict, abar, latent, keep_masks = setting
     attack = get_attack(name, **hyperparameters)

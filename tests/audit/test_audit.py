@@ -11,6 +11,7 @@ from ldm_privacy.audit import audit as audit_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.checks import check_labels
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.row import named_sigma
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.audit.sweep import sweep_points
@@ -320,8 +321,18 @@ def test_the_series_of_a_row_are_its_numbers_under_its_key(told_by_influence):
         assert row.series() == {f"memorization/sima/{mask}/{name}": value for name, value in expected.items()}
     assert replace(row, timesteps=(50, 100)).series()[f"memorization/{row.key}/timestep"] == 75
     single = Audit(samples, {"pfami": get_attack("pfami")}, {"all": KeepAll()}, [0], intervals=FEW)(predictor).rows[0]
-    assert (single.timesteps, single.timestep) == ((None, None), "-")
+    assert (single.timesteps, single.timestep, single.sigma) == ((None, None), "-", "")
     assert "memorization/pfami/all/timestep" not in single.series()
+
+
+def test_of_a_flow_a_row_names_the_sigmas_of_its_timesteps(told_by_influence):
+    samples, predictor = told_by_influence
+    sigmas = {0: 1 / 1001, 50: 51 / 1001}
+    row = replace(sweeping(samples), sigmas=sigmas)(predictor).rows[0]
+    assert row.sigma == {0: ".001", 50: ".051"}[row.timesteps[0]]
+    assert replace(row, timesteps=(50, 0)).sigma == ".051 and .001"
+    assert replace(row, timesteps=(None, None)).sigma == "-"
+    assert (named_sigma(300 / 1001), named_sigma(0.5)) == (".3", ".5")
 
 
 def test_the_sweep_costs_no_further_pass(told_by_influence):

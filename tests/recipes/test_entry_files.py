@@ -46,6 +46,7 @@ TRAJECTORIES = ["watch.trajectories.num_captions=4", "watch.trajectories.num_ste
 OF_AN_ENTRY = {
     "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
     "digits_pixels": ["data.num_public=0"],
+    "digits_flow": ["data.num_public=16", "audit.timesteps=null", "audit.sigmas=[0.3]"],
     "digits_classes": ["data.num_public=16", *TRAJECTORIES],
     "digits_captions": ["data.num_public=16", *TRAJECTORIES],
     "emoji": ["data.num_public=16", "data.repeats.times=2", *TRAJECTORIES],

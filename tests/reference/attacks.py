@@ -62,11 +62,23 @@ def secmi(predict, abar, latent, t, keep, interval=10):
         clean = (state - math.sqrt(1 - abar[start]) * epsilon) / math.sqrt(abar[start])
         return noised(clean, epsilon, abar[end])
 
-    state = latent
-    for start in range(0, t, interval):
-        state = step(state, start, start + interval)
+    state, place = latent, 0
+    while place < t:
+        following = place + (t - place - 1) % interval + 1  # the first step is the short one
+        state, place = step(state, place, following), following
     above = step(state, t, t + interval)
     return masked((step(above, t + interval, t) - state) ** 2, keep)
+
+
+def t_mc(predict, abar, latent, t, keep, noise, antithetic=True):
+    """noise: (draws, *latent.shape)."""
+    draws = [sign * draw for draw in noise for sign in ((1, -1) if antithetic else (1,))]
+    total = 0
+    for draw in draws:
+        state = noised(latent, draw, abar[t])
+        epsilon = predict(state, t)
+        total = total + epsilon - (state - math.sqrt(1 - abar[t]) * epsilon) / math.sqrt(abar[t])
+    return masked((latent + total / len(draws)) ** 2, keep)
 
 
 def pfami(predict, abar, latent, keep, noise, timesteps):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from ldm_privacy.diffusion import add_noise
+from ldm_privacy.diffusion import add_noise, flow_alphas_cumprod
 from ldm_privacy.losses.kl import KL
 from ldm_privacy.losses.reconstruction import L1, L2
+from ldm_privacy.models.dit import dit
+from ldm_privacy.models.unet import unet
 from ldm_privacy.training.denoiser import DenoiserModule
 from tests.training.test_stepwise import autoencoder, denoiser, fit
 
@@ -125,3 +127,30 @@ def test_a_network_with_classes_trains():
     assert bool((module.network.class_embedding.weight != before).any(1).all()), (
         "an embedding, the null class's too, is untouched"
     )
+
+
+def test_a_flow_is_asked_at_its_own_state_and_time_and_learns_its_velocity():
+    latents = torch.randn(1, 64, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    module = DenoiserModule(Recording(), flow_alphas_cumprod(), latents, prediction_type="flow")
+    torch.manual_seed(0)
+    loss = module.loss(torch.arange(64))["loss"]
+    ((state, time, condition),) = module.network.asked
+    assert condition == {}
+    assert time.dtype == torch.float32
+    sigma = time[:, None, None, None] / 1000
+    torch.testing.assert_close((sigma * 1001).round().flatten() / 1001 * 1000, time)
+    assert sigma.std() > 0.2
+    noise = (state - (1 - sigma) * latents[0]) / sigma
+    torch.testing.assert_close(loss, (noise - latents[0]).square().mean(), rtol=1e-4, atol=0)
+    assert 0.8 < noise.square().mean() < 1.2, "1152 squares of normal numbers: five standard deviations are .21"
+
+
+def test_every_network_learns_a_flow():
+    for build in (
+        lambda: dit(latent_channels=4, latent_size=4, width=16, num_layers=1, num_heads=2),
+        lambda: unet(latent_channels=4, latent_size=4, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1),
+    ):
+        torch.manual_seed(0)
+        module = DenoiserModule(build(), flow_alphas_cumprod(), torch.randn(1, 32, 4, 4, 4), prediction_type="flow")
+        means = fit(module, max_epochs=1).epoch_means
+        assert 0.5 < means["denoiser/train_loss"] < 4, "of n - z0 it is 2 at first"

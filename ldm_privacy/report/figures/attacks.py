@@ -48,8 +48,13 @@ def _is_seen(line: torch.Tensor, floor: float) -> torch.Tensor:
 
 
 def auroc_by_timestep_figure(report: AuditReport) -> Figure:
-    """AUROC of the reported samples over timesteps: a panel per attack, a line per mask, the chosen timesteps marked."""
-    figure, attacks = _panels(report, "AUROC over timesteps")
+    """AUROC of the reported samples over timesteps: a panel per attack, a line per mask, the chosen timesteps marked.
+
+    Of a flow over sigma.
+    """
+    sigmas = report.data.sigmas
+    over = "sigma" if sigmas else "timestep"
+    figure, attacks = _panels(report, f"AUROC over {over}s")
     for attack, axis, rows in attacks:
         for place, (name, row) in enumerate(rows.items()):
             line = style(place)
@@ -58,12 +63,13 @@ def auroc_by_timestep_figure(report: AuditReport) -> Figure:
             else:
                 timesteps = report.data.timesteps[row.key.attack]
                 every = math.ceil(len(timesteps) / MAX_WHISKERS)
-                axis.plot(timesteps, row.auroc_by_timestep, label=name, markevery=every, **line)
+                places = [sigmas.get(each, each) for each in timesteps]
+                axis.plot(places, row.auroc_by_timestep, label=name, markevery=every, **line)
                 for chosen in {each for each in row.timesteps if each is not None}:
                     ring = {"color": line["color"], "markersize": 9, "fillstyle": "none"}
-                    axis.plot(chosen, row.auroc_by_timestep[timesteps.index(chosen)], "o", **ring)
+                    axis.plot(sigmas.get(chosen, chosen), row.auroc_by_timestep[timesteps.index(chosen)], "o", **ring)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
-        axis.set(title=attack, xlabel="timestep (ring: chosen by a half for the other)", ylabel="AUROC")
+        axis.set(title=attack, xlabel=f"{over} (ring: chosen by a half for the other)", ylabel="AUROC")
         legend_below(axis)
     return figure
 

@@ -59,7 +59,7 @@ def _area_row(row: AuditRow, evidence: Evidence) -> tuple[str | Cell, ...]:
         row.key.attack,
         mask_of(row),
         f"{row.keep_fraction:.0%}",
-        row.timestep,
+        f"{row.timestep} (sigma {row.sigma})" if row.sigma.strip("-") else row.timestep,
         Cell(short(area), tone="exposed" if told_apart else ""),
         f"{band.lower:.3f} to {band.upper:.3f}",
         f"{band.p_value:.3f}",
