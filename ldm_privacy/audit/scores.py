@@ -14,6 +14,10 @@ TUNED = "tuned"
 """Mask label of the keep fraction that a half chose."""
 
 
+OUTSIDER, INSIDER = WHOSE = ("outsider", "insider")
+"""Whose a reference is: anybody's, who may have the base of the model; or the trainer's, who has earlier checkpoints."""
+
+
 class Fold(NamedTuple):
     """One half that chooses (timestep, keep fraction, whatever is fitted) and the other that reports; both (samples,) bool."""
 
@@ -22,10 +26,22 @@ class Fold(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """What a calibrated score is made of: the plain attack and mask, and whether earlier audits are in it."""
+    """What a calibrated score is made of.
+
+    Attributes:
+        plain: The attack and mask.
+        needs_history: Earlier audits are in it.
+        reference: Whose the reference is that is in it, of `WHOSE`; "" where there is none in it.
+    """
 
     plain: AuditKey
     needs_history: bool
+    reference: str = ""
+
+    @property
+    def is_insiders(self) -> bool:
+        """Whether it takes what the trainer alone has: the run's checkpoints."""
+        return self.needs_history or self.reference == INSIDER
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class AuditScores:
         views: The attacks that are others under another condition, by label.
         repeats: (samples,) how often each comes in an epoch of the training; None: members once.
         condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
+        reference: As `scores`, what the reference has under the attacks and masks that are compared with it; in no file.
     """
 
     sample_index: Tensor
@@ -67,6 +84,7 @@ class AuditScores:
     views: dict[str, ViewOf] = field(default_factory=dict)
     repeats: Tensor | None = None
     condition_use: Tensor | None = None
+    reference: dict[AuditKey, Tensor] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[Fold]:
@@ -99,12 +117,12 @@ class AuditScores:
 def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history: bool) -> AuditKey:
     """The last calibrated score of that attack and mask, of an insider or of an outsider; itself where there is none.
 
-    An outsider has the model; an insider has the run's checkpoints too, so that earlier audits are known: the last score that
-    looks at them, where there is one.
+    An outsider has the model, and its reference where that is public; an insider has the run's checkpoints too, so that earlier
+    audits are known: the last score that looks at them, where there is one. The order of the config decides which is last.
     """
     mine = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
-    outsider = [key, *(each for each in mine if not derived[each].needs_history)][-1]
-    return [outsider, *(each for each in mine if with_history and derived[each].needs_history)][-1]
+    outsider = [key, *(each for each in mine if not derived[each].is_insiders)][-1]
+    return [outsider, *(each for each in mine if with_history and derived[each].is_insiders)][-1]
 
 
 def forms(derived: Mapping[AuditKey, Derived], key: AuditKey) -> list[AuditKey]:
