@@ -6,7 +6,15 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.audit.calibrate import MOST_EARLIER, Derivation, check_derivations, derivations, known_to, with_calibrated
+from ldm_privacy.audit.calibrate import (
+    MOST_EARLIER,
+    Derivation,
+    check_derivations,
+    derivations,
+    known_to,
+    level,
+    with_calibrated,
+)
 from ldm_privacy.audit.checks import check_labels, check_masks, check_views
 from ldm_privacy.audit.collected import Collected
 from ldm_privacy.audit.kept import History, KeptScores
@@ -194,7 +202,9 @@ class Audit:
             for key in (key for key in scores if key in self.compared_keys):
                 place = self.masks_of(key.attack).index(key.mask)
                 theirs, mine = ([term[place] for term in each.sums[key.attack]] for each in (reference, collected))
-                of_reference[key] = oriented(self.asked[key.attack], theirs, is_member, halves, fitted_to=mine)
+                attack = self.asked[key.attack]
+                score = oriented(attack, theirs, is_member, halves, fitted_to=mine)
+                of_reference[key] = level(score, attack.log_scale)
         data = AuditScores(
             collected.sample_index,
             is_member,

@@ -121,7 +121,6 @@ def with_calibrated(
     wanted = {key for each in found for key in [each.of, *each.calibration.attacks(each.of, plain)]}
     now = {key: level(data.scores[key].double(), log_scale[key.attack]) for key in plain if key in wanted}
     places = {key: choose({1.0: data.scores[key]}, data).places for key in now}
-    reference = {key: level(score.double(), log_scale[key.attack]) for key, score in data.reference.items()}
     earlier: list[list[dict[AuditKey, Tensor]]] = [[] for _ in data.folds]
     for time in sorted(history):
         if not history[time].has(data.sample_index):
@@ -146,7 +145,9 @@ def with_calibrated(
                 complexity,
                 data.is_member,
                 fold.chooses,
-                {other: score[number] for other, score in reference.items()} if calibration.needs_reference else None,
+                {other: each_level[number] for other, each_level in data.reference.items()}
+                if calibration.needs_reference
+                else None,
             )
             with blamed_on(calibration):
                 made = calibration(known)

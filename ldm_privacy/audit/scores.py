@@ -66,7 +66,8 @@ class AuditScores:
         views: The attacks that are others under another condition, by label.
         repeats: (samples,) how often each comes in an epoch of the training; None: members once.
         condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
-        reference: As `scores`, what the reference has under the attacks and masks that are compared with it; in no file.
+        reference: As `scores`, the levels (`calibrate.level`) that the reference has under the attacks and masks that are
+            compared with it; in no file.
     """
 
     sample_index: Tensor
