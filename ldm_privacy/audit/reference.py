@@ -9,11 +9,38 @@ from torch import Tensor
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.store import Store, fingerprint
 from ldm_privacy.processes import gather, on_main
-from ldm_privacy.types import NoisePredictor
+from ldm_privacy.types import NoisePredictor, Progress
 
 NOUN = "scores of the reference"
+
+
+class AskedOnce:
+    """What a reference has of the samples of an audit that is repeated: it doesn't move, so it is asked at the first look alone,
+    and again where samples, latents, masks or conditions are others."""
+
+    def __init__(self) -> None:
+        self._known: tuple[AuditedSamples, Collected] | None = None
+
+    def __call__(self, audit: Audit, predictor: NoisePredictor | None, progress: Progress) -> Collected | None:
+        """This process's samples' sums; None where nothing is compared with a reference.
+
+        Cost: `audit.num_reference_passes` denoiser passes, or none. Raises UserError where something is, and there is none.
+        """
+        if not audit.compared:
+            return None
+        if predictor is None:
+            needing = [label for label, each in audit.calibrations.items() if each.needs_reference]
+            raise UserError(
+                f"audit.calibrations.{needing[0]}: it compares with a reference, and this target has none: give it one, as in "
+                "Target(codec, predictor, reference=...), or take the calibration out."
+            )
+        if self._known is None or not _asked_alike(self._known[0], audit.samples):
+            with progress("Audit of the reference", len(audit.samples)) as done:
+                self._known = (audit.samples, audit.collect_reference(predictor, done))
+        return self._known[1]
 
 
 def referenced(
@@ -53,6 +80,21 @@ def referenced(
         for label in audit.compared
     }
     return Collected.of(audit.samples, sums)
+
+
+def _asked_alike(one: AuditedSamples, other: AuditedSamples) -> bool:
+    """Whether the same is asked of both: the same samples, latents, influence and conditions, on one device."""
+    if one is other:
+        return True
+
+    def asked(samples: AuditedSamples) -> dict[str, Tensor]:
+        told = {f"{view} {name}": each for view in ("own", *samples.views) for name, each in samples.told(view).items()}
+        columns = {"index": samples.sample_index, "latent": samples.latent, **told}
+        return columns if samples.influence is None else {**columns, "influence": samples.influence}
+
+    first, second = asked(one), asked(other)
+    is_here = one.latent.device == other.latent.device
+    return is_here and first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def _num_terms(found: Mapping[str, Tensor], label: str) -> int:

@@ -48,8 +48,8 @@ def schema() -> "pa.Schema":
 
     `membership_scores` are fitted without the sample (but with one fold those of the calibration half), `own_half_scores` by
     its own half, which chooses by them; they are [] where nothing is fitted and both are the same. `plain`: of a calibrated
-    score, the attack and mask that it is made of; `reference`: whose reference it is compared with; "" of others. `view_of`, `view`: of an attack under another condition, the
-    attack and the condition; "" of others.
+    score, the attack and mask that it is made of; `reference`: whose reference it is compared with, where it is; `view_of`,
+    `view`: of an attack under another condition, the attack and the condition; "" of others.
     """
     import pyarrow as pa
 

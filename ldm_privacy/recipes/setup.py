@@ -148,8 +148,8 @@ class Setup(DataSetup):
             deviation=torch.zeros(shape),
         )
 
-    def audit(self, samples: AuditedSamples) -> Audit:
-        """The audit of the configured attacks and masks."""
+    def audit(self, samples: AuditedSamples, *, whose_reference: str = "") -> Audit:
+        """The audit of the configured attacks and masks. `whose_reference`: see `Audit`; none by default."""
         config = self.config.audit
         return Audit(
             samples,
@@ -160,6 +160,7 @@ class Setup(DataSetup):
             keep_fractions=config.keep_fractions,
             calibrations=self.calibrations,
             calibrated=self.calibrated,
+            whose_reference=whose_reference,
             cross_fit=config.cross_fit,
             batch_size=config.batch_size,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,

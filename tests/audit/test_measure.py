@@ -10,9 +10,9 @@ from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
 from ldm_privacy.data.complexity import image_complexity
+from ldm_privacy.geometry import store as store_module
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.exact import ExactInfluence
-from ldm_privacy.geometry import store as store_module
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence
 from ldm_privacy.models.channel_map import ChannelMap

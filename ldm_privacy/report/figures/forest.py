@@ -20,7 +20,7 @@ LOOKS = {
     "reference": ("^", PALETTE[2], "attack: needs the model and its reference"),
     "insider": ("D", PALETTE[1], "attack: needs the run's checkpoints"),
     "control": ("s", "0.25", "control: needs no denoiser"),
-    "alone": ("s", PALETTE[2], "control: needs the reference alone"),
+    "alone": ("v", PALETTE[2], "control: needs the reference alone"),
 }
 """Kind -> marker, colour, what the legend says."""
 WIDE, NARROW = 9.6, 3.9
