@@ -18,8 +18,10 @@ NOUN = "scores of the reference"
 
 
 class AskedOnce:
-    """What a reference has of the samples of an audit that is repeated: it doesn't move, so it is asked at the first look alone,
-    and again where samples, latents, masks or conditions are others."""
+    """What a reference has of the samples of an audit that is repeated.
+
+    It doesn't move, so it is asked at the first look alone, and again where samples, latents, influence or conditions are others.
+    """
 
     def __init__(self) -> None:
         self._known: tuple[AuditedSamples, Collected] | None = None

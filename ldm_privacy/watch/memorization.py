@@ -96,7 +96,7 @@ class Memorization(Watcher):
         return all(rise.onset_epoch is None and rise.lower <= 0 for rise in rises)
 
     def look(self, target: Target, moment: Moment) -> Look:
-        """One audit: `audit.num_passes` denoiser passes, at the first look `audit.num_reference_passes` of the reference too."""
+        """One audit: `audit.num_passes` denoiser passes, at the first look `audit.num_reference_passes` more."""
         self.audit.samples = self.samples
         with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
