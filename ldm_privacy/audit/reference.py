@@ -20,7 +20,7 @@ NOUN = "scores of the reference"
 class AskedOnce:
     """What a reference has of the samples of an audit that is repeated.
 
-    It doesn't move, so it is asked at the first look alone, and again where samples, latents, influence or conditions are others.
+    It doesn't move, so it is asked at the first look alone, and again where samples, latents, influence or conditions change.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def _asked_alike(one: AuditedSamples, other: AuditedSamples) -> bool:
 
     def asked(samples: AuditedSamples) -> dict[str, Tensor]:
         told = {f"{view} {name}": each for view in ("own", *samples.views) for name, each in samples.told(view).items()}
-        columns = {"index": samples.sample_index, "latent": samples.latent, **told}
+        columns = {"index": samples.sample_index, "latent": samples.latent, "deviation": samples.deviation, **told}
         return columns if samples.influence is None else {**columns, "influence": samples.influence}
 
     first, second = asked(one), asked(other)
