@@ -22,13 +22,13 @@ from ldm_privacy.audit.oriented import oriented
 from ldm_privacy.audit.passes import collect, num_passes
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
-from ldm_privacy.audit.scores import OUTSIDER, TUNED, AuditScores, forms, is_alike
+from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import split_ladder
 from ldm_privacy.audit.views import USE_PASSES, with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
-from ldm_privacy.types import AuditKey, Intervals, NoisePredictor
+from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, Whose
 
 
 @dataclass(eq=False, repr=False)
@@ -77,7 +77,7 @@ class Audit:
     keep_fractions: Sequence[float] = ()
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     calibrated: Sequence[AuditKey] = ()
-    whose_reference: str = OUTSIDER
+    whose_reference: Whose = "outsider"
     cross_fit: bool = True
     batch_size: int = 512
     autocast: torch.dtype | None = None

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.kept import KeptScores
-from ldm_privacy.audit.scores import OUTSIDER, AuditScores, Derived
+from ldm_privacy.audit.scores import AuditScores, Derived
 from ldm_privacy.audit.sweep import choose
 from ldm_privacy.calibrations.base import Calibration, Known, check_halves_suffice
 from ldm_privacy.errors import UserError
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.types import AuditKey, check_shape
+from ldm_privacy.types import AuditKey, Whose, check_shape
 
 MOST_EARLIER = 16
 """Earlier audits that are looked at; of more, so many that are spread over them."""
@@ -27,7 +27,7 @@ class Derivation(NamedTuple):
     calibration: Calibration
     of: AuditKey
     label: str = ""
-    whose: str = OUTSIDER
+    whose: Whose = "outsider"
 
     @property
     def derived(self) -> Derived:
@@ -36,11 +36,11 @@ class Derivation(NamedTuple):
 
 
 def derivations(
-    calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey], whose: str = OUTSIDER
+    calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey], whose: Whose = "outsider"
 ) -> list[Derivation]:
     """Each calibration of each of those; one that wraps none is made once, with the first of them as its plain attack.
 
-    `whose`: the reference is, of `WHOSE`; "": there is none, and what needs one is left out.
+    `whose`: the reference is; "": there is none, and what needs one is left out.
     """
     return [
         Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key, label, whose)

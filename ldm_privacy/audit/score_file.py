@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import AuditScores, Derived, by_fold, folds_of, is_alike
 from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Whose
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -231,6 +231,7 @@ def _contradiction(frame: Any) -> str:
         "has 'own_half_scores', but the rest of its key has none": (own > 0)
         != (own.groupby(frame["key"]).transform("max") > 0),
         "has a score that is not finite": ~(finite(scores) & finite(frame["own_half_scores"])),
+        "has a 'reference' that is nobody's": ~frame["reference"].isin(get_args(Whose)),
         "is made of 'plain' scores that are not there": ~frame["plain"].isin({"", *frame["key"]}),
         "is a view of an attack that is not there": ~frame["view_of"].isin({"", *frame["attack"]}),
     }

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.views import ViewOf
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Whose
 
 TUNED = "tuned"
 """Mask label of the keep fraction that a half chose."""
-
-
-OUTSIDER, INSIDER = WHOSE = ("outsider", "insider")
-"""Whose a reference is: anybody's, who may have the base of the model; or the trainer's, who has earlier checkpoints."""
 
 
 class Fold(NamedTuple):
@@ -31,17 +27,17 @@ class Derived(NamedTuple):
     Attributes:
         plain: The attack and mask.
         needs_history: Earlier audits are in it.
-        reference: Whose the reference is that is in it, of `WHOSE`; "" where there is none in it.
+        reference: Whose the reference is that is in it; "" where there is none in it.
     """
 
     plain: AuditKey
     needs_history: bool
-    reference: str = ""
+    reference: Whose = ""
 
     @property
     def is_insiders(self) -> bool:
         """Whether it takes what the trainer alone has: the run's checkpoints."""
-        return self.needs_history or self.reference == INSIDER
+        return self.needs_history or self.reference == "insider"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
 from ldm_privacy.runs.history import Provenance
-from ldm_privacy.types import AuditKey, Condition, Intervals, Progress
+from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -148,7 +148,7 @@ class Setup(DataSetup):
             deviation=torch.zeros(shape),
         )
 
-    def audit(self, samples: AuditedSamples, *, whose_reference: str = "") -> Audit:
+    def audit(self, samples: AuditedSamples, *, whose_reference: Whose = "") -> Audit:
         """The audit of the configured attacks and masks. `whose_reference`: see `Audit`; none by default."""
         config = self.config.audit
         return Audit(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import GROUPS, OWN, PLAIN, AuditRow
-from ldm_privacy.audit.scores import INSIDER, OUTSIDER, TUNED
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import PermutedRow
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.types import AuditKey, Estimate
@@ -55,8 +55,8 @@ def threats(report: AuditReport) -> list[str]:
     beyond = "beyond what the reference has of the same image under the same noise, for"
     meanings = {
         (False, ""): "beyond the image's complexity, for whoever has the model and held-out images",
-        (False, OUTSIDER): f"{beyond} whoever has the model and its reference",
-        (False, INSIDER): f"{beyond} an insider who has the run's checkpoints",
+        (False, "outsider"): f"{beyond} whoever has the model and its reference",
+        (False, "insider"): f"{beyond} an insider who has the run's checkpoints",
         (True, ""): "with earlier audits, for an insider who has the run's checkpoints",
     }
     sorts: dict[tuple[bool, str], dict[str, None]] = {kind: {} for kind in meanings}
