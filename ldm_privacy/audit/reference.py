@@ -14,7 +14,7 @@ from ldm_privacy.geometry.store import Store, fingerprint
 from ldm_privacy.processes import gather, on_main
 from ldm_privacy.types import NoisePredictor, Progress
 
-NOUN = "scores of the reference"
+NOUN = "what the reference scores"
 
 
 class AskedOnce:
