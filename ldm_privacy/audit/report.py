@@ -80,7 +80,7 @@ class AuditReport:
                 level, attack = data.reference[of.plain], of.plain.attack
                 places = [half.chosen for half in self.halves[of.plain]]
                 if not data.timesteps[key.attack] and data.timesteps[attack]:
-                    level, places, attack = level.mean(1, keepdim=True), [0] * len(places), f"{attack} over all timesteps"
+                    level, places, attack = level.mean(1, keepdim=True), [0] * len(places), f"{attack} over all t"
                 masked = f" ({of.plain.mask})" if data.keep_fraction[of.plain] < 1 else ""
                 found[f"{attack}{masked}"] = standing(level, places, data)
         return found

@@ -20,6 +20,7 @@ from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
 WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
 WITHOUT_TARGET = "without the target"
+REFERENCE_ALONE = "the reference alone"
 _IMAGES_AT_ONCE = 128
 
 

@@ -116,7 +116,7 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
 
 
 def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
-    """Each half of some samples for the other, with noise for all scores, the reference's too; without earlier audits, with three."""
+    """Each half of some samples for the other, noise for scores, a reference's too; without earlier audits, with three."""
     of_all = derivations(setup.calibrations, audit.calibrated)
     own = [each for each in of_all if is_own(each.calibration)]
     plain = [key for key in audit.keys if key.mask != TUNED and key not in {each.key for each in of_all}]

@@ -188,16 +188,14 @@ def test_what_the_reference_scores_alone_is_at_the_targets_timesteps():
     base = Knows(DIFFICULTY * torch.where(SAMPLES.is_member, 0.4, 1.0))
     audit = an_audit(calibrated=[LOSS, AuditKey("loss", "top60")])
     report = audit(target(), base)
-    assert list(report.reference_alone) == [
-        f"loss{mask}" for mask in ("", " (top60)", " over all timesteps", " over all timesteps (top60)")
-    ]
+    assert list(report.reference_alone) == [f"loss{mask}" for mask in ("", " (top60)", " over all t", " over all t (top60)")]
     sums = audit.collect_reference(base).sums["loss"][0][0]
     folds = {True: report.row(LOSS).timesteps[1], False: report.row(LOSS).timesteps[0]}
     for half, timestep in folds.items():
         rows = SAMPLES.is_calibration == half
         at_choice = -sums[[20, 60, 100].index(timestep), rows]
         everywhere = level(-sums[:, rows], True).mean(0)
-        for name, score in (("loss", at_choice), ("loss over all timesteps", everywhere)):
+        for name, score in (("loss", at_choice), ("loss over all t", everywhere)):
             found = report.reference_alone[name][rows]
             assert float(auroc(found, SAMPLES.is_member[rows])) == float(auroc(score, SAMPLES.is_member[rows])) > 0.85
     assert an_audit()(target()).reference_alone == {}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from ldm_privacy.controls.finding import WITHOUT_TARGET
+from ldm_privacy.controls.finding import REFERENCE_ALONE, WITHOUT_TARGET
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import NullBand
 from ldm_privacy.report.figures.base import PALETTE
@@ -86,7 +86,11 @@ def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
         masked = [row.key for row in report.rows if row_of[key.attack] == key and row.key.attack == key.attack]
         attacks += [mark(each) for each in (key, *(each for each in masked if each not in own))]
     found = [
-        Mark(each.name, each.estimate, "alone" if each.looks_at == WITHOUT_TARGET else "control")
+        Mark(
+            each.name.replace(REFERENCE_ALONE, "reference"),
+            each.estimate,
+            "alone" if each.looks_at == WITHOUT_TARGET else "control",
+        )
         for each in evidence.findings.values()
         if each.estimate is not None
     ]
