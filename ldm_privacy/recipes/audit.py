@@ -76,7 +76,9 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
         moment: Of its training.
     """
     whose = target.whose_reference
-    setup.audit(setup.blank_samples(target.codec), whose_reference=whose)  # a mask that can't be is told before anything is measured
+    setup.audit(
+        setup.blank_samples(target.codec), whose_reference=whose
+    )  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))

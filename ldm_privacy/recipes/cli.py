@@ -118,7 +118,10 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     if len(paths) == 1 and paths[0].suffix == ".parquet":
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
     from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several
+    from ldm_privacy.recipes.reference import check_references
 
+    if reference is not None:
+        check_references(paths, reference)
     if len(paths) == 1:
         evaluate_one(paths[0], line.overrides, out, reference)
     else:

@@ -11,7 +11,7 @@ from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history, without_reference
-from ldm_privacy.recipes.reference import check_reference, composed_with
+from ldm_privacy.recipes.reference import composed_with
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
@@ -26,7 +26,7 @@ from ldm_privacy.targets.record import Checkpoint
 def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, reference: Path | None = None) -> Path:
     """Audit one checkpoint, publish it, print its verdict and table; returns the path of its scores.
 
-    `reference`: another checkpoint, which its scores are compared with.
+    `reference`: another checkpoint, which its scores are compared with; see `check_references`.
 
     Raises:
         UserError: The checkpoint can't be read, or its data are not there or others.
@@ -34,7 +34,6 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     checkpoint, other = Checkpoint.read(path), None
     if reference is not None:
         other = Checkpoint.read(reference)
-        check_reference(checkpoint, other)
     composed = composed_with(checkpoint, overrides, other)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)

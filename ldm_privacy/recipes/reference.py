@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
+from ldm_privacy.targets.reference import have_one_codec
 from ldm_privacy.targets.target import Target
 
 COMPARING = ("reference", "ratio")
@@ -30,16 +32,24 @@ def composed_with(checkpoint: Checkpoint, overrides: Sequence[str], reference: C
     return compose_stored(checkpoint.config, [*overrides, *(f"audit.calibrations.{name}.class={name}" for name in COMPARING)])
 
 
+def check_references(paths: Sequence[Path], reference: Path) -> None:
+    """Raise UserError as `check_reference`, for each of those that is a checkpoint: before audits that take a while."""
+    other = Checkpoint.read(reference)
+    for path in paths:
+        if path.suffix != ".parquet":
+            check_reference(Checkpoint.read(path), other)
+
+
 def check_reference(checkpoint: Checkpoint, reference: Checkpoint) -> None:
     """Raise UserError where one checkpoint can't be the reference of the other; the file and what to do are named."""
-    mend = f"Name a checkpoint that was trained on the same latents as {checkpoint.path}."
-    for what, mine, theirs in (
-        ("its codec is another one", _codec(checkpoint), _codec(reference)),
-        ("its latents have another shape", _shape(checkpoint), _shape(reference)),
-        ("it is told something else of each image", _told(checkpoint), _told(reference)),
+    mend = f"name a checkpoint that was trained on the latents that {checkpoint.path} was trained on"
+    for what, is_same in (
+        ("has another autoencoder, or other latents, than the target", have_one_codec(checkpoint.codec(), reference.codec())),
+        ("was built for latents of another shape", _shape(checkpoint) == _shape(reference)),
+        ("is told something else of each image", _told(checkpoint) == _told(reference)),
     ):
-        if mine != theirs:
-            raise UserError(f"reference: {reference.path} can't be compared with: {what}. {mend}")
+        if not is_same:
+            raise UserError(f"reference: {reference.path} {what}; {mend}.")
     if _is_of_run(checkpoint, reference) and reference.epoch >= checkpoint.epoch:
         raise UserError(
             f"reference: {reference.path} is of epoch {reference.epoch} of the run whose epoch {checkpoint.epoch} is audited; "
@@ -47,21 +57,25 @@ def check_reference(checkpoint: Checkpoint, reference: Checkpoint) -> None:
         )
 
 
-def with_reference(target: Target, checkpoint: Checkpoint, reference: Checkpoint, device: torch.device) -> Target:
-    """The target that may be compared with that checkpoint, which is told what the target is told."""
-    assert isinstance(target.predictor, NetworkPredictor)
-    other = target_of_checkpoint(reference, device, target.predictor.given)
+def compared_with(target: Target, checkpoint: Checkpoint, reference: Checkpoint, device: torch.device) -> Target:
+    """The target of a checkpoint with another checkpoint as its reference, which is told what the target is told.
+
+    An earlier checkpoint of the same run is an insider's, any other an outsider's.
+    """
+    other = target_of_checkpoint(reference, device)
     is_earlier = _is_of_run(checkpoint, reference)
     words = f"{reference.path}, epoch {reference.epoch} of {'the same' if is_earlier else 'another'} run"
     if reference.content_hash == checkpoint.content_hash:
         members = checkpoint.split.member_index
         words += f", trained on {int(torch.isin(members, reference.split.member_index).sum())} of the {len(members)} members"
     threat = "an insider, who has the run's checkpoints" if is_earlier else "an outsider, who has the model and its reference"
-    network = reference.network()
+    weights = reference.network().state_dict()
+    assert isinstance(target.predictor, NetworkPredictor)
+    assert isinstance(other.predictor, NetworkPredictor)
     return replace(
         target,
-        reference=other.predictor,
-        reference_fingerprint={"denoiser": fingerprint(network.state_dict(), reference.denoiser.network, torch.empty(0))},
+        reference=replace(other.predictor, given=target.predictor.given),
+        reference_fingerprint={"denoiser": fingerprint(weights, dict(reference.denoiser.network), torch.empty(0))},
         insiders_reference=is_earlier,
         facts={**target.facts, "reference": words, "threat model of the reference": threat},
     )
@@ -72,12 +86,6 @@ def _is_of_run(checkpoint: Checkpoint, reference: Checkpoint) -> bool:
     one_split = (checkpoint.split.hash, checkpoint.content_hash) == (reference.split.hash, reference.content_hash)
     folders = {RunFolder.around(each.path).path.resolve() for each in (checkpoint, reference)}
     return one_split and (len(folders) == 1 or checkpoint.config == reference.config)
-
-
-def _codec(checkpoint: Checkpoint) -> str:
-    codec = checkpoint.codec()
-    channel_map = {"shift": codec.channel_map.shift.tolist(), "matrix": codec.channel_map.matrix.tolist()}
-    return fingerprint(codec.weights(), {"codec": codec.settings(), **channel_map}, torch.empty(0))
 
 
 def _shape(checkpoint: Checkpoint) -> list[Any]:
