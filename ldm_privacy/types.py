@@ -34,6 +34,9 @@ Statistic: TypeAlias = Tensor
 MembershipScore: TypeAlias = Tensor
 Tone: TypeAlias = Literal["safe", "exposed", "unclear", "leak"]
 """Of a verdict."""
+Whose: TypeAlias = Literal["", "outsider", "insider"]
+"""A reference is: nobody's, there being none; anybody's, who may have the base of a model; the trainer's, who has the run's
+checkpoints."""
 Decoder: TypeAlias = Callable[[Latent], Image]
 Images: TypeAlias = Callable[[Tensor], Image]
 """Sample indices -> images, on the CPU."""

@@ -4,32 +4,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import torch
-from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
-from ldm_privacy.attacks.runner import RunOptions, masked_sums
-from ldm_privacy.audit.calibrate import MOST_EARLIER, check_derivations, derivations, known_to, with_calibrated
+from ldm_privacy.audit.calibrate import (
+    MOST_EARLIER,
+    Derivation,
+    check_derivations,
+    derivations,
+    known_to,
+    level,
+    with_calibrated,
+)
 from ldm_privacy.audit.checks import check_labels, check_masks, check_views
-from ldm_privacy.audit.collected import Collected, join
+from ldm_privacy.audit.collected import Collected
 from ldm_privacy.audit.kept import History, KeptScores
 from ldm_privacy.audit.oriented import oriented
+from ldm_privacy.audit.passes import collect, num_passes
 from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule, check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
-from ldm_privacy.audit.sweep import RANKINGS, ladder_masks, split_ladder
-from ldm_privacy.audit.views import USE_PASSES, condition_use, differs, with_views
+from ldm_privacy.audit.sweep import split_ladder
+from ldm_privacy.audit.views import USE_PASSES, with_views
 from ldm_privacy.calibrations.base import Calibration
-from ldm_privacy.device import explain_out_of_memory, lower_memory, passes, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
-from ldm_privacy.plugins import blamed_on
-from ldm_privacy.types import AuditKey, Intervals, KeepMask, NoisePredictor
-
-SAMPLES_AT_ONCE = 512
-"""At most: how often progress is told of."""
-
-_RANKING_BYTES = 64
-"""Per number of a latent, to rank its dimensions; beside the masks, that are copied a few times."""
+from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, Whose
 
 
 @dataclass(eq=False, repr=False)
@@ -52,6 +51,8 @@ class Audit:
             them; empty = no sweep. Every maskable attack then gets a row `tuned`, whose keep fraction and timestep each half
             chose for the other. Without influence there is no sweep.
         calibrations: By label; each adds the scores of an attack beyond how difficult an image is, see `Calibration`.
+        whose_reference: Whose the reference is, should there be one: an "outsider"'s, since it is public, or an "insider"'s, as
+            an earlier checkpoint of the run; "": there is none, and calibrations that need one are left out.
         calibrated: The attacks and masks that they wrap, the primary one first; the first of `keys` by default. Their results
             are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.
         cross_fit: Each half chooses and fits for the other, so that every sample reports. False: the calibration half chooses
@@ -77,6 +78,7 @@ class Audit:
     keep_fractions: Sequence[float] = ()
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     calibrated: Sequence[AuditKey] = ()
+    whose_reference: Whose = "outsider"
     cross_fit: bool = True
     autocast: torch.dtype | None = None
     seed: int = 0
@@ -88,9 +90,9 @@ class Audit:
         check_masks(self.masks, self.samples)
         self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
         check_views(self.attacks, self.views, self.samples)
-        self.asked, self._view_of = with_views(self.attacks, self.views)
+        self.asked, self.view_of = with_views(self.attacks, self.views)
         for label in self.asked:
-            if not self._masks_of(label):
+            if not self.masks_of(label):
                 raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
         if self.samples.influence is None:
             self.keep_fractions = ()
@@ -102,42 +104,51 @@ class Audit:
         if self.intervals is None:
             self.intervals = Intervals(seed=self.seed)
         self.calibrated = tuple(self.calibrated) or tuple(self._plain_keys()[:1])
-        self._derivations = derivations(self.calibrations, self.calibrated)
+        self._derivations = derivations(self.calibrations, self.calibrated, self.whose_reference)
         check_derivations(self._derivations, self._plain_keys(), has_complexity=self.samples.complexity is not None)
 
-    def __call__(self, predictor: NoisePredictor) -> AuditReport:
-        """The report of one audit: `compute(collect(predictor))`."""
-        return self.compute(self.collect(predictor))
+    def __call__(self, predictor: NoisePredictor, reference: NoisePredictor | None = None) -> AuditReport:
+        """The report of one audit: `compute(collect(predictor))`, with the passes of a reference where something needs one."""
+        asked = None if reference is None or not self.compared else self.collect_reference(reference)
+        return self.compute(self.collect(predictor), reference=asked)
 
     @property
     def keys(self) -> list[AuditKey]:
         """Attack x mask, in the order of the report; an attack that has no mask appears with keep-all masks only."""
         keys = []
         for attack in self.asked:
-            keys += [AuditKey(attack, mask) for mask in self._masks_of(attack)]
-            keys += [AuditKey(attack, TUNED)] if self._sweeps(attack) else []
+            keys += [AuditKey(attack, mask) for mask in self.masks_of(attack)]
+            keys += [AuditKey(attack, TUNED)] if self.sweeps(attack) else []
         return keys + [each.key for each in self._derivations]
 
     @property
     def looks_back_at(self) -> set[AuditKey]:
         """The attacks and masks whose scores at earlier audits the calibrations look at."""
-        plain = known_to(self._derivations, self._plain_keys(), self._view_of)
-        looking = [each for each in self._derivations if each.calibration.needs_history]
-        return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
+        return self._looked_at([each for each in self._derivations if each.calibration.needs_history])
 
     def look_back(self, history: History, *, until: float) -> dict[int, KeptScores]:
         """What the calibrations look at of a history, up to and with that time."""
         return history.read(until=until, keys=self.looks_back_at, most=MOST_EARLIER)
 
     @property
+    def compared(self) -> list[str]:
+        """The attacks, by label, that calibrations compare with the reference's."""
+        return [label for label in self.asked if label in {key.attack for key in self.compared_keys}]
+
+    @property
+    def compared_keys(self) -> set[AuditKey]:
+        """The same with their masks."""
+        return self._looked_at([each for each in self._derivations if each.calibration.needs_reference])
+
+    @property
     def num_passes(self) -> int:
-        """Denoiser passes of an audit of its samples."""
-        everyone = len(self.samples)
-        others = {view: int(differs(self.samples, view).sum()) for view in self.views}
-        num_asked = {label: others[of.view] for label, of in self._view_of.items()}
-        queries = {label: attack.num_queries(self.timesteps) for label, attack in self.asked.items()}
-        of_attacks = sum(num_asked.get(label, everyone) * count for label, count in queries.items())
-        return of_attacks + everyone * USE_PASSES * ("shuffled" in self.views)
+        """Denoiser passes of an audit of its samples; those of a reference come to them once, see `num_reference_passes`."""
+        return num_passes(self, list(self.asked)) + len(self.samples) * USE_PASSES * ("shuffled" in self.views)
+
+    @property
+    def num_reference_passes(self) -> int:
+        """Passes of a reference on its samples, which serve every audit of these samples: a reference doesn't move."""
+        return num_passes(self, self.compared)
 
     @torch.no_grad()
     def collect(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
@@ -146,80 +157,55 @@ class Audit:
         The noise belongs to the sample, so batches don't matter: their masks fit in the memory budget. `progress` is called
         with the number of samples done.
         """
-        latent, parts = self.samples.latent, []
-        num_masks = len(self.masks) + len(RANKINGS) * len(self.keep_fractions)
-        fitting = rows_within((4 * num_masks + _RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
-        with explain_out_of_memory(lambda: f"in an audit: {lower_memory(latent.device)}."):
-            for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
-                parts.append(self._attack(predictor, self.samples.rows(rows)))
-                progress(rows.stop)
-        return join(parts)
+        return collect(self, predictor, list(self.asked), progress)
 
-    def _attack(self, predictor: NoisePredictor, batch: AuditedSamples) -> Collected:
-        keep = {label: batch.keep(rule) for label, rule in self.masks.items()}
-        ladder = [ladder_masks(batch, self.keep_fractions, seed=self.seed)] if self.keep_fractions else []
-        others = {view: differs(batch, view) for view in self.views if len(batch)}
-        sums: dict[str, list[Tensor]] = {}
-        sweeps = {}
-        # Of several processes one may have no sample.
-        for name, attack in self.asked.items() if len(batch) else ():
-            masks = torch.stack([keep[label] for label in self._masks_of(name)])
-            every = torch.cat([masks, *ladder]) if self._sweeps(name) else masks
-            view = self._view_of.get(name)
-            with blamed_on(attack):
-                if view is None:
-                    terms = self._sums(attack, predictor, batch, every)
-                else:
-                    base = [self._masks_of(view.attack).index(label) for label in self._masks_of(name)]
-                    terms = [term[base] for term in sums[view.attack]]  # a copy
-                    if (other := others[view.view]).any():
-                        for term, found in zip(terms, self._sums(attack, predictor, batch.rows(other), every[:, other])):
-                            term[..., other.cpu()] = found
-            sums[name] = [term[: len(masks)] for term in terms]
-            # Half the memory: a sweep has many masks, and its scores are only ranked.
-            sweeps[name] = [term[len(masks) :].float() for term in terms]
-        use = None
-        if "shuffled" in self.views and len(batch):
-            use = condition_use(predictor, batch, seed=self.seed, autocast=self.autocast)
-        here = [batch.sample_index, batch.is_member, batch.is_calibration, batch.group, batch.complexity, batch.repeats, use]
-        return Collected(*(None if each is None else each.cpu() for each in here), sums, sweeps)  # type: ignore[arg-type, call-arg]
+    @torch.no_grad()
+    def collect_reference(self, predictor: NoisePredictor, progress: Callable[[int], None] = lambda done: None) -> Collected:
+        """As `collect`, what the reference has under the attacks that are `compared`: with the same noise, without a sweep."""
+        return collect(self, predictor, self.compared, progress, is_reference=True)
 
-    def _sums(self, attack: Attack, predictor: NoisePredictor, batch: AuditedSamples, masks: KeepMask) -> list[Tensor]:
-        """The masked sums of one attack, on the CPU."""
-        options: RunOptions = {
-            "condition": batch.condition,
-            "views": batch.views,
-            "sample_index": batch.sample_index,
-            "seed": self.seed,
-            "autocast": self.autocast,
-        }
-        return [each.cpu() for each in masked_sums(attack, predictor, batch.latent, self.timesteps, masks, **options)]
+    def compute(
+        self, collected: Collected, history: Mapping[int, KeptScores] | None = None, reference: Collected | None = None
+    ) -> AuditReport:
+        """The report of what was collected. `history`, `reference`: see `scores`. Errors as in `report_of`."""
+        data = self.scores(collected, history, reference)
+        return report_of(data, intervals=self.intervals, target_fprs=self.target_fprs)
 
-    def compute(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditReport:
-        """The report of what was collected. `history`: see `scores`. Errors as in `report_of`."""
-        return report_of(self.scores(collected, history), intervals=self.intervals, target_fprs=self.target_fprs)
-
-    def scores(self, collected: Collected, history: Mapping[int, KeptScores] | None = None) -> AuditScores:
+    def scores(
+        self, collected: Collected, history: Mapping[int, KeptScores] | None = None, reference: Collected | None = None
+    ) -> AuditScores:
         """Membership scores from the masked sums; free settings of attacks, and calibrations, are fitted on each half.
 
         Args:
             collected: Of all samples.
             history: The earlier audits, by time; {} in the first one. None where it isn't known: then there are no scores of
                 calibrations that need it. An audit that lacks a sample is left out.
+            reference: What the reference has of the same samples, by `collect_reference`; None: calibrations that need it are
+                left out. What an attack fits is fitted to the target's sums.
 
         Raises:
             UserError: A half is too small.
+            ValueError: The reference's samples are others.
         """
         is_member, first = collected.is_member, collected.is_calibration
         check_halves(first, is_member)
         halves = [first, ~first] if self.cross_fit else [first]
-        scores, sweeps = {}, {}
+        scores, sweeps, of_reference = {}, {}, {}
         for name, attack in self.asked.items():
-            for label, *terms in zip(self._masks_of(name), *collected.sums[name]):
+            for label, *terms in zip(self.masks_of(name), *collected.sums[name]):
                 scores[AuditKey(name, label)] = oriented(attack, terms, is_member, halves)
-            if self._sweeps(name):
+            if self.sweeps(name):
                 rungs = [oriented(attack, terms, is_member, halves) for terms in zip(*collected.sweeps[name])]
                 sweeps[name] = split_ladder(rungs, self.keep_fractions)
+        if reference is not None:
+            if not torch.equal(reference.sample_index, collected.sample_index):
+                raise ValueError("the reference was asked of other samples")
+            for key in (key for key in scores if key in self.compared_keys):
+                place = self.masks_of(key.attack).index(key.mask)
+                theirs, mine = ([term[place] for term in each.sums[key.attack]] for each in (reference, collected))
+                attack = self.asked[key.attack]
+                score = oriented(attack, theirs, is_member, halves, fitted_to=mine)
+                of_reference[key] = level(score, attack.log_scale)
         data = AuditScores(
             collected.sample_index,
             is_member,
@@ -231,14 +217,26 @@ class Audit:
             frozenset(label for label, rule in self.masks.items() if getattr(rule, "is_control", False)),
             sweeps,
             num_fitted={key: self.asked[key.attack].num_fitted for key in scores if not is_alike(scores[key])},
-            views=self._view_of,
+            views=self.view_of,
             repeats=collected.repeats,
             condition_use=collected.condition_use,
             sigmas=dict(self.sigmas),
+            reference=of_reference,
         )
         known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]
+        known = [each for each in known if reference is not None or not each.calibration.needs_reference]
         scales = {name: attack.log_scale for name, attack in self.asked.items()}
         return with_calibrated(data, known, scales, collected.complexity, history or {})
+
+    def masks_of(self, attack: str) -> list[str]:
+        """The masks that an attack goes with, by label."""
+        if self.asked[attack].maskable and attack not in self.view_of:
+            return list(self.masks)
+        return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]
+
+    def sweeps(self, attack: str) -> bool:
+        """Whether its keep fractions are swept."""
+        return bool(self.keep_fractions) and self.asked[attack].maskable and attack not in self.view_of
 
     def counting_onset(self, key: AuditKey) -> list[AuditKey]:
         """Its calibrated scores that an onset is counted from."""
@@ -248,13 +246,9 @@ class Audit:
         """That attack and mask, and its calibrated scores that an outsider and an insider have."""
         return forms({each.key: each.derived for each in self._derivations}, key)
 
+    def _looked_at(self, looking: Sequence[Derivation]) -> set[AuditKey]:
+        plain = known_to(self._derivations, self._plain_keys(), self.view_of)
+        return {key for each in looking for key in each.calibration.attacks(each.of, plain)}
+
     def _plain_keys(self) -> list[AuditKey]:
-        return [AuditKey(attack, mask) for attack in self.asked for mask in self._masks_of(attack)]
-
-    def _sweeps(self, attack: str) -> bool:
-        return bool(self.keep_fractions) and self.asked[attack].maskable and attack not in self._view_of
-
-    def _masks_of(self, attack: str) -> list[str]:
-        if self.asked[attack].maskable and attack not in self._view_of:
-            return list(self.masks)
-        return [label for label, rule in self.masks.items() if rule.keep_fraction == 1.0]
+        return [AuditKey(attack, mask) for attack in self.asked for mask in self.masks_of(attack)]

@@ -13,31 +13,39 @@ from ldm_privacy.audit.sweep import choose
 from ldm_privacy.calibrations.base import Calibration, Known, check_halves_suffice
 from ldm_privacy.errors import UserError
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.types import AuditKey, check_shape
+from ldm_privacy.types import AuditKey, Whose, check_shape
 
 MOST_EARLIER = 16
 """Earlier audits that are looked at; of more, so many that are spread over them."""
 
 
 class Derivation(NamedTuple):
-    """A calibrated score: what it is called, how it is made, of what (or what it is compared with), the calibration's label."""
+    """A calibrated score: what it is called, how it is made, of what (or what it is compared with), the calibration's label,
+    and whose the reference is, should it need one."""
 
     key: AuditKey
     calibration: Calibration
     of: AuditKey
     label: str = ""
+    whose: Whose = "outsider"
 
     @property
     def derived(self) -> Derived:
         """As scores remember it."""
-        return Derived(self.of, self.calibration.needs_history)
+        return Derived(self.of, self.calibration.needs_history, self.whose if self.calibration.needs_reference else "")
 
 
-def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey]) -> list[Derivation]:
-    """Each calibration of each of those; one that wraps none is made once, with the first of them as its plain attack."""
+def derivations(
+    calibrations: Mapping[str, Calibration], calibrated: Sequence[AuditKey], whose: Whose = "outsider"
+) -> list[Derivation]:
+    """Each calibration of each of those; one that wraps none is made once, with the first of them as its plain attack.
+
+    `whose`: the reference is; "": there is none, and what needs one is left out.
+    """
     return [
-        Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key, label)
+        Derivation(AuditKey(f"{key.attack}_{label}" if calibration.wraps else label, key.mask), calibration, key, label, whose)
         for label, calibration in calibrations.items()
+        if whose or not calibration.needs_reference
         for key in (calibrated if calibration.wraps else calibrated[:1])
     ]
 
@@ -45,7 +53,7 @@ def derivations(calibrations: Mapping[str, Calibration], calibrated: Sequence[Au
 def check_derivations(found: Sequence[Derivation], plain: Sequence[AuditKey], *, has_complexity: bool) -> None:
     """Raise UserError for what is no attack of the audit, wrapped twice, called like an attack, or without complexity."""
     attacks = {key.attack for key in plain}
-    for place, (key, calibration, of, label) in enumerate(found):
+    for place, (key, calibration, of, label, _) in enumerate(found):
         if of not in plain:
             is_calibrated = of.attack in {f"{attack}_{each.label}" for attack in attacks for each in found}
             wrong = f"'{of}' is calibrated already" if is_calibrated else f"there is no '{of}'"
@@ -101,6 +109,7 @@ def with_calibrated(
         log_scale: By attack.
         complexity: (samples,), where one needs it.
         history: Time -> the scores of that audit; one that lacks a sample is left out, and scores at other timesteps are.
+            The reference's scores are `data.reference`.
 
     Raises:
         UserError: A half is too small to fit on; a score is not finite.
@@ -124,31 +133,37 @@ def with_calibrated(
             audits.append({key: level(row, log_scale[key.attack]).double() for key, row in rows.items()})
     scores, timesteps, keep = dict(data.scores), dict(data.timesteps), dict(data.keep_fraction)
     derived, num_fitted, coefficients = dict(data.derived), dict(data.num_fitted), dict(data.coefficients)
-    for key, calibration, of, _ in found:
-        parts = []
+    for each in found:
+        key, calibration, of, parts = each.key, each.calibration, each.of, list[Tensor]()
         for number, fold in enumerate(data.folds):
             known = Known(
                 of,
                 places[of][number],
-                {each: score[number] for each, score in now.items()},
-                {each: at[number] for each, at in places.items()},
-                [each for each in earlier[number] if of in each] if calibration.needs_history else [],
+                {other: score[number] for other, score in now.items()},
+                {other: at[number] for other, at in places.items()},
+                [audit for audit in earlier[number] if of in audit] if calibration.needs_history else [],
                 complexity,
                 data.is_member,
                 fold.chooses,
+                {other: each_level[number] for other, each_level in data.reference.items()}
+                if calibration.needs_reference
+                else None,
             )
             with blamed_on(calibration):
                 made = calibration(known)
                 num_timesteps = len(known.now[of]) if calibration.per_timestep else 1
                 parts.append(check_shape("score", made.score, (num_timesteps, len(data.is_member))))
-            coefficients |= {f"calibration/{key}/half{number + 1}/{name}": each for name, each in made.coefficients.items()}
+            fitted = {f"calibration/{key}/half{number + 1}/{name}": value for name, value in made.coefficients.items()}
+            coefficients |= fitted
             # A timestep that was chosen for a score of one number is in no list of candidates: it counts as fitted.
-            hides_choice = not calibration.per_timestep and now[of].shape[1] > 1
-            inside = sum(data.num_fitted.get(each, 0) for each in {of, *calibration.attacks(of, plain)})
+            hides_choice = calibration.needs_choice and not calibration.per_timestep and now[of].shape[1] > 1
+            inside = sum(data.num_fitted.get(other, 0) for other in {of, *calibration.attacks(of, plain)})
             num_fitted[key] = max(num_fitted.get(key, 0), inside + max(made.num_fitted, int(hides_choice)))
-        scores[key], keep[key] = torch.stack(parts), data.keep_fraction[of]
+        is_fitted = num_fitted[key] or fitted or not all(torch.equal(part, parts[0]) for part in parts)
+        scores[key] = torch.stack(parts) if is_fitted else parts[0].expand(len(parts), -1, -1)
+        keep[key] = data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
-        derived[key] = Derived(of, calibration.needs_history)
+        derived[key] = each.derived
     return replace(
         data,
         scores=scores,

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm_privacy.audit.samples import AuditedSamples
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -30,6 +32,32 @@ class Collected:
     condition_use: Tensor | None
     sums: dict[str, list[Tensor]]
     sweeps: dict[str, list[Tensor]]
+
+    @classmethod
+    def of(
+        cls,
+        samples: AuditedSamples,
+        sums: dict[str, list[Tensor]],
+        sweeps: dict[str, list[Tensor]] | None = None,
+        *,
+        condition_use: Tensor | None = None,
+    ) -> "Collected":
+        """Sums of those samples, with what else is known of them, on the CPU."""
+
+        def known(column: Tensor | None) -> Tensor | None:
+            return None if column is None else column.cpu()
+
+        return cls(
+            samples.sample_index.cpu(),
+            samples.is_member.cpu(),
+            samples.is_calibration.cpu(),
+            known(samples.group),
+            known(samples.complexity),
+            known(samples.repeats),
+            known(condition_use),
+            sums,
+            sweeps or {},
+        )
 
 
 def join(parts: Sequence[Collected]) -> Collected:

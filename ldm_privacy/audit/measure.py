@@ -16,7 +16,7 @@ from ldm_privacy.geometry.estimate import InfluenceEstimator, SetInfluenceEstima
 from ldm_privacy.geometry.store import Store, fingerprint
 from ldm_privacy.geometry.stream import stream_distortion, stream_influence
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.processes import gather, gather_on_main, is_main, on_main, share_of, world_size
+from ldm_privacy.processes import gather, share_of, world_size
 from ldm_privacy.types import Condition, Image, Images, Latent, Progress
 
 NUM_KEPT = 16
@@ -156,16 +156,7 @@ class Measuring:
         store = Store(self.store_folder, noun)
         codec, weights = (self.codec.settings(), self.codec.weights()) if of_codec else (None, {})
         name = fingerprint(weights, {"quantity": noun, "codec": codec, "images": self.content, **settings}, index)
-        if world_size() == 1:
-            return store.get_or_compute(name, index, lambda: compute(index))[0]
-        stored = on_main(lambda: store.load(name, index))
-        if stored is not None:
-            return {key: value[share] for key, value in stored.items()}
-        mine = compute(index[share])
-        shards = gather_on_main(dict(mine))
-        if is_main():
-            store.get_or_compute(name, index, lambda: {key: torch.cat([each[key] for each in shards]) for key in mine})
-        return mine
+        return store.shared(name, index, lambda: compute(index[share]))
 
     @property
     def _map(self) -> dict[str, Any]:

@@ -67,6 +67,24 @@ class AuditReport:
         """
         return self.standings[key]
 
+    @cached_property
+    def reference_alone(self) -> dict[str, Tensor]:
+        """The reference's own scores by what they are called, (samples,), higher = member, on the scale of `standing`.
+
+        Of each attack that is compared with it: at the timesteps that the halves chose for the target, and where something is
+        made of all of them, the mean of its levels.
+        """
+        data, found = self.data, dict[str, Tensor]()
+        for key, of in data.derived.items():
+            if of.reference:
+                level, attack = data.reference[of.plain], of.plain.attack
+                places = [half.chosen for half in self.halves[of.plain]]
+                if not data.timesteps[key.attack] and data.timesteps[attack]:
+                    level, places, attack = level.mean(1, keepdim=True), [0] * len(places), f"{attack} over all t"
+                masked = f" ({of.plain.mask})" if data.keep_fraction[of.plain] < 1 else ""
+                found[f"{attack}{masked}"] = standing(level, places, data)
+        return found
+
     def reported_scores(self, key: AuditKey) -> Tensor:
         """`scores_at` of the reported samples."""
         return self.scores_at(key)[self.is_reporting]

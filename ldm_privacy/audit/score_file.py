@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import AuditScores, Derived, by_fold, folds_of, is_alike
 from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Whose
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,14 +24,14 @@ OPTIONAL = ("group", "repeats")
 ONE_FOR_EACH = {
     **dict.fromkeys(("is_member", "is_calibration", "group", "repeats"), "sample_index"),
     **dict.fromkeys(("timesteps", "view_of", "view"), "attack"),
-    **dict.fromkeys(("keep_fraction", "is_control", "plain", "needs_history", "num_fitted"), "key"),
+    **dict.fromkeys(("keep_fraction", "is_control", "plain", "needs_history", "reference", "num_fitted"), "key"),
 }
 """Column -> what it is a property of; a key is an attack with a mask."""
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores read back: enough for every reported number that is not of a sweep.
+    """Scores read back: enough for every reported number that is neither of a sweep nor of the reference alone.
 
     Attributes:
         data: The scores; those of `tuned` at the keep fraction that was chosen.
@@ -48,8 +48,8 @@ def schema() -> "pa.Schema":
 
     `membership_scores` are fitted without the sample (but with one fold those of the calibration half), `own_half_scores` by
     its own half, which chooses by them; they are [] where nothing is fitted and both are the same. `plain`: of a calibrated
-    score, the attack and mask that it is made of; "" of others. `view_of`, `view`: of an attack under another condition, the
-    attack and the condition; "" of others.
+    score, the attack and mask that it is made of; `reference`: whose reference it is compared with, where it is; `view_of`,
+    `view`: of an attack under another condition, the attack and the condition; "" of others.
     """
     import pyarrow as pa
 
@@ -66,6 +66,7 @@ def schema() -> "pa.Schema":
             "is_control": pa.bool_(),
             "plain": pa.string(),
             "needs_history": pa.bool_(),
+            "reference": pa.string(),
             "view_of": pa.string(),
             "view": pa.string(),
             "num_fitted": pa.int64(),
@@ -112,6 +113,7 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
                 "is_control": constant(key.mask in data.controls, pa.bool_()),
                 "plain": constant("" if derived is None else str(derived.plain), pa.string()),
                 "needs_history": constant(derived is not None and derived.needs_history, pa.bool_()),
+                "reference": constant("" if derived is None else derived.reference, pa.string()),
                 "view_of": constant(view[0], pa.string()),
                 "view": constant(view[1], pa.string()),
                 "num_fitted": constant(data.num_fitted.get(key, 0), pa.int64()),
@@ -175,7 +177,7 @@ def read_scores(path: Path) -> ScoreFile:
         {key: float(top["keep_fraction"]) for key, top in tops.items()},
         frozenset(key.mask for key, top in tops.items() if top["is_control"]),
         derived={
-            key: Derived(next(each for each in keys if str(each) == top["plain"]), bool(top["needs_history"]))
+            key: Derived(next(each for each in keys if str(each) == top["plain"]), bool(top["needs_history"]), top["reference"])
             for key, top in tops.items()
             if top["plain"]
         },
@@ -229,6 +231,7 @@ def _contradiction(frame: Any) -> str:
         "has 'own_half_scores', but the rest of its key has none": (own > 0)
         != (own.groupby(frame["key"]).transform("max") > 0),
         "has a score that is not finite": ~(finite(scores) & finite(frame["own_half_scores"])),
+        "has a 'reference' that is nobody's": ~frame["reference"].isin(get_args(Whose)),
         "is made of 'plain' scores that are not there": ~frame["plain"].isin({"", *frame["key"]}),
         "is a view of an attack that is not there": ~frame["view_of"].isin({"", *frame["attack"]}),
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.views import ViewOf
-from ldm_privacy.types import AuditKey
+from ldm_privacy.types import AuditKey, Whose
 
 TUNED = "tuned"
 """Mask label of the keep fraction that a half chose."""
@@ -22,10 +22,22 @@ class Fold(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """What a calibrated score is made of: the plain attack and mask, and whether earlier audits are in it."""
+    """What a calibrated score is made of.
+
+    Attributes:
+        plain: The attack and mask.
+        needs_history: Earlier audits are in it.
+        reference: Whose the reference is that is in it; "" where there is none in it.
+    """
 
     plain: AuditKey
     needs_history: bool
+    reference: Whose = ""
+
+    @property
+    def is_insiders(self) -> bool:
+        """Whether it takes what the trainer alone has: the run's checkpoints."""
+        return self.needs_history or self.reference == "insider"
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class AuditScores:
         repeats: (samples,) how often each comes in an epoch of the training; None: members once.
         condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
         sigmas: Of a flow, the share of noise at each timestep; otherwise {}.
+        reference: As `scores`, the levels (`calibrate.level`) that the reference has under the attacks and masks that are
+            compared with it; in no file.
     """
 
     sample_index: Tensor
@@ -69,6 +83,7 @@ class AuditScores:
     repeats: Tensor | None = None
     condition_use: Tensor | None = None
     sigmas: dict[int, float] = field(default_factory=dict)
+    reference: dict[AuditKey, Tensor] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[Fold]:
@@ -101,12 +116,12 @@ class AuditScores:
 def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history: bool) -> AuditKey:
     """The last calibrated score of that attack and mask, of an insider or of an outsider; itself where there is none.
 
-    An outsider has the model; an insider has the run's checkpoints too, so that earlier audits are known: the last score that
-    looks at them, where there is one.
+    An outsider has the model, and its reference where that is public; an insider has the run's checkpoints too, so that earlier
+    audits are known: the last score that looks at them, where there is one. The order of the config decides which is last.
     """
     mine = [each for each, of in derived.items() if of.plain == key and each.attack.startswith(f"{key.attack}_")]
-    outsider = [key, *(each for each in mine if not derived[each].needs_history)][-1]
-    return [outsider, *(each for each in mine if with_history and derived[each].needs_history)][-1]
+    outsider = [key, *(each for each in mine if not derived[each].is_insiders)][-1]
+    return [outsider, *(each for each in mine if with_history and derived[each].is_insiders)][-1]
 
 
 def forms(derived: Mapping[AuditKey, Derived], key: AuditKey) -> list[AuditKey]:

@@ -1,1 +1,1 @@
-"""Calibrated scores: what an attack says of an image beyond how difficult the image is. No denoiser passes."""
+"""Calibrated scores: what an attack says of an image beyond how difficult the image is."""

@@ -30,6 +30,7 @@ class Known:
         earlier: (samples,) levels at the chosen places at earlier audits, oldest first; each has what is wrapped.
         complexity: (samples,) ln of the bytes of the losslessly encoded image; None where it isn't known.
         is_member, chooses: (samples,) bool; `chooses`: may be fitted on.
+        reference: As `now`, what the reference has of the same samples under the same noise; None where there is none.
     """
 
     key: AuditKey
@@ -40,6 +41,7 @@ class Known:
     complexity: Tensor | None
     is_member: Tensor
     chooses: Tensor
+    reference: Mapping[AuditKey, Tensor] | None = None
 
     @property
     def level(self) -> Tensor:
@@ -59,6 +61,11 @@ class Known:
         # Images of one complexity: both are 0, and nothing is taken away.
         slope = level[..., heldout] @ centred[heldout] / spread.clamp_min(torch.finfo(spread.dtype).tiny)
         return level - slope[..., None] * centred, slope
+
+    def beyond_reference(self, key: AuditKey) -> Tensor:
+        """(timesteps, samples) of that attack and mask: the level minus the reference's."""
+        assert self.reference is not None
+        return self.now[key] - self.reference[key]
 
     @property
     def capacity(self) -> int:
@@ -83,19 +90,25 @@ class Calibrated:
 
 
 class Calibration:
-    """A score made of the scores of an audit, of earlier ones and of the images' complexity. A subclass writes `__call__`.
+    """A score made of the scores of an audit, of earlier ones and of a reference, and of the images' complexity.
+
+    A subclass writes `__call__`.
 
     Attributes:
         needs_history: It looks at earlier audits: a score of an insider, who has the run's checkpoints as the trainer has, not
             of somebody who was given the model.
         needs_complexity: It looks at the images' complexity.
-        per_timestep: One number per timestep; otherwise one, from the chosen timestep on.
+        needs_reference: It looks at what another model has of the same images: left out where the target has no reference.
+        needs_choice: It looks at the timestep that its half chose, where it is not `per_timestep`.
+        per_timestep: One number per timestep; otherwise one for all.
         counts_onset: An onset of memorization is counted from its rise: it doesn't rise while nothing is learned.
         wraps: It is of one attack and mask, whose labels it bears ("sima_history"); otherwise of all of them together.
     """
 
     needs_history: ClassVar[bool] = False
     needs_complexity: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+    needs_choice: ClassVar[bool] = True
     per_timestep: ClassVar[bool] = False
     counts_onset: ClassVar[bool] = False
     wraps: ClassVar[bool] = True
@@ -105,7 +118,7 @@ class Calibration:
         raise NotImplementedError
 
     def attacks(self, key: AuditKey, keys: Sequence[AuditKey]) -> Sequence[AuditKey]:
-        """Whose earlier scores it looks at, of `keys`: those of what is wrapped."""
+        """Whose earlier scores, and whose reference's, it looks at, of `keys`: those of what is wrapped."""
         return [key]
 
     def __repr__(self) -> str:

@@ -19,24 +19,28 @@ from ldm_privacy.types import Done, Estimate, Images, Intervals, MembershipScore
 
 WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
+WITHOUT_TARGET = "without the target"
+REFERENCE_ALONE = "the reference alone"
 _IMAGES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What a control may look at: everything but the denoiser.
+    """What a control may look at: everything but the denoiser that is audited.
 
     Attributes:
         samples: All audited samples, on the CPU.
         images: Of them.
         intervals: How they are made.
         seed: Of folds and draws.
+        reference: What attacks score on the reference alone, by name, (samples,) each, higher = member; none without one.
     """
 
     samples: AuditedSamples
     images: Images
     intervals: Intervals = Intervals()
     seed: int = 0
+    reference: Mapping[str, MembershipScore] = field(default_factory=dict)
 
     @property
     def features(self) -> dict[str, Tensor]:
@@ -78,7 +82,7 @@ class Finding:
 
     Attributes:
         name: In words: "latent norm".
-        looks_at: In words: `WITHOUT_DENOISER` or `WITHOUT_MODEL`.
+        looks_at: In words: `WITHOUT_DENOISER`, `WITHOUT_MODEL` or `WITHOUT_TARGET`.
         sentence: What was found. Findings that share one say it once.
         meaning: What it means where the score tells the sides apart; of findings that leave `estimate` out.
         score: (samples,), higher = member, NaN where a sample has none. The primary attack is compared with it.

@@ -10,7 +10,7 @@ from ldm_privacy.audit.report import AuditReport, report_of
 from ldm_privacy.audit.score_file import ScoreFile
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import PairedDifference, crossfit_difference
-from ldm_privacy.types import AuditKey, Intervals
+from ldm_privacy.types import AuditKey, Estimate, Intervals
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class Comparison:
     differences: dict[str, dict[AuditKey, PairedDifference]]
     spread: dict[AuditKey, Spread]
     num_shared: int
+
+    @property
+    def curve(self) -> dict[AuditKey, list[Estimate]]:
+        """AUROC over the audits, in the order given, of the primary attack (the first that is calibrated, or the first) and of
+        each of its calibrated forms."""
+        derived = next(iter(self.reports.values())).data.derived
+        made = [key for key in self.keys if key in derived and derived[key].plain in self.keys]
+        primary = derived[made[0]].plain if made else self.keys[0]
+        shown = [primary, *(key for key in made if derived[key].plain == primary)]
+        return {key: [report.row(key).metrics.auroc for report in self.reports.values()] for key in shown}
 
 
 def check_one_split(split_hashes: Mapping[str, str]) -> None:

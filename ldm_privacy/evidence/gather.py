@@ -43,6 +43,7 @@ class Evidence:
         agreement: Who is found by which attack; None where no attack tells samples apart.
         onsets: When each image was memorized; None without enough earlier audits.
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
+        reference: What calibrated scores compare the target with, in words.
         dataset: Whether the members as a set stand out; None where all of the insider's scores are the same.
     """
 
@@ -59,6 +60,7 @@ class Evidence:
     onsets: ImageOnsets | None
     by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict | None
+    reference: str = "its reference"
 
 
 def gather_evidence(
@@ -69,6 +71,7 @@ def gather_evidence(
     *,
     history: Mapping[int, KeptScores] | None = None,
     time: int = 0,
+    reference: str = "its reference",
     num_permutations: int = 200,
     seed: int = 0,
     progress: Done = lambda done, total=None: None,
@@ -82,6 +85,7 @@ def gather_evidence(
         images: Of them.
         history: Scores at earlier audits, by epoch.
         time: Of this audit, after those of the history.
+        reference: What the target was compared with, in words, where it was.
         num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
         progress: Called with the number of finished steps, and of all.
 
@@ -91,7 +95,7 @@ def gather_evidence(
     data, num_steps = report.data, len(list(CONTROLS)) + 2
     permuted = label_permutation(report, num_permutations=num_permutations, seed=seed)
     progress(1, num_steps)
-    case = Case(samples, images, report.intervals, seed)
+    case = Case(samples, images, report.intervals, seed, report.reference_alone)
     findings = run_controls(case, lambda done, total=None: progress(1 + done))
     scores = {name: each.score for name, each in findings.items() if each.score is not None}
     insider, outsider = (informed(data.derived, key, with_history=known) for known in (True, False))
@@ -112,6 +116,7 @@ def gather_evidence(
         onsets=onsets_of(report, insider, history or {}, time),
         by_epoch=epoch_agreement(report, insider, history or {}),
         dataset=dataset_verdict(report, insider, seed=seed),
+        reference=reference,
     )
     progress(num_steps)
     return evidence

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ldm_privacy.controls.finding import WITHOUT_MODEL
+from ldm_privacy.controls.finding import WITHOUT_MODEL, WITHOUT_TARGET
 from ldm_privacy.evidence.conditions import said_of_conditions
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import holm
@@ -103,9 +103,14 @@ def verdict_of(evidence: Evidence) -> Verdict:
         names = {"repeated": "they have", "single": "the others alone"}
         apart = ", ".join(f"{names[group]} {area}" for group, area in row.by_repeats.items())
         who += f" {int((report.data.repeats > 1).sum())} of the members are planted duplicates: {apart}."
+    references = {each: derived.reference for each, derived in report.data.derived.items() if derived.reference}
     if evidence.outsider != key:
         outsider = report.row(evidence.outsider).metrics.auroc
-        who += f" That takes the run's checkpoints; with the model alone {evidence.outsider} reaches {outsider}."
+        alone = "and its reference" if evidence.outsider in references else "alone"
+        who += f" That takes the run's checkpoints; with the model {alone} {evidence.outsider} reaches {outsider}."
+    if compared := [str(each) for each in dict.fromkeys((key, evidence.outsider)) if each in references]:
+        verb = "compares" if len(compared) == 1 else "compare"
+        who += f" {' and '.join(compared)} {verb} the model with {evidence.reference}: the same image under the same noise."
     sure = (
         f"Under permuted labels the same procedure gives {band.lower:.3f} to {band.upper:.3f} (p = {band.p_value:.3g}); "
         f"{_controls(evidence)}"
@@ -121,7 +126,13 @@ def _controls(evidence: Evidence) -> str:
     if areas:
         name, best = max(areas.items(), key=lambda item: item[1].lower)
         blind = f"a classifier that sees the images and no model reaches {best} ({name})"
-    telling = [each.name for each in findings if each.is_telling and not each.leaks]
+    telling = [each.name for each in findings if each.is_telling and not each.leaks and each.looks_at != WITHOUT_TARGET]
     verb = "tells" if len(telling) == 1 else "tell"
     alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else "no difference of the sides was found"
-    return f"{blind}; without the denoiser {alone}."
+    references = {each: each.level for each in findings if each.looks_at == WITHOUT_TARGET and each.level is not None}
+    known = ""
+    if references:
+        highest, best = max(references.items(), key=lambda item: item[1].lower)
+        told = f", so {highest.meaning}" if highest.is_telling else ""
+        known = f"; {highest.name}, reaches {best}{told}"
+    return f"{blind}; without the denoiser {alone}{known}."

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.processes import gather_on_main, is_main, on_main, share_of, world_size
 
 log = logging.getLogger("ldm_privacy")
 
@@ -91,6 +92,27 @@ class Store:
             except UserError as error:
                 log.warning("%s", error)
             return computed, False
+
+    def shared(
+        self, fingerprint: str, sample_index: Tensor, compute: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """This process's rows (`share_of`): found, or those of `compute`, which are stored as one file for all processes.
+
+        All processes call it. `compute` returns its own rows, on the CPU. Errors and warnings as of `get_or_compute`.
+        """
+        if world_size() == 1:
+            return self.get_or_compute(fingerprint, sample_index, compute)[0]
+        stored = on_main(lambda: self.load(fingerprint, sample_index))
+        if stored is not None:
+            share = share_of(len(sample_index))
+            return {name: value[share] for name, value in stored.items()}
+        mine = compute()
+        shards = gather_on_main(dict(mine))
+        if is_main():
+            self.get_or_compute(
+                fingerprint, sample_index, lambda: {name: torch.cat([each[name] for each in shards]) for name in mine}
+            )
+        return mine
 
     def load(self, fingerprint: str, sample_index: Tensor) -> Mapping[str, Tensor] | None:
         """The stored tensors on the CPU; None where there are none, or only damaged ones (which is said).

@@ -3,18 +3,22 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import KeptScores
+from ldm_privacy.audit.reference import NOUN, referenced
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.config import stored_tree
 from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.store import Store
 from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.recipes.reference import compared_with, plain_record
 from ldm_privacy.recipes.rehearsal import rehearse_audit
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.runs.folder import RunFolder
@@ -44,17 +48,21 @@ class Audited:
     results: Mapping[str, object] = field(default_factory=dict)
 
 
-def audit_checkpoint(setup: Setup, checkpoint: Checkpoint, run: RunFolder) -> Audited | None:
+def audit_checkpoint(
+    setup: Setup, checkpoint: Checkpoint, run: RunFolder, reference: Checkpoint | None = None
+) -> Audited | None:
     """The audit of a checkpoint: both networks, channel map and split come from it alone.
 
     Every process audits its share; the main one gets the result, the others None. The scores of earlier audits come from the
-    run's folder, where they lie there.
+    run's folder, where they lie there, and so does what a reference has of the samples.
 
     Raises:
         UserError: The images are others than those that the checkpoint was trained and audited on.
     """
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device, setup.condition.given)
+    if reference is not None:
+        target = compared_with(target, checkpoint, reference, setup.device)
     return audit_target(setup, target, run, Moment(checkpoint.epoch, checkpoint.step, is_last=True))
 
 
@@ -67,22 +75,41 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
         run: Where its store and the scores of earlier audits lie, if anywhere.
         moment: Of its training.
     """
-    setup.audit(setup.blank_samples(target.codec))  # a mask that can't be is told before anything is measured
+    whose = target.whose_reference
+    setup.audit(
+        setup.blank_samples(target.codec), whose_reference=whose
+    )  # a mask that can't be is told before anything is measured
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
     means = measuring.means(setup.audited_index)
     target = setup.checked(target, means)
     samples = setup.samples(measuring, means)
-    audit = setup.audit(samples)
+    audit = setup.audit(samples, whose_reference=whose)
     with setup.progress("Audit", len(samples)) as done:
         shards = gather_on_main(audit.collect(target.predictor, done))
+    of_reference = [each for each in gather_on_main(_of_reference(setup, audit, target, run.store)) if each is not None]
     watchers = {label: each for label, each in setup.watchers(samples, setup.progress).items() if each.in_evaluation}
     look_with(watchers, target, moment, setup.device)
     whole = samples.gathered()
     if not is_main():
         return None
     history = earlier_audits(setup, audit, run, moment.epoch, whole.sample_index)
-    return Audited(target, audit.compute(join(shards), history), whole, moment.epoch, results_of(watchers))
+    report = audit.compute(join(shards), history, join(of_reference) if of_reference else None)
+    return Audited(target, report, whole, moment.epoch, results_of(watchers))
+
+
+def _of_reference(setup: Setup, audit: Audit, target: Target, folder: Path) -> Collected | None:
+    """What the target's reference has of this process's samples; None where nothing is compared with it.
+
+    Found in the folder, or asked and stored there where the reference has a fingerprint.
+    """
+    if target.reference is None or not audit.compared:
+        return None
+    store = Store(folder, NOUN) if target.reference_fingerprint else None
+    told = plain_record(setup.condition.record())
+    key = {**target.reference_fingerprint, "images": setup.data.duplicates.content_hash, "told": told}
+    with setup.progress("Audit of the reference", len(audit.samples)) as done:
+        return referenced(audit, target.reference, store, key, done)
 
 
 def earlier_audits(
@@ -113,17 +140,11 @@ def check_content(setup: Setup, checkpoint: Checkpoint) -> None:
             f"{checkpoint.content_hash[:12]} (pixels or groups differ, though there are as many){_sources(setup, checkpoint)}. "
             "Name the same data, wherever they lie now."
         )
-    if checkpoint.stage == "denoiser" and _plain(checkpoint.denoiser.condition) != _plain(condition_record(setup)):
+    if checkpoint.stage == "denoiser" and plain_record(checkpoint.denoiser.condition) != plain_record(condition_record(setup)):
         raise UserError(
             f"data.source: what the denoiser is told of these images is not what {checkpoint.path} was trained with: other "
             "labels, captions or another order of classes. Name the same data."
         )
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A condition's record without the tensors that a checkpoint gave back to it."""
-    kept = {name: _plain(value) if isinstance(value, Mapping) else value for name, value in record.items()}
-    return {name: value for name, value in kept.items() if not isinstance(value, Tensor)}
 
 
 def _sources(setup: Setup, checkpoint: Checkpoint) -> str:

@@ -33,6 +33,7 @@ TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value c
 {program} resume=runs/digits                       go on after a stop"""
 
 EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* watch.* trainer.* key=value ...]
+{program} ckpt=b.ckpt reference=a.ckpt    compare its scores with another checkpoint's: an earlier one, one of other images
 {program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint
 {program} ckpt=my-sd-model --config audit.yaml data.source.class=folder data.source.path=photos data.index_file=split.npz
                                        audit a folder of diffusers; ckpt=lora.safetensors base=FOLDER, ckpt=model.safetensors
@@ -109,18 +110,22 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
     allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "watch.", "plugins"), why, refused=SPLIT_KEYS)
     check_sections(parse_overrides(line.overrides))
-    for path in paths:
+    reference = Path(line.words["reference"]).expanduser() if line.words.get("reference") else None
+    for path in [*paths, *([] if reference is None else [reference])]:
         check_is_file(path)
     for path in {paths[0], *(path for path in paths if path.suffix != ".parquet")}:  # beside which files will be written
         check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
     from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several
+    from ldm_privacy.recipes.reference import check_references
 
+    if reference is not None:
+        check_references(paths, reference)
     if len(paths) == 1:
-        evaluate_one(paths[0], line.overrides, out)
+        evaluate_one(paths[0], line.overrides, out, reference)
     else:
-        evaluate_several(_named(paths), out, lambda path, out: evaluate_one(path, line.overrides, out))
+        evaluate_several(_named(paths), out, lambda path, out: evaluate_one(path, line.overrides, out, reference))
     return 0
 
 

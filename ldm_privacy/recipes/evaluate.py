@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
-from ldm_privacy.config import compose_stored, stored_tree
+from ldm_privacy.config import stored_tree
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.pilots import read_pilots
-from ldm_privacy.recipes.publish import publish, without_history
+from ldm_privacy.recipes.publish import publish, without_history, without_reference
+from ldm_privacy.recipes.reference import composed_with
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
@@ -22,14 +23,18 @@ from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.record import Checkpoint
 
 
-def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path:
+def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, reference: Path | None = None) -> Path:
     """Audit one checkpoint, publish it, print its verdict and table; returns the path of its scores.
+
+    `reference`: another checkpoint, which its scores are compared with; see `check_references`.
 
     Raises:
         UserError: The checkpoint can't be read, or its data are not there or others.
     """
-    checkpoint = Checkpoint.read(path)
-    composed = compose_stored(checkpoint.config, overrides)
+    checkpoint, other = Checkpoint.read(path), None
+    if reference is not None:
+        other = Checkpoint.read(reference)
+    composed = composed_with(checkpoint, overrides, other)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
     told = checkpoint.denoiser.condition
@@ -38,17 +43,19 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None) -> Path
     ScoreHistory(run.scores, setup.provenance).check()
     check_audit(setup)
     folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
-    audited = audit_checkpoint(setup, checkpoint, run)
+    audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
-    if out is None and composed.tree != stored_tree(checkpoint.config):
+    if out is None and (reference is not None or composed.tree != stored_tree(checkpoint.config)):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
-    evaluation = publish(setup, composed, audited, folder, checkpoint=path)
+    evaluation = publish(setup, composed, audited, folder, checkpoint=path, reference=reference)
     evidence = evaluation.evidence
     console.print(setup.describe(), highlight=False)
     print_audit(evidence.report, console, title=f"{path}, epoch {audited.epoch}", permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)
     if without_history(setup, evidence.report):
         console.print(f"Earlier audits: {evaluation.facts['earlier audits']}.", highlight=False)
+    if without_reference(setup, evidence.report):
+        console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
     more = ", captions.csv" if (folder / "captions.csv").exists() else ""
     tell(f"Written to {folder}: {FILES}{more}.\nOpen {folder / 'report.html'}")
     return folder / "scores.parquet"

@@ -12,7 +12,7 @@ from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes.audit import audit_target
 from ldm_privacy.recipes.check import check_audit
-from ldm_privacy.recipes.publish import publish
+from ldm_privacy.recipes.publish import publish, without_reference
 from ldm_privacy.recipes.target_setup import TargetSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.folder import FILES
@@ -55,6 +55,7 @@ def evaluate_target(
     check_audit(setup)
     target = setup.target = target.told_by(setup.condition)
     run = RunFolder(Path(composed.config.output_dir) / composed.config.name)
+    run.store = Path(composed.config.output_dir) / "store"  # several adapters of one base share what it makes of the images
     audited = audit_target(setup, target, run, Moment(0, 0, is_last=True))
     assert audited is not None  # there is one process
     folder = out or next_free(run.evaluation)
@@ -65,6 +66,8 @@ def evaluate_target(
         console.print(f"{name}: {value}", highlight=False, markup=False)
     print_audit(evidence.report, console, title=str(path), permuted=evidence.permuted)
     print_verdict(verdict_of(evidence), console)
+    if without_reference(setup, evidence.report):
+        console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
     tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
     return folder / "scores.parquet"
 

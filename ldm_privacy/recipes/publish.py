@@ -38,6 +38,7 @@ def publish(
     folder: Path,
     *,
     checkpoint: Path,
+    reference: Path | None = None,
     run: RunFolder | None = None,
     command: str | None = None,
     onsets: Sequence[str] = (),
@@ -50,6 +51,7 @@ def publish(
         audited: The audit.
         folder: See `write_evaluation`.
         checkpoint: What was audited.
+        reference: The checkpoint that it was compared with.
         run: Of which it is; the folder around it by default.
         command: That repeats the evaluation, of a target that was not trained here: its training isn't known.
         onsets: A sentence for each onset; from the curves of the run where empty.
@@ -66,6 +68,7 @@ def publish(
             images,
             history=earlier,
             time=audited.epoch,
+            reference=audited.target.facts.get("reference", "its reference"),
             seed=setup.config.seed,
             progress=done,
         )
@@ -91,7 +94,7 @@ def publish(
         if command is not None
         else (
             f"{called('train', '--config', 'config.yaml')}  # the config below",
-            evaluation_command(checkpoint, composed.config.plugins),
+            evaluation_command(checkpoint, composed.config.plugins, reference),
         )
     )
     evaluation = Evaluation(
@@ -104,6 +107,7 @@ def publish(
         facts={
             **_facts(setup, audited, checkpoint),
             "earlier audits": _history(setup, report, list(earlier)),
+            **_without(setup, report),
         },
         commands=commands,
         config=composed.to_yaml(),
@@ -125,6 +129,18 @@ def without_history(setup: Setup, report: AuditReport) -> list[str]:
     return [label for label, each in setup.calibrations.items() if each.needs_history]
 
 
+def without_reference(setup: Setup, report: AuditReport) -> list[str]:
+    """Calibrations that are left out because the target has no reference."""
+    if any(each.reference for each in report.data.derived.values()):
+        return []
+    return [label for label, each in setup.calibrations.items() if each.needs_reference]
+
+
+def _without(setup: Setup, report: AuditReport) -> dict[str, str]:
+    missing = ", ".join(without_reference(setup, report))
+    return {"reference": f"none, so what compares with one is left out ({missing})"} if missing else {}
+
+
 def _history(setup: Setup, report: AuditReport, epochs: Sequence[int]) -> str:
     """Which earlier audits are known, in words."""
     known = f"at epoch {', '.join(map(str, epochs))}" if epochs else "none"
@@ -140,9 +156,10 @@ def _history(setup: Setup, report: AuditReport, epochs: Sequence[int]) -> str:
     )
 
 
-def evaluation_command(checkpoint: Path, plugins: Sequence[str]) -> str:
+def evaluation_command(checkpoint: Path, plugins: Sequence[str], reference: Path | None = None) -> str:
     """What evaluates that checkpoint: plug-ins are imported only where they are named."""
-    return called("evaluate", f"ckpt={checkpoint}", *([f"plugins=[{','.join(plugins)}]"] if plugins else []))
+    compared = [] if reference is None else [f"reference={reference}"]
+    return called("evaluate", f"ckpt={checkpoint}", *compared, *([f"plugins=[{','.join(plugins)}]"] if plugins else []))
 
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import derivations, with_calibrated
+from ldm_privacy.audit.calibrate import derivations, level, with_calibrated
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED, AuditScores
@@ -116,7 +116,7 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
 
 
 def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
-    """Each half of some samples for the other, with noise for all scores; without earlier audits and with three."""
+    """Each half of some samples for the other, noise for scores, a reference's too; without earlier audits, with three."""
     of_all = derivations(setup.calibrations, audit.calibrated)
     own = [each for each in of_all if is_own(each.calibration)]
     plain = [key for key in audit.keys if key.mask != TUNED and key not in {each.key for each in of_all}]
@@ -130,7 +130,9 @@ def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
 
     samples, earlier = audit.samples, {time: KeptScores(index, timesteps, noise(time), {}) for time in range(3)}
     scales, kept = {name: attack.log_scale for name, attack in attacks.items()}, dict.fromkeys(plain, 1.0)
-    data = AuditScores(index, samples.is_member, samples.is_calibration, samples.group, timesteps, noise(3), kept)
+    reference = {key: level(score, scales[key.attack]) for key, score in noise(4).items()}
+    whom = samples.is_member, samples.is_calibration, samples.group
+    data = AuditScores(index, *whom, timesteps, noise(3), kept, reference=reference)
     for history in ({}, earlier):
         made = with_calibrated(data, own, scales, samples.complexity, history)
         for each in own:

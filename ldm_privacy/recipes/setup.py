@@ -21,7 +21,7 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
 from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import AuditKey, Condition, Intervals, Progress
+from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -169,8 +169,8 @@ class Setup(DataSetup):
             deviation=torch.zeros(shape),
         )
 
-    def audit(self, samples: AuditedSamples) -> Audit:
-        """The audit of the configured attacks and masks."""
+    def audit(self, samples: AuditedSamples, *, whose_reference: Whose = "") -> Audit:
+        """The audit of the configured attacks and masks. `whose_reference`: see `Audit`; none by default."""
         config = self.config.audit
         return Audit(
             samples,
@@ -182,6 +182,7 @@ class Setup(DataSetup):
             keep_fractions=config.keep_fractions,
             calibrations=self.calibrations,
             calibrated=self.calibrated,
+            whose_reference=whose_reference,
             cross_fit=config.cross_fit,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             seed=self.config.seed,

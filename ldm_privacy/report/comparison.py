@@ -7,6 +7,8 @@ from rich.console import Console
 from ldm_privacy.evidence.compare import Comparison
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.metrics import holm
+from ldm_privacy.report.figures.base import picture
+from ldm_privacy.report.figures.over_audits import over_audits_figure
 from ldm_privacy.report.metrics_file import write_json
 from ldm_privacy.report.page.blocks import DataTable, Section
 from ldm_privacy.report.page.page import Page, write_page
@@ -48,13 +50,22 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
             }
             for key in comparison.keys
         ],
+        "curve": comparison.curve,
         "note": NOTE,
     }
     write_json(folder / "comparison.json", content)
     table = DataTable(*_table(comparison), "AUROC by attack and mask.", note=NOTE, is_open=True)
     verdict = Verdict(_sentences(comparison), "unclear", "Comparison")
-    sections = {"auroc": Section("AUROC", "", (table,))}
+    drawn = picture(over_audits_figure(comparison), _curve_caption(comparison))
+    sections = {"curve": Section("Over the audits", "", (drawn,)), "auroc": Section("AUROC", "", (table,))}
     write_page(Page("Comparison of membership audits", _legend(comparison), verdict, sections), folder / "comparison.html")
+
+
+def _curve_caption(comparison: Comparison) -> str:
+    """What the figure shows, in a sentence."""
+    first, *_, last = comparison.reports
+    ends = [f"{key} from {each[0].value:.3f} to {each[-1].value:.3f}" for key, each in comparison.curve.items()]
+    return f"AUROC with its interval, from {first} to {last}, in the order in which they were named: {'; '.join(ends)}."
 
 
 def _sentences(comparison: Comparison) -> tuple[str, ...]:

@@ -52,14 +52,17 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
 def threats(report: AuditReport) -> list[str]:
     """Who can have calibrated scores, in words."""
-    sorts: dict[bool, dict[str, None]] = {False: {}, True: {}}
-    for key, derived in report.data.derived.items():
-        sorts[derived.needs_history][key.attack] = None
+    beyond = "beyond what the reference has of the same image under the same noise, for"
     meanings = {
-        False: "beyond the image's complexity, for whoever has the model and held-out images",
-        True: "with earlier audits, for an insider who has the run's checkpoints",
+        (False, ""): "beyond the image's complexity, for whoever has the model and held-out images",
+        (False, "outsider"): f"{beyond} whoever has the model and its reference",
+        (False, "insider"): f"{beyond} an insider who has the run's checkpoints",
+        (True, ""): "with earlier audits, for an insider who has the run's checkpoints",
     }
-    return [f"{_and(list(labels))}: {meanings[known]}." for known, labels in sorts.items() if labels]
+    sorts: dict[tuple[bool, str], dict[str, None]] = {kind: {} for kind in meanings}
+    for key, derived in report.data.derived.items():
+        sorts[derived.needs_history, "" if derived.needs_history else derived.reference][key.attack] = None
+    return [f"{_and(list(labels))}: {meanings[kind]}." for kind, labels in sorts.items() if labels]
 
 
 def _and(names: Sequence[str]) -> str:
@@ -137,7 +140,7 @@ def _calibration_table(report: AuditReport) -> Table:
     for column in ("calibrated", "over", "gain", "for"):
         table.add_column(column, no_wrap=True)
     for key, derived in report.data.derived.items():
-        whom = "an insider" if derived.needs_history else "anybody"
+        whom = "an insider" if derived.is_insiders else "with the reference" if derived.reference else "anybody"
         table.add_row(str(key), str(derived.plain), short(report.row(key).gains[PLAIN], "+"), whom)
     return table
 

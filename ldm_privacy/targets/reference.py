@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.codec import Codec
 from ldm_privacy.targets.target import Target
 
 
@@ -19,7 +20,7 @@ def with_reference(target: Target, other: Target, path: Path) -> Target:
         other: Its reference: the base, or an earlier checkpoint.
         path: Where the other lies, for messages.
     """
-    if not have_one_codec(target, other):
+    if not have_one_codec(target.codec, other.codec):
         raise UserError(
             f"reference: {path} has another autoencoder, or other latents, than the target; name one with the same."
         )
@@ -27,12 +28,17 @@ def with_reference(target: Target, other: Target, path: Path) -> Target:
     if kinds[0] != kinds[1]:
         raise UserError(f"reference: {path} is told another kind of condition than the target; name its base.")
     facts = {**target.facts, "reference": f"{path}: {other.facts.get('target', 'a target')}"}
-    return replace(target, reference=other.predictor, reference_encoder=other.encoder, facts=facts)
+    return replace(
+        target,
+        reference=other.predictor,
+        reference_encoder=other.encoder,
+        reference_fingerprint=other.fingerprint,
+        facts=facts,
+    )
 
 
-def have_one_codec(target: Target, other: Target) -> bool:
-    """Whether both see the same latents of an image."""
-    mine, theirs = target.codec, other.codec
+def have_one_codec(mine: Codec, theirs: Codec) -> bool:
+    """Whether both make the same latents of an image."""
     maps = mine.channel_map, theirs.channel_map
     if type(mine) is not type(theirs) or mine.settings() != theirs.settings():
         return False

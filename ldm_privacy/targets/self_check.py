@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldm_privacy.attacks.runner import rows_per_call
 from ldm_privacy.diffusion import PredictionType, add_noise, flow_timestep, levels, training_target
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.predictor import NetworkPredictor, Time
+from ldm_privacy.models.predictor import NetworkPredictor, Time, rows_per_pass
 from ldm_privacy.randomness import normal
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition, Latent, rows_of
@@ -103,7 +102,9 @@ def self_check(
     readings += [declared._replace(latents=name) for name in latents]
     count = len(predictor.alphas_cumprod)
     timesteps = [flow_timestep(sigma, count) for sigma in SIGMAS] if is_flow else [int(share * count) for share in SHARES]
-    left = _left(predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, batch_size or rows_per_call(latent))
+    left = _left(
+        predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, batch_size or rows_per_pass(predictor, latent)
+    )
     found = SelfCheck({_words(each, declared): float(value.mean()) for each, value in left.items()}, len(latent))
     best = min(left, key=lambda each: float(left[each].mean()))
     gain, value = left[declared] - left[best], float(left[best].mean())

@@ -14,7 +14,7 @@ from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor, check_output
 from ldm_privacy.models.text.encoder import TextEncoder
-from ldm_privacy.types import Condition, Latent, NoisePredictor, rows_of
+from ldm_privacy.types import Condition, Latent, NoisePredictor, Whose, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,8 @@ class Target:
         predictor: Epsilon at (z_t, t, condition).
         facts: What it is, in words: name -> value.
         reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
+        reference_fingerprint: The reference's `fingerprint`; what it scores is stored under it, where it has one.
+        insiders_reference: The reference is one that the trainer alone has: an earlier checkpoint of the run.
         fingerprint: Part -> SHA-256 of what it was read from.
         encoder: Of the captions that it is told; None where it is told none.
         reference_encoder: The reference's, where it is another one: without the adapter.
@@ -39,12 +41,19 @@ class Target:
     facts: Mapping[str, str] = field(default_factory=dict)
     reference: NoisePredictor | None = None
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    reference_fingerprint: Mapping[str, str] = field(default_factory=dict)
+    insiders_reference: bool = False
     encoder: TextEncoder | None = None
     reference_encoder: TextEncoder | None = None
     num_classes: int | None = None
     image_channels: int | None = None
     resolution: int | None = None
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def whose_reference(self) -> Whose:
+        """See `Whose`."""
+        return "" if self.reference is None else "insider" if self.insiders_reference else "outsider"
 
     def told_by(self, condition: ConditionSource) -> "Target":
         """The same, told what that source says of each sample: the networks get `condition.given`."""

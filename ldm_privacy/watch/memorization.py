@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.kept import History, Memory, kept_of
+from ldm_privacy.audit.reference import AskedOnce
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.row import AuditRow, paired
 from ldm_privacy.audit.samples import AuditedSamples
@@ -82,6 +83,7 @@ class Memorization(Watcher):
         self.best: dict[str, tuple[float, int]] = {}
         self._baselines: dict[AuditKey, Baseline] = {}
         self._distortion: Tensor | None = None
+        self._reference = AskedOnce()
 
     @property
     def judged(self) -> AuditKey:
@@ -94,20 +96,22 @@ class Memorization(Watcher):
         return all(rise.onset_epoch is None and rise.lower <= 0 for rise in rises)
 
     def look(self, target: Target, moment: Moment) -> Look:
-        """One audit: `audit.num_passes` denoiser passes."""
+        """One audit: `audit.num_passes` denoiser passes, at the first look `audit.num_reference_passes` more."""
         self.audit.samples = self.samples
         with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
-        shards = gather_on_main(mine)
+        shards = gather_on_main((mine, self._reference(self.audit, target.reference, self.progress)))
         if self._distortion is None and self.samples.distortion is not None:
             self._distortion = torch.cat(gather_on_main(self.samples.distortion.cpu()))
         look, self.news = on_main(partial(self._conclude, shards, moment))
         return look
 
-    def _conclude(self, shards: Sequence[Collected], moment: Moment) -> tuple[Look, News]:
+    def _conclude(self, shards: Sequence[tuple[Collected, Collected | None]], moment: Moment) -> tuple[Look, News]:
         """The main process's part: report, rise, series."""
         time = self.time(moment)
-        self.report = report = self.audit.compute(join(shards), self.audit.look_back(self.history, until=time - 1))
+        history = self.audit.look_back(self.history, until=time - 1)
+        collected, references = join([mine for mine, _ in shards]), [each for _, each in shards if each is not None]
+        self.report = report = self.audit.compute(collected, history, join(references) if references else None)
         self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rises: dict[AuditKey, Rise] = {}

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
-from ldm_privacy.audit import audit as audit_module
+from ldm_privacy.audit import passes as passes_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.checks import check_labels
 from ldm_privacy.audit.collected import join
@@ -64,7 +64,7 @@ def test_one_that_knows_the_held_out_ones_scores_below_a_half(audit, samples):
 def test_batches_change_nothing(audit, samples, monkeypatch, limit_memory):
     predictor = Memoriser(members_of(samples))
     one = audit(predictor)
-    monkeypatch.setattr(audit_module, "SAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(passes_module, "SAMPLES_AT_ONCE", 7)
     other, seen = audit.compute(audit.collect(predictor, (done := []).append)), done
     assert (len(seen), seen[-1]) == (18, 120)
     limit_memory(1)

@@ -360,7 +360,10 @@ def test_where_history_is_not_known_what_needs_it_is_not_there():
     collected = audit.collect(Sine())
     alone, first = audit.scores(collected), audit.scores(collected, {})
     assert {key.attack for key in alone.derived} == {"sima_complexity"}
-    assert list(first.derived) == audit.keys[4:]
+    everything = audit.scores(collected, {}, audit.collect_reference(Sine()))
+    assert list(everything.derived) == audit.keys[4:]
+    with_reference = {key for key, of in everything.derived.items() if of.reference}
+    assert list(first.derived) == [key for key in audit.keys[4:] if key not in with_reference]
     assert an_audit(()).scores(collected, {}).derived == {}
 
 

@@ -10,6 +10,7 @@ from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
 from ldm_privacy.data.complexity import image_complexity
+from ldm_privacy.geometry import store as store_module
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
@@ -254,7 +255,7 @@ def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
         return everything(measuring(codec, tmp_path if stored else None), influence=ShrunkInfluence(num_probes=2)), codec
 
     for found in (False, stored):
-        (first, one), (second, two) = in_two_processes(monkeypatch, half, samples_module, measure_module)
+        (first, one), (second, two) = in_two_processes(monkeypatch, half, samples_module, measure_module, store_module)
         assert first.is_share
         assert second.is_share
         for column in COLUMNS:

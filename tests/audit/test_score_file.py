@@ -39,7 +39,7 @@ def with_all_kinds(report):
         scores=data.scores | scores,
         keep_fraction=data.keep_fraction | dict.fromkeys(scores, 1.0),
         timesteps=data.timesteps | {"pfami": [], "dime": [0, 10, 20], "sima_history": []},
-        derived={calibrated: Derived(AuditKey("sima", "all"), True)},
+        derived={calibrated: Derived(AuditKey("sima", "all"), True, "insider")},
         num_fitted={fitted: 3, calibrated: 2},
     )
     return report_of(data, intervals=FEW)
@@ -218,6 +218,8 @@ OF_ONE = {"key": ("sima_history", "all")}
         (lambda frame: of_one_mask(frame, "plain", lambda value: "sima", **OF_ONE), "is made of 'plain' scores that"),
         (lambda frame: frame.assign(plain=[*frame["plain"][:-1], ""]), "another 'plain' than the rest of its key"),
         (lambda frame: frame.assign(needs_history=np.arange(len(frame)) == 3), "another 'needs_history' than the rest of"),
+        (lambda frame: frame.assign(reference=[*frame["reference"][:-1], ""]), "another 'reference' than the rest of its key"),
+        (lambda frame: of_one_mask(frame, "reference", lambda value: "mine", **OF_ONE), "a 'reference' that is nobody's"),
         (lambda frame: frame.assign(num_fitted=np.arange(len(frame)) % 2), "another 'num_fitted' than the rest of its key"),
         (lambda frame: frame.assign(num_fitted=None), "column 'num_fitted'"),
     ],
@@ -247,7 +249,9 @@ def test_a_label_with_a_slash_is_read(tmp_path):
     path = tmp_path / "scores.parquet"
     write_scores(with_all_kinds(report_with(num_folds=2)), path, split_hash=HASH)
     changed(path, lambda frame: frame.replace({"attack": {"sima": "si/ma"}, "plain": {"sima/all": "si/ma/all"}}))
-    assert read_scores(path).data.derived == {AuditKey("sima_history", "all"): Derived(AuditKey("si/ma", "all"), True)}
+    assert read_scores(path).data.derived == {
+        AuditKey("sima_history", "all"): Derived(AuditKey("si/ma", "all"), True, "insider")
+    }
 
 
 def test_a_file_without_rows_is_refused(tmp_path):

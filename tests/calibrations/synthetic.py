@@ -24,7 +24,8 @@ def make_known(
     place=1,
     seed=0,
 ):
-    """Level = difficulty + noise, and `signal` for members in this audit alone; the first half of a shuffle chooses.
+    """Level = difficulty + noise, and `signal` for members in this audit alone, not in earlier ones and not in the reference;
+    the first half of a shuffle chooses.
 
     Difficulty has a standard deviation of 1; `slope` times a further part of it, of standard deviation 1, is the image's
     complexity, which is larger by `shift` for members.
@@ -39,7 +40,8 @@ def make_known(
     hard = difficulty + slope * complexity
     now = {key: hard + noise * normal(timesteps, count) + signal * is_member for key in keys}
     earlier = [{key: hard + noise * normal(count) for key in keys} for _ in range(audits)]
-    return Known(KEY, place, now, dict.fromkeys(keys, place), earlier, complexity, is_member, chooses)
+    reference = {key: hard + noise * normal(timesteps, count) for key in keys}
+    return Known(KEY, place, now, dict.fromkeys(keys, place), earlier, complexity, is_member, chooses, reference)
 
 
 def area(score, known):

@@ -62,6 +62,7 @@ def test_what_it_is_given_stays_as_it_was(name):
     made(name)(known)
     for key, level in known.now.items():
         assert torch.equal(level, again.now[key])
+        assert torch.equal(known.reference[key], again.reference[key])
     assert torch.equal(known.complexity, again.complexity)
     assert torch.equal(known.chooses, again.chooses)
 
@@ -83,6 +84,7 @@ def test_only_those_that_choose_are_fitted_on(name):
         known,
         now={key: wild(level) for key, level in known.now.items()},
         earlier=[{key: wild(level) for key, level in each.items()} for each in known.earlier],
+        reference={key: wild(level) for key, level in known.reference.items()},
         complexity=wild(known.complexity),
     )
     other = made(name)(changed)
@@ -102,6 +104,7 @@ def test_a_sample_has_the_score_that_it_has_whoever_else_does_not_choose(name):
         known,
         now=those(known.now),
         earlier=[those(each) for each in known.earlier],
+        reference=those(known.reference),
         complexity=known.complexity[stays],
         is_member=known.is_member[stays],
         chooses=known.chooses[stays],
@@ -117,11 +120,16 @@ def test_it_looks_at_nothing_that_it_does_not_say_it_needs(name):
         assert torch.equal(calibration(replace(known, earlier=[])).score, found)
     if not calibration.needs_complexity:
         assert torch.equal(calibration(replace(known, complexity=None)).score, found)
+    if not calibration.needs_reference:
+        assert torch.equal(calibration(replace(known, reference=None)).score, found)
+    if not calibration.needs_choice:
+        assert torch.equal(calibration(replace(known, place=0, places=dict.fromkeys(known.now, 2))).score, found)
     seen = calibration.attacks(KEY, list(known.now))
     assert seen[0] == KEY
     now = {key: level for key, level in known.now.items() if key in seen}
     earlier = [{key: level for key, level in each.items() if key in seen} for each in known.earlier]
-    assert torch.equal(calibration(replace(known, now=now, earlier=earlier)).score, found)
+    reference = {key: level for key, level in known.reference.items() if key in seen}
+    assert torch.equal(calibration(replace(known, now=now, earlier=earlier, reference=reference)).score, found)
 
 
 @EVERY
@@ -137,7 +145,8 @@ def test_a_shift_of_complexity_by_side(name, shift):
     """Members' images are more (less) complex, the level is mostly that, and no denoiser ever knew anything.
 
     The plain attack is far from .5 by what the images are alone, and so is history: earlier levels have the same shift, and
-    their mean shows it no worse. Complexity takes it away: no label is in its line. What is fitted with labels on levels that
+    their mean shows it no worse. Complexity takes it away: no label is in its line. A reference does, which has the same
+    difficulty of each image. What is fitted with labels on levels that
     are free of it (calibrated, combined) is nearly so: the line of each of k features is off by its standard error, what that
     leaves of the shift is the same on both halves, and a regression finds it: members lie up to about
     shift * sqrt(k / held-out samples that chose) standard deviations higher. So such a split is to be mended, not calibrated.
@@ -150,7 +159,9 @@ def test_a_shift_of_complexity_by_side(name, shift):
     plain = area(known.level, known)
     assert plain == pytest.approx(auroc_at(-shift / (1.09 + 1) ** 0.5), abs=tolerance)
     score = area(found.score[0 if len(found.score) == 1 else known.place], known)
-    if calibration.needs_complexity:
+    if calibration.needs_reference:
+        assert abs(score - 0.5) < tolerance
+    elif calibration.needs_complexity:
         left = auroc_at(abs(shift) * (max(1, found.num_fitted) / 2000) ** 0.5)
         assert 1 - left - tolerance < score < left + tolerance
         assert left < 0.53

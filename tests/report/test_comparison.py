@@ -10,9 +10,12 @@ import torch
 from rich.console import Console
 
 from ldm_privacy.audit.score_file import ScoreFile
+from ldm_privacy.audit.scores import Derived
 from ldm_privacy.evidence.compare import compare
 from ldm_privacy.report.comparison import print_comparison, write_comparison
+from ldm_privacy.report.figures.over_audits import over_audits_figure
 from ldm_privacy.report.tables import short
+from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
 
 NAMES = ("runs/a/last", "runs/b/last", "runs/<script>/last")
@@ -105,3 +108,44 @@ def test_the_page_holds_the_same_table_and_interprets_no_name(comparison, tmp_pa
         assert short(comparison.reports[NAMES[1]].row(key).metrics.auroc) in page
     assert f"{NAMES[1]} differs from {NAMES[0]} in" in page
     assert f"A = {NAMES[0]}, B = {NAMES[1]}" in page
+
+
+RATIO = AuditKey("loss_ratio", "all")
+
+
+def calibrated(comparison):
+    """The same where the loss is compared with a reference: the row of the SimA attack stands for it."""
+    reports = {}
+    for name, report in comparison.reports.items():
+        data, taken = report.data, AuditKey("sima", "all")
+        scores = {**data.scores, RATIO: data.scores[taken][:, :1]}
+        kept, timesteps = {**data.keep_fraction, RATIO: 1.0}, {**data.timesteps, "loss_ratio": []}
+        derived = {RATIO: Derived(AuditKey("loss", "all"), False, "outsider")}
+        changed = replace(data, scores=scores, keep_fraction=kept, timesteps=timesteps, derived=derived)
+        reports[name] = ScoreFile(changed, "ab" * 32)
+    return compare(reports, intervals=QUICK)
+
+
+def test_the_curve_over_the_audits_is_of_what_is_calibrated_and_its_forms(comparison, tmp_path):
+    assert list(comparison.curve) == [AuditKey("sima", "all")], "nothing is calibrated: the first"
+    several = calibrated(comparison)
+    assert list(several.curve) == [AuditKey("loss", "all"), RATIO]
+    for key, areas in several.curve.items():
+        assert areas == [report.row(key).metrics.auroc for report in several.reports.values()]
+    write_comparison(several, tmp_path)
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert [each["value"] for each in content["curve"]["loss_ratio/all"]] == [each.value for each in several.curve[RATIO]]
+    page = (tmp_path / "comparison.html").read_text()
+    ends = several.curve[RATIO][0].value, several.curve[RATIO][-1].value
+    assert f"loss_ratio/all from {ends[0]:.3f} to {ends[1]:.3f}" in page
+
+
+def test_the_figure_has_a_point_with_its_interval_for_each_audit_in_the_order_named(comparison):
+    axis = over_audits_figure(several := calibrated(comparison)).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == list(NAMES)
+    lines = [list(line.get_ydata()) for line in axis.get_lines()]
+    for areas in several.curve.values():
+        assert [area.value for area in areas] in lines
+    ends = {round(float(y), 9) for each in axis.collections for segment in each.get_segments() for _, y in segment}
+    for area in [area for areas in several.curve.values() for area in areas]:
+        assert {round(area.lower, 9), round(area.upper, 9)} <= ends

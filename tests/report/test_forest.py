@@ -135,7 +135,7 @@ def test_insiders_have_a_marker_and_a_line_in_the_legend_of_their_own(evidence):
     point, _ = (line for line in figure.axes[0].lines if list(line.get_xdata()) == [area.value])  # and its ring
     assert point.get_marker() == LOOKS["insider"][0]
     said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said == [*(text for _, _, text in LOOKS.values()), *said[3:]]
+    assert said[:3] == [LOOKS[kind][2] for kind in ("outsider", "insider", "control")]
     few = evidence_of(attacks=("sima",), masks=("all",), controls={}, calibrated={})
     without = [text.get_text() for text in forest_figure(few).legends[0].get_texts()]
     assert without == [LOOKS["outsider"][2], "where labels mean nothing (permuted)", "the verdict rests on it"]

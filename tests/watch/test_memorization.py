@@ -1,10 +1,13 @@
 """Audits as a watched quantity: the rise since the untrained denoiser, what processes learn, going on after a stop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import ldm_privacy.watch.memorization
 from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.errors import UserError
@@ -19,6 +22,7 @@ from ldm_privacy.types import AuditKey, Estimate, Intervals
 from ldm_privacy.watch.memorization import Memorization, News
 from ldm_privacy.watch.onset import OnsetDetector, Rise
 from ldm_privacy.watch.watcher import Every, Moment
+from tests.two_processes import in_two_processes
 
 KEY = AuditKey("sima", "all")
 COUNT = 120
@@ -218,3 +222,64 @@ def test_another_process_learns_the_news_and_holds_no_report(monkeypatch):
         before_onset.append(it.is_before_onset())
     # A rise that is certain now, or one that was and gave the onset, though this audit's lower bound is below 0 again.
     assert before_onset == [True, False, False]
+
+
+class Counted:
+    """A denoiser whose passes are counted, one sample each."""
+
+    def __init__(self, predictor):
+        self.predictor, self.alphas_cumprod, self.rows = predictor, predictor.alphas_cumprod, 0
+
+    def __call__(self, noisy_latent, timestep, condition):
+        self.rows += len(noisy_latent)
+        return self.predictor(noisy_latent, timestep, condition)
+
+
+def beside(reference, number):
+    return replace(target(number), reference=reference)
+
+
+def test_the_reference_is_asked_at_the_first_look_and_of_other_samples_again():
+    it, reference = watcher(calibrations=("ratio",)), Counted(target(0).predictor)
+    assert it.judged == AuditKey("sima_ratio", "all")
+    for epoch, number in enumerate([0, 40, 60]):
+        series = it.look(beside(reference, number), Moment(epoch, 10 * epoch)).series
+        assert reference.rows == it.audit.num_reference_passes == 2 * COUNT
+        assert series["memorization/sima_ratio/all/auroc"] == (0.5 if number == 0 else pytest.approx(it.news.auroc.value))
+        direct = it.audit(target(number).predictor, target(0).predictor)
+        assert direct.row(it.judged).metrics.auroc == it.news.auroc
+    assert it.news.auroc.value > 0.8
+    it.samples = replace(samples(), latent=LATENT + 0.1)
+    it.look(beside(reference, 60), Moment(3, 30))
+    assert reference.rows == 2 * it.audit.num_reference_passes
+
+
+def test_an_onset_is_counted_of_what_is_beyond_the_reference():
+    it = watcher(calibrations=("ratio",))
+    for epoch, number in enumerate([0, 0, 40, 60]):
+        it.look(beside(target(0).predictor, number), Moment(epoch, 10 * epoch))
+    assert it.sentences() == [f"Memorization onset ({key}): epoch 2." for key in (KEY, it.judged)]
+
+
+def test_a_target_without_a_reference_that_a_calibration_needs_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"^audit\.calibrations\.ratio: it compares with a reference, and this target has none"):
+        watcher(calibrations=("ratio",)).look(target(0), Moment(0, 0))
+
+
+def test_two_processes_ask_the_reference_for_their_shares(monkeypatch):
+    alone = watcher(calibrations=("ratio",))
+    alone.look(beside(target(0).predictor, 40), Moment(0, 0))
+
+    def half(rank):
+        it, reference = watcher(calibrations=("ratio",)), Counted(target(0).predictor)
+        it.samples = it.samples.share()
+        for epoch in range(2):
+            it.look(beside(reference, 40), Moment(epoch, 10 * epoch))
+        return it, reference.rows
+
+    (main, first), (other, second) = in_two_processes(monkeypatch, half, samples_module, ldm_privacy.watch.memorization)
+    assert first == second == COUNT
+    assert other.report is None
+    assert main.news.auroc == other.news.auroc
+    mine, theirs = (each.report.data.scores[alone.judged] for each in (main, alone))
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)

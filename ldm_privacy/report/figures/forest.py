@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from ldm_privacy.controls.finding import REFERENCE_ALONE, WITHOUT_TARGET
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import NullBand
 from ldm_privacy.report.figures.base import PALETTE
@@ -16,8 +17,10 @@ from ldm_privacy.types import AuditKey, Estimate
 
 LOOKS = {
     "outsider": ("o", PALETTE[0], "attack: needs the model"),
+    "reference": ("^", PALETTE[2], "attack: needs the model and its reference"),
     "insider": ("D", PALETTE[1], "attack: needs the run's checkpoints"),
     "control": ("s", "0.25", "control: needs no denoiser"),
+    "alone": ("v", PALETTE[2], "control: needs the reference alone"),
 }
 """Kind -> marker, colour, what the legend says."""
 WIDE, NARROW = 9.6, 3.9
@@ -51,6 +54,11 @@ class Mark(NamedTuple):
     is_masked: bool = False
     is_primary: bool = False
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is no attack on the target."""
+        return self.kind in ("control", "alone")
+
 
 def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
     """Attacks and controls from top to bottom, the highest first; those of masks beneath their attack.
@@ -66,7 +74,9 @@ def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
 
     def mark(key: AuditKey) -> Mark:
         derived = data.derived.get(key)
-        kind = "insider" if derived is not None and derived.needs_history else "outsider"
+        kind = "outsider"
+        if derived is not None and (derived.is_insiders or derived.reference):
+            kind = "insider" if derived.is_insiders else "reference"
         label = key.attack if data.keep_fraction[key] == 1.0 else str(key)
         band = evidence.permuted[key].band
         return Mark(label, report.row(key).metrics.auroc, kind, band, key not in own, key in primary)
@@ -75,7 +85,15 @@ def forest_marks(evidence: Evidence) -> tuple[list[Mark], list[Mark]]:
     for key in sorted(own, key=lambda key: -report.row(key).metrics.auroc.value):
         masked = [row.key for row in report.rows if row_of[key.attack] == key and row.key.attack == key.attack]
         attacks += [mark(each) for each in (key, *(each for each in masked if each not in own))]
-    found = [Mark(each.name, each.estimate, "control") for each in evidence.findings.values() if each.estimate is not None]
+    found = [
+        Mark(
+            each.name.replace(REFERENCE_ALONE, "reference"),
+            each.estimate,
+            "alone" if each.looks_at == WITHOUT_TARGET else "control",
+        )
+        for each in evidence.findings.values()
+        if each.estimate is not None
+    ]
     return attacks, sorted(found, key=lambda each: -each.area.value)
 
 
@@ -91,7 +109,7 @@ def forest_figure(evidence: Evidence, *, width: float = WIDE) -> Figure:
     for above, mark in zip([None, *marks], marks):
         height, gaps = _height(mark), 0
         if above is not None and not mark.is_masked:
-            gaps = above.is_masked + 2 * (above.kind != mark.kind == "control")
+            gaps = above.is_masked + 2 * (mark.is_control and not above.is_control)
         depth += height + gaps * GAP
         places.append(depth - height / 2)
     handles, columns = _handles(marks), max(1, int(width / 3))
@@ -125,7 +143,7 @@ def forest_caption(evidence: Evidence) -> str:
     said = f"{best.label} has the highest AUROC of the attacks, {best.area}"
     if controls:
         next_best = max(controls, key=lambda mark: abs(mark.area.value - 0.5))
-        said += f"; of what needs no denoiser {next_best.label} lies farthest from guessing, {next_best.area}"
+        said += f"; of the controls {next_best.label} lies farthest from guessing, {next_best.area}"
     return f"{said}; bold and ringed is what the verdict rests on."
 
 

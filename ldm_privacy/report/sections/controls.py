@@ -25,10 +25,10 @@ def controls(evaluation: Evaluation) -> Section:
         DataTable(
             ("kind", "control", "AUROC", f"{evidence.insider} above it"),
             rows,
-            "What tells members from held-out without the denoiser, and without any model.",
+            "What tells members from held-out without the denoiser that is audited, and without any model.",
             num_texts=2,
-            note="AUROC over all audited samples, intervals of those without the denoiser holding together; below .5 tells as "
-            "much as above it. Last column: the difference on the reported samples, paired. Intervals leave out the "
+            note="AUROC over all audited samples, intervals of a kind without the denoiser holding together; below .5 tells "
+            "as much as above it. Last column: the difference on the reported samples, paired. Intervals leave out the "
             "randomness of training. Random, lowest and deviation masks are in the tables of attacks, permuted labels in the "
             "first of them.",
         )
