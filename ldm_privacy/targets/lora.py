@@ -63,6 +63,8 @@ class Base:
         place = Path(opening.base or "").expanduser()
         if not place.exists():
             raise UserError(f"base: {opening.base} does not exist.")
+        if LoraTarget.recognises(place):
+            raise UserError(f"base: {opening.base} is an adapter itself; name its base's folder.")
         plain = replace(opening, base=None, alpha=None, scale=1.0)
         how = {name: getattr(plain, name) for name in plain.given() if name != "device"}
         target = open_target(place, device=opening.device, **how)

@@ -53,7 +53,7 @@ def written(file: Path, state: dict, settings: dict | None = None, **header: str
     """A safetensors file, with what peft was told in its header where that is given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     stated = {} if settings is None else {"lora_adapter_metadata": json.dumps(settings, default=str)}
-    save_file({name: value.contiguous() for name, value in state.items()}, file, {"format": "pt", **stated, **header})
+    save_file({name: value.clone().contiguous() for name, value in state.items()}, file, {"format": "pt", **stated, **header})
     return file
 
 
