@@ -11,13 +11,15 @@ import torch
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.models.weights import header_of
 from ldm_privacy.registry import TARGETS
-from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, is_adapters, names_and_header
+from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, is_adapters
 from ldm_privacy.targets.adapters.names import Modules, converted, misfit, whose
 from ldm_privacy.targets.adapters.switch import Adapted, AdaptedEncoder, Adapter, Layer
 from ldm_privacy.targets.door import Opening, open_target
 from ldm_privacy.targets.family import family_of
 from ldm_privacy.targets.parts import Parts
+from ldm_privacy.targets.place import check_exists
 from ldm_privacy.targets.target import Target
 
 ASSUMED, GIVEN = "assumed, as the rank: its file says none", "as given"
@@ -33,7 +35,7 @@ class LoraTarget:
     def recognises(path: Path) -> bool:
         if path.is_dir():
             return any((path / name).is_file() for name in (*FILES, CONFIG, "pytorch_lora_weights.bin"))
-        return path.suffix == ".safetensors" and any(is_adapters(name) for name in names_and_header(path)[0])
+        return path.suffix == ".safetensors" and any(is_adapters(name) for name in header_of(path)[0])
 
     @staticmethod
     def open(path: Path, opening: Opening) -> Target:
@@ -61,8 +63,7 @@ class Base:
     def open(cls, opening: Opening) -> "Base":
         """What `opening.base` names. Raises UserError where nothing is there, or a model without a denoiser that is known."""
         place = Path(opening.base or "").expanduser()
-        if not place.exists():
-            raise UserError(f"base: {opening.base} does not exist.")
+        check_exists(place)
         if LoraTarget.recognises(place):
             raise UserError(f"base: {opening.base} is an adapter itself; name its base's folder.")
         plain = replace(opening, base=None, alpha=None, scale=1.0)

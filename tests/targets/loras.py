@@ -1,5 +1,7 @@
 """LoRA on the tiny pipelines: the live adapter of peft, and its file in every form that people have."""
 
+import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -91,8 +93,7 @@ def in_every_form(folder: Path, unet, text=None) -> dict[str, Path]:
 def inputs(target, count=2, seed=1):
     """(latent, timestep, condition) that a target of captions takes."""
     draw = torch.Generator().manual_seed(seed)
-    size = target.resolution // target.codec.factor
-    latent = torch.randn(count, 4, size, size, generator=draw)
+    latent = torch.randn(count, *target.codec.latent_shape(3, 16), generator=draw)
     timestep = torch.tensor([100, 700] * math.ceil(count / 2))[:count]
     return latent, timestep
 
@@ -106,3 +107,17 @@ def epsilons(target, *, reference=False):
     latent, timestep = inputs(target)
     with torch.no_grad():
         return (target.reference if reference else target.predictor)(latent, timestep, encoder(texts, latent.device))
+
+
+def live(target, denoiser, text=None):
+    """A target around networks with live adapters of peft."""
+    inner = target.predictor.network
+    if isinstance(inner, type(denoiser)):
+        outer = denoiser
+    else:  # a family's own wrapper
+        outer = copy.copy(inner)
+        outer._modules = dict.fromkeys(inner._modules, denoiser)
+    encoder = copy.copy(target.encoder)
+    if text is not None:
+        encoder.network = text
+    return dataclasses.replace(target, predictor=dataclasses.replace(target.predictor, network=outer), encoder=encoder)

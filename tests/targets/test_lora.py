@@ -1,6 +1,5 @@
 """LoRA files: every form gives the live adapter's numbers, off is the base to the last bit, and nothing is read in part."""
 
-import copy
 import dataclasses
 import gc
 import json
@@ -31,6 +30,7 @@ from tests.targets.loras import (
     in_every_form,
     inputs,
     kohya,
+    live,
     prefixed,
     state_of,
     written,
@@ -91,16 +91,6 @@ def refusal(path, base, **how):
         open_target(path, base=base, **how)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def live(target, unet, text=None):
-    """The folder's target around networks with live adapters of peft."""
-    predictor = dataclasses.replace(target.predictor, network=unet)
-    encoder = target.encoder
-    if text is not None:
-        encoder = copy.copy(encoder)
-        encoder.network = text
-    return dataclasses.replace(target, predictor=predictor, encoder=encoder)
 
 
 @pytest.mark.parametrize("form", UNET_FORMS)
@@ -284,7 +274,7 @@ def test_without_a_base_it_says_which(forms, changed, sd_folder, tmp_path):
     assert "for sdxl_base_v1-0 (ss_base_model_version in its header)" in refusal(stated, None)
     wide = {name: torch.ones(4, 768) if name.endswith("to_k.lora_A.weight") else value for name, value in _two(forms).items()}
     assert "for Stable Diffusion 1, by its shapes" in refusal(written(tmp_path / "wide.safetensors", wide), None)
-    assert refusal(forms["bare"], tmp_path / "nosuch") == f"base: {tmp_path / 'nosuch'} does not exist."
+    assert refusal(forms["bare"], tmp_path / "nosuch") == f"{tmp_path / 'nosuch'}: does not exist."
     assert refusal(forms["bare"], forms["peft"]) == f"base: {forms['peft']} is an adapter itself; name its base's folder."
     assert refusal(sd_folder, sd_folder).startswith("base: ")
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import settings_of
-from ldm_privacy.models.weights import read_safetensors
+from ldm_privacy.models.weights import header_of, read_safetensors
 
 CONFIG = "adapter_config.json"
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -79,7 +78,7 @@ class LoraFile:
     def read(cls, path: Path) -> "LoraFile":
         """The LoRA of a file or a folder. Raises UserError where it is none, or of a kind that isn't known, or not whole."""
         file = file_at(path)
-        names, header = names_and_header(file)
+        names, header = header_of(file)
         check_names(file, names)
         settings = peft_settings(file, header)
         for each in settings.values():
@@ -121,15 +120,6 @@ def file_at(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise UserError(f"{path}: holds no {' and no '.join(FILES)}; a pickle isn't read, save the adapter as safetensors.")
-
-
-def names_and_header(file: Path) -> tuple[list[str], dict[str, str]]:
-    """Of a safetensors file; its weights aren't read. Raises UserError where it is none."""
-    try:
-        with safe_open(file, "pt") as opened:
-            return list(opened.keys()), opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file}: can't be read, it is truncated or no safetensors file ({reason_of(error)}).") from None
 
 
 def is_adapters(name: str) -> bool:
