@@ -19,7 +19,7 @@ from ldm_privacy.targets.adapters.switch import Adapted, AdaptedEncoder, Adapter
 from ldm_privacy.targets.door import Opening, open_target
 from ldm_privacy.targets.family import family_of
 from ldm_privacy.targets.parts import Parts
-from ldm_privacy.targets.place import check_exists
+from ldm_privacy.targets.place import check_is_there
 from ldm_privacy.targets.target import Target
 
 ASSUMED, GIVEN = "assumed, as the rank: its file says none", "as given"
@@ -63,7 +63,7 @@ class Base:
     def open(cls, opening: Opening) -> "Base":
         """What `opening.base` names. Raises UserError where nothing is there, or a model without a denoiser that is known."""
         place = Path(opening.base or "").expanduser()
-        check_exists(place)
+        check_is_there(place, "base")
         if LoraTarget.recognises(place):
             raise UserError(f"base: {opening.base} is an adapter itself; name its base's folder.")
         plain = replace(opening, base=None, alpha=None, scale=1.0)

@@ -27,7 +27,13 @@ def with_reference(target: Target, other: Target, path: Path) -> Target:
     if kinds[0] != kinds[1]:
         raise UserError(f"reference: {path} is told another kind of condition than the target; name its base.")
     facts = {**target.facts, "reference": f"{path}: {other.facts.get('target', 'a target')}"}
-    return replace(target, reference=other.predictor, reference_encoder=other.encoder, facts=facts)
+    return replace(
+        target,
+        reference=other.predictor,
+        reference_encoder=other.encoder,
+        reference_fingerprint=other.fingerprint,
+        facts=facts,
+    )
 
 
 def have_one_codec(target: Target, other: Target) -> bool:

@@ -274,7 +274,7 @@ def test_without_a_base_it_says_which(forms, changed, sd_folder, tmp_path):
     assert "for sdxl_base_v1-0 (ss_base_model_version in its header)" in refusal(stated, None)
     wide = {name: torch.ones(4, 768) if name.endswith("to_k.lora_A.weight") else value for name, value in _two(forms).items()}
     assert "for Stable Diffusion 1, by its shapes" in refusal(written(tmp_path / "wide.safetensors", wide), None)
-    assert refusal(forms["bare"], tmp_path / "nosuch") == f"{tmp_path / 'nosuch'}: does not exist."
+    assert refusal(forms["bare"], tmp_path / "nosuch").startswith(f"base: {tmp_path / 'nosuch'} does not exist")
     assert refusal(forms["bare"], forms["peft"]) == f"base: {forms['peft']} is an adapter itself; name its base's folder."
     assert refusal(sd_folder, sd_folder).startswith("base: ")
 

@@ -11,14 +11,15 @@ from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.lora import Base
 from tests.targets.loras import ALPHA, ATTENTION, attached, epsilons, kohya, live, prefixed, settings_of, state_of, written
 from tests.targets.more_pipelines import flux, sd3, sdxl
+from tests.targets.pipelines import conditional_unet
 
 
 @pytest.fixture(scope="module")
 def xl(tmp_path_factory):
-    """A Stable Diffusion XL whose UNet has the blocks of the real one, and one layer in each."""
-    from tests.targets.pipelines import conditional_unet
-
-    unet = conditional_unet(
+    """A Stable Diffusion XL whose UNet has the blocks of the real one."""
+    folder = sdxl(tmp_path_factory.mktemp("xl") / "sdxl")
+    torch.manual_seed(0)
+    conditional_unet(
         cross_attention_dim=24,
         block_out_channels=(8, 16, 16),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -28,8 +29,8 @@ def xl(tmp_path_factory):
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
         projection_class_embeddings_input_dim=36,
-    )
-    return Base.open(Opening(base=sdxl(tmp_path_factory.mktemp("xl") / "sdxl", unet=unet)))
+    ).save_pretrained(folder / "unet")
+    return Base.open(Opening(base=folder))
 
 
 @pytest.fixture(scope="module")
