@@ -120,8 +120,8 @@ class Base:
                 "target": f"LoRA {file.path} on {target.facts['target']}",
                 "adapter": f"{file.form} form, rank {_span(each.rank for each in found.values())}, "
                 f"alpha {_span(alphas.values())} ({_said(sources)}), strength {scale:g}",
-                "adapter_modules": ", ".join(f"{count} in {part}" for part, count in counts.items()),
-                "adapter_sha256": file.sha256,
+                "adapter modules": ", ".join(f"{count} in {part}" for part, count in counts.items()),
+                "adapter SHA-256": file.sha256,
                 "reference": "the base with its adapter off",
             },
         )

@@ -114,7 +114,7 @@ def test_a_text_encoders_adapter_is_on_for_the_target_and_off_for_its_reference(
     assert torch.equal(epsilons(target), epsilons(live(plain, unet, text)))
     assert torch.equal(epsilons(target, reference=True), base_epsilons)
     assert not torch.equal(epsilons(target), epsilons(live(plain, unet)))  # captions that only the reference is told
-    assert target.facts["adapter_modules"] == "8 in text_encoder, 56 in unet"
+    assert target.facts["adapter modules"] == "8 in text_encoder, 56 in unet"
     assert target.encoder.record != plain.encoder.record
 
 

@@ -89,7 +89,7 @@ def test_both_text_encoders_of_sdxl(xl, xl_unet, tmp_path):
         state[f"{name}.lora_down.weight"] = torch.randn(2, inner, generator=draw)
         state[f"{name}.lora_up.weight"] = torch.randn(outer, 2, generator=draw)
     target = xl.adapted(written(tmp_path / "text.safetensors", state))
-    assert target.facts["adapter_modules"] == "1 in text_encoder, 1 in text_encoder_2"
+    assert target.facts["adapter modules"] == "1 in text_encoder, 1 in text_encoder_2"
     on, off = (each(["a cat"], torch.device("cpu")) for each in (target.encoder, target.reference_encoder))
     changed = (on["encoder_hidden_states"] - off["encoder_hidden_states"]).abs().amax((0, 1))
     assert changed[:16].max() > 1e-3
@@ -133,4 +133,4 @@ def test_flux_under_its_authors_names(tmp_path):
     old = base.adapted(written(tmp_path / "old.safetensors", authors))
     torch.testing.assert_close(epsilons(old), epsilons(new), rtol=1e-5, atol=1e-6)  # alpha is multiplied into the factors
     assert not torch.equal(epsilons(new), epsilons(base.target))
-    assert old.facts["adapter_modules"] == "3 in transformer"
+    assert old.facts["adapter modules"] == "3 in transformer"
