@@ -82,9 +82,9 @@ def open_target(path: Path | str, *, device: torch.device | str = "cpu", **how: 
     place = Path(path).expanduser()
     check_is_there(place)
     opening = Opening(torch.device(device), **how)
-    for other in (opening.base, opening.layout):
+    for word, other in (("base", opening.base), ("layout", opening.layout)):
         if other is not None:
-            check_is_there(other)
+            check_is_there(other, word)
     for name in TARGETS:
         kind: TargetKind = TARGETS.get(name)  # type: ignore[assignment]
         with blamed_on(kind):

@@ -18,12 +18,16 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import settings_of
 from ldm_privacy.models.schedule import schedule_of
 from ldm_privacy.models.text.encoder import text_model
-from ldm_privacy.models.text.pretrained import tokenizer_in, without_prefix
+from ldm_privacy.models.text.pretrained import tied, tokenizer_in, with_names_of
 from ldm_privacy.models.weights import built_with, header_of, read_safetensors, with_new_names
 from ldm_privacy.targets.place import check_installed
 from ldm_privacy.targets.stored import check_names, digest_of, weight_files
 
-INDEX, CLIP = "model_index.json", "clip_text_model"
+INDEX = "model_index.json"
+_TEXT_MODELS = {"CLIPTextModel": "clip_text_model", "CLIPTextModelWithProjection": "clip_text_model", "T5EncoderModel": "t5"}
+"""Class -> `model_type` of its settings."""
+_NAMED_TODAY = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
+"""Class and kind of its normalisation -> what diffusers makes of it today."""
 _DENOISERS = ("unet", "transformer")
 
 
@@ -92,12 +96,18 @@ class Parts:
         """Whether the pipeline has that part."""
         return self.class_of(part) is not None
 
+    def within(self, part: str) -> Path:
+        """Where a part's files lie: in a folder of its own; beside the index where there is none, as in DDPM's first ones."""
+        own, root = self.folder / part, self.folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        return own if own.is_dir() or not root.is_file() else self.folder
+
     def settings(self, part: str) -> dict[str, Any]:
         """What its config.json (a scheduler's scheduler_config.json) says. Raises UserError where it is of another class."""
-        within, name = self.folder / part, self.class_of(part)
+        within, name = self.within(part), self.class_of(part)
         if not within.is_dir():
             raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
-        found = [file for file in (within / "config.json", within / "scheduler_config.json") if file.is_file()]
+        names = ("scheduler_config.json", "config.json") if part == "scheduler" else ("config.json",)
+        found = [within / each for each in names if (within / each).is_file()]
         if not found:
             raise UserError(f"{within}: holds no config.json; the folder is not whole.")
         settings = _read(found[0])
@@ -125,7 +135,7 @@ class Parts:
                 self.check_weights(part, self.settings(part))
             elif not self.has(part):
                 raise UserError(f"{self.folder / INDEX}: {part} is not there, and a {self.kind} needs it.")
-            elif not (self.folder / part).is_dir():
+            elif not self.within(part).is_dir():
                 raise UserError(f"{self.folder / part}: does not exist, and a {self.kind} needs it; the folder is not whole.")
 
     def check_weights(self, part: str, settings: dict[str, Any]) -> None:
@@ -139,7 +149,7 @@ class Parts:
 
     def _files(self, part: str) -> list[Path]:
         stem = "diffusion_pytorch_model" if self.library_of(part) == "diffusers" else "model"
-        return weight_files(self.folder / part, stem, self.variant)
+        return weight_files(self.within(part), stem, self.variant)
 
     def network(self, part: str, *classes: str) -> nn.Module:
         """A network of diffusers, frozen, in evaluation mode, on the device.
@@ -153,14 +163,14 @@ class Parts:
         """
         if part in self.modules:
             return self.modules[part]
-        name = self._one_of(part, classes)
+        name, settings = self._one_of(part, classes), self.settings(part)
+        name = _NAMED_TODAY.get((name, str(settings.get("norm_type"))), name)
         import diffusers
 
         maker: Any = getattr(diffusers, name)
-        settings = self.settings(part)
         known = inspect.signature(maker.__init__).parameters
         foreign = [key for key, value in settings.items() if key not in known and key[0] != "_" and value not in (None, False)]
-        if foreign and part == "vae":  # what it does to latents isn't known
+        if foreign and part not in _DENOISERS:  # what it does to latents isn't known
             raise UserError(
                 f"{self.folder / part}: has {foreign[0]}, which isn't understood; its latents can't be told from it."
             )
@@ -172,16 +182,16 @@ class Parts:
         what = f"{self.folder / part}: {name}"
         return self.kept(part, built_with(lambda: maker.from_config(dict(given)), weights, what, dtype=dtype))
 
-    def text_model(self, part: str) -> nn.Module:
-        """A CLIPTextModel, as `network`."""
+    def text_model(self, part: str, kind: str = "CLIPTextModel") -> nn.Module:
+        """A text model of transformers of that class, as `network`."""
         if part not in self.modules:
-            self._one_of(part, ("CLIPTextModel",))
-            settings = self.settings(part)
-            if (kind := settings.get("model_type", CLIP)) != CLIP:
-                raise UserError(f"{self.folder / part / 'config.json'}: describes a {kind}, and a {CLIP} is needed.")
-            weights = self.taken(part, settings, without_prefix(self.weights(part)), torch.float32)
+            self._one_of(part, (kind,))
+            settings, asked = self.settings(part), _TEXT_MODELS[kind]
+            if (own := settings.get("model_type", asked)) != asked:
+                raise UserError(f"{self.folder / part / 'config.json'}: describes a {own}, and a {asked} is needed.")
+            weights = self.taken(part, settings, with_names_of(kind, self.weights(part)), torch.float32)
             settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype", "model_type")}
-            self.kept(part, text_model(settings, weights, f"{self.folder / part}: CLIPTextModel"))
+            self.kept(part, text_model(settings, tied(kind, weights), f"{self.folder / part}: {kind}", kind))
         return self.modules[part]
 
     def tokenizer(self, part: str) -> Any:

@@ -31,6 +31,7 @@ class Target:
         fingerprint: Part -> SHA-256 of what it was read from.
         encoder: Of the captions that it is told; None where it is told none.
         reference_encoder: The reference's, where it is another one: without the adapter.
+        reference_fingerprint: As `fingerprint`, of the reference: the same for every adapter of one base.
         num_classes: Of the class labels that it is told; None where it is told none.
         image_channels, resolution: Of the images that it was made for, where that is known.
         modules: Its networks by part ("unet", "vae", "text_encoder").
@@ -45,6 +46,7 @@ class Target:
     insiders_reference: bool = False
     encoder: TextEncoder | None = None
     reference_encoder: TextEncoder | None = None
+    reference_fingerprint: Mapping[str, str] = field(default_factory=dict)
     num_classes: int | None = None
     image_channels: int | None = None
     resolution: int | None = None
@@ -69,15 +71,24 @@ class Target:
 
     @torch.no_grad()
     def check(self, latent: Latent, condition: Condition) -> None:
-        """One pass of the first sample. Raises UserError where the predictor can't take it or returns another shape."""
+        """One pass of the first sample, one of the reference.
+
+        Raises:
+            UserError: The predictor can't take it, or returns another shape; the reference returns the same numbers.
+        """
         shape = tuple(latent.shape[1:])
         timestep = torch.zeros(1, dtype=torch.int64, device=latent.device)
         try:
-            check_output(self.predictor(latent[:1], timestep, rows_of(condition, slice(1))), latent[:1])
+            epsilon = self.predictor(latent[:1], timestep, rows_of(condition, slice(1)))
+            check_output(epsilon, latent[:1])
+            if self.reference is not None:
+                same = torch.equal(epsilon, self.reference(latent[:1], timestep, rows_of(condition, slice(1))))
         except UserError:
             raise
         except Exception as error:  # whatever a network raises on input that it wasn't made for
             raise UserError(f"target: the network can't take a latent of shape {shape} ({reason_of(error)}).") from error
+        if self.reference is not None and same:
+            raise UserError("reference: it returns what the target returns, to the last bit; nothing can be compared with it.")
 
 
 def target_of(make: Callable[[Any], object], module: object) -> Target:
