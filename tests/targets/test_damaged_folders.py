@@ -112,7 +112,7 @@ DAMAGES = {
     "tokens without number": (
         settings("tokenizer/tokenizer_config.json", model_max_length="x"),
         {},
-        r"takes 'x' tokens \(model",
+        r"model_max_length is 'x', no number",
     ),
     "part of another class": (settings(INDEX, vae=["diffusers", "VQModel"]), {}, r"vae is a VQModel; AutoencoderKL is needed"),
     "class outside the folder": (settings(INDEX, unet=["../evil", "Evil"]), {}, r"unet is a Evil; UNet2DConditionModel"),

@@ -86,10 +86,7 @@ def clip_encoder(network: nn.Module, tokenizer: Any, record: dict[str, Any], *, 
         raise UserError(
             f"a tokenizer of {len(tokenizer)} tokens, and the text model of '{record['name']}' has {config.vocab_size}."
         )
-    longest = tokenizer.model_max_length  # 1e30 where the tokenizer says nothing
-    if not isinstance(longest, int) or longest < 2:
-        raise UserError(f"the tokenizer of '{record['name']}' takes {longest!r} tokens (model_max_length), which can't be.")
-    most = min(config.max_position_embeddings, longest)
+    most = min(config.max_position_embeddings, tokenizer.model_max_length)  # 1e30 where the tokenizer says nothing
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -104,13 +101,17 @@ def tokenizer_in(path: str | Path, subfolder: str | None = None, revision: str |
     folder = Path(path).expanduser()
     try:
         if folder.is_dir():
-            return AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True, trust_remote_code=False)
-        return AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
+            found = AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True, trust_remote_code=False)
+        else:
+            found = AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
+        if not isinstance(found.model_max_length, int) or found.model_max_length < 2:
+            raise ValueError(f"model_max_length is {found.model_max_length!r}, no number of tokens")
     except Exception as error:  # the library raises whatever it stumbles over in files that it doesn't check
         raise UserError(
             f"no tokenizer could be loaded from '{path}'{f', {subfolder}' if subfolder else ''} "
             f"({reason_of(error).rstrip(':')})."
         ) from None
+    return found
 
 
 def with_names_of(kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
