@@ -63,6 +63,8 @@ class ChannelMap:
             return "none (posterior means as they are)"
         if not self.shift.any() and (scale == scale[0]).all():
             return f"one scaling factor, {float(scale[0]):.4g}"
+        if (self.shift == self.shift[0]).all() and (scale == scale[0]).all():
+            return f"one shift, {float(self.shift[0]):.4g}, and one scaling factor, {float(scale[0]):.4g}"
         shifts, scales = (", ".join(f"{value:.3g}" for value in each.tolist()) for each in (self.shift, scale))
         return f"per channel, shift [{shifts}], scale [{scales}]"
 

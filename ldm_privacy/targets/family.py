@@ -10,6 +10,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.predictor import num_parameters
+from ldm_privacy.models.text.towers import TextTower
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.parts import INDEX, Parts
@@ -63,13 +64,61 @@ class Family:
         return {**facts, "assumed": "; ".join(parts.notes)} if parts.notes else facts
 
 
-def kl_codec(parts: Parts) -> KLCodec:
+def kl_codec(parts: Parts, part: str = "vae") -> KLCodec:
     """The AutoencoderKL of a pipeline with its scaling, in float32. Raises UserError where it can't be read or understood."""
-    autoencoder: Any = parts.network("vae", "AutoencoderKL")
+    autoencoder: Any = parts.network(part, "AutoencoderKL")
     try:
         return KLCodec.scaled(autoencoder)
     except UserError as error:
-        raise UserError(f"{parts.folder / 'vae'}: {error}") from None
+        raise UserError(f"{parts.folder / part}: {error}") from None
+
+
+def tower(parts: Parts, number: str, kind: str = "CLIPTextModel", num_tokens: int | None = None) -> TextTower:
+    """A text model of a pipeline with several, with its tokenizer: "" the first, "_2", "_3"; see `TextTower`."""
+    model = parts.text_model(f"text_encoder{number}", kind)
+    try:
+        return TextTower(model, parts.tokenizer(f"tokenizer{number}"), num_tokens)
+    except UserError as error:
+        raise UserError(f"{parts.folder / f'tokenizer{number}'}: {error}; they don't belong together.") from None
+
+
+def encoder_record(parts: Parts) -> dict[str, Any]:
+    """Of a text encoder that is made of all of the pipeline's text models; see `TextEncoder`."""
+    hashes = [digest for part, digest in sorted(parts.hashes.items()) if part.startswith(("text_encoder", "tokenizer"))]
+    return {"name": str(parts.folder), "hash": " ".join(hashes)}
+
+
+def t5_tokens(opening: Opening, default: int) -> int:
+    """Tokens that T5 reads of a caption. Raises UserError for a number that diffusers' pipelines don't take."""
+    num_tokens = default if opening.num_tokens is None else opening.num_tokens
+    if not 2 <= num_tokens <= 512:
+        raise UserError(f"num_tokens: {num_tokens}; T5 is told from 2 to 512 tokens of a caption.")
+    return num_tokens
+
+
+def flow_schedule(parts: Parts) -> tuple[Tensor, PredictionType]:
+    """alphas_cumprod and "flow". Raises UserError where the scheduler is of another kind of diffusion."""
+    abar, kind = parts.schedule()
+    if kind != "flow":
+        name = parts.class_of("scheduler")
+        raise UserError(f"{parts.folder / INDEX}: a {parts.kind} is a flow, and its scheduler, a {name}, isn't.")
+    return abar, kind
+
+
+def check_fit(parts: Parts, part: str, **given: tuple[int, str]) -> None:
+    """Raise UserError, before it is read, for a part that takes another width than others give.
+
+    Args:
+        parts: Of the folder.
+        part: Which.
+        given: Setting of the part -> (what it has to be, by what).
+    """
+    settings = parts.settings(part)
+    for name, (value, what) in given.items():
+        if settings.get(name, value) != value:
+            raise UserError(
+                f"{parts.folder / part}: {name} is {settings[name]}, but {value} comes from {what}; they don't belong together."
+            )
 
 
 def schedule_words(settings: dict[str, Any], alphas_cumprod: Tensor, kind: PredictionType) -> str:

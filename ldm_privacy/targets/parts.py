@@ -18,12 +18,14 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.folder import settings_of
 from ldm_privacy.models.schedule import schedule_of
 from ldm_privacy.models.text.encoder import text_model
-from ldm_privacy.models.text.pretrained import tokenizer_in, without_prefix
+from ldm_privacy.models.text.pretrained import tied, tokenizer_in, with_names_of
 from ldm_privacy.models.weights import built_with, header_of, read_safetensors, with_new_names
 from ldm_privacy.targets.place import check_installed
 from ldm_privacy.targets.stored import check_names, digest_of, weight_files
 
-INDEX, CLIP = "model_index.json", "clip_text_model"
+INDEX = "model_index.json"
+_TEXT_MODELS = {"CLIPTextModel": "clip_text_model", "CLIPTextModelWithProjection": "clip_text_model", "T5EncoderModel": "t5"}
+"""Class -> `model_type` of its settings."""
 _DENOISERS = ("unet", "transformer")
 
 
@@ -160,7 +162,7 @@ class Parts:
         settings = self.settings(part)
         known = inspect.signature(maker.__init__).parameters
         foreign = [key for key, value in settings.items() if key not in known and key[0] != "_" and value not in (None, False)]
-        if foreign and part == "vae":  # what it does to latents isn't known
+        if foreign and part not in _DENOISERS:  # what it does to latents isn't known
             raise UserError(
                 f"{self.folder / part}: has {foreign[0]}, which isn't understood; its latents can't be told from it."
             )
@@ -172,16 +174,16 @@ class Parts:
         what = f"{self.folder / part}: {name}"
         return self.kept(part, built_with(lambda: maker.from_config(dict(given)), weights, what, dtype=dtype))
 
-    def text_model(self, part: str) -> nn.Module:
-        """A CLIPTextModel, as `network`."""
+    def text_model(self, part: str, kind: str = "CLIPTextModel") -> nn.Module:
+        """A text model of transformers of that class, as `network`."""
         if part not in self.modules:
-            self._one_of(part, ("CLIPTextModel",))
-            settings = self.settings(part)
-            if (kind := settings.get("model_type", CLIP)) != CLIP:
-                raise UserError(f"{self.folder / part / 'config.json'}: describes a {kind}, and a {CLIP} is needed.")
-            weights = self.taken(part, settings, without_prefix(self.weights(part)), torch.float32)
+            self._one_of(part, (kind,))
+            settings, asked = self.settings(part), _TEXT_MODELS[kind]
+            if (own := settings.get("model_type", asked)) != asked:
+                raise UserError(f"{self.folder / part / 'config.json'}: describes a {own}, and a {asked} is needed.")
+            weights = self.taken(part, settings, with_names_of(kind, self.weights(part)), torch.float32)
             settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype", "model_type")}
-            self.kept(part, text_model(settings, weights, f"{self.folder / part}: CLIPTextModel"))
+            self.kept(part, text_model(settings, tied(kind, weights), f"{self.folder / part}: {kind}", kind))
         return self.modules[part]
 
     def tokenizer(self, part: str) -> Any:

@@ -51,10 +51,8 @@ class ClipEncoder:
 
     def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """(texts, num_tokens) int64, and how many texts were cut: their last token is that of the end all the same."""
-        found = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
-        cut = [ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]] for ids in found]
-        padded = [ids + [self.pad] * (self.num_tokens - len(ids)) for ids in cut]
-        return torch.tensor(padded).reshape(-1, self.num_tokens), sum(len(ids) > self.num_tokens for ids in found)
+        ids, is_cut = padded_ids(self.tokenizer, texts, num_tokens=self.num_tokens, pad=self.pad)
+        return ids, int(is_cut.sum())
 
     @torch.inference_mode(False)  # training steps use what a first audit asked for
     @torch.no_grad()
@@ -65,13 +63,25 @@ class ClipEncoder:
         return {HIDDEN_STATES: states.float()}
 
 
-def text_model(settings: dict[str, Any], state: object, what: str) -> nn.Module:
-    """A frozen CLIPTextModel with those settings and weights. Raises UserError where they don't belong together."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+def padded_ids(tokenizer: "Tokenizer", texts: Sequence[str], *, num_tokens: int, pad: int) -> tuple[Tensor, Tensor]:
+    """(texts, num_tokens) int64, and (texts,) bool, which were cut: their last token is that of the end all the same."""
+    found = [each.ids for each in tokenizer.encode_batch(list(texts))]
+    cut = [ids if len(ids) <= num_tokens else [*ids[: num_tokens - 1], ids[-1]] for ids in found]
+    padded = [ids + [pad] * (num_tokens - len(ids)) for ids in cut]
+    is_cut = torch.tensor([len(ids) > num_tokens for ids in found], dtype=torch.bool)
+    return torch.tensor(padded).reshape(-1, num_tokens), is_cut
+
+
+def text_model(settings: dict[str, Any], state: object, what: str, kind: str = "CLIPTextModel") -> nn.Module:
+    """A frozen text model of transformers with those settings and weights. Raises UserError where they don't fit each other."""
+    import transformers
+
+    maker: Any = getattr(transformers, kind)
 
     def build() -> nn.Module:
-        model = CLIPTextModel(CLIPTextConfig(**settings))
-        return getattr(model, "text_model", model)  # some releases have one more module around the same
+        model = maker(maker.config_class(**settings))
+        # Some releases have one more module around the same.
+        return getattr(model, "text_model", model) if kind == "CLIPTextModel" else model
 
     with torch.random.fork_rng(devices=[]):
         return built_with(build, state, what).eval().requires_grad_(False)

@@ -50,7 +50,7 @@ def pretrained_text_encoder(
         if (kind := settings.pop("model_type", None)) != _KIND:
             raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
         settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
-        network = text_model(settings, without_prefix(read_safetensors(weights)), f"the text encoder {weights}")
+        network = text_model(settings, with_names_of("CLIPTextModel", read_safetensors(weights)), f"the text encoder {weights}")
     except UserError as error:
         raise UserError(
             f"encoder: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
@@ -114,7 +114,15 @@ def tokenizer_in(path: str | Path, subfolder: str | None = None, revision: str |
     return found
 
 
-def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP text model's weights under the names of today: without what stood in front of all, and what was no weight."""
-    named = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
-    return {name: weight for name, weight in named.items() if name != "embeddings.position_ids"}
+def with_names_of(kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A text model's weights under the names of today: without what stood in front of all, and what was no weight."""
+    prefix = "text_model." if kind == "CLIPTextModel" else ""
+    named = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return {name: weight for name, weight in named.items() if not name.endswith("embeddings.position_ids")}
+
+
+def tied(kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, with both names of T5's one embedding, which files hold under either."""
+    names = ("shared.weight", "encoder.embed_tokens.weight") if kind == "T5EncoderModel" else ()
+    one = next((weights[name] for name in names if name in weights), None)
+    return {**weights, **{name: one for name in names if one is not None and name not in weights}}

@@ -1,0 +1,69 @@
+"""The VQ codec: diffusers' VQModel without its quantisation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+
+from ldm_privacy.models.channel_map import ChannelMap
+from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.weights import built_with
+from ldm_privacy.types import Image, Latent
+
+
+class VQCodec(Codec):
+    """latent = scaling_factor * what the encoder returns; D(z) = decoder(z / scaling_factor): neither goes to the codebook.
+
+    A latent diffusion model learns the latents before quantisation; its samples are quantised as the first step of decoding.
+    That step is constant nearly everywhere, so the pullback metric through it is 0. Influence here is that of the decoder
+    behind it, at the latent itself: the exact derivative of this `decode`, whose picture differs from the pipeline's by what
+    the codebook rounds off.
+
+    Args:
+        autoencoder: Any VQModel; put in evaluation mode and frozen.
+
+    Attributes:
+        factor: Of the latents' height and width to the images'.
+    """
+
+    name = "vq"
+
+    def __init__(self, autoencoder: VQModel):
+        for module in autoencoder.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(AttnProcessor())  # the fused attention kernel has no second derivative
+        self.network: VQModel = autoencoder.eval().requires_grad_(False)
+        config = autoencoder.config
+        self._channels = config["vq_embed_dim"] or config["latent_channels"]
+        self.factor = 2 ** (len(config["block_out_channels"]) - 1)
+        ones = torch.ones(self._channels)
+        self.channel_map = ChannelMap.diagonal("diffusers", 0 * ones, config["scaling_factor"] * ones)
+        self.device = autoencoder.device
+
+    def latent_shape(self, image_channels: int, resolution: int) -> torch.Size:
+        size = resolution // self.factor
+        return torch.Size((self._channels, size, size))
+
+    def mean(self, image: Image) -> Tensor:
+        """What the encoder returns, before quantisation."""
+        return self.network.encode(image.to(self.device, self.network.dtype)).latents.to(image.dtype)
+
+    def decode(self, latent: Latent) -> Image:
+        mean = self.channel_map.inverse(latent.to(self.device))
+        return self.network.decode(mean.to(self.network.dtype), force_not_quantize=True).sample.to(latent.dtype)
+
+    def record(self) -> dict[str, Any]:
+        settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
+        return {
+            "class": self.name,
+            "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
+            "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "VQCodec":
+        config = dict(record["config"])
+        return cls(built_with(lambda: VQModel.from_config(config), record["weights"], "its autoencoder"))

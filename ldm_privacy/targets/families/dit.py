@@ -1,0 +1,44 @@
+"""DiT: a transformer over latents that is told a class."""
+
+from typing import Any, ClassVar
+
+from ldm_privacy.models.predictor import NetworkPredictor, WithoutVariance
+from ldm_privacy.registry import FAMILIES
+from ldm_privacy.targets.door import Opening
+from ldm_privacy.targets.family import Family, check_fit, kl_codec
+from ldm_privacy.targets.parts import Parts
+from ldm_privacy.targets.target import Target
+
+
+@FAMILIES.register("dit")
+class DiT(Family):
+    """epsilon; the learned variance in the second half of the channels is left out. The null class is the last embedding.
+
+    Classes are numbered as the pipeline numbers them: those of the audited images must be the same. Source: Peebles and Xie
+    2023, 2212.09748.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ("DiTPipeline",)
+    denoiser: ClassVar[str] = "transformer"
+
+    @classmethod
+    def open(cls, parts: Parts, opening: Opening) -> Target:
+        parts.require(transformer="DiTTransformer2DModel", vae="AutoencoderKL", scheduler=None)
+        check_fit(parts, "transformer", in_channels=(parts.settings("vae").get("latent_channels", 4), "vae"))
+        abar, kind = parts.schedule()
+        codec, transformer = kl_codec(parts), parts.network("transformer", "DiTTransformer2DModel")
+        config: Any = transformer.config
+        num_classes = config["num_embeds_ada_norm"]
+        has_variance = config["out_channels"] == 2 * config["in_channels"]
+        more = {"output": f"{kind} and a variance, which is left out"} if has_variance else {}
+        condition = f"{num_classes} classes; the null one is class {num_classes}"
+        return Target(
+            codec,
+            NetworkPredictor(WithoutVariance(transformer) if has_variance else transformer, abar, kind),
+            cls.facts(parts, codec, abar, kind, condition=condition, **more),
+            fingerprint=parts.hashes,
+            num_classes=num_classes,
+            image_channels=3,
+            resolution=config["sample_size"] * codec.factor,
+            modules=parts.modules,
+        )
