@@ -94,12 +94,18 @@ class Parts:
         """Whether the pipeline has that part."""
         return self.class_of(part) is not None
 
+    def within(self, part: str) -> Path:
+        """Where a part's files lie: in a folder of its own; beside the index where there is none, as in DDPM's first ones."""
+        own, root = self.folder / part, self.folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        return own if own.is_dir() or not root.is_file() else self.folder
+
     def settings(self, part: str) -> dict[str, Any]:
         """What its config.json (a scheduler's scheduler_config.json) says. Raises UserError where it is of another class."""
-        within, name = self.folder / part, self.class_of(part)
+        within, name = self.within(part), self.class_of(part)
         if not within.is_dir():
             raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
-        found = [file for file in (within / "config.json", within / "scheduler_config.json") if file.is_file()]
+        names = ("scheduler_config.json", "config.json") if part == "scheduler" else ("config.json",)
+        found = [within / each for each in names if (within / each).is_file()]
         if not found:
             raise UserError(f"{within}: holds no config.json; the folder is not whole.")
         settings = _read(found[0])
@@ -127,7 +133,7 @@ class Parts:
                 self.check_weights(part, self.settings(part))
             elif not self.has(part):
                 raise UserError(f"{self.folder / INDEX}: {part} is not there, and a {self.kind} needs it.")
-            elif not (self.folder / part).is_dir():
+            elif not self.within(part).is_dir():
                 raise UserError(f"{self.folder / part}: does not exist, and a {self.kind} needs it; the folder is not whole.")
 
     def check_weights(self, part: str, settings: dict[str, Any]) -> None:
@@ -141,7 +147,7 @@ class Parts:
 
     def _files(self, part: str) -> list[Path]:
         stem = "diffusion_pytorch_model" if self.library_of(part) == "diffusers" else "model"
-        return weight_files(self.folder / part, stem, self.variant)
+        return weight_files(self.within(part), stem, self.variant)
 
     def network(self, part: str, *classes: str) -> nn.Module:
         """A network of diffusers, frozen, in evaluation mode, on the device.

@@ -1,10 +1,12 @@
 """Families: what a target answers is what the pipeline's own call of its own network answers, however it is told."""
 
+import importlib.util
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.runner import attack_statistics
@@ -355,3 +357,71 @@ def test_a_number_of_tokens_that_no_pipeline_takes_is_refused(count, folders):
 def test_what_a_family_does_not_take_is_refused(folders):
     with pytest.raises(UserError, match=r"^guidance: .* is a StableDiffusion3Pipeline, which takes none\.$"):
         open_target(folders("sd3"), guidance=2.0)
+
+
+def test_a_pipeline_whose_parts_lie_beside_its_index_is_the_same(copy_of, opened):
+    folder = copy_of("ddpm")  # as those of DDPM's authors do
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            file.rename(folder / file.name)
+        (folder / part).rmdir()
+    latent, timestep = normal("latent", (torch.arange(1),), (3, 8, 8)), torch.tensor([100])
+    found = open_target(folder).predictor(latent, timestep, {})
+    assert torch.equal(found, opened("ddpm").predictor(latent, timestep, {}))
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_a_t5_whose_embedding_lies_under_its_other_name_is_the_same(name, copy_of, opened):
+    folder = copy_of(name)
+    part = folder / ("text_encoder_3" if name == "sd3" else "text_encoder_2")
+    weights = load_file(part / "model.safetensors")
+    assert "encoder.embed_tokens.weight" not in weights
+    weights["encoder.embed_tokens.weight"] = weights.pop("shared.weight")
+    save_file(weights, part / "model.safetensors")
+    twin = open_target(folder).encoder(TEXTS, torch.device("cpu"))
+    for argument, value in opened(name).encoder(TEXTS, torch.device("cpu")).items():
+        assert torch.equal(twin[argument], value)
+    del weights["encoder.embed_tokens.weight"]
+    save_file(weights, part / "model.safetensors")
+    with pytest.raises(UserError, match=r"T5EncoderModel .* \(2 weights are missing, the first 'shared\.weight'\)$"):
+        open_target(folder)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "dit"])
+def test_in_half_precision_the_denoiser_alone_is_rounded(name, folders, opened):
+    whole, own, _ = told(opened(name))
+    half, own_too, _ = told(open_target(folders(name), dtype="bfloat16"))
+    for part, network in half.modules.items():
+        dtype = torch.bfloat16 if part in ("unet", "transformer") else torch.float32
+        assert {each.dtype for each in network.parameters()} == {dtype}, part
+    latent = normal("latent", (torch.arange(BATCH),), tuple(whole.codec.latent_shape(3, 16)))
+    timestep = torch.full((BATCH,), 400)
+    expected, found = (each.predictor(latent, timestep, of) for each, of in ((whole, own), (half, own_too)))
+    assert found.dtype == torch.float32
+    error = (found - expected).square().mean().sqrt()
+    assert 0 < error < 0.03 * expected.std()
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux"])
+def test_an_adapter_of_the_network_changes_what_is_predicted_and_off_is_the_base(name, folders):
+    from peft import LoraConfig
+
+    target, own, _ = told(open_target(folders(name)))
+    latent = normal("latent", (torch.arange(BATCH),), tuple(target.codec.latent_shape(3, 16)))
+    timestep = torch.full((BATCH,), 400)
+    base = target.predictor(latent, timestep, own)
+    network = target.modules["unet" if name == "sdxl" else "transformer"]
+    network.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+    assert (target.predictor(latent, timestep, own) - base).abs().max() > 1e-4
+    network.disable_adapters()
+    assert torch.equal(target.predictor(latent, timestep, own), base)
+
+
+def test_what_is_not_installed_is_named(folders, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("ldm_privacy.targets.place.find_spec", lambda name: None if name == "transformers" else find(name))
+    for name in ("sdxl", "sd3", "flux"):
+        with pytest.raises(UserError, match=r": needs transformers: pip install 'ldm-privacy\[diffusers\]'\.$"):
+            open_target(folders(name))
+    for name in ("dit", "ldm", "ddpm"):
+        open_target(folders(name))

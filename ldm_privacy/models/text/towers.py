@@ -11,22 +11,23 @@ from ldm_privacy.models.text.encoder import padded_ids
 
 
 class TextTower:
-    """A text model and its tokenizer: texts -> the record that the model returns, with all hidden states, no attention mask.
+    """A text model and its tokenizer: texts -> the record that the model returns; no attention mask.
 
     Args:
         network: A text model of transformers with float32 weights.
         tokenizer: Of transformers; it puts its own tokens around a text.
         num_tokens: Of every text, after cutting and padding; as many as model and tokenizer take where None.
+        all_states: The record holds the hidden states of each layer, not of the last alone.
 
     Raises:
         UserError: The tokenizer has more tokens than the text model.
     """
 
-    def __init__(self, network: nn.Module, tokenizer: Any, num_tokens: int | None = None):
+    def __init__(self, network: nn.Module, tokenizer: Any, *, num_tokens: int | None = None, all_states: bool = True):
         config: Any = network.config
         if len(tokenizer) > config.vocab_size:
             raise UserError(f"a tokenizer of {len(tokenizer)} tokens, and its text model has {config.vocab_size}")
-        self.network, self.width = network, int(config.hidden_size)
+        self.network, self.width, self.all_states = network, int(config.hidden_size), all_states
         self.num_tokens = num_tokens or min(config.max_position_embeddings, tokenizer.model_max_length)
         self.pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.tokenizer = tokenizer.backend_tokenizer
@@ -40,7 +41,7 @@ class TextTower:
     def __call__(self, texts: Sequence[str], device: torch.device) -> Any:
         """One pass of the text model."""
         ids = self.token_ids(texts)[0].to(device)
-        return self.network.to(device)(input_ids=ids, output_hidden_states=True)
+        return self.network.to(device)(input_ids=ids, output_hidden_states=self.all_states)
 
 
 class TowersEncoder:
