@@ -26,6 +26,8 @@ from ldm_privacy.targets.stored import check_names, digest_of, weight_files
 INDEX = "model_index.json"
 _TEXT_MODELS = {"CLIPTextModel": "clip_text_model", "CLIPTextModelWithProjection": "clip_text_model", "T5EncoderModel": "t5"}
 """Class -> `model_type` of its settings."""
+_NAMED_TODAY = {("Transformer2DModel", "ada_norm_zero"): "DiTTransformer2DModel"}
+"""Class and kind of its normalisation -> what diffusers makes of it today."""
 _DENOISERS = ("unet", "transformer")
 
 
@@ -161,11 +163,11 @@ class Parts:
         """
         if part in self.modules:
             return self.modules[part]
-        name = self._one_of(part, classes)
+        name, settings = self._one_of(part, classes), self.settings(part)
+        name = _NAMED_TODAY.get((name, str(settings.get("norm_type"))), name)
         import diffusers
 
         maker: Any = getattr(diffusers, name)
-        settings = self.settings(part)
         known = inspect.signature(maker.__init__).parameters
         foreign = [key for key, value in settings.items() if key not in known and key[0] != "_" and value not in (None, False)]
         if foreign and part not in _DENOISERS:  # what it does to latents isn't known

@@ -182,6 +182,17 @@ def test_epsilon_is_that_of_the_pipelines_own_call_of_its_network(name, pipeline
     assert (others - expected).abs().max() > 1e-3, "the time is told"
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_pipeline_of_a_flow_itself_has_that_number_and_that_sign(name, pipelines):
+    scheduler, call = pipelines(name).scheduler, Own(name, pipelines(name)).call[1]
+    scheduler.set_timesteps(4, **({"mu": 0.7} if name == "flux" else {}))
+    first, second = scheduler.sigmas[:2].tolist()
+    assert call["timestep"].tolist() == [FLOWS[name] * first] * BATCH
+    latent, noise = (normal(which, (torch.arange(1),), (16, 8, 8)) for which in ("latent", "noise"))
+    found = scheduler.step(noise - latent, scheduler.timesteps[0], (1 - first) * latent + first * noise).prev_sample
+    torch.testing.assert_close(found, (1 - second) * latent + second * noise)
+
+
 @pytest.mark.parametrize("name", ["sdxl", "sdxl_null", "sd3", "sd3_clip"])
 def test_the_null_caption_is_what_the_pipeline_takes_for_none(name, pipelines, opened):
     target, pipeline = opened(name), pipelines(name)
@@ -315,6 +326,7 @@ MIXED = [
         {UNET: {"cross_attention_dim": 30}},
         "cross_attention_dim is 30, but 24 comes from text_encoder and text_encoder_2",
     ),
+    ("sdxl", {UNET: {"time_cond_proj_dim": 4}}, "time_cond_proj_dim 4, which a StableDiffusionXLPipeline has no input for"),
     ("sdxl", {UNET: {"in_channels": 9}}, "in_channels is 9, but 4 comes from vae; they don't belong together"),
     ("sdxl", {"text_encoder/config.json": {"num_hidden_layers": 3}}, r"text_encoder: CLIPTextModel can't .* are missing"),
     ("sdxl", {"text_encoder_2/config.json": {"model_type": "t5"}}, "describes a t5, and a clip_text_model is needed"),
@@ -326,7 +338,12 @@ MIXED = [
     ("sd3", {TRANSFORMER: {"joint_attention_dim": 40}}, "is 40, but 32 comes from text_encoder_3"),
     ("flux", {INDEX: {"text_encoder_2": NULL}}, "text_encoder_2 is not there; T5EncoderModel is needed"),
     ("flux", {TRANSFORMER: {"in_channels": 128}}, "in_channels is 128, but 64 comes from vae, packed by 2 x 2"),
-    ("dit", {INDEX: {"transformer": ["diffusers", "UNet2DModel"]}}, "UNet2DModel; DiTTransformer2DModel is needed"),
+    (
+        "dit",
+        {INDEX: {"transformer": ["diffusers", "UNet2DModel"]}},
+        "a UNet2DModel; DiTTransformer2DModel or Transformer",
+    ),
+    ("dit", {TRANSFORMER: {"norm_type": "ada_norm_single"}}, "has norm_type ada_norm_single, which isn't told classes"),
     ("dit", {TRANSFORMER: {"num_embeds_ada_norm": 9}}, r"transformer: DiTTransformer2DModel can't be used: .* don't match"),
     ("ldm", {"vqvae/config.json": {"num_vq_embeddings": 9}}, r"vqvae: VQModel can't be used: .* don't match"),
     ("ldm", {"vqvae/config.json": {"lookup": "x"}}, "has lookup, which isn't understood"),
@@ -368,6 +385,20 @@ def test_a_pipeline_whose_parts_lie_beside_its_index_is_the_same(copy_of, opened
     latent, timestep = normal("latent", (torch.arange(1),), (3, 8, 8)), torch.tensor([100])
     found = open_target(folder).predictor(latent, timestep, {})
     assert torch.equal(found, opened("ddpm").predictor(latent, timestep, {}))
+
+
+def test_a_dit_under_the_name_that_its_authors_folders_have_is_the_same(copy_of, opened):
+    folder, name = copy_of("dit"), "Transformer2DModel"
+    for file, values in ((INDEX, {"transformer": ["diffusers", name]}), (TRANSFORMER, {"_class_name": name})):
+        (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **values}))
+    target, own, _ = told(open_target(folder))
+    latent, timestep = normal("latent", (torch.arange(BATCH),), (4, 8, 8)), torch.full((BATCH,), 100)
+    expected = told(opened("dit"))[0].predictor(latent, timestep, own)
+    assert torch.equal(target.predictor(latent, timestep, own), expected)
+    from diffusers import DiTPipeline
+
+    loaded = DiTPipeline.from_pretrained(folder, use_safetensors=True)
+    assert type(loaded.transformer) is type(target.modules["transformer"])
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])

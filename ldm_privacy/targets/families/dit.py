@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor, WithoutVariance
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
@@ -23,10 +24,13 @@ class DiT(Family):
 
     @classmethod
     def open(cls, parts: Parts, opening: Opening) -> Target:
-        parts.require(transformer="DiTTransformer2DModel", vae="AutoencoderKL", scheduler=None)
+        classes = ("DiTTransformer2DModel", "Transformer2DModel")
+        parts.require(transformer=classes, vae="AutoencoderKL", scheduler=None)
+        if (norm := parts.settings("transformer").get("norm_type", "ada_norm_zero")) != "ada_norm_zero":
+            raise UserError(f"{parts.folder / 'transformer'}: has norm_type {norm}, which isn't told classes as a DiT is.")
         check_fit(parts, "transformer", in_channels=(parts.settings("vae").get("latent_channels", 4), "vae"))
         abar, kind = parts.schedule()
-        codec, transformer = kl_codec(parts), parts.network("transformer", "DiTTransformer2DModel")
+        codec, transformer = kl_codec(parts), parts.network("transformer", *classes)
         config: Any = transformer.config
         num_classes = config["num_embeds_ada_norm"]
         has_variance = config["out_channels"] == 2 * config["in_channels"]

@@ -16,6 +16,9 @@ from ldm_privacy.targets.parts import INDEX, Parts
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Latent
 
+_MORE = ("class_embed_type", "encoder_hid_dim_type", "num_class_embeds", "time_cond_proj_dim")
+"""Settings of UNets that are told more."""
+
 
 @FAMILIES.register("sdxl")
 class SDXL(Family):
@@ -69,6 +72,8 @@ def check_parts(parts: Parts) -> None:
             f"{parts.folder / 'unet'}: has addition_embed_type {kind}, so it is told no sizes and no pooled text, as a "
             f"{parts.kind}'s is; it may be a Stable Diffusion whose index lies."
         )
+    if more := [name for name in _MORE if unet.get(name) is not None]:
+        raise UserError(f"{parts.folder / 'unet'}: has {more[0]} {unet[more[0]]}, which a {parts.kind} has no input for.")
     if parts.index.get("requires_aesthetics_score"):
         raise UserError(f"{parts.folder / INDEX}: a refiner, which is told an aesthetic score, can't be audited.")
     latents = parts.settings("vae").get("latent_channels", 4)
