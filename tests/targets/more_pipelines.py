@@ -33,16 +33,17 @@ def t5(folder: Path, number: str, *, width: int = 32) -> None:
     T5EncoderModel(T5Config(vocab_size=len(vocab), **sizes)).save_pretrained(folder / f"text_encoder{number}")
 
 
-def sdxl(folder: Path, *, force_zeros: bool = True, unet=None, vae=None) -> Path:
+def sdxl(folder: Path, *, force_zeros: bool = True, projection_dim: int = 12) -> Path:
     """A StableDiffusionXLPipeline's folder: 16x16 images, text models of widths 16 and 8."""
     from diffusers import EulerDiscreteScheduler
 
     torch.manual_seed(0)
     clip(folder)
-    clip(folder, "_2", is_projected=True, hidden_size=8, num_attention_heads=2, projection_dim=12)
-    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 36}
-    (unet or conditional_unet(cross_attention_dim=24, **added)).save_pretrained(folder / "unet")
-    (vae or autoencoder(scaling_factor=0.13025)).save_pretrained(folder / "vae")
+    clip(folder, "_2", is_projected=True, hidden_size=8, num_attention_heads=2, projection_dim=projection_dim)
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    added["projection_class_embeddings_input_dim"] = projection_dim + 24
+    conditional_unet(cross_attention_dim=24, **added).save_pretrained(folder / "unet")
+    autoencoder(scaling_factor=0.13025).save_pretrained(folder / "vae")
     EulerDiscreteScheduler(**BETAS).save_pretrained(folder / "scheduler")
     write_index(
         folder,
