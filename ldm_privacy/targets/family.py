@@ -106,6 +106,14 @@ def flow_schedule(parts: Parts) -> tuple[Tensor, PredictionType]:
     return abar, kind
 
 
+def width_of(parts: Parts, part: str, setting: str, default: int) -> int:
+    """A whole number of a part's settings. Raises UserError where it is something else."""
+    value = default if (found := parts.settings(part).get(setting)) is None else found
+    if type(value) is not int or value < 1:
+        raise UserError(f"{parts.folder / part}: {setting} is {value!r}, which is to be a whole number; the folder is damaged.")
+    return value
+
+
 def check_fit(parts: Parts, part: str, **given: tuple[int, str]) -> None:
     """Raise UserError, before it is read, for a part that takes another width than others give.
 

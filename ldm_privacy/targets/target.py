@@ -28,10 +28,9 @@ class Target:
         reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
         reference_fingerprint: The reference's `fingerprint`; what it scores is stored under it, where it has one.
         insiders_reference: The reference is one that the trainer alone has: an earlier checkpoint of the run.
-        fingerprint: Part -> SHA-256 of what it was read from.
+        fingerprint, reference_fingerprint: Part -> SHA-256 of what it, and its reference, were read from.
         encoder: Of the captions that it is told; None where it is told none.
         reference_encoder: The reference's, where it is another one: without the adapter.
-        reference_fingerprint: As `fingerprint`, of the reference: the same for every adapter of one base.
         num_classes: Of the class labels that it is told; None where it is told none.
         image_channels, resolution: Of the images that it was made for, where that is known.
         modules: Its networks by part ("unet", "vae", "text_encoder").
@@ -46,7 +45,6 @@ class Target:
     insiders_reference: bool = False
     encoder: TextEncoder | None = None
     reference_encoder: TextEncoder | None = None
-    reference_fingerprint: Mapping[str, str] = field(default_factory=dict)
     num_classes: int | None = None
     image_channels: int | None = None
     resolution: int | None = None

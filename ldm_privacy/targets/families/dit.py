@@ -6,7 +6,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor, WithoutVariance
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
-from ldm_privacy.targets.family import Family, check_fit, kl_codec
+from ldm_privacy.targets.family import Family, check_fit, kl_codec, width_of
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 
@@ -28,7 +28,7 @@ class DiT(Family):
         parts.require(transformer=classes, vae="AutoencoderKL", scheduler=None)
         if (norm := parts.settings("transformer").get("norm_type", "ada_norm_zero")) != "ada_norm_zero":
             raise UserError(f"{parts.folder / 'transformer'}: has norm_type {norm}, which isn't told classes as a DiT is.")
-        check_fit(parts, "transformer", in_channels=(parts.settings("vae").get("latent_channels", 4), "vae"))
+        check_fit(parts, "transformer", in_channels=(width_of(parts, "vae", "latent_channels", 4), "vae"))
         abar, kind = parts.schedule()
         codec, transformer = kl_codec(parts), parts.network("transformer", *classes)
         config: Any = transformer.config

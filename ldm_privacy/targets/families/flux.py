@@ -11,7 +11,7 @@ from ldm_privacy.models.text.encoder import HIDDEN_STATES
 from ldm_privacy.models.text.towers import TowersEncoder
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
-from ldm_privacy.targets.family import Family, check_fit, encoder_record, flow_schedule, kl_codec, t5_tokens, tower
+from ldm_privacy.targets.family import Family, check_fit, encoder_record, flow_schedule, kl_codec, t5_tokens, tower, width_of
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Latent
@@ -92,9 +92,9 @@ def check_parts(parts: Parts) -> None:
     check_fit(
         parts,
         "transformer",
-        in_channels=(4 * parts.settings("vae").get("latent_channels", 4), "vae, packed by 2 x 2"),
-        pooled_projection_dim=(parts.settings("text_encoder").get("hidden_size", 512), "text_encoder"),
-        joint_attention_dim=(parts.settings("text_encoder_2").get("d_model", 512), "text_encoder_2"),
+        in_channels=(4 * width_of(parts, "vae", "latent_channels", 4), "vae, packed by 2 x 2"),
+        pooled_projection_dim=(width_of(parts, "text_encoder", "hidden_size", 512), "text_encoder"),
+        joint_attention_dim=(width_of(parts, "text_encoder_2", "d_model", 512), "text_encoder_2"),
     )
 
 

@@ -7,7 +7,7 @@ from ldm_privacy.models.vq import VQCodec
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.families.ddpm import Unconditional
-from ldm_privacy.targets.family import check_fit, kl_codec
+from ldm_privacy.targets.family import check_fit, kl_codec, width_of
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 
@@ -23,8 +23,8 @@ class LatentDiffusion(Unconditional):
         parts.require(unet="UNet2DModel", vqvae=("VQModel", "AutoencoderKL"), scheduler=None)
         settings = parts.settings("vqvae")
         is_vq = parts.class_of("vqvae") == "VQModel"
-        default = settings.get("latent_channels", 3 if is_vq else 4)
-        check_fit(parts, "unet", in_channels=(settings.get("vq_embed_dim") or default, "vqvae"))
+        channels = width_of(parts, "vqvae", "latent_channels", 3 if is_vq else 4)
+        check_fit(parts, "unet", in_channels=(width_of(parts, "vqvae", "vq_embed_dim", channels), "vqvae"))
         codec: KLCodec | VQCodec
         codec = VQCodec(parts.network("vqvae", "VQModel")) if is_vq else kl_codec(parts, "vqvae")  # type: ignore[arg-type]
         config: Any = codec.network.config

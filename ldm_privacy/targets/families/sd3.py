@@ -12,7 +12,7 @@ from ldm_privacy.models.text.encoder import HIDDEN_STATES
 from ldm_privacy.models.text.towers import TowersEncoder
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
-from ldm_privacy.targets.family import Family, check_fit, encoder_record, flow_schedule, kl_codec, t5_tokens, tower
+from ldm_privacy.targets.family import Family, check_fit, encoder_record, flow_schedule, kl_codec, t5_tokens, tower, width_of
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Latent
@@ -78,11 +78,11 @@ class SD3(Family):
 
 def check_parts(parts: Parts) -> None:
     """Raise UserError, before it is read, for a transformer of other widths than autoencoder and text models have."""
-    latents = parts.settings("vae").get("latent_channels", 4)
-    pooled = sum(parts.settings(part).get("projection_dim", 512) for part in ("text_encoder", "text_encoder_2"))
+    latents = width_of(parts, "vae", "latent_channels", 4)
+    pooled = sum(width_of(parts, part, "projection_dim", 512) for part in ("text_encoder", "text_encoder_2"))
     given = {"in_channels": (latents, "vae"), "pooled_projection_dim": (pooled, "text_encoder and text_encoder_2")}
     if parts.has("text_encoder_3"):
-        given["joint_attention_dim"] = (parts.settings("text_encoder_3").get("d_model", 512), "text_encoder_3")
+        given["joint_attention_dim"] = (width_of(parts, "text_encoder_3", "d_model", 512), "text_encoder_3")
     check_fit(parts, "transformer", **given)
 
 

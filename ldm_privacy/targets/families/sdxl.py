@@ -11,7 +11,7 @@ from ldm_privacy.models.text.encoder import HIDDEN_STATES
 from ldm_privacy.models.text.towers import TextTower, TowersEncoder
 from ldm_privacy.registry import FAMILIES
 from ldm_privacy.targets.door import Opening
-from ldm_privacy.targets.family import Family, check_fit, encoder_record, kl_codec, tower
+from ldm_privacy.targets.family import Family, check_fit, encoder_record, kl_codec, tower, width_of
 from ldm_privacy.targets.parts import INDEX, Parts
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Latent
@@ -66,7 +66,7 @@ class SDXL(Family):
 
 def check_parts(parts: Parts) -> None:
     """Raise UserError, before it is read, for a UNet that is told other things than a Stable Diffusion XL's."""
-    unet, pooled = parts.settings("unet"), parts.settings("text_encoder_2").get("projection_dim", 512)
+    unet, pooled = parts.settings("unet"), width_of(parts, "text_encoder_2", "projection_dim", 512)
     if (kind := unet.get("addition_embed_type")) != "text_time":
         raise UserError(
             f"{parts.folder / 'unet'}: has addition_embed_type {kind}, so it is told no sizes and no pooled text, as a "
@@ -76,15 +76,15 @@ def check_parts(parts: Parts) -> None:
         raise UserError(f"{parts.folder / 'unet'}: has {more[0]} {unet[more[0]]}, which a {parts.kind} has no input for.")
     if parts.index.get("requires_aesthetics_score"):
         raise UserError(f"{parts.folder / INDEX}: a refiner, which is told an aesthetic score, can't be audited.")
-    latents = parts.settings("vae").get("latent_channels", 4)
+    latents, sizes = width_of(parts, "vae", "latent_channels", 4), width_of(parts, "unet", "addition_time_embed_dim", 1)
     texts = [part for part in ("text_encoder", "text_encoder_2") if parts.has(part)]
     check_fit(
         parts,
         "unet",
         in_channels=(latents, "vae"),
         out_channels=(latents, "vae"),
-        cross_attention_dim=(sum(parts.settings(part).get("hidden_size", 512) for part in texts), " and ".join(texts)),
-        projection_class_embeddings_input_dim=(pooled + 6 * (unet.get("addition_time_embed_dim") or 0), "text_encoder_2"),
+        cross_attention_dim=(sum(width_of(parts, part, "hidden_size", 512) for part in texts), " and ".join(texts)),
+        projection_class_embeddings_input_dim=(pooled + 6 * sizes, "text_encoder_2"),
     )
 
 
