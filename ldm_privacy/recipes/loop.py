@@ -50,7 +50,7 @@ class MemorizationWatch:
     Built once: every image is encoded, its complexity measured and its influence estimated here (one encoder pass, one decoder
     pass for the reconstruction, and the estimator's products). A look leaves the training as it was, to the last bit: weights,
     modes, gradients, random states; autocast is off inside. The weights that are in the network are looked at, so call it
-    while averaged weights are in, if they are what you ship.
+    while averaged weights are in, if they are what you ship. How many samples share a pass: `device.limit_memory`.
 
     Args:
         members: (members, image_channels, height, width) in [-1, 1], images that are trained on, as they are: not flipped.
