@@ -118,22 +118,6 @@ class WithoutVariance(nn.Module):
         return output_of(self.network, noisy_latent, timestep, condition)[:, : noisy_latent.shape[1]]
 
 
-class WithoutVariance(nn.Module):
-    """A network that also outputs the variance of a step, behind what is predicted: its first channels alone.
-
-    Args:
-        network: (z_t, t, **condition) -> record with `sample`, more channels than z_t.
-    """
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, noisy_latent: Latent, timestep: Tensor, **condition: Tensor) -> Tensor:
-        """What is predicted, like z_t."""
-        return output_of(self.network, noisy_latent, timestep, condition)[:, : noisy_latent.shape[1]]
-
-
 def network_input(
     noisy_latent: Latent,
     alphas_cumprod: Tensor,

@@ -194,7 +194,7 @@ def test_what_does_not_belong_together_is_one_line(layout, changed, remarks, cha
 
 def test_a_layout_is_a_folder_that_is_there(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^nosuch does not exist"):
+    with pytest.raises(UserError, match=r"^layout: nosuch does not exist"):
         open_target(whole, layout=tmp_path.__class__("nosuch"))
     with pytest.raises(UserError, match=r"model_index\.json: does not exist; name the folder of a diffusers pipeline"):
         open_target(whole, layout=tmp_path)
