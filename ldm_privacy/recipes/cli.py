@@ -146,16 +146,18 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
         check_writable(out, "out")
     if not tree.get("plugins"):  # which may bring other kinds of target
         for path in paths:
-            check_may_be_target(path)
+            check_may_be_target(path, beside)
     _check_data(tree)
     from ldm_privacy.recipes.evaluate import evaluate_several
-    from ldm_privacy.recipes.evaluate_target import evaluate_target
+    from ldm_privacy.recipes.evaluate_target import TargetEvaluation
+
+    evaluate = TargetEvaluation(tree, **beside)
+    is_named = "name" in parse_overrides(line.overrides) and len(paths) == 1
 
     def one(path: Path, out: Path | None) -> Path:
-        name = tree["name"] if "name" in parse_overrides(line.overrides) and len(paths) == 1 else target_name(path)
         words = [f"{word}={place}" for word, place in beside.items()]
         command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or FOR_TARGETS, *line.overrides)
-        return evaluate_target(path, {**tree, "name": name}, out, command=command, **beside)
+        return evaluate(path, tree["name"] if is_named else target_name(path), out, command=command)
 
     if len(paths) == 1:
         one(paths[0], out)

@@ -1,13 +1,15 @@
 """Evaluating a target that was not trained here: a folder, an adapter, a single file."""
 
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ldm_privacy.config import TargetConfig, finish
 from ldm_privacy.config.check import check_section
-from ldm_privacy.config.schema import DeviceConfig
-from ldm_privacy.device import device_of
-from ldm_privacy.errors import UserError
+from ldm_privacy.config.schema import DeviceConfig, OpeningConfig
+from ldm_privacy.device import device_of, limit_memory
+from ldm_privacy.errors import UserError, under
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes.audit import audit_target
@@ -18,58 +20,85 @@ from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.folder import FILES
 from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder, next_free
-from ldm_privacy.targets.door import open_target
+from ldm_privacy.targets.door import Opening, open_target
+from ldm_privacy.targets.lora import Base, LoraTarget
 from ldm_privacy.targets.reference import with_reference
 from ldm_privacy.targets.target import Target
 from ldm_privacy.watch.watcher import Moment
 
 
-def evaluate_target(
-    path: Path, tree: dict[str, Any], out: Path | None, *, command: str, reference: Path | None = None, **where: Path | None
-) -> Path:
-    """Audit a target, publish it, print its verdict and table; returns the path of its scores.
+class TargetEvaluation:
+    """Audits targets with one config; a base is read once for all of its adapters.
 
     Args:
-        path: Where it lies.
-        tree: The config, of which the target itself may give resolution and channels of the images.
-        out: Where the evaluation goes; `<output_dir>/<name>/evaluation`, or the next that is free, by default.
-        command: That repeats it.
+        tree: The config, of which a target itself may give resolution and channels of the images.
         reference: Of another target that attacks are calibrated against.
         where: `base` and `layout`, see `Opening`.
-
-    Raises:
-        UserError: It can't be opened, or the data don't go with it.
     """
-    import_plugins(tree.get("plugins"))  # they may bring the kind of target
-    given = tree.get("target") or {}
-    how = {name: value for name, value in given.items() if name != "self_check"} | where
-    how = {name: value for name, value in how.items() if value is not None}
-    place: DeviceConfig = check_section(DeviceConfig, tree.get("trainer") or {}, "trainer")
-    device = device_of(place.accelerator, tf32=place.tf32)
-    with progress(f"Opening {path.name}", 0):
-        target = open_target(path, device=device, **how)
-        if reference is not None:
-            target = with_reference(target, open_target(reference, device=device), reference)
-    composed = finish(fitted(tree, target), TargetConfig)
-    setup = TargetSetup(composed.config, progress, target)
-    check_audit(setup)
-    target = setup.target = target.told_by(setup.condition)
-    run = RunFolder(Path(composed.config.output_dir) / composed.config.name)
-    run.store = Path(composed.config.output_dir) / "store"  # several adapters of one base share what it makes of the images
-    audited = audit_target(setup, target, run, Moment(0, 0, is_last=True))
-    assert audited is not None  # there is one process
-    folder = out or next_free(run.evaluation)
-    evaluation = publish(setup, composed, audited, folder, checkpoint=path, run=run, command=command)
-    evidence = evaluation.evidence
-    console.print(setup.describe(), highlight=False)
-    for name, value in audited.target.facts.items():
-        console.print(f"{name}: {value}", highlight=False, markup=False)
-    print_audit(evidence.report, console, title=str(path), permuted=evidence.permuted)
-    print_verdict(verdict_of(evidence), console)
-    if without_reference(setup, evidence.report):
-        console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
-    tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
-    return folder / "scores.parquet"
+
+    def __init__(self, tree: dict[str, Any], *, reference: Path | None = None, **where: Path | None):
+        import_plugins(tree.get("plugins"))  # they may bring the kind of target
+        place: DeviceConfig = check_section(DeviceConfig, tree.get("trainer") or {}, "trainer")
+        self.tree, self.reference, self.device = tree, reference, device_of(place.accelerator, tf32=place.tf32)
+        limit_memory((tree.get("audit") or {}).get("memory_gib"))
+        given = {name: value for name, value in (tree.get("target") or {}).items() if name != "self_check"}
+        self.how = {name: value for name, value in (given | where).items() if value is not None}
+
+    def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Path:
+        """Audit one, publish it, print its verdict and table; returns the path of its scores.
+
+        Args:
+            path: Where it lies.
+            name: What it is called.
+            out: Where the evaluation goes; `<output_dir>/<name>/evaluation`, or the next that is free, by default.
+            command: That repeats it.
+
+        Raises:
+            UserError: It can't be opened, or the data don't go with it.
+        """
+        with progress(f"Opening {path.name}", 0):
+            target = self.opened(path)
+            if self.reference is not None:
+                target = with_reference(target, self.opened(self.reference), self.reference)
+        tree = fitted({**self.tree, "name": name}, target)
+        composed = finish(tree, TargetConfig)
+        setup = TargetSetup(composed.config, progress, target)
+        check_audit(setup)
+        target = setup.target = target.told_by(setup.condition)
+        run = RunFolder(Path(composed.config.output_dir) / composed.config.name)
+        run.store = Path(composed.config.output_dir) / "store"  # several adapters of one base share what it makes of the images
+        audited = audit_target(setup, target, run, Moment(0, 0, is_last=True))
+        assert audited is not None  # there is one process
+        folder = out or next_free(run.evaluation)
+        evaluation = publish(setup, composed, audited, folder, checkpoint=path, run=run, command=command)
+        evidence = evaluation.evidence
+        console.print(setup.describe(), highlight=False)
+        for name, value in audited.target.facts.items():
+            console.print(f"{name}: {value}", highlight=False, markup=False)
+        print_audit(evidence.report, console, title=str(path), permuted=evidence.permuted)
+        print_verdict(verdict_of(evidence), console)
+        if without_reference(setup, evidence.report):
+            console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
+        tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
+        return folder / "scores.parquet"
+
+    def opened(self, path: Path) -> Target:
+        """The target at a path. Raises UserError, with the key in front where one is wrong."""
+        try:
+            if "base" not in self.how or not LoraTarget.recognises(path):
+                return open_target(path, device=self.device, **(self.how if path != self.reference else self._of_reference))
+            return self._base.adapted(path, alpha=self.how.get("alpha"), scale=self.how.get("scale", 1.0))
+        except UserError as error:
+            raise UserError(under("target", str(error), [field.name for field in fields(OpeningConfig)])) from error
+
+    @property
+    def _of_reference(self) -> dict[str, Any]:
+        """A reference is opened as the target is, but for what is of an adapter."""
+        return {name: value for name, value in self.how.items() if name not in ("base", "alpha", "scale", "variant")}
+
+    @cached_property
+    def _base(self) -> Base:
+        return Base.open(Opening(self.device, **self.how))
 
 
 def fitted(tree: dict[str, Any], target: Target) -> dict[str, Any]:

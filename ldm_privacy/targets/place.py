@@ -1,6 +1,8 @@
 """Whether something lies at a path, before anything heavy is loaded to read it."""
 
+import json
 import re
+from collections.abc import Container
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,20 +36,33 @@ def check_is_there(path: Path, word: str | None = None) -> None:
     raise UserError(f"{f'{word}: ' if word else ''}{path} does not exist; name a folder or a file here.{hub}")
 
 
-def check_may_be_target(path: Path) -> None:
-    """Raise UserError where a path is nothing that can be opened, as far as names tell; nothing is read."""
+def check_may_be_target(path: Path, beside: Container[str]) -> None:
+    """Raise UserError where a path is nothing that can be opened, as far as names tell: of files and of the tensors in them.
+
+    `beside`: the words that name what lies beside it ("base", "layout").
+    """
     weights = ".safetensors"
-    if (
-        path.is_dir()
-        and not (path / "model_index.json").is_file()
-        and not any((path / f"{name}{weights}").is_file() for name in GENERIC)
-    ):
-        raise UserError(
-            f"ckpt: {path} holds no model_index.json and no adapter: name a pipeline's folder, an adapter or a {weights} file."
-        )
-    if path.is_file() and path.suffix != weights:
+    known = ("model_index.json", *(f"{name}{weights}" for name in GENERIC))
+    if path.is_dir():
+        if not any((path / name).is_file() for name in known):
+            raise UserError(
+                f"ckpt: {path} holds {' and '.join(f'no {name}' for name in known[:3])}; name a model's folder or file."
+            )
+    elif path.suffix != weights:
         hint = " A pickle can run code when it is read: convert it first." if path.suffix in (".bin", ".pt", ".pth") else ""
         raise UserError(f"ckpt: {path} is no checkpoint of this program (.ckpt) and no {weights} file.{hint}")
+    elif "base" not in beside and any(re.search(r"lora[._]", name, re.IGNORECASE) for name in _tensors(path)):
+        raise UserError(f"ckpt: {path} is an adapter (LoRA); name the folder of the model that it belongs to: base=FOLDER.")
+
+
+def _tensors(file: Path) -> list[str]:
+    """Names in the header of a safetensors file; none where it can't be read, which is told by who reads it."""
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            return list(json.loads(stream.read(size))) if size <= file.stat().st_size else []
+    except (OSError, ValueError):
+        return []
 
 
 def target_name(path: Path) -> str:
