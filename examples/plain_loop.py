@@ -51,16 +51,12 @@ def main() -> None:
     ema = EMAModel(unet.parameters(), decay=0.99, use_ema_warmup=True)
     loader = DataLoader(members, batch_size=32, shuffle=True)
 
-    watch = MemorizationWatch(members, heldout, scheduler, every_n_steps=100)
+    watch = MemorizationWatch(members, heldout, scheduler, ema=ema, every_n_steps=100)
 
     def look(step: int) -> None:
         """Audit the averaged weights, where a look is due."""
-        is_last = step == options.max_steps
-        if watch.due(step, is_last=is_last):
-            ema.store(unet.parameters())
-            ema.copy_to(unet.parameters())
-            curves = watch(unet, step=step, is_last=is_last)  # name -> number, for any logger: wandb.log(curves, step=step)
-            ema.restore(unet.parameters())
+        curves = watch(unet, step=step, is_last=step == options.max_steps)  # name -> number, for any logger
+        if curves:
             auroc = [curves[f"memorization/{attack}/all/auroc"] for attack in ("sima", "loss")]
             print("step {:>4}  AUROC of SimA {:.3f}, of Loss {:.3f}".format(step, *auroc), flush=True)
 

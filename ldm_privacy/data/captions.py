@@ -137,6 +137,10 @@ class Captions(ConditionSource):
         other.embeddings = other._embedded()
         return other
 
+    def forget(self) -> None:
+        """Encode anew from here on: the text encoder has been trained."""
+        self.embeddings.forget()
+
     def _embedded(self) -> Embeddings:
         """Each text's arrays end to end in one row: they are kept, dropped and looked up together."""
         sizes = [torch.Size(shape).numel() for shape in self.encoder.shapes.values()]

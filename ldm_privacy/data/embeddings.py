@@ -51,6 +51,10 @@ class Embeddings:
         self._expected |= {*(numbers // CHUNK).unique().tolist()}
         self._table = None
 
+    def forget(self) -> None:
+        """What was made is made anew: the encoder's weights have moved."""
+        self._table = None
+
     def __call__(self, numbers: Tensor) -> Tensor:
         """(batch,) -> (batch, *shape), on their device."""
         if self._table is None or self._table.device != numbers.device:

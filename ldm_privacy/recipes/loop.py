@@ -1,97 +1,123 @@
 """Watching any training loop: an object that is built once and called in the loop."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy import __version__
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
-from ldm_privacy.data.conditions import views_of
+from ldm_privacy.diffusion import flow_sigma
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
-from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.identity import IdentityCodec
-from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.models.schedule import schedule_of
 from ldm_privacy.processes import alone, is_main
-from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.recipes.look_cost import LookClock, LookCost, measured_cost
+from ldm_privacy.recipes.loop_report import write_loop_report
+from ldm_privacy.recipes.loop_samples import as_floats, measured_samples, stacked_images
+from ldm_privacy.recipes.loop_target import LoopTarget
+from ldm_privacy.recipes.loop_told import Told
 from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
+from ldm_privacy.targets.script import codec_of
 from ldm_privacy.targets.target import Target, unwrapped
-from ldm_privacy.types import Condition, Image, Intervals
+from ldm_privacy.types import Image, Intervals
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.undisturbed import undisturbed
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with, results_of
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
 
 CALIBRATED = ("complexity", "history", "gained", "calibrated", "combined")
 """In the order of `configs/audit/default.yaml`: that decides what a verdict rests on."""
+COMPARED = ("complexity", "reference", "ratio", "history", "gained", "calibrated", "combined")
+"""Where there is a reference."""
 
 
 class MemorizationWatch:
     """Audits the denoiser of a loop that knows nothing of this program.
 
-        watch = MemorizationWatch(member_images, heldout_images, scheduler, codec=KLCodec.scaled(vae), every_n_steps=500)
-        for step in range(num_steps):
-            logger.log(watch(unet, step=step))       # {} where no look is due
+        watch = MemorizationWatch(member_images, heldout_images, noise_scheduler, vae=vae, captions=captions,
+                                  text_encoder=text_encoder, tokenizer=tokenizer, reference="adapter", every_n_steps=500)
+        accelerator.log(watch(unet, step=0), step=0)
+        for step in ...:
             ...
-        watch(unet, step=num_steps, is_last=True)
+            accelerator.log(watch(unet, step=step), step=step)  # {} where no look is due
+        watch(unet, step=step, is_last=True)
         watch.report("audit")
 
     Built once: every image is encoded, its complexity measured and its influence estimated here (one encoder pass, one decoder
     pass for the reconstruction, and the estimator's products). A look leaves the training as it was, to the last bit: weights,
-    modes, gradients, random states; autocast is off inside. The weights that are in the network are looked at, so call it
-    while averaged weights are in, if they are what you ship. How many samples share a pass: `device.limit_memory`.
+    modes, what is trained, gradients, random states, adapters, averages; autocast is off inside, but where accelerate put it
+    around the network's own forward. The network is asked in the precision of its weights and answers in float32. How many
+    samples share a pass: `device.limit_memory`.
 
     Args:
-        members: (members, image_channels, height, width) in [-1, 1], images that are trained on, as they are: not flipped.
-        heldout: The same for images that are never trained on.
-        scheduler: A diffusers scheduler (alphas_cumprod, config.prediction_type), or alphas_cumprod itself.
-        codec: Images <-> what the network sees: `KLCodec.scaled(vae)`; None for pixel space. It encodes where it lies.
+        members: Images that are trained on, as they are: not flipped. (members, image_channels, height, width) in [-1, 1], or
+            PIL images with a `resolution`.
+        heldout: The same of images that are never trained on.
+        scheduler: A diffusers scheduler (DDPM's family or a flow's), or alphas_cumprod itself; see `schedule_of`.
         prediction_type: What the network outputs; the scheduler's by default.
-        condition: Name -> (members + held-out, ...), keyword arguments of the network, members first.
-        null: Name -> (1, ...), what stands for "no condition": attacks are then repeated without the condition and with another
-            image's, and watchers of guided sampling have what they need.
-        attacks: Registered names, or attacks by label.
+        vae: The script's AutoencoderKL, in any precision: a float32 copy of it is kept where it lies. None: `codec`.
+        codec: Images <-> what the network sees; None, and no `vae`: pixel space.
+        resolution: Of PIL images: the shorter side is resized to it, the centre kept.
+        captions, text_encoder, tokenizer, trains_text_encoder, condition, null: What the network is told; see `Told`. With
+            captions, or with `null`, attacks are repeated under `views`, and watchers of guided sampling have what they need.
+        views: Of "null" (no condition) and "shuffled" (another image's); () for a look of half to a third of the passes.
+        reference: What attacks are calibrated against, asked once: "adapter" for the network with its adapter of peft off,
+            another frozen network, or a function that gives a context in which the network is the base. None: nothing.
+        ema: The averages that are shipped, and so are looked at: an `EMAModel` of diffusers, an `AveragedModel` of torch.
+        beside: Modules that act in a pass and are no part of the network (kohya's LoRA network, SDXL's text encoders): put in
+            evaluation mode in a look too, and their adapters are taken off with the network's.
+        attacks: Registered names, or attacks by label; by default sima and loss, of which a reference makes loss the stronger
+            one, so then it comes first.
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
         timesteps: That every attack queries.
-        calibrations: Registered names, or calibrations by label, of the first attack and mask. The verdict rests on the last of
-            them that looks at earlier audits, and names the last that doesn't.
+        calibrations: Registered names, or calibrations by label, of the first attack and mask; all of them by default. The
+            verdict rests on the last of them that looks at earlier audits, and names the last that doesn't.
         influence: Estimator; 16 probes by default where there is a decoder.
         every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
-        main_process_only: Of several processes the main one audits everything, the others return {} at once. False: each has
-            its share, and all must call it alike.
+        main_process_only: Of several processes the main one audits everything, the others return {} at once and none waits
+            for it before its next step. False: each has its share, and all must call it alike.
 
     Raises:
-        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images.
+        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images; what is
+            given doesn't go together.
     """
 
     def __init__(
         self,
-        members: Image,
-        heldout: Image,
+        members: Image | Sequence[Any],
+        heldout: Image | Sequence[Any],
         scheduler: Any,
         *,
-        codec: Codec | None = None,
         prediction_type: str | None = None,
-        condition: Condition | None = None,
-        null: Condition | None = None,
-        attacks: Sequence[str] | Mapping[str, Any] = ("sima", "loss"),
+        vae: nn.Module | None = None,
+        codec: Codec | None = None,
+        resolution: int | None = None,
+        captions: Sequence[str | Sequence[str]] | None = None,
+        text_encoder: nn.Module | Callable[[list[str]], Any] | None = None,
+        tokenizer: Any = None,
+        trains_text_encoder: bool = False,
+        condition: Mapping[str, Any] | None = None,
+        null: Mapping[str, Any] | None = None,
+        views: Sequence[str] = ("null", "shuffled"),
+        reference: Any = None,
+        ema: Any = None,
+        beside: Sequence[nn.Module] = (),
+        attacks: Sequence[str] | Mapping[str, Any] | None = None,
         masks: Sequence[str] | Mapping[str, Any] | None = None,
         timesteps: Sequence[int] = (30, 60, 100, 150),
-        calibrations: Sequence[str] | Mapping[str, Calibration] = CALIBRATED,
+        calibrations: Sequence[str] | Mapping[str, Calibration] | None = None,
         influence: InfluenceEstimator | None = None,
         every_n_steps: int = 1000,
         watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
@@ -100,13 +126,8 @@ class MemorizationWatch:
         main_process_only: bool = True,
     ):
         every = Every(steps=every_n_steps)
-        self.alphas_cumprod: Tensor = scheduler if isinstance(scheduler, Tensor) else scheduler.alphas_cumprod
-        settings = getattr(scheduler, "config", {})
-        self.prediction_type: Any = prediction_type or settings.get("prediction_type", "epsilon")
-        self.codec = codec or IdentityCodec(image_channels=members.shape[1])
-        self.images = torch.cat([members, heldout]).float().cpu()
-        self.main_process_only = main_process_only
-        self.seed = seed
+        abar, kind = schedule_of(scheduler)
+        self.main_process_only, self.seed = main_process_only, seed
         self.watchers: dict[str, Watcher] = {}
         self.curves: dict[tuple[int, str], float] = {}
         """(step, name) -> value, of all looks."""
@@ -114,19 +135,52 @@ class MemorizationWatch:
         """Of the newest call that looked, by watcher, with their lines and pictures."""
         self.watched: dict[str, float] = {}
         """Chart -> value at the newest look: the few that a person watches; see `Look`."""
+        self.facts: Mapping[str, str] = {}
+        """Of the newest look: what it looked at, in words."""
+        self._clock = LookClock()
         if main_process_only and not is_main():
             return
-        if masks is None:
-            masks = ("all",) if self.codec.network is None else ("all", "top", "random", "deviation")
+        if vae is not None and codec is not None:
+            raise UserError("vae: there is a codec too; give one of them.")
+        if attacks is None:
+            attacks = ("sima", "loss") if reference is None else ("loss", "sima")
+        if calibrations is None:
+            calibrations = CALIBRATED if reference is None else COMPARED
         attacks = attacks if isinstance(attacks, Mapping) else {name: get_attack(name) for name in attacks}
-        masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
-        with alone():
-            self.samples = self._measured(len(members), condition, null, influence or ProbeInfluence(seed=seed))
-        samples = self.samples
-        samples.check_halves()
-        intervals = intervals or Intervals(seed=seed)
         if not isinstance(calibrations, Mapping):
             calibrations = {name: CALIBRATIONS.get(name)() for name in calibrations}
+        of_vae = None if vae is None else codec_of(vae)
+        config: Any = {} if of_vae is None or of_vae.network is None else of_vae.network.config
+        self.images = stacked_images(members, heldout, resolution=resolution, channels=config.get("in_channels", 3))
+        self.codec: Codec = codec or of_vae or IdentityCodec(image_channels=self.images.shape[1])
+        if masks is None:
+            masks = ("all",) if self.codec.network is None else ("all", "top", "random", "deviation")
+        masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
+        encoders = [text_encoder] if isinstance(text_encoder, nn.Module) else []
+        with alone(), undisturbed(*encoders, *beside):
+            told = Told(
+                len(members),
+                len(heldout),
+                captions=captions,
+                text_encoder=text_encoder,
+                tokenizer=tokenizer,
+                trains=trains_text_encoder,
+                condition=condition,
+                null=null,
+            )
+            self.samples = samples = measured_samples(
+                self.codec,
+                self.images_of,
+                torch.arange(len(self.images)) < len(members),
+                told,
+                views=views,
+                attacks=attacks.values(),
+                influence=influence,
+                seed=seed,
+            )
+        self.training = LoopTarget(self.codec, abar, prediction_type or kind, told, reference, ema, tuple(beside))  # type: ignore[arg-type]
+        samples.check_halves()
+        intervals = intervals or Intervals(seed=seed)
         if calibrations:
             check_halves_suffice(samples.is_calibration, samples.is_member, cross_fit=True)
         audit = Audit(
@@ -134,7 +188,10 @@ class MemorizationWatch:
             attacks,
             masks,
             timesteps,
-            views=tuple(samples.views),
+            views=tuple(view for view in samples.views if view in views),
+            sigmas={}
+            if self.training.prediction_type != "flow"
+            else dict(zip(timesteps, flow_sigma(abar)[list(timesteps)].tolist())),
             calibrations=calibrations,
             seed=seed,
             intervals=intervals,
@@ -148,75 +205,54 @@ class MemorizationWatch:
         }
 
     def due(self, step: int, *, is_last: bool = False) -> bool:
-        """Whether a call would look: averaged weights need to be swapped in only then. False in processes that have no part."""
+        """Whether a call would look. False in processes that have no part."""
         return any(watcher.due(self._moment(step, is_last)) for watcher in self.watchers.values())
 
     def __call__(self, network: nn.Module, *, step: int, is_last: bool = False) -> dict[str, float]:
         """What the watchers see, as curves: name -> value; {} where none is due.
 
         Args:
-            network: (z_t, t, **condition) -> output like z_t; wrappers of DDP, accelerate and torch.compile are taken off.
+            network: (z_t, t, **condition) -> output like z_t; wrappers of DDP, accelerate and torch.compile are looked through.
             step: Finished optimizer steps.
             is_last: Look whatever the cadence says.
+
+        Raises:
+            UserError: The network can't take the latents, its prediction is not finite, its weights are sharded; `ema` or
+                `reference` are none of it.
         """
         if not self.due(step, is_last=is_last):
             return {}
-        inner = unwrapped(network)
-        predictor = NetworkPredictor(inner, self.alphas_cumprod, self.prediction_type)
-        target = Target(self.codec, predictor, {"target": f"{type(inner).__name__}, step {step}", "latents": str(self.codec)})
-        device = next((each.device for each in inner.parameters()), None)
-        with alone() if self.main_process_only else nullcontext(), undisturbed(inner):
+        with self._clock, self._looking(network, step) as (target, device):
             looks = look_with(self.watchers, target, self._moment(step, is_last), device)
         self.looks = looks
         series = {name: value for look in looks.values() for name, value in look.series.items()}
         shown = {chart: name for look in looks.values() for chart, name in look.shown().items()}
         self.watched = {chart: series[name] for chart, name in shown.items()}
         self.curves |= {(step, name): value for name, value in series.items()}
-        return series
+        return series | self._clock.series
+
+    def cost(self, network: nn.Module, *, step_seconds: float | None = None) -> LookCost:
+        """What a look costs: its passes by network, and seconds, measured with two passes and one audit without any.
+
+        Args:
+            network: As in a look, which leaves the training as it was; so does this.
+            step_seconds: Of a training step, for the share of the training.
+        """
+        steps = self.memorization.every.steps if self.watchers else None
+        if steps is None:  # in a process that has no part
+            return LookCost({}, 0, 0.0, 0.0, 1, step_seconds)
+        with self._looking(network, 0) as (target, device):
+            return measured_cost(self.watchers, self.memorization.audit, target, device, steps, step_seconds)
 
     def report(self, folder: Path | str) -> Path | None:
         """Write the report of the newest look, the files of an evaluation; returns the path of report.html.
 
-        None in processes that write nothing. No network passes.
+        None in processes that write nothing. No denoiser passes.
 
         Raises:
             UserError: There was no look yet.
         """
-        if not is_main():
-            return None
-        if self.memorization.report is None or self.memorization.last is None:
-            raise UserError("report: there was no look yet; call the watch in the loop first, as in watch(unet, step=0).")
-        from ldm_privacy.evidence.gather import gather_evidence
-        from ldm_privacy.report.curves import training_figures
-        from ldm_privacy.report.evaluation import Evaluation
-        from ldm_privacy.report.folder import evidence_figures, result_figures, write_evaluation
-
-        report, samples, audit = self.memorization.report, self.samples.to("cpu"), self.memorization.audit
-        key, step = self.memorization.key, self.memorization.last.step
-        earlier = self.memorization.history.read(until=step - 1)
-        evidence = gather_evidence(report, key, samples, self._images_of, history=earlier, time=step, seed=self.seed)
-        decoder = None if self.codec.network is None else self.codec.decode
-        figures = {
-            **training_figures(self.curves, audit.keys, evidence.key, report.data.derived, report.data.views, "step"),
-            **evidence_figures(evidence, samples, audit.masks, decoder, self._images_of, seed=self.seed, unit="step"),
-            **result_figures(results_of(self.watchers)),
-        }
-        facts = {"latents": str(self.codec), "timesteps": ", ".join(map(str, audit.timesteps)), "version": __version__}
-        stored = {"epoch": step, "version": __version__, "split_hash": self._split_hash()}
-        sentences = [sentence for watcher in self.watchers.values() for sentence in watcher.sentences()]
-        name = Path(folder).absolute().name
-        evaluation = Evaluation(
-            evidence,
-            figures,
-            self._images_of,
-            name,
-            step,
-            facts,
-            onsets=sentences,
-            unit="step",
-            results=results_of(self.watchers),
-        )
-        return write_evaluation(Path(folder), evaluation, facts=stored)
+        return write_loop_report(self, Path(folder)) if is_main() else None
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered (onsets, what they count from, the curves), for a checkpoint of the training."""
@@ -229,29 +265,19 @@ class MemorizationWatch:
         for label, watcher in self.watchers.items():
             watcher.load_full_state(state[label])
 
+    def images_of(self, sample_index: Tensor) -> Image:
+        """(samples, image_channels, height, width) in [-1, 1], on the CPU."""
+        return as_floats(self.images[sample_index.cpu()])
+
+    @contextmanager
+    def _looking(self, network: nn.Module, step: int) -> Iterator[tuple[Target, torch.device | None]]:
+        """What is looked at, and where it lies; afterwards the training is as before."""
+        inner = unwrapped(network)
+        device = next((each.device for each in inner.parameters()), None)
+        with alone() if self.main_process_only else nullcontext(), self.training.target(network, step) as target:
+            self.facts = target.facts
+            yield target, device
+
     @staticmethod
     def _moment(step: int, is_last: bool) -> Moment:
         return Moment(step, step, is_epoch_end=step == 0 or is_last, is_last=is_last)
-
-    def _images_of(self, sample_index: Tensor) -> Image:
-        return self.images[sample_index.cpu()]
-
-    def _split_hash(self) -> str:
-        """Of the images and of who is a member."""
-        content = hashlib.sha256(self.images.numpy().tobytes())
-        content.update(self.samples.is_member.cpu().numpy().tobytes())
-        return content.hexdigest()
-
-    def _measured(
-        self,
-        num_members: int,
-        condition: Condition | None,
-        null: Condition | None,
-        influence: InfluenceEstimator,
-    ) -> AuditedSamples:
-        index = torch.arange(len(self.images))
-        views = {} if not condition or not null else views_of(("shuffled",), index, condition, null, seed=self.seed)
-        measuring = Measuring(self.codec, self._images_of, "", None, self.codec.device, progress)
-        means = measuring.means(index)
-        is_member = index < num_members
-        return measuring.samples(index, means, is_member, condition=condition, views=views, influence=influence)

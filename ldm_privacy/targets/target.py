@@ -101,10 +101,13 @@ def target_of(make: Callable[[Any], object], module: object) -> Target:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside the wrappers of DistributedDataParallel, accelerate and torch.compile."""
+    """The network inside the wrappers of DistributedDataParallel, DeepSpeed, accelerate and torch.compile.
+
+    By their attributes alone: accelerate's own `unwrap_model(keep_fp32_wrapper=False)` takes autocast off the training model.
+    """
     while True:
-        if isinstance(network, DistributedDataParallel | nn.DataParallel):
-            network = network.module
+        if isinstance(network, DistributedDataParallel | nn.DataParallel) or type(network).__name__ == "DeepSpeedEngine":
+            network = network.module  # type: ignore[assignment]
         elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
             network = inner
         else:

@@ -71,6 +71,17 @@ def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_a_lora_of_accelerate_and_peft(empty, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "accelerate_lora.py", "--max-steps", "120", "--base-steps", "120", "--folder", str(tmp_path / "out"))
+    lines = capsys.readouterr().out.splitlines()
+    ratio = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("step")]
+    assert ratio[-1] > 0.7
+    assert lines[-1] == "Without the watch the loop ends with the same weights, to the last bit."
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "UNet2DConditionModel with its adapter off" in page
+
+
+@pytest.mark.slow
 def test_the_notebook(empty):
     path = EXAMPLES / "notebook.py"
     source = path.read_text()

@@ -16,6 +16,7 @@ def network():
     made[1].eval()
     made(torch.randn(5, 3)).sum().backward()
     made[3].bias.grad = None
+    made[0].bias.requires_grad_(False)
     return made
 
 
@@ -30,8 +31,9 @@ def look(it):
     assert not torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")
     assert all(parameter.grad is None for parameter in it.parameters())
+    assert not any(parameter.requires_grad for parameter in it.parameters())
     with torch.enable_grad():
-        it(torch.randn(5, 3)).sum().backward()
+        it.requires_grad_()(torch.randn(5, 3)).sum().backward()
     torch.manual_seed(5)
 
 
@@ -39,6 +41,7 @@ def look(it):
 def test_everything_is_as_it_was_even_where_the_look_fails(fails):
     it = network()
     modes = [module.training for module in it.modules()]
+    trained = [parameter.requires_grad for parameter in it.parameters()]
     gradients = [parameter.grad for parameter in it.parameters()]
     values = [None if each is None else each.clone() for each in gradients]
     buffers = [buffer.clone() for buffer in it.buffers()]
@@ -55,6 +58,7 @@ def test_everything_is_as_it_was_even_where_the_look_fails(fails):
     assert torch.is_grad_enabled()
     assert states() == before
     assert [module.training for module in it.modules()] == modes
+    assert [parameter.requires_grad for parameter in it.parameters()] == trained
     assert all(parameter.grad is gradient for parameter, gradient in zip(it.parameters(), gradients))
     assert all(value is None or torch.equal(gradient, value) for value, gradient in zip(values, gradients))
     assert all(torch.equal(buffer, value) for buffer, value in zip(it.buffers(), buffers))
