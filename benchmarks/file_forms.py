@@ -1,14 +1,13 @@
-"""The same weights in the file forms of other programs: kohya's names of an adapter, the single file of Stable Diffusion's authors."""
+"""Weights in the file forms of other programs: an adapter under kohya's names, Stable Diffusion as its authors' single file."""
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from ldm_privacy.models.folder import settings_of
 
 
 def save_kohya(trained: Mapping[str, Tensor], alpha: float, path: Path) -> None:
@@ -26,9 +25,9 @@ def save_kohya(trained: Mapping[str, Tensor], alpha: float, path: Path) -> None:
 
 def save_single_file(folder: Path, path: Path) -> None:
     """A Stable Diffusion folder as one file: UNet, autoencoder and text model, under their authors' names."""
-    unet, vae = (settings_of(folder / part / "config.json") for part in ("unet", "vae"))
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     maps: dict[str, Callable[[str], str]] = {
-        "unet/diffusion_pytorch_model": lambda name: unet_name(name, unet["layers_per_block"]),
+        "unet/diffusion_pytorch_model": lambda name: unet_name(name, unet["layers_per_block"], unet["up_block_types"]),
         "vae/diffusion_pytorch_model": lambda name: vae_name(name, len(vae["block_out_channels"])),
         "text_encoder/model": lambda name: f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}",
     }
@@ -40,9 +39,13 @@ def save_single_file(folder: Path, path: Path) -> None:
     save_file(written, path)
 
 
-def unet_name(name: str, layers_per_block: int) -> str:
-    """Of a UNet's weight: blocks are counted through, one more in each for what samples down or up."""
+def unet_name(name: str, layers_per_block: int, up_block_types: Sequence[str]) -> str:
+    """Of a UNet's weight: layers are counted through all blocks, one more in each; what samples up stands last in its layer."""
     per = layers_per_block + 1
+
+    def upsampler(block: int, at: int) -> str:
+        return f"output_blocks.{block * per + per - 1}.{1 + ('Attn' in up_block_types[block])}.conv"
+
     for old, new in UNET_ENDS:
         name = name.replace(old, new)
     if ".attentions." not in name:
@@ -54,7 +57,7 @@ def unet_name(name: str, layers_per_block: int) -> str:
         (r"down_blocks\.(\d+)\.downsamplers\.(\d+)\.conv", lambda block, at: f"input_blocks.{(block + 1) * per}.0.op"),
         (r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda block, at: f"output_blocks.{block * per + at}.0"),
         (r"up_blocks\.(\d+)\.attentions\.(\d+)", lambda block, at: f"output_blocks.{block * per + at}.1"),
-        (r"up_blocks\.(\d+)\.upsamplers\.(\d+)\.conv", lambda block, at: f"output_blocks.{block * per + per - 1}.2.conv"),
+        (r"up_blocks\.(\d+)\.upsamplers\.(\d+)\.conv", upsampler),
         (r"mid_(block)\.resnets\.(\d+)", lambda _, at: f"middle_block.{2 * at}"),
         (r"mid_(block)\.attentions\.(\d+)", lambda _, at: "middle_block.1"),
     ]

@@ -1,7 +1,7 @@
 """Train tiny models as people have them on captioned emoji, audit each through the door, and print what was found.
 
-    python -m benchmarks.targets train FOLDER --data emoji.parquet
-    python -m benchmarks.targets audit FOLDER --data emoji.parquet
+python -m benchmarks.targets train FOLDER --data emoji.parquet
+python -m benchmarks.targets audit FOLDER --data emoji.parquet
 """
 
 import argparse
