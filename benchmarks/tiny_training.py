@@ -56,7 +56,7 @@ def fit(
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(20, steps // 10), steps)
     rows = torch.cat([torch.randperm(num_rows) for _ in range(math.ceil(steps * batch / num_rows))])
-    began, losses = time.perf_counter(), []
+    began, losses = time.process_time(), []
     for step, picked in enumerate(rows[: steps * batch].split(batch), start=1):
         loss = loss_of(picked)
         loss.backward()
@@ -67,10 +67,10 @@ def fit(
         losses.append(loss.item())
         after(step)
         if step % 50 == 0:
-            print(f"  {step}/{steps}: {np.mean(losses[-50:]):.4f}, {time.perf_counter() - began:.0f} s", flush=True)
-    seconds, tenth = time.perf_counter() - began, max(1, steps // 10)
+            print(f"  {step}/{steps}: {np.mean(losses[-50:]):.4f}, {time.process_time() - began:.0f} CPU s", flush=True)
+    seconds, tenth = time.process_time() - began, max(1, steps // 10)
     exposures = steps * batch / num_rows
-    return {"steps": steps, "exposures": exposures, "seconds": seconds, "loss": float(np.mean(losses[-tenth:]))}
+    return {"steps": steps, "exposures": exposures, "cpu_seconds": seconds, "loss": float(np.mean(losses[-tenth:]))}
 
 
 def noise_loss(network: nn.Module, scheduler: Any, sample: Tensor, *inputs: Tensor) -> Tensor:
