@@ -21,7 +21,7 @@ VOCABULARY = 1000
 T5_TOKENS = 77
 """Of the third text encoder of a Stable Diffusion 3, which is left out: as many zeros, as diffusers' training scripts take."""
 RANK, ALPHA, SNAPSHOTS = 8, 4, (48, 129)
-FLOW_STEPS, DDPM_STEPS = 900, 600
+FLOW_STEPS, DDPM_STEPS = 800, 500
 
 
 def vae(emoji: Emoji, made: Path, out: Path) -> dict[str, float]:
