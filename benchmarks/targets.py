@@ -60,7 +60,7 @@ CASES = {
     "lora-kohya": Case("lora/kohya.safetensors", BASE),
     "lora-peft": Case("lora/peft", BASE),
     "flow": Case("flow/end", {"reference": "flow/half"}, "flow"),
-    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "flow"),
+    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "ddpm"),
 }
 
 

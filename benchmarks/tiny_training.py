@@ -30,13 +30,15 @@ class Emoji:
         self.images = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
         order = np.random.default_rng(0).permutation(len(small))
         ends = np.cumsum(list(SETS.values()))
-        self.rows = {name: np.sort(order[end - size : end]) for (name, size), end in zip(SETS.items(), ends)}
+        self.rows = {name: order[end - size : end] for (name, size), end in zip(SETS.items(), ends)}
+        self.rows |= {f"ddpm_{side}": self.rows[f"flow_{side}"][:100] for side in ("members", "heldout")}
 
     def save_splits(self, folder: Path) -> None:
-        """`lora.npz` and `flow.npz`: who is a member, and who is held out."""
+        """`lora.npz`, `flow.npz`, `ddpm.npz`: who is a member, and who is held out."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, members, heldout in (("lora", "members", "heldout"), ("flow", "flow_members", "flow_heldout")):
-            np.savez(folder / f"{name}.npz", mia_train_idxs=self.rows[members], mia_eval_idxs=self.rows[heldout])
+        for name, part in (("lora", ""), ("flow", "flow_"), ("ddpm", "ddpm_")):
+            members, heldout = (np.sort(self.rows[f"{part}{side}"]) for side in ("members", "heldout"))
+            np.savez(folder / f"{name}.npz", mia_train_idxs=members, mia_eval_idxs=heldout)
 
 
 def fit(
