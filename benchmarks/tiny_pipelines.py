@@ -139,7 +139,8 @@ def lora(emoji: Emoji, made: Path, out: Path) -> dict[str, float]:
     save_kohya(trained, ALPHA, out / "kohya.safetensors")
     bare = StableDiffusionPipeline.from_pretrained(made / "base", use_safetensors=True).unet
     wrapped = get_peft_model(bare, config)
-    set_peft_model_state_dict(wrapped, trained)
+    put = set_peft_model_state_dict(wrapped, {f"base_model.model.{name}": weight for name, weight in trained.items()})
+    assert not put.unexpected_keys, "they would be left out without a word"
     wrapped.save_pretrained(out / "peft")
     return facts
 
