@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conditional import shown, table
-from benchmarks.tiny_pipelines import PARTS, train
+from benchmarks.tiny_pipelines import PARTS, T5_TOKENS, train
 
 COLUMNS = {
     "SimA": "sima",
@@ -36,17 +36,19 @@ class Case:
         ckpt: What is opened.
         also: `base`, `layout` or `reference` -> path.
         split: Of whom.
+        more: Further words.
     """
 
     ckpt: str
     also: Mapping[str, str]
     split: str = "lora"
+    more: tuple[str, ...] = ()
 
     def words(self, folder: Path, data: Path, name: str) -> list[str]:
         """What `evaluate.py` is told."""
         paths = {"ckpt": self.ckpt, **self.also, "data.index_file": f"splits/{self.split}.npz", "out": f"evaluations/{name}"}
         source = ["data.source.class=parquet", f"data.source.files={data}"]
-        return [*(f"{key}={folder / path}" for key, path in paths.items()), "--config", "audit.yaml", *source]
+        return [*(f"{key}={folder / path}" for key, path in paths.items()), "--config", "audit.yaml", *source, *self.more]
 
 
 BASE = {"base": "base"}
@@ -59,8 +61,8 @@ CASES = {
     "lora": Case("lora/lora.safetensors", BASE),
     "lora-kohya": Case("lora/kohya.safetensors", BASE),
     "lora-peft": Case("lora/peft", BASE),
-    "flow": Case("flow/end", {"reference": "flow/half"}, "flow"),
-    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "ddpm"),
+    "flow": Case("flow/end", {"reference": "flow/half"}, "flow", (f"target.num_tokens={T5_TOKENS}",)),
+    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "ddpm", ("audit.masks.top60=null",)),
 }
 
 
