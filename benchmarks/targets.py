@@ -7,9 +7,9 @@ python -m benchmarks.targets table FOLDER --data emoji.parquet      # of evaluat
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ COLUMNS = {
     "Loss": "loss",
     "Loss, reference": "loss_reference",
     "loss_ratio": "loss_ratio",
+    "reference alone": "the reference alone, loss over all t",
 }
-"""Column -> attack of its AUROC, unmasked."""
+"""Column -> attack, unmasked, or control, whose AUROC it shows."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ CASES = {
 }
 
 
+def cpu_seconds() -> float:
+    """Of all programs that were run from here and have ended; others on the machine don't lengthen them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def audit(folder: Path, data: Path, cases: Iterable[str], more: list[str]) -> None:
     """Run `evaluate.py` for each case that has no evaluation yet; its output beside it."""
     (folder / "evaluations").mkdir(exist_ok=True)
@@ -75,9 +82,9 @@ def audit(folder: Path, data: Path, cases: Iterable[str], more: list[str]) -> No
             continue
         command = [sys.executable, "evaluate.py", *CASES[name].words(folder, data, name), *more]
         print(" ".join(command[1:]), flush=True)
-        began = time.perf_counter()
+        began = cpu_seconds()
         done = subprocess.run(command, capture_output=True, text=True)
-        seconds = time.perf_counter() - began
+        seconds = cpu_seconds() - began
         (folder / "evaluations" / f"{name}.log").write_text(done.stdout + done.stderr)
         if done.returncode:
             print(f"  exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
@@ -93,9 +100,10 @@ def found(folder: Path, cases: Iterable[str]) -> dict[str, dict[str, str]]:
         if not (out / "seconds.json").exists():
             continue
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-        of = {row["attack"]: row["auroc"] for row in metrics["rows"] if row["mask"] == "all"}
+        of = {name: control["auroc"] for name, control in metrics["controls"].items()}
+        of |= {row["attack"]: row["auroc"] for row in metrics["rows"] if row["mask"] == "all"}
         cells = {column: shown(of[attack]) if attack in of else "" for column, attack in COLUMNS.items()}
-        rows[name] = {**cells, "seconds": f"{json.loads((out / 'seconds.json').read_text()):.0f}"}
+        rows[name] = {**cells, "CPU seconds": f"{json.loads((out / 'seconds.json').read_text()):.0f}"}
     return rows
 
 
