@@ -74,7 +74,12 @@ def verdict_of(evidence: Evidence) -> Verdict:
         tone = "exposed"
         named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
         verb = "stands" if len(others) == 1 else "stand"
-        meaning = f"{key} is not certain, but {named} {verb} out with all rows tested together. {ADVICE}"
+        best = max(others, key=lambda each: report.row(each).metrics.auroc.lower)
+        found = (
+            f"{named} {verb} out with all rows tested together, up to AUROC {report.row(best).metrics.auroc}; {key}, on which "
+            "the verdict rests first, has"
+        )
+        meaning = f"{key} alone is not certain. {ADVICE}"
     elif possible < RULED_OUT and findable < RULED_OUT_TPR:
         tone = "safe"
         meaning = (
