@@ -93,8 +93,10 @@ class TargetEvaluation:
 
     @property
     def _of_reference(self) -> dict[str, Any]:
-        """A reference is opened as the target is, but for what is of an adapter."""
-        return {name: value for name, value in self.how.items() if name not in ("base", "alpha", "scale", "variant")}
+        """A reference is opened as the target is, but for what is of an adapter or, where it is a folder, of a single file."""
+        assert self.reference is not None
+        other = ("base", "alpha", "scale", "variant", *(["layout"] if self.reference.is_dir() else []))
+        return {name: value for name, value in self.how.items() if name not in other}
 
     @cached_property
     def _base(self) -> Base:

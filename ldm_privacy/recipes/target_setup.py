@@ -5,6 +5,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from ldm_privacy.audit.samples import MaskRule
 from ldm_privacy.config import TargetConfig
 from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, ConditionSource, Unconditional, check_condition
@@ -47,6 +48,14 @@ class TargetSetup(Setup):
             source = ClassLabels(labels=self._labels, num_classes=num_classes, class_names=self._class_names(num_classes))
         check_condition(source, self.audited_index[:3])
         return source
+
+    @cached_property
+    def masks(self) -> dict[str, MaskRule]:
+        """Without those by influence where no decoder has one."""
+        found = super().masks
+        if self.target.codec.network is not None:
+            return found
+        return {label: rule for label, rule in found.items() if getattr(rule, "ranks_by", "influence") != "influence"}
 
     def _labels(self, sample_index: Tensor) -> Tensor | None:
         return self.data.labels(sample_index)
@@ -103,6 +112,9 @@ class TargetSetup(Setup):
     @property
     def facts(self) -> dict[str, str]:
         data, made_for = self.config.data, self.target.resolution
-        if made_for is None or made_for == data.resolution:
-            return {}
-        return {"resolution": f"images were brought to {data.resolution} px, the model was made for {made_for} px"}
+        found = {}
+        if made_for is not None and made_for != data.resolution:
+            found["resolution"] = f"images were brought to {data.resolution} px, the model was made for {made_for} px"
+        if left := [label for label in self.config.audit.masks if label not in self.masks]:
+            found["masks"] = f"without {', '.join(left)}: there is no decoder that influence could be of"
+        return found

@@ -16,7 +16,7 @@ from tests.targets.test_self_check import train
 
 WORDS = [
     *("--config", "audit.yaml", "data.source.class=digits", "audit.attacks=[sima]", "audit.calibrations={complexity: null}"),
-    *("audit.masks={top60: null, random60: null, std60: null}", "audit.num_bootstrap=20", "trainer.accelerator=cpu"),
+    *("audit.masks={random60: null, std60: null}", "audit.num_bootstrap=20", "trainer.accelerator=cpu"),
     *("audit.timesteps=null", "audit.sigmas=[0.3,0.6]", "audit.calibrated=[]"),
 ]
 
@@ -30,7 +30,7 @@ def predictor():
 def evaluated(predictor, tmp_path, monkeypatch):
     """What evaluate.py writes of that network, read in another way than it was trained."""
     np.savez(tmp_path / "split.npz", mia_train_idxs=np.arange(200, 240), mia_eval_idxs=np.arange(40))
-    monkeypatch.setattr("ldm_privacy.recipes.cli.check_may_be_target", lambda path: None)
+    monkeypatch.setattr("ldm_privacy.recipes.cli.check_may_be_target", lambda path, beside: None)
     monkeypatch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
 
     def evaluate(*words, **declared):
@@ -48,6 +48,7 @@ def test_sigmas_and_the_self_check_stand_in_the_report(evaluated):
     page = (out / "report.html").read_text()
     assert "leaves 0." in page
     assert "of what an affine guess leaves, on 64 images; read otherwise: " in page
+    assert "without top60: there is no decoder that influence could be of" in page
     row = json.loads((out / "metrics.json").read_text())["rows"][0]
     assert set(row["timesteps"]) <= {299, 600}
     assert row["sigmas"] == pytest.approx([(each + 1) / 1001 for each in row["timesteps"]])

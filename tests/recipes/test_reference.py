@@ -10,7 +10,7 @@ import torch
 
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli
+from ldm_privacy.recipes import cli, evaluate_target
 from ldm_privacy.recipes.reference import compared_with
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import RECORD, Checkpoint
@@ -136,3 +136,14 @@ def test_what_can_be_no_reference_is_refused_before_anything_is_audited(place, t
     with pytest.raises(UserError, match="it is from the autoencoder stage"):
         cli.evaluate([f"ckpt={last}", f"reference={place}/autoencoder-last.ckpt"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_the_reference_of_a_single_file_without_its_layout(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(evaluate_target, "open_target", lambda path, **how: asked.update({path.name: how}))
+    for name, reference in (("base", tmp_path), ("earlier.safetensors", tmp_path / "earlier.safetensors")):
+        found = evaluate_target.TargetEvaluation({}, reference=reference, layout=tmp_path / "layout")
+        found.opened(tmp_path / "model.safetensors")
+        found.opened(reference)
+        assert "layout" in asked["model.safetensors"]
+        assert ("layout" in asked[reference.name]) == (name != "base")
