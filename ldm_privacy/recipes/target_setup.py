@@ -44,6 +44,7 @@ class TargetSetup(Setup):
                 )
             except UserError as error:
                 raise UserError(f"the target is told captions: {error}") from None
+            source.note = "an image's first caption"
         elif (num_classes := self.target.num_classes) is not None:
             source = ClassLabels(labels=self._labels, num_classes=num_classes, class_names=self._class_names(num_classes))
         check_condition(source, self.audited_index[:3])

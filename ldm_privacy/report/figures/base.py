@@ -57,8 +57,8 @@ def panels(
     names: Sequence[str], title: str, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.8)
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel of that size (in inches) for each name, at most so many beside each other."""
-    columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
+    columns = math.ceil(len(names) / rows)
     figure = Figure(figsize=(max(5.0, size[0] * columns), size[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes[len(names) :]:

@@ -30,7 +30,7 @@ def images(evaluation: Evaluation) -> Section:
         blocks.append(DataTable(("epoch", "rank correlation"), by_epoch, caption))
     listed = (
         "exposed.csv beside this report lists every audited member: rank (by the score, on the scale of both halves), score, "
-        "the FPR at which it is found (among the held-out images of its half), which half it was of (is_calibration), its "
-        "onset as far as the training is known, and the attacks that find it."
+        "the FPR at which it is found (among the held-out images of its half), which half it was of (is_calibration), "
+        f"{'' if evaluation.epoch is None else 'its onset, '}and the attacks that find it."
     )
     return Section("Which images are exposed", lead, [*blocks, Paragraph(listed)], place=50)
