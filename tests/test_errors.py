@@ -5,7 +5,7 @@ from typing import get_origin, get_type_hints
 
 import pytest
 
-from ldm_privacy.config.schema import Config
+from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import FIRST_KEYS, reason_of, under
 
 
@@ -24,7 +24,7 @@ def test_a_message_gets_the_key_that_it_lacks(message, said):
 
 
 def test_keys_with_a_dot_are_known_by_the_configs_sections():
-    types = get_type_hints(Config)
+    types = get_type_hints(Config) | get_type_hints(TargetConfig)
     assert {*FIRST_KEYS} == {name for name, each in types.items() if is_dataclass(each) or get_origin(each) is dict}
 
 

@@ -126,10 +126,11 @@ def generators():
 
 
 class Nasty(Watcher):
-    """Draws from every generator, and leaves the network in training mode with gradients."""
+    """Draws from every generator, and leaves the network in training mode, all of it trained, with gradients."""
 
     def look(self, target, moment):
         random.random(), np.random.rand(), torch.randn(3)
+        target.predictor.network.requires_grad_()
         with torch.enable_grad():
             target.predictor(IMAGES[:2], torch.tensor([1, 2]), {}).sum().backward()
         target.predictor.network.train()

@@ -14,7 +14,7 @@ from tests.test_imports import ROOMS
 def test_every_registry_has_its_page_and_every_page_its_line_in_the_index():
     registered = {page.name: re.findall(r"^@([A-Z_]+)\.register\(", page.read_text(), re.MULTILINE) for page in PAGES}
     assert {each.variable for each in REGISTRIES} == {name for names in registered.values() for name in names}
-    rows = [row.split("|") for row in (DOCS / "README.md").read_text().splitlines() if ".md)" in row]
+    rows = [row.split("|") for row in (DOCS / "README.md").read_text().splitlines() if row.startswith("|") and ".md)" in row]
     assert {row[3].split("](")[1].strip(" )"): [row[2].strip(" `")] for row in rows} == {
         name: list(dict.fromkeys(names)) for name, names in registered.items()
     }
@@ -22,7 +22,7 @@ def test_every_registry_has_its_page_and_every_page_its_line_in_the_index():
 
 def test_the_lines_of_the_index_are_those_of_the_pages():
     for row in (DOCS / "README.md").read_text().splitlines():
-        if ".md)" in row and "none:" not in row:
+        if row.startswith("|") and ".md)" in row and "none:" not in row:
             name, key = re.search(r"\((\w+\.md)\)", row)[1], row.split("|")[4].strip(" `")
             words = [word for line in commands(name) for word in line]
             label = key.split("=")[0].removesuffix(".class")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ def place(tmp_path_factory):
             coarse = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
             coarse.resize((20, 20), Image.Resampling.BILINEAR).save(folder / "photos" / f"{number:03}.png")
             table.writerow((f"{number:03}.png", f"cat {number}"))
+    shutil.copytree(folder / "photos", folder / "wordless", ignore=shutil.ignore_patterns("*.csv"))
     order = generator.permutation(2 * SIDE)
     np.savez(folder / "split.npz", mia_train_idxs=order[:SIDE], mia_eval_idxs=order[SIDE:])
     return folder
@@ -115,7 +117,7 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
     ],
 )
 def test_what_can_not_be_is_one_line(place, line, target, changes, message):
-    given = [each.replace("BASE", str(place / "sd")) for each in changes]
+    given = [each.replace("BASE", str(place / "sd")).replace("WORDLESS", str(place / "wordless")) for each in changes]
     with pytest.raises(UserError, match=message) as caught:
         cli.evaluate([f"ckpt={place / target}", *line, *given])
     assert len(str(caught.value).splitlines()) == 1

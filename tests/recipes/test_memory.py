@@ -31,18 +31,18 @@ def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, err
 
 
 def test_out_of_memory_in_an_audit_names_its_budget(tmp_path, monkeypatch):
-    from ldm_privacy.audit.audit import Audit
+    from ldm_privacy.audit import passes
 
     options = [*SHORT, "audit.memory_gib=0.125", "geometry.distortion_rank=0"]
     cli.train(arguments(tmp_path, *options))
-    attack = Audit._attack
+    attacked = passes._attacked
 
-    def crowded(audit, predictor, batch):  # the few samples of a rehearsal fit
+    def crowded(audit, predictor, batch, *arguments, **options):  # the few samples of a rehearsal fit
         if len(batch) > 16:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return attack(audit, predictor, batch)
+        return attacked(audit, predictor, batch, *arguments, **options)
 
-    monkeypatch.setattr(Audit, "_attack", crowded)
+    monkeypatch.setattr(passes, "_attacked", crowded)
     message = r"^out of memory in an audit: lower audit\.memory_gib \(now 0\.125; "
     with pytest.raises(UserError, match=message):
         cli.evaluate([f"ckpt={tmp_path}/digits/checkpoints/last.ckpt", f"out={tmp_path}/out"])
