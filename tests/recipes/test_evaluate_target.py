@@ -108,7 +108,7 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
         ("sd", ["target.dtype=float16"], r"^target\.dtype: float16 is for GPUs"),
         (
             "sd",
-            ["data.source.caption_column=null"],
+            ["data.source.path=WORDLESS", "data.source.caption_column=null"],
             r"^the target is told captions: .captions. needs captions; name their",
         ),
         ("sd", ["data.channels=1"], r"^data\.channels: 1, but the target was made for images of 3"),
