@@ -138,7 +138,7 @@ def test_another_row_that_stands_out_with_all_tested_together_exposes(blind):
         permuted = {**blind.permuted, other: replace(blind.permuted[other], p_normal=p_normal)}
         verdict = verdict_of(replace(blind, report=replace(blind.report, rows=rows), permuted=permuted))
         assert verdict.tone == tone
-        assert (str(other) in verdict.sentences[2]) == (p_normal < 0.001)
+        assert (str(other) in verdict.sentences[0]) == (p_normal < 0.001)
 
 
 OUTSIDER, INSIDER = AuditKey("sima_complexity", "all"), AuditKey("sima_calibrated", "all")
