@@ -52,7 +52,7 @@ class Case:
         return [*(f"{key}={folder / path}" for key, path in paths.items()), "--config", "audit.yaml", *source, *self.more]
 
 
-BASE = {"base": "base"}
+BASE, INSIDERS = {"base": "base"}, "target.reference_is=insider"
 CASES = {
     "base": Case("base", {}),
     "full": Case("full", {"reference": "base"}),
@@ -62,8 +62,8 @@ CASES = {
     "lora": Case("lora/lora.safetensors", BASE),
     "lora-kohya": Case("lora/kohya.safetensors", BASE),
     "lora-peft": Case("lora/peft", BASE),
-    "flow": Case("flow/end", {"reference": "flow/half"}, "flow", (f"target.num_tokens={T5_TOKENS}",)),
-    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "ddpm"),
+    "flow": Case("flow/end", {"reference": "flow/half"}, "flow", (f"target.num_tokens={T5_TOKENS}", INSIDERS)),
+    "ddpm": Case("ddpm/end", {"reference": "ddpm/half"}, "ddpm", (INSIDERS,)),
 }
 
 

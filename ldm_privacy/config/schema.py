@@ -228,7 +228,10 @@ class OpeningConfig:
     scale: PositiveFloat = _option("strength of an adapter", 1.0)
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = _option("that a distilled network is told; null = its own", None)
     num_tokens: PositiveInt | None = _option("of a caption, where an encoder takes any number; null = the pipeline's", None)
-    self_check: bool = _option("refuse a target whose data fit another convention than its own", True)
+    reference_is: Literal["outsider", "insider"] | None = _option(
+        "whose the reference is: outsider = anybody's, insider = the trainer's alone; null = outsider, as assumed", None
+    )
+    self_check: bool = _option("refuse a target or a reference whose data fit another convention than its own", True)
 
 
 @dataclass(kw_only=True)

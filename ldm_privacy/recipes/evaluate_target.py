@@ -1,5 +1,7 @@
 """Evaluating a target that was not trained here: a folder, an adapter, a single file."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +24,9 @@ from ldm_privacy.report.tables import print_audit, print_verdict
 from ldm_privacy.runs.folder import RunFolder, next_free
 from ldm_privacy.targets.door import Opening, open_target
 from ldm_privacy.targets.lora import Base, LoraTarget
-from ldm_privacy.targets.reference import with_reference
+from ldm_privacy.targets.reference import of_whom, with_reference
 from ldm_privacy.targets.target import Target
+from ldm_privacy.types import Whose
 from ldm_privacy.watch.watcher import Moment
 
 
@@ -41,8 +44,9 @@ class TargetEvaluation:
         place: DeviceConfig = check_section(DeviceConfig, tree.get("trainer") or {}, "trainer")
         self.tree, self.reference, self.device = tree, reference, device_of(place.accelerator, tf32=place.tf32)
         limit_memory((tree.get("audit") or {}).get("memory_gib"))
-        given = {name: value for name, value in (tree.get("target") or {}).items() if name != "self_check"}
-        self.how = {name: value for name, value in (given | where).items() if value is not None}
+        given, how = tree.get("target") or {}, [field.name for field in fields(Opening)]
+        self.whose: Whose | None = given.get("reference_is")
+        self.how = {name: value for name, value in (given | where).items() if name in how and value is not None}
 
     def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Path:
         """Audit one, publish it, print its verdict and table; returns the path of its scores.
@@ -59,7 +63,9 @@ class TargetEvaluation:
         with progress(f"Opening {path.name}", 0):
             target = self.opened(path)
             if self.reference is not None:
-                target = with_reference(target, self.opened(self.reference), self.reference)
+                target = with_reference(target, self.opened_reference, self.reference)
+            with _keyed():
+                target = of_whom(target, self.whose)
         tree = fitted({**self.tree, "name": name}, target)
         composed = finish(tree, TargetConfig)
         setup = TargetSetup(composed.config, progress, target)
@@ -84,23 +90,40 @@ class TargetEvaluation:
 
     def opened(self, path: Path) -> Target:
         """The target at a path. Raises UserError, with the key in front where one is wrong."""
-        try:
-            if "base" not in self.how or not LoraTarget.recognises(path):
-                return open_target(path, device=self.device, **(self.how if path != self.reference else self._of_reference))
-            return self._base.adapted(path, alpha=self.how.get("alpha"), scale=self.how.get("scale", 1.0))
-        except UserError as error:
-            raise UserError(under("target", str(error), [field.name for field in fields(OpeningConfig)])) from error
+        return self._open(path, self.how)
 
-    @property
-    def _of_reference(self) -> dict[str, Any]:
-        """A reference is opened as the target is, but for what is of an adapter or, where it is a folder, of a single file."""
+    @cached_property
+    def opened_reference(self) -> Target:
+        """Opened as the target is, but for what is of its adapter, and what this file or folder has no use for."""
         assert self.reference is not None
-        other = ("base", "alpha", "scale", "variant", *(["layout"] if self.reference.is_dir() else []))
-        return {name: value for name, value in self.how.items() if name not in other}
+        is_adapter, variant = LoraTarget.recognises(self.reference), self.how.get("variant")
+        foreign = {
+            "alpha": True,
+            "scale": True,
+            "base": not is_adapter,
+            "layout": self.reference.is_dir(),
+            "variant": not is_adapter and not any(self.reference.rglob(f"*.{variant}.*")),
+        }
+        return self._open(self.reference, {name: value for name, value in self.how.items() if not foreign.get(name)})
+
+    def _open(self, path: Path, how: Mapping[str, Any]) -> Target:
+        with _keyed():
+            if "base" in how and LoraTarget.recognises(path):
+                return self._base.adapted(path, alpha=how.get("alpha"), scale=how.get("scale", 1.0))
+            return open_target(path, device=self.device, **how)
 
     @cached_property
     def _base(self) -> Base:
         return Base.open(Opening(self.device, **self.how))
+
+
+@contextmanager
+def _keyed() -> Iterator[None]:
+    """With the key in front of a refusal where one is wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(under("target", str(error), [field.name for field in fields(OpeningConfig)])) from error
 
 
 def fitted(tree: dict[str, Any], target: Target) -> dict[str, Any]:

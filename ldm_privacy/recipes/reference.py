@@ -16,7 +16,7 @@ from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
-from ldm_privacy.targets.reference import have_one_codec
+from ldm_privacy.targets.reference import have_one_codec, have_one_noise, of_whom
 from ldm_privacy.targets.target import Target
 
 COMPARING = ("reference", "ratio")
@@ -42,9 +42,10 @@ def check_references(paths: Sequence[Path], reference: Path) -> None:
 
 def check_reference(checkpoint: Checkpoint, reference: Checkpoint) -> None:
     """Raise UserError where one checkpoint can't be the reference of the other; the file and what to do are named."""
-    mend = f"name a checkpoint that was trained on the latents that {checkpoint.path} was trained on"
+    mend = f"name a checkpoint that was trained on the latents and the noise that {checkpoint.path} was trained on"
     for what, is_same in (
         ("has another autoencoder, or other latents, than the target", have_one_codec(checkpoint.codec(), reference.codec())),
+        ("has other noise at its timesteps than the target", have_one_noise(checkpoint.denoiser, reference.denoiser)),
         ("was built for latents of another shape", _shape(checkpoint) == _shape(reference)),
         ("is told something else of each image", _told(checkpoint) == _told(reference)),
     ):
@@ -68,17 +69,16 @@ def compared_with(target: Target, checkpoint: Checkpoint, reference: Checkpoint,
     if reference.content_hash == checkpoint.content_hash:
         members = checkpoint.split.member_index
         words += f", trained on {int(torch.isin(members, reference.split.member_index).sum())} of the {len(members)} members"
-    threat = "an insider, who has the run's checkpoints" if is_earlier else "an outsider, who has the model and its reference"
-    weights = reference.network().state_dict()
+    weights, kind = reference.network().state_dict(), reference.denoiser.prediction_type
     assert isinstance(target.predictor, NetworkPredictor)
     assert isinstance(other.predictor, NetworkPredictor)
-    return replace(
+    compared = replace(
         target,
         reference=replace(other.predictor, given=target.predictor.given),
-        reference_fingerprint={"denoiser": fingerprint(weights, dict(reference.denoiser.network), torch.empty(0))},
-        insiders_reference=is_earlier,
-        facts={**target.facts, "reference": words, "threat model of the reference": threat},
+        reference_fingerprint={"denoiser": fingerprint(weights, {**reference.denoiser.network, "kind": kind}, torch.empty(0))},
+        facts={**target.facts, "reference": words},
     )
+    return of_whom(compared, "insider" if is_earlier else "outsider")
 
 
 def _is_of_run(checkpoint: Checkpoint, reference: Checkpoint) -> bool:

@@ -88,14 +88,27 @@ class TargetSetup(Setup):
         return predictor.prediction_type if isinstance(predictor, NetworkPredictor) else "epsilon"
 
     def checked(self, target: Target, means: Tensor) -> Target:
-        """With a fact more, how it did in the self-check. Raises UserError where its network fits another convention better."""
+        """With how it and its reference did in the self-check. Raises UserError where one fits another convention better."""
         if not self.config.target.self_check:
             return target
         latent = target.codec.channel_map(means[:NUM_IMAGES]).to(self.device)
         told = self.condition(self.audited_index[:NUM_IMAGES])
         condition = {name: value.to(self.device) for name, value in told.items()}
-        found = self_check(target, latent, condition, seed=self.config.seed)
-        return target if found is None else replace(target, facts={**target.facts, "self-check": str(found)})
+        facts = dict(target.facts)
+        for name, words, predictor in (
+            ("target", "self-check", target.predictor),
+            ("reference", "self-check of the reference", target.reference),
+        ):
+            if predictor is None:
+                continue
+            try:
+                found = self_check(replace(target, predictor=predictor), latent, condition, seed=self.config.seed, name=name)
+            except UserError as error:
+                mend = "where it is right as declared, say target.self_check=false"
+                raise UserError(f"{str(error).rstrip('.')}; {mend}.") from None
+            if found is not None:
+                facts[words] = str(found)
+        return replace(target, facts=facts)
 
     @cached_property
     def onset_key(self) -> AuditKey:

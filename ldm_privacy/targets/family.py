@@ -1,5 +1,6 @@
 """What a family of pipelines is: how its parts become one target."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -160,7 +161,8 @@ def open_as(family: type[Family], parts: Parts, opening: Opening, *, shared: tup
     """The family's target. Raises UserError where something was given that neither it takes nor is `shared` by all families."""
     if foreign := [each for each in opening.given() if each not in (*shared, *family.takes)]:
         raise UserError(f"{foreign[0]}: {parts.folder} is a {parts.kind}, which takes none.")
-    return family.open(parts, opening)
+    target = family.open(parts, opening)
+    return replace(target, fingerprint={**target.fingerprint, "dtype": opening.dtype})  # hashes are of what was stored
 
 
 def is_pipeline(path: Path) -> bool:

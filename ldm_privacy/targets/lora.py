@@ -17,7 +17,7 @@ from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, 
 from ldm_privacy.targets.adapters.names import Modules, converted, misfit, whose
 from ldm_privacy.targets.adapters.switch import Adapted, AdaptedEncoder, Adapter, Layer
 from ldm_privacy.targets.door import Opening, open_target
-from ldm_privacy.targets.family import family_of
+from ldm_privacy.targets.family import family_of, is_pipeline
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.place import check_is_there
 from ldm_privacy.targets.target import Target
@@ -34,7 +34,8 @@ class LoraTarget:
     @staticmethod
     def recognises(path: Path) -> bool:
         if path.is_dir():
-            return any((path / name).is_file() for name in (*FILES, CONFIG, "pytorch_lora_weights.bin"))
+            files = (*FILES, CONFIG, "pytorch_lora_weights.bin")
+            return not is_pipeline(path) and any((path / name).is_file() for name in files)
         return path.suffix == ".safetensors" and any(is_adapters(name) for name in header_of(path)[0])
 
     @staticmethod
@@ -113,7 +114,7 @@ class Base:
             reference=target.predictor,
             encoder=AdaptedEncoder(target.encoder, adapter, record) if has_text and target.encoder else target.encoder,
             reference_encoder=target.encoder if has_text else None,
-            fingerprint={**target.fingerprint, "adapter": file.sha256},
+            fingerprint={**target.fingerprint, "adapter": file.sha256, "alpha": str(alpha), "scale": str(scale)},
             reference_fingerprint=target.fingerprint,
             facts={
                 **target.facts,

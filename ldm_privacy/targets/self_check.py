@@ -59,7 +59,7 @@ class SelfCheck:
 
 @torch.no_grad()
 def self_check(
-    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, batch_size: int | None = None
+    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, batch_size: int | None = None, name: str = "target"
 ) -> SelfCheck | None:
     """Measure how well the network of a target does what its declared convention says, and what its rivals say.
 
@@ -78,6 +78,7 @@ def self_check(
         condition: Of those samples.
         seed: Of the noise, one a sample and noise level.
         batch_size: Rows a pass; by default as many as an attack's.
+        name: What a refusal calls it: "target", "reference".
 
     Returns:
         The numbers, for a report. Cost: of a flow 384 network passes, of others 192, and 128 or 192 more for each rival of the
@@ -111,7 +112,7 @@ def self_check(
     is_sure = float(gain.mean()) > STANDARD_ERRORS * float(gain.std()) / len(gain) ** 0.5
     if best != declared and is_sure and value < min(LEARNED, BETTER * float(left[declared].mean())):
         raise UserError(
-            f"target: the network fits {_words(best, declared)} better than {_words(declared, best)}, as declared: it leaves "
+            f"{name}: the network fits {_words(best, declared)} better than {_words(declared, best)}, as declared: it leaves "
             f"{value:.2f} against {float(left[declared].mean()):.2f} of what an affine guess leaves, on {len(latent)} images; "
             f"{MEND[_differs(best, declared)]}."
         )

@@ -28,7 +28,7 @@ class Target:
         reference: Another predictor that attacks can be calibrated against: a base without its adapter, an earlier checkpoint.
         reference_fingerprint: The reference's `fingerprint`; what it scores is stored under it, where it has one.
         insiders_reference: The reference is one that the trainer alone has: an earlier checkpoint of the run.
-        fingerprint: Part -> SHA-256 of what it was read from.
+        fingerprint: Part -> SHA-256 of what it was read from; and whatever else decides what it answers: dtype, guidance.
         encoder: Of the captions that it is told; None where it is told none.
         reference_encoder: The reference's, where it is another one: without the adapter.
         num_classes: Of the class labels that it is told; None where it is told none.

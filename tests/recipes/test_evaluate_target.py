@@ -113,6 +113,8 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
         ),
         ("sd", ["data.channels=1"], r"^data\.channels: 1, but the target was made for images of 3"),
         ("sd", ["target.alpha=2"], r"alpha: .*sd is a .*, which takes none"),
+        ("sd", ["target.reference_is=insider"], r"^target\.reference_is: insider, and the target has no reference"),
+        ("sd", ["target.reference_is=mine"], r"^target\.reference_is"),
         ("sd", ["base=BASE"], r"base: .*sd is a .*, which takes none"),
     ],
 )
@@ -121,6 +123,13 @@ def test_what_can_not_be_is_one_line(place, line, target, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         cli.evaluate([f"ckpt={place / target}", *line, *given])
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_whole_pipeline_beside_which_an_adapter_lies_is_no_adapter(place, line, tmp_path):
+    shutil.copytree(place / "sd", tmp_path / "both")
+    shutil.copyfile(place / "lora-0.safetensors", tmp_path / "both" / "pytorch_lora_weights.safetensors")
+    with pytest.raises(UserError, match=r"base: .*both is a .*, which takes none"):
+        cli.evaluate([f"ckpt={tmp_path / 'both'}", f"base={place / 'sd'}", *line])
 
 
 def test_a_config_for_targets_trains_nothing():

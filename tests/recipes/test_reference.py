@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,12 @@ def test_what_can_be_no_reference_is_refused_before_anything_is_audited(place, t
         name = next(iter(weights))
         weights[name] = weights[name] + 1
 
+    def noisier(record):
+        record["denoiser"]["alphas_cumprod"] = record["denoiser"]["alphas_cumprod"] ** 1.1
+
+    def shorter(record):
+        record["denoiser"]["alphas_cumprod"] = record["denoiser"]["alphas_cumprod"][:500]
+
     def told(record):
         record["denoiser"]["condition"] = {"class": "labels", "num_classes": 10}
 
@@ -122,6 +129,12 @@ def test_what_can_be_no_reference_is_refused_before_anything_is_audited(place, t
 
     for name, how, message in (
         ("codec", {"change": codec}, "has another autoencoder, or other latents, than the target; name a checkpoint that was"),
+        (
+            "noisier",
+            {"change": noisier},
+            "has other noise at its timesteps than the target; name a checkpoint that was",
+        ),
+        ("shorter", {"change": shorter}, "has other noise at its timesteps than the target"),
         ("told", {"change": told}, "is told something else of each image"),
         ("larger", {"change": larger}, "was built for latents of another shape"),
         ("later", {"epoch": 5}, "is of epoch 5 of the run whose epoch 4 is audited; name an earlier one"),
@@ -138,12 +151,40 @@ def test_what_can_be_no_reference_is_refused_before_anything_is_audited(place, t
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_the_reference_of_a_single_file_without_its_layout(tmp_path, monkeypatch):
-    asked = {}
-    monkeypatch.setattr(evaluate_target, "open_target", lambda path, **how: asked.update({path.name: how}))
-    for name, reference in (("base", tmp_path), ("earlier.safetensors", tmp_path / "earlier.safetensors")):
-        found = evaluate_target.TargetEvaluation({}, reference=reference, layout=tmp_path / "layout")
-        found.opened(tmp_path / "model.safetensors")
-        found.opened(reference)
-        assert "layout" in asked["model.safetensors"]
-        assert ("layout" in asked[reference.name]) == (name != "base")
+OF_ADAPTERS = {"alpha": 2.0, "scale": 0.5}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Paths and options of everything that is opened, which is nothing; a base takes adapters with theirs."""
+    found = []
+    monkeypatch.setattr(evaluate_target, "open_target", lambda path, **how: found.append((path.name, how)))
+    adapted = SimpleNamespace(adapted=lambda path, **how: found.append((path.name, how)))
+    monkeypatch.setattr(evaluate_target.Base, "open", lambda opening: adapted)
+    monkeypatch.setattr(evaluate_target.LoraTarget, "recognises", lambda path: "lora" in path.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reference", "kept"),
+    [("fp16", {"variant"}), ("plain", set()), ("single.safetensors", {"layout"})],
+    ids=["a variant that it has", "a variant that it hasn't", "a single file"],
+)
+def test_a_reference_is_given_what_it_has_a_use_for(tmp_path, asked, reference, kept):
+    for name in ("fp16/unet/model.fp16.safetensors", "plain/unet/model.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    tree = {"target": {"variant": "fp16", "dtype": "bfloat16", "self_check": False, "reference_is": "insider", **OF_ADAPTERS}}
+    where = {"base": tmp_path / "base", "layout": tmp_path / "layout"}
+    _ = evaluate_target.TargetEvaluation(tree, reference=tmp_path / reference, **where).opened_reference
+    ((name, how),) = asked
+    assert name == reference
+    assert how.keys() == {"device", "dtype", *kept}
+
+
+def test_a_target_that_is_the_reference_too_is_opened_as_one_and_as_the_other(tmp_path, asked):
+    one = tmp_path / "lora.safetensors"
+    found = evaluate_target.TargetEvaluation({"target": OF_ADAPTERS}, reference=one, base=tmp_path / "base")
+    found.opened(one)
+    _ = found.opened_reference
+    assert asked == [(one.name, OF_ADAPTERS), (one.name, {"alpha": None, "scale": 1.0})]

@@ -284,6 +284,10 @@ def test_guidance_is_an_input_that_is_said(folders, opened):
     more, own, _ = told(open_target(folders("flux"), guidance=3.5))
     less = told(opened("flux"))[0]
     assert (more.predictor(latent, timestep, own) - less.predictor(latent, timestep, own)).abs().max() > 1e-4
+    assert more.fingerprint != less.fingerprint, "or one's scores were taken for the other's"
+    assert open_target(folders("flux"), guidance=1.0).fingerprint == less.fingerprint
+    for name in ("flux", "sd3"):
+        assert open_target(folders(name), num_tokens=7).fingerprint != opened(name).fingerprint
     assert (less.facts["fixed inputs"], more.facts["fixed inputs"]) == ("guidance 1", "guidance 3.5")
     assert opened("flux_schnell").facts["fixed inputs"] == "no guidance"
     with pytest.raises(UserError, match=r"^guidance: the transformer of .* is told none \(guidance_embeds: false\)\.$"):

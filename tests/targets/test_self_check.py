@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.ideal import scaled_linear_alphas_cumprod
 from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.recipes.target_setup import TargetSetup
 from ldm_privacy.targets.self_check import STANDARD, UNSCALED, UNSHIFTED, _left_by_affine, self_check
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import squared_error
@@ -165,6 +168,18 @@ def test_other_latents_are_not_easier_by_themselves(trained, digits, kind, facto
     latent, target = RIGHT.channel_map(digits[1]), Target(Codec(), trained(kind))
     right, other = (next(iter(self_check(target, each, {}).left.values())) for each in (latent, factor * latent))
     assert right < other
+
+
+def test_a_reference_is_checked_too_and_how_to_leave_it_out_is_said(trained, digits):
+    config = SimpleNamespace(target=SimpleNamespace(self_check=True), seed=0)
+    setup: Any = SimpleNamespace(config=config, device="cpu", condition=lambda index: {}, audited_index=torch.arange(64))
+    right = trained("epsilon")
+    wrong = replace(right, prediction_type="sample")
+    found = TargetSetup.checked(setup, Target(RIGHT, right, reference=right), digits[1])
+    assert found.facts["self-check"] == found.facts["self-check of the reference"] != ""
+    for name, one, other in (("target", wrong, right), ("reference", right, wrong)):
+        with pytest.raises(UserError, match=f"^{name}: the network fits epsilon.*; .*, say target.self_check=false\\.$"):
+            TargetSetup.checked(setup, Target(RIGHT, one, reference=other), digits[1])
 
 
 def test_of_a_predictor_that_is_no_network_nothing_is_known(digits):

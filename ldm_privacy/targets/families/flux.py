@@ -70,7 +70,7 @@ class Flux(Family):
             codec,
             NetworkPredictor(Packed(transformer, guidance), abar, kind, time="sigma"),
             cls.facts(parts, codec, abar, kind, condition=condition, **more),
-            fingerprint=parts.hashes,
+            fingerprint={**parts.hashes, "guidance": str(guidance), "num_tokens": str(num_tokens)},
             encoder=encoder,
             image_channels=3,
             resolution=SIZE * codec.factor,

@@ -68,7 +68,7 @@ class SD3(Family):
             codec,
             NetworkPredictor(Joint(transformer), abar, kind, time="sigma_1000"),
             cls.facts(parts, codec, abar, kind, condition=condition, **more),
-            fingerprint=parts.hashes,
+            fingerprint={**parts.hashes, "num_tokens": str(num_tokens)},
             encoder=encoder,
             image_channels=3,
             resolution=config["sample_size"] * codec.factor,
