@@ -21,8 +21,8 @@ class Opening:
 
     Attributes:
         device: Where its networks go.
-        base: Folder of the model that an adapter belongs to.
-        layout: Folder with the configs and the tokenizer that a single file lacks.
+        base: Folder of the model that an adapter belongs to; a string is one too, and "~" is the home folder.
+        layout: Folder with the configs and the tokenizer that a single file lacks; likewise.
         dtype: Of the denoiser's weights.
         variant: Of a folder's files: "fp16" reads those that are called so.
         alpha: Of an adapter whose file doesn't say its own; it counts alpha / rank times.
@@ -43,6 +43,9 @@ class Opening:
 
     def __post_init__(self) -> None:
         """Raises UserError for a dtype that isn't known, or that this device doesn't compute in."""
+        for word in ("base", "layout"):
+            if (place := getattr(self, word)) is not None:
+                object.__setattr__(self, word, Path(place).expanduser())
         if self.dtype not in get_args(Dtype):
             raise UserError(f"dtype: {self.dtype!r} is none of {', '.join(get_args(Dtype))}.")
         if self.dtype == "float16" and self.device.type == "cpu":

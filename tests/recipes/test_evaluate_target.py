@@ -100,6 +100,7 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
         ("nosuch", [], r"^ckpt: .*nosuch does not exist; name a folder or a file here\.$"),
         ("photos", [], r"^ckpt: .*photos holds no model_index\.json"),
         ("split.npz", [], r"split\.npz is no checkpoint of this program \(\.ckpt\) and no \.safetensors file\.$"),
+        ("sd", ["name=../x"], r"^name: '\.\./x' can't be a folder's name"),
         ("sd", ["data.index_file=null"], r"^data\.index_file: missing; name an \.npz file that says who is a member"),
         ("sd", ["data.index_file=nosuch.npz"], r"^data\.index_file: nosuch\.npz does not exist\.$"),
         ("sd", ["data.flip=true"], r"^'data\.flip' can't be changed here"),

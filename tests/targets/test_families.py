@@ -333,6 +333,7 @@ MIXED = [
     ("sdxl", {"text_encoder_2/config.json": {"model_type": "t5"}}, "describes a t5, and a clip_text_model is needed"),
     ("sdxl", {"text_encoder_2/config.json": {"vocab_size": 100}}, r"text_encoder_2: .* don't match"),
     ("sdxl", {"tokenizer_2/tokenizer_config.json": {"model_max_length": 9}}, "its text models read 12 and 9 tokens"),
+    ("sdxl", {"tokenizer_2/tokenizer_config.json": {"model_max_length": 1}}, r"^no tokenizer .* no number of tokens\)\.$"),
     ("sd3", {INDEX: {"scheduler": DDIM}, SCHEDULER: {"_class_name": DDIM[1]}}, "its scheduler, a DDIMScheduler, isn't"),
     ("sd3", {INDEX: {"text_encoder": NULL}}, "text_encoder is not there; CLIPTextModelWithProjection is needed"),
     ("sd3", {TRANSFORMER: {"pooled_projection_dim": 9}}, "is 9, but 22 comes from text_encoder and text_encoder_2"),

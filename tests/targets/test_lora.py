@@ -209,6 +209,12 @@ def test_attacks_go_back_through_it_and_inference_mode_is_left(forms, base):
     torch.testing.assert_close((up - down) / 2e-3, slopes[0][:, 0, 0, 0].sum().double(), rtol=0.02, atol=0.02)
 
 
+def test_a_base_may_be_said_as_a_string_with_a_home(forms, base_epsilons, sd_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(sd_folder.parent))
+    target = open_target(str(forms["kohya"]), base=f"~/{sd_folder.name}")
+    assert torch.equal(epsilons(target, reference=True), base_epsilons)
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0, -1.0])
 def test_strength_multiplies_what_is_added(scale, forms, base, sd_folder):
     unet = attached(UNet2DConditionModel.from_pretrained(sd_folder / "unet"), LAYERS)

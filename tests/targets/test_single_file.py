@@ -226,8 +226,10 @@ def test_what_does_not_belong_together_is_one_line(layout, changed, remarks, cha
 
 def test_a_layout_is_a_folder_that_is_there(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^layout: nosuch does not exist"):
-        open_target(whole, layout=tmp_path.__class__("nosuch"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, said in ((tmp_path.__class__("nosuch"), "nosuch"), ("nosuch", "nosuch"), ("~/nosuch", f"{tmp_path}/nosuch")):
+        with pytest.raises(UserError, match=rf"^layout: {said} does not exist"):
+            open_target(whole, layout=place)
     with pytest.raises(UserError, match=r"model_index\.json: does not exist; name the folder of a diffusers pipeline"):
         open_target(whole, layout=tmp_path)
     with pytest.raises(UserError, match=r"^variant: .* is a single_file, which takes none; it is for: diffusers_folder"):
