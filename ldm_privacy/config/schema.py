@@ -228,6 +228,7 @@ class OpeningConfig:
     scale: PositiveFloat = _option("strength of an adapter", 1.0)
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = _option("that a distilled network is told; null = its own", None)
     num_tokens: PositiveInt | None = _option("of a caption, where an encoder takes any number; null = the pipeline's", None)
+    memory_mib: PositiveFloat = _option("for encoded captions, in MiB; what is beyond is encoded again in each pass", 1024.0)
     self_check: bool = _option("refuse a target whose data fit another convention than its own", True)
 
 

@@ -41,7 +41,7 @@ class TargetEvaluation:
         place: DeviceConfig = check_section(DeviceConfig, tree.get("trainer") or {}, "trainer")
         self.tree, self.reference, self.device = tree, reference, device_of(place.accelerator, tf32=place.tf32)
         limit_memory((tree.get("audit") or {}).get("memory_gib"))
-        given = {name: value for name, value in (tree.get("target") or {}).items() if name != "self_check"}
+        given = {name: value for name, value in (tree.get("target") or {}).items() if name not in ("self_check", "memory_mib")}
         self.how = {name: value for name, value in (given | where).items() if value is not None}
 
     def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Path:

@@ -84,8 +84,12 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
     assert "lora-1" in printed
 
 
-def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brought_to_its_size(place, line, tmp_path, capsys):
-    assert cli.evaluate([f"ckpt={place / 'sd'}", *line, "name=alone", "audit.attacks=[sima]", "audit.calibrated=[]"]) == 0
+def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brought_to_its_size(
+    place, line, tmp_path, capsys, caplog
+):
+    small = ["name=alone", "audit.attacks=[sima]", "audit.calibrated=[]", "target.memory_mib=0.01"]
+    assert cli.evaluate([f"ckpt={place / 'sd'}", *line, *small]) == 0
+    assert "captions don't fit into target.memory_mib (0.01 MiB; all take" in caplog.text
     found = json.loads((tmp_path / "runs" / "alone" / "evaluation" / "metrics.json").read_text())
     assert found["verdict"]["insider"] == "sima_complexity/all"
     assert found["config"]["data"]["resolution"] == 16, "the model's"
