@@ -113,7 +113,9 @@ def test_what_is_not_read_is_counted_in_one_line(caplog):
         caplog.clear()
         many = condition([[f"{row} {number}" for number in range(5)] for row in range(5)], memory_mib=0.01)
         assert not many.embeddings.fits
-        assert "25 captions don't fit into denoiser.condition.memory_mib (0.01 MiB; all take " in caplog.records[-1].getMessage()
+        assert (
+            "25 captions don't fit into denoiser.condition.memory_mib (0.01 MiB; all take " in caplog.records[-1].getMessage()
+        )
 
 
 def test_encoders_that_the_same_captions_go_through_share_one_budget(caplog):

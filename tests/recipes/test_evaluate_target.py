@@ -117,6 +117,12 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
             r"^the target is told captions: .captions. needs captions; name their",
         ),
         ("sd", ["data.channels=1"], r"^data\.channels: 1, but the target was made for images of 3"),
+        (
+            "lora-0.safetensors",
+            ["base=BASE", "target.scale=0"],
+            r"^target\.scale: 0; an adapter of that strength changes nothing",
+        ),
+        ("sd", ["target.scale=-1"], r"^target\.scale: .*sd is a .*, which takes none"),
         ("sd", ["target.alpha=2"], r"alpha: .*sd is a .*, which takes none"),
         ("sd", ["base=BASE"], r"base: .*sd is a .*, which takes none"),
     ],

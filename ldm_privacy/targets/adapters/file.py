@@ -89,8 +89,8 @@ class LoraFile:
                 raise UserError(f"{file}: its settings say {kind}; of adapters, LoRA alone can be opened.")
             if (init := each.get("init_lora_weights")) not in _INITS:
                 raise UserError(
-                    f"{file}: its settings say init_lora_weights={init!r}, which changes the base's own weights, too; save it as "
-                    "an ordinary LoRA (path_initial_model_for_weight_conversion of peft), or merged into its base."
+                    f"{file}: its settings say init_lora_weights={init!r}, which changes the base's own weights, too; save it "
+                    "as an ordinary LoRA (path_initial_model_for_weight_conversion of peft), or merged into its base."
                 )
             _check_alphas(file, each)
         weights = read_safetensors(file)
@@ -220,7 +220,7 @@ def _finite(file: Path, name: str, value: Any) -> float:
 
 
 def _check_alphas(file: Path, told: Mapping[str, Any]) -> None:
-    """Raise UserError for alphas that are no numbers, or of modules that a regular expression names: none is run from a file."""
+    """Raise UserError for alphas that are no numbers, or of modules named by a regular expression: none is run from a file."""
     if (alpha := told.get("lora_alpha")) is not None:
         _finite(file, "lora_alpha", alpha)
     patterns = told.get("alpha_pattern") or {}
