@@ -68,7 +68,8 @@ class MemorizationWatch:
         codec: Images <-> what the network sees; None, and no `vae`: pixel space.
         resolution: Of PIL images: the shorter side is resized to it, the centre kept.
         captions, text_encoder, tokenizer, memory_mib, trains_text_encoder, condition, null: What the network is told; see
-            `Told`. With captions, or with `null`, attacks are repeated under `views`, and watchers of guided sampling have what they need.
+            `Told`. With captions, or with `null`, attacks are repeated under `views`, and watchers of guided sampling have what
+            they need.
         views: Of "null" (no condition) and "shuffled" (another image's); () for a look of half to a third of the passes.
         reference: What attacks are calibrated against, asked once: "adapter" for the network with its adapter of peft off,
             another frozen network, or a function that gives a context in which the network is the base. None: nothing.

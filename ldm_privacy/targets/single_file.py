@@ -105,8 +105,8 @@ class SingleFileParts(Parts):
         foreign = [name for name in self.names if not name.startswith(taken) and not _WITHOUT_PART.fullmatch(name)]
         if foreign:
             raise UserError(
-                f"{self.file}: {len(foreign)} of its {len(self.names)} weights belong to no part of a {self.kind} that is known, the "
-                f"first '{foreign[0]}'; a file is opened whole or not at all."
+                f"{self.file}: {len(foreign)} of its {len(self.names)} weights belong to no part of a {self.kind} that is "
+                f"known, the first '{foreign[0]}'; a file is opened whole or not at all."
             )
 
     def check_weights(self, part: str, settings: dict[str, Any]) -> None:
