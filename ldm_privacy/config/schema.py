@@ -225,12 +225,13 @@ class OpeningConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = _option("of the denoiser's weights; float16 on GPUs only", "float32")
     variant: str | None = _option("of a folder's files, such as fp16; null = the plain ones", None)
     alpha: PositiveFloat | None = _option("of an adapter whose file doesn't say its own; null = as the file has it", None)
-    scale: PositiveFloat = _option("strength of an adapter", 1.0)
+    scale: float = _option("strength of an adapter; 1 = as trained, a negative one takes it away", 1.0)
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = _option("that a distilled network is told; null = its own", None)
     num_tokens: PositiveInt | None = _option("of a caption, where an encoder takes any number; null = the pipeline's", None)
     reference_is: Literal["outsider", "insider"] | None = _option(
         "whose the reference is: outsider = anybody's, insider = the trainer's alone; null = outsider, as assumed", None
     )
+    memory_mib: PositiveFloat = _option("for encoded captions, in MiB; what is beyond is encoded again in each pass", 1024.0)
     self_check: bool = _option("refuse a target or a reference whose data fit another convention than its own", True)
 
 

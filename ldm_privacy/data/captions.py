@@ -34,7 +34,9 @@ class Captions(ConditionSource):
         captions: Sample indices -> captions of each; None where the data have none.
         member_index, heldout_index: Of the split.
         encoder: Of the texts.
-        memory_mib: For embeddings, in MiB; those least used lately are dropped, and made anew where they are asked for.
+        memory_mib: For the embeddings of all encoders that they go `through`, in MiB; those least used lately are dropped, and
+            made anew where they are asked for.
+        memory_key: What sets it, as the warning says it where they don't fit.
         dropout: Share of the training's samples that are told the empty string.
 
     Raises:
@@ -51,9 +53,11 @@ class Captions(ConditionSource):
         heldout_index: Tensor,
         encoder: TextEncoder,
         memory_mib: float = 1024.0,
+        memory_key: str = "denoiser.condition.memory_mib",
         dropout: float = 0.1,
     ):
         self.dropout, self.encoder, self.memory_mib = dropout, encoder, memory_mib
+        self.memory_key = memory_key
         of_all = captions(torch.cat([member_index, heldout_index]))
         if of_all is None:
             raise UserError("'captions' needs captions; name their column with data.source.caption_column.")
@@ -73,9 +77,7 @@ class Captions(ConditionSource):
         self._tables: list[Embeddings] = []
         """Of all encoders that the same numbers go through."""
         self.embeddings = self._embedded()
-        if not self.embeddings.fits:
-            distinct = len(self.texts) - 1
-            log.warning("%d captions don't fit into denoiser.condition.memory_mib: they are encoded again and again.", distinct)
+        self._warn_unless_fits()
 
     @classmethod
     def build(
@@ -132,9 +134,11 @@ class Captions(ConditionSource):
 
     def through(self, encoder: TextEncoder) -> "Captions":
         """The same captions under the same numbers through another encoder: of a base whose adapter changes the text's too."""
-        other = copy.copy(self)
+        other, has_fitted = copy.copy(self), self.embeddings.fits
         other.encoder = encoder
         other.embeddings = other._embedded()
+        if has_fitted:
+            other._warn_unless_fits()
         return other
 
     def forget(self) -> None:
@@ -157,7 +161,17 @@ class Captions(ConditionSource):
             max_bytes=self.memory_mib * 2**20,
         )
         self._tables.append(table)
+        for each in self._tables:
+            each.limit(self.memory_mib * 2**20 / len(self._tables))
         return table
+
+    def _warn_unless_fits(self) -> None:
+        if not self.embeddings.fits:
+            log.warning(
+                "%d captions don't fit into %s (%g MiB; all take %.3g): they are encoded again and again.",
+                *(len(self.texts) - 1, self.memory_key, self.memory_mib),
+                sum(each.expected_bytes for each in self._tables) / 2**20,
+            )
 
     def text(self, number: int) -> str:
         """The caption of that number; those beyond the data's own are captions with a third removed, three each."""

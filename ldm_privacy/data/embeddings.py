@@ -33,13 +33,25 @@ class Embeddings:
         max_bytes: float,
     ):
         self.encode, self.count, self.shape = encode, count, shape
-        self.max_chunks = max(1, int(max_bytes // (4 * CHUNK * torch.Size(shape).numel())))
+        self.chunk_bytes = 4 * CHUNK * torch.Size(shape).numel()
+        self.max_chunks = max(1, int(max_bytes // self.chunk_bytes))
         self._expected = {*range(-(-expected // CHUNK))}
         self._slots: dict[int, int] = {}
         """Chunk -> its place in the table, the one that was used last at the end."""
         self._table: Tensor | None = None
         self._rows: Tensor | None = None
         """Number -> row of the flat table, once all that is expected is there."""
+
+    def limit(self, max_bytes: float) -> None:
+        """Another budget from here on; where it holds another number of chunks, all are made anew."""
+        max_chunks = max(1, int(max_bytes // self.chunk_bytes))
+        if max_chunks != self.max_chunks:
+            self.max_chunks, self._table = max_chunks, None
+
+    @property
+    def expected_bytes(self) -> int:
+        """That all that is expected takes."""
+        return len(self._expected) * self.chunk_bytes
 
     @property
     def fits(self) -> bool:

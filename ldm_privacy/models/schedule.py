@@ -11,6 +11,7 @@ from ldm_privacy.errors import UserError, reason_of
 
 LEAST_ABAR = 2.0**-24
 """In place of 0, where a schedule ends in pure noise: epsilon tells no clean latent there. As in diffusers' Euler."""
+MOST_TIMESTEPS = 100_000
 
 
 def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
@@ -28,7 +29,7 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
 
     Raises:
         UserError: No scheduler of diffusers that is known, one of another kind of diffusion, a flow that runs from data to
-            noise or counts its time otherwise, an unknown prediction type.
+            noise or counts its time otherwise, an unknown prediction type, betas that can't be.
     """
     if isinstance(scheduler, Tensor):
         return scheduler, "epsilon"
@@ -46,11 +47,16 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
     if kind not in PREDICTION_TYPES or kind == "flow" or settings.get("use_flow_sigmas"):
         what = "use_flow_sigmas" if settings.get("use_flow_sigmas") else f"prediction_type {kind!r}"
         raise UserError(f"scheduler: {name} with {what} is not understood; epsilon, v_prediction, sample and flows are.")
+    count = settings.get("num_train_timesteps", 1000)
+    if type(count) is not int or not 1 <= count <= MOST_TIMESTEPS:
+        raise UserError(f"scheduler: {name} with num_train_timesteps {count!r}; it is to be 1 to {MOST_TIMESTEPS}.")
     if isinstance(scheduler, Mapping):
         scheduler = _built(name, settings)
     abar = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(abar, Tensor) or abar.ndim != 1:
         raise UserError(f"scheduler: {name} has no alphas_cumprod and is no flow: its kind of diffusion can't be audited.")
+    if not len(abar) or not bool(((abar >= 0) & (abar <= 1)).all()):  # which NaN isn't either
+        raise UserError(f"scheduler: the betas of {name} make alphas_cumprod that are not from 0 to 1; its config is damaged.")
     return torch.where(abar > 0, abar, LEAST_ABAR), kind
 
 

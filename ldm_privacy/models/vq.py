@@ -1,6 +1,5 @@
 """The VQ codec: diffusers' VQModel without its quantisation."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,9 +7,10 @@ from diffusers import VQModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
+from ldm_privacy.device import in_passes
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.weights import built_with
+from ldm_privacy.models.kl import BYTES_PER_WIDTH
 from ldm_privacy.types import Image, Latent
 
 
@@ -21,6 +21,8 @@ class VQCodec(Codec):
     That step is constant nearly everywhere, so the pullback metric through it is 0. Influence here is that of the decoder
     behind it, at the latent itself: the exact derivative of this `decode`, whose picture differs from the pipeline's by what
     the codebook rounds off.
+
+    Of folders alone: none is trained here, so that it has no record for a checkpoint.
 
     Args:
         autoencoder: Any VQModel; put in evaluation mode and frozen.
@@ -38,6 +40,7 @@ class VQCodec(Codec):
         self.network: VQModel = autoencoder.eval().requires_grad_(False)
         config = autoencoder.config
         self._channels = config["vq_embed_dim"] or config["latent_channels"]
+        self.bytes_per_number = BYTES_PER_WIDTH * config["block_out_channels"][0] / config["out_channels"]
         self.factor = 2 ** (len(config["block_out_channels"]) - 1)
         ones = torch.ones(self._channels)
         self.channel_map = ChannelMap.diagonal("diffusers", 0 * ones, config["scaling_factor"] * ones)
@@ -49,21 +52,20 @@ class VQCodec(Codec):
 
     def mean(self, image: Image) -> Tensor:
         """What the encoder returns, before quantisation."""
-        return self.network.encode(image.to(self.device, self.network.dtype)).latents.to(image.dtype)
+
+        def mean(image: Image) -> Tensor:
+            return self.network.encode(image.to(self.device, self.network.dtype)).latents.to(image.dtype)
+
+        return in_passes(mean, image, self.images_per_pass(image.shape[1:]))
 
     def decode(self, latent: Latent) -> Image:
-        mean = self.channel_map.inverse(latent.to(self.device))
-        return self.network.decode(mean.to(self.network.dtype), force_not_quantize=True).sample.to(latent.dtype)
+        def decode(latent: Latent) -> Image:
+            mean = self.channel_map.inverse(latent.to(self.device))
+            return self.network.decode(mean.to(self.network.dtype), force_not_quantize=True).sample.to(latent.dtype)
 
-    def record(self) -> dict[str, Any]:
-        settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
-        return {
-            "class": self.name,
-            "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
-            "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
-        }
+        height, width = latent.shape[-2:]
+        image_shape = torch.Size((self.network.config["out_channels"], height * self.factor, width * self.factor))
+        return in_passes(decode, latent, self.images_per_pass(image_shape))
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "VQCodec":
-        config = dict(record["config"])
-        return cls(built_with(lambda: VQModel.from_config(config), record["weights"], "its autoencoder"))
+    def settings(self) -> dict[str, Any]:
+        return {"class": self.name}

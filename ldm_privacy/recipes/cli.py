@@ -131,6 +131,7 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
 
 def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
     """Targets that were not trained here; the config says which data, and who is a member."""
+    is_named = "name" in parse_overrides(line.overrides) and len(paths) == 1
     for path in paths:
         check_is_there(path, "ckpt")
         if path.suffix == ".ckpt":
@@ -140,6 +141,9 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
         check_is_there(path, word)
     allow_only(line.overrides, TARGET_KEYS, "nothing is trained here", refused=("data.repeats", "data.flip"))
     tree = read_entry(line.config or FOR_TARGETS, line.overrides, TargetConfig, is_whole=False)
+    names = {path: str(tree["name"]) if is_named else target_name(path) for path in paths}
+    for name in names.values():
+        check_name(name)
     if out is None:
         check_writable(Path(str(tree.get("output_dir", TargetConfig.output_dir))), "output_dir")
     else:
@@ -152,12 +156,11 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
     from ldm_privacy.recipes.evaluate_target import TargetEvaluation
 
     evaluate = TargetEvaluation(tree, **beside)
-    is_named = "name" in parse_overrides(line.overrides) and len(paths) == 1
 
     def one(path: Path, out: Path | None) -> Path:
         words = [f"{word}={place}" for word, place in beside.items()]
         command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or FOR_TARGETS, *line.overrides)
-        return evaluate(path, tree["name"] if is_named else target_name(path), out, command=command)
+        return evaluate(path, names[path], out, command=command)
 
     if len(paths) == 1:
         one(paths[0], out)

@@ -67,8 +67,9 @@ class MemorizationWatch:
         vae: The script's AutoencoderKL, in any precision: a float32 copy of it is kept where it lies. None: `codec`.
         codec: Images <-> what the network sees; None, and no `vae`: pixel space.
         resolution: Of PIL images: the shorter side is resized to it, the centre kept.
-        captions, text_encoder, tokenizer, trains_text_encoder, condition, null: What the network is told; see `Told`. With
-            captions, or with `null`, attacks are repeated under `views`, and watchers of guided sampling have what they need.
+        captions, text_encoder, tokenizer, memory_mib, trains_text_encoder, condition, null: What the network is told; see
+            `Told`. With captions, or with `null`, attacks are repeated under `views`, and watchers of guided sampling have what
+            they need.
         views: Of "null" (no condition) and "shuffled" (another image's); () for a look of half to a third of the passes.
         reference: What attacks are calibrated against, asked once: "adapter" for the network with its adapter of peft off,
             another frozen network, or a function that gives a context in which the network is the base. None: nothing.
@@ -107,6 +108,7 @@ class MemorizationWatch:
         captions: Sequence[str | Sequence[str]] | None = None,
         text_encoder: nn.Module | Callable[[list[str]], Any] | None = None,
         tokenizer: Any = None,
+        memory_mib: float = 1024.0,
         trains_text_encoder: bool = False,
         condition: Mapping[str, Any] | None = None,
         null: Mapping[str, Any] | None = None,
@@ -164,6 +166,7 @@ class MemorizationWatch:
                 captions=captions,
                 text_encoder=text_encoder,
                 tokenizer=tokenizer,
+                memory_mib=memory_mib,
                 trains=trains_text_encoder,
                 condition=condition,
                 null=null,

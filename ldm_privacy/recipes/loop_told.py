@@ -28,6 +28,7 @@ class Told:
         trains: The text encoder moves. Where one of a text model's parameters is trained, that is known.
         condition: In place of captions: name -> (images, ...); a mapping in place of a tensor is one in the arguments, too.
         null: The same with one row.
+        memory_mib: For encoded captions; what is beyond is encoded again in each pass.
 
     Attributes:
         own, null: Name -> (images, ...) and (1, ...); {} where the network is told nothing.
@@ -48,6 +49,7 @@ class Told:
         trains: bool = False,
         condition: Any = None,
         null: Any = None,
+        memory_mib: float = 1024.0,
     ):
         self.network = unwrapped(text_encoder) if isinstance(text_encoder, nn.Module) else None
         self.captions: Captions | None = None
@@ -77,6 +79,8 @@ class Told:
             member_index=index[:num_members],
             heldout_index=index[num_members:],
             encoder=_encoder(text_encoder, tokenizer),
+            memory_mib=memory_mib,
+            memory_key="memory_mib",
         )
         self.own, self.null = self.captions(index), self.captions.null()
         self.words = f"captions through {self.captions.encoder.record['name']}"

@@ -40,7 +40,12 @@ class TargetSetup(Setup):
         if (encoder := self.target.encoder) is not None:
             try:
                 source = Captions(
-                    captions=data.captions, member_index=split.member_index, heldout_index=split.heldout_index, encoder=encoder
+                    captions=data.captions,
+                    member_index=split.member_index,
+                    heldout_index=split.heldout_index,
+                    encoder=encoder,
+                    memory_mib=self.config.target.memory_mib,
+                    memory_key="target.memory_mib",
                 )
             except UserError as error:
                 raise UserError(f"the target is told captions: {error}") from None

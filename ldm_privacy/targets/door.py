@@ -1,5 +1,6 @@
 """The one door: what lies at a path, opened as a target."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -21,8 +22,8 @@ class Opening:
 
     Attributes:
         device: Where its networks go.
-        base: Folder of the model that an adapter belongs to.
-        layout: Folder with the configs and the tokenizer that a single file lacks.
+        base: Folder of the model that an adapter belongs to; a string is one too, and "~" is the home folder.
+        layout: Folder with the configs and the tokenizer that a single file lacks; likewise.
         dtype: Of the denoiser's weights.
         variant: Of a folder's files: "fp16" reads those that are called so.
         alpha: Of an adapter whose file doesn't say its own; it counts alpha / rank times.
@@ -42,7 +43,11 @@ class Opening:
     num_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises UserError for a dtype that isn't known, or that this device doesn't compute in."""
+        """Raises UserError for a dtype that isn't known, or that this device doesn't compute in, and for no strength."""
+        for word in ("base", "layout"):
+            if (place := getattr(self, word)) is not None:
+                object.__setattr__(self, word, Path(place).expanduser())
+        check_strength(self.alpha, self.scale)
         if self.dtype not in get_args(Dtype):
             raise UserError(f"dtype: {self.dtype!r} is none of {', '.join(get_args(Dtype))}.")
         if self.dtype == "float16" and self.device.type == "cpu":
@@ -96,6 +101,14 @@ def open_target(path: Path | str, *, device: torch.device | str = "cpu", **how: 
                 return target
     hint = " A folder of diffusers has a model_index.json." if place.is_dir() else ""
     raise UserError(f"{path}: no kind of target that is known ({', '.join(TARGETS)}).{hint}")
+
+
+def check_strength(alpha: float | None, scale: float) -> None:
+    """Raise UserError for an alpha or a strength that no adapter has."""
+    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+        raise UserError(f"alpha: {alpha:g}; give a positive number.")
+    if not math.isfinite(scale) or not scale:
+        raise UserError(f"scale: {scale:g}; an adapter of that strength changes nothing. Give another number than 0.")
 
 
 def check_takes(name: str, kind: TargetKind, path: Path | str, opening: Opening) -> None:

@@ -77,8 +77,8 @@ def kl_codec(parts: Parts, part: str = "vae") -> KLCodec:
 def tower(parts: Parts, number: str, kind: str = "CLIPTextModel", num_tokens: int | None = None) -> TextTower:
     """A text model of a pipeline with several, with its tokenizer: "" the first, "_2", "_3"; see `TextTower`."""
     model = parts.text_model(f"text_encoder{number}", kind)
+    tokenizer = parts.tokenizer(f"tokenizer{number}")
     try:
-        tokenizer = parts.tokenizer(f"tokenizer{number}")
         return TextTower(model, tokenizer, num_tokens=num_tokens, all_states=kind != "T5EncoderModel")
     except UserError as error:
         raise UserError(f"{parts.folder / f'tokenizer{number}'}: {error}; they don't belong together.") from None

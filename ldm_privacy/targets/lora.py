@@ -1,6 +1,5 @@
 """A LoRA's file on the folder of its base, which is the reference: one model in memory, with the adapter on or off."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, is_adapters
 from ldm_privacy.targets.adapters.names import Modules, converted, misfit, whose
 from ldm_privacy.targets.adapters.switch import Adapted, AdaptedEncoder, Adapter, Layer
-from ldm_privacy.targets.door import Opening, open_target
+from ldm_privacy.targets.door import Opening, check_strength, open_target
 from ldm_privacy.targets.family import family_of, is_pipeline
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.place import check_is_there
@@ -87,7 +86,7 @@ class Base:
             UserError: It is another model's, in whole or in part; it changes nothing; alpha is given and known.
         """
         file = LoraFile.read(file) if isinstance(file, Path) else file
-        _check_strength(alpha, scale)
+        check_strength(alpha, scale)
         target = self.target
         denoiser = next(part for part in ("unet", "transformer") if part in target.modules)
         modules = Modules(target.modules, denoiser)
@@ -153,13 +152,6 @@ class Base:
                 f"{misfits[0]}. {seems}"
             )
         return found
-
-
-def _check_strength(alpha: float | None, scale: float) -> None:
-    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-        raise UserError(f"alpha: {alpha:g}; give a positive number.")
-    if not math.isfinite(scale) or not scale:
-        raise UserError(f"scale: {scale:g}; an adapter of that strength changes nothing. Give another number than 0.")
 
 
 def _alpha(file: LoraFile, part: str, module: str, factors: Factors, given: float | None) -> tuple[float, str]:

@@ -1,6 +1,7 @@
 """Whether something lies at a path, before anything heavy is loaded to read it."""
 
 import json
+import os.path
 import re
 from collections.abc import Container
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ from ldm_privacy.errors import UserError
 
 GENERIC = ("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model")
 """What libraries call every such file."""
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, as the format has it."""
 
 
 def check_is_file(path: Path) -> None:
@@ -60,14 +63,15 @@ def _tensors(file: Path) -> list[str]:
     try:
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
-            return list(json.loads(stream.read(size))) if size <= file.stat().st_size else []
-    except (OSError, ValueError):
+            header = json.loads(stream.read(size)) if size <= min(MOST_HEADER, file.stat().st_size) else None
+    except (OSError, ValueError, RecursionError):
         return []
+    return list(header) if isinstance(header, dict) else []
 
 
 def target_name(path: Path) -> str:
     """What a target is called: its file's or folder's name; the folder's where the file has the name that all have."""
-    path = path.absolute()
+    path = Path(os.path.abspath(path))  # without "..", and without following links: what a cache calls its files is no name
     return path.parent.name if path.is_file() and path.stem in GENERIC else path.stem if path.is_file() else path.name
 
 

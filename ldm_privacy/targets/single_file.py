@@ -4,6 +4,7 @@ Such a file holds weights and little else. Number of attention heads, prediction
 (nothing fails where they are wrong), nor is the tokenizer: the layout says them, a local folder of the same family.
 """
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.models.schedule import LEAST_ABAR
 from ldm_privacy.models.weights import header_of, read_safetensors
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.door import Opening
@@ -30,6 +32,11 @@ _PREFIXES = {
     "text_encoder_2": (_OPEN_CLIP_XL,),
 }
 """Part -> what its weights' names may begin with."""
+_WITHOUT_PART = re.compile(
+    r"(log_one_minus_|sqrt_(one_minus_|recipm?1?_)?)?alphas_cumprod(_prev)?|betas|posterior_\w+|logvar|v_pred|ztsnr|model_ema\..+"
+    r"|(cond_stage_model|conditioner\.embedders\.[01])\.(logit_scale|text_projection)|denoiser\.sigmas"
+)
+"""Names of what no part needs: tables of the schedule, marks, averages, ends of text models that no denoiser is told of."""
 _FAMILIES = (
     ("joint_blocks.", "Stable Diffusion 3"),
     ("double_blocks.", "Flux"),
@@ -67,6 +74,7 @@ class SingleFile:
                 f"{path}: a single file of {guess} with the layout of a {parts.kind} can't be opened; Stable Diffusion 1, 2 "
                 "and XL can. Save the others as a folder, with from_single_file and save_pretrained of diffusers."
             )
+        parts.check_all_known()
         return open_as(family, parts, opening, shared=("device", "layout", "dtype"))
 
 
@@ -90,6 +98,16 @@ class SingleFileParts(Parts):
     @property
     def place(self) -> str:
         return f"file {self.file}, layout {self.folder}"
+
+    def check_all_known(self) -> None:
+        """Raise UserError for names of the file that belong to no part of the layout: they would be left out unsaid."""
+        taken = tuple(prefix for part in _PREFIXES if self.has(part) and (prefix := self._prefix(part)))
+        foreign = [name for name in self.names if not name.startswith(taken) and not _WITHOUT_PART.fullmatch(name)]
+        if foreign:
+            raise UserError(
+                f"{self.file}: {len(foreign)} of its {len(self.names)} weights belong to no part of a {self.kind} that is "
+                f"known, the first '{foreign[0]}'; a file is opened whole or not at all."
+            )
 
     def check_weights(self, part: str, settings: dict[str, Any]) -> None:
         prefix = self._prefix(part)
@@ -134,6 +152,11 @@ class SingleFileParts(Parts):
         )
         if said != kind:
             raise UserError(f"{self.file}: says that it predicts {said}, but its layout {self.folder / part} says {kind}.")
+        if "ztsnr" in self.names and abar[-1] > 2 * LEAST_ABAR:
+            raise UserError(
+                f"{self.file}: says that its betas end in noise alone (ztsnr), but those of its layout {self.folder / part} "
+                "don't; name one with rescale_betas_zero_snr."
+            )
         if "alphas_cumprod" in self.names:
             stored = read_safetensors(self.file, prefixes=("alphas_cumprod",))["alphas_cumprod"].to(abar)
             if stored.shape != abar.shape or not torch.allclose(stored, abar, rtol=5e-3, atol=1e-6):

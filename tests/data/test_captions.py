@@ -113,7 +113,24 @@ def test_what_is_not_read_is_counted_in_one_line(caplog):
         caplog.clear()
         many = condition([[f"{row} {number}" for number in range(5)] for row in range(5)], memory_mib=0.01)
         assert not many.embeddings.fits
-        assert "25 captions don't fit into denoiser.condition.memory_mib" in caplog.records[-1].getMessage()
+        assert (
+            "25 captions don't fit into denoiser.condition.memory_mib (0.01 MiB; all take " in caplog.records[-1].getMessage()
+        )
+
+
+def test_encoders_that_the_same_captions_go_through_share_one_budget(caplog):
+    texts = [[f"{row} {number}" for number in range(20)] for row in range(5)]
+    chunk = condition(texts).embeddings.chunk_bytes / 2**20
+    with caplog.at_level(logging.WARNING, "ldm_privacy"):
+        own = condition(texts, memory_mib=8 * chunk)  # 100 captions and the empty one lie in 7 chunks
+        before = own.given({"caption": torch.arange(40)})
+        assert not caplog.records
+        other = own.through(own.encoder)
+    assert [each.embeddings.max_chunks for each in (own, other)] == [4, 4]
+    assert "100 captions don't fit into denoiser.condition.memory_mib" in caplog.records[-1].getMessage()
+    for each in (own, other):
+        found = each.given({"caption": torch.arange(40)})
+        assert all(torch.equal(value, before[name]) for name, value in found.items())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     for pattern, value in SHELL.items():
         text = re.sub(pattern, value, text)
     lines = re.findall(r"^#?\s*(?:python |torchrun .*)?\b(train|evaluate)\.py (.*)$", text, re.MULTILINE)
-    return [(program, shlex.split(words.partition("  #")[0])) for program, words in lines]
+    # "..." stands for the words of the line above
+    return [(program, [each for each in shlex.split(words.partition("  #")[0]) if each != "..."]) for program, words in lines]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)

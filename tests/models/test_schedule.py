@@ -107,3 +107,20 @@ def test_what_is_not_understood_is_refused_in_one_line(name):
 def test_a_config_without_a_class_is_refused():
     with pytest.raises(UserError, match="its class None"):
         schedule_of({"num_train_timesteps": 1000})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta_start": float("nan")}, "alphas_cumprod that are not from 0 to 1"),
+        ({"beta_start": -0.001, "beta_end": -0.0001}, "alphas_cumprod that are not from 0 to 1"),
+        ({"trained_betas": [0.1, 1.5, 0.1]}, "alphas_cumprod that are not from 0 to 1"),
+        ({"trained_betas": [0.1, float("nan")]}, "alphas_cumprod that are not from 0 to 1"),
+        ({"num_train_timesteps": 50_000_000}, "num_train_timesteps 50000000; it is to be 1 to 100000"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps 0; it is to be 1 to 100000"),
+        ({"num_train_timesteps": "many"}, "num_train_timesteps 'many'; it is to be 1 to 100000"),
+    ],
+)
+def test_betas_that_can_not_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        schedule_of({"_class_name": "DDPMScheduler", **settings})

@@ -84,8 +84,12 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
     assert "lora-1" in printed
 
 
-def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brought_to_its_size(place, line, tmp_path, capsys):
-    assert cli.evaluate([f"ckpt={place / 'sd'}", *line, "name=alone", "audit.attacks=[sima]", "audit.calibrated=[]"]) == 0
+def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brought_to_its_size(
+    place, line, tmp_path, capsys, caplog
+):
+    small = ["name=alone", "audit.attacks=[sima]", "audit.calibrated=[]", "target.memory_mib=0.01"]
+    assert cli.evaluate([f"ckpt={place / 'sd'}", *line, *small]) == 0
+    assert "captions don't fit into target.memory_mib (0.01 MiB; all take" in caplog.text
     found = json.loads((tmp_path / "runs" / "alone" / "evaluation" / "metrics.json").read_text())
     assert found["verdict"]["insider"] == "sima_complexity/all"
     assert found["config"]["data"]["resolution"] == 16, "the model's"
@@ -100,6 +104,7 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
         ("nosuch", [], r"^ckpt: .*nosuch does not exist; name a folder or a file here\.$"),
         ("photos", [], r"^ckpt: .*photos holds no model_index\.json"),
         ("split.npz", [], r"split\.npz is no checkpoint of this program \(\.ckpt\) and no \.safetensors file\.$"),
+        ("sd", ["name=../x"], r"^name: '\.\./x' can't be a folder's name"),
         ("sd", ["data.index_file=null"], r"^data\.index_file: missing; name an \.npz file that says who is a member"),
         ("sd", ["data.index_file=nosuch.npz"], r"^data\.index_file: nosuch\.npz does not exist\.$"),
         ("sd", ["data.flip=true"], r"^'data\.flip' can't be changed here"),
@@ -112,6 +117,12 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
             r"^the target is told captions: .captions. needs captions; name their",
         ),
         ("sd", ["data.channels=1"], r"^data\.channels: 1, but the target was made for images of 3"),
+        (
+            "lora-0.safetensors",
+            ["base=BASE", "target.scale=0"],
+            r"^target\.scale: 0; an adapter of that strength changes nothing",
+        ),
+        ("sd", ["target.scale=-1"], r"^target\.scale: .*sd is a .*, which takes none"),
         ("sd", ["target.alpha=2"], r"alpha: .*sd is a .*, which takes none"),
         ("sd", ["target.reference_is=insider"], r"^target\.reference_is: insider, and the target has no reference"),
         ("sd", ["target.reference_is=mine"], r"^target\.reference_is"),

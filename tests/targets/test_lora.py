@@ -209,6 +209,12 @@ def test_attacks_go_back_through_it_and_inference_mode_is_left(forms, base):
     torch.testing.assert_close((up - down) / 2e-3, slopes[0][:, 0, 0, 0].sum().double(), rtol=0.02, atol=0.02)
 
 
+def test_a_base_may_be_said_as_a_string_with_a_home(forms, base_epsilons, sd_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(sd_folder.parent))
+    target = open_target(str(forms["kohya"]), base=f"~/{sd_folder.name}")
+    assert torch.equal(epsilons(target, reference=True), base_epsilons)
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0, -1.0])
 def test_strength_multiplies_what_is_added(scale, forms, base, sd_folder):
     unet = attached(UNet2DConditionModel.from_pretrained(sd_folder / "unet"), LAYERS)
@@ -345,6 +351,38 @@ def test_what_is_no_whole_lora_is_refused_in_one_line(change, said, changed, sd_
     message = refusal(path, sd_folder)
     assert message.startswith(f"{path}: ")
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_alpha": "x"}, "lora_alpha is 'x', which is to be a finite number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan, which is to be a finite number"),
+        ({"lora_alpha": [2]}, "lora_alpha is [2], which is to be a finite number"),
+        ({"alpha_pattern": ["to_q"]}, "alpha_pattern is ['to_q'], which is to name modules"),
+        ({"alpha_pattern": {"to_q": "x"}}, "alpha_pattern of 'to_q' is 'x', which is to be a finite number"),
+        ({"alpha_pattern": {"(": 2.0}}, "alpha_pattern names '(', a regular expression"),
+        ({"alpha_pattern": {"(a+)+b": 2.0}}, "alpha_pattern names '(a+)+b', a regular expression"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4', which changes the base's own weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights='olora', which changes the base's own weights"),
+    ],
+)
+def test_settings_that_cant_be_or_mean_another_base_are_refused(changes, said, forms, sd_folder, tmp_path):
+    folder = shutil.copytree(forms["peft"], tmp_path / "peft")
+    told = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(told | changes))
+    assert said in refusal(folder, sd_folder)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(float("nan")), torch.tensor(float("inf")), torch.ones(2)])
+def test_an_alpha_that_is_no_finite_number_is_refused(alpha, forms, sd_folder, tmp_path):
+    state = load_file(forms["kohya"])
+    name = next(each for each in state if each.endswith(".alpha"))
+    path = written(tmp_path / "alpha.safetensors", state | {name: alpha})
+    assert refusal(path, sd_folder).startswith(f"{path}: {name} is ")
+    bare = {each: value for each, value in state.items() if not each.endswith(".alpha")}
+    path = written(tmp_path / "header.safetensors", bare, ss_network_dim=str(RANK), ss_network_alpha="nan")
+    assert "ss_network_alpha is 'nan', which is to be a finite number" in refusal(path, sd_folder)
 
 
 def test_settings_of_another_kind_and_files_that_cant_be_read(forms, sd_folder, tmp_path):

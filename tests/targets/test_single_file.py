@@ -132,6 +132,14 @@ def test_the_files_own_schedule_is_the_layouts(sd_folder, layout, changed):
         open_target(changed(lambda stored: {**stored, "alphas_cumprod": abar**1.1}), layout=layout)
 
 
+def test_what_no_part_needs_is_left_out(layout, whole, changed):
+    of_layout(layout, "scheduler/scheduler_config.json", _class_name="DDIMScheduler", rescale_betas_zero_snr=True)
+    of_layout(layout, "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    names = ("ztsnr", "betas", "sqrt_recipm1_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "alphas_cumprod_prev")
+    path = changed(lambda stored: {**stored, **{name: torch.ones(1) for name in (*names, "cond_stage_model.logit_scale")}})
+    assert torch.equal(predictions(open_target(path, layout=layout)), predictions(open_target(whole, layout=layout)))
+
+
 FIRST = f"{UNET}input_blocks.0.0.weight"
 WRONG = {
     "predicts v": (
@@ -141,6 +149,30 @@ WRONG = {
         r"says that it predicts v_prediction, but its layout .* epsilon\.",
     ),
     "predicts v by a mark": ({}, lambda s: {**s, "v_pred": torch.ones(1)}, {}, r"says that it predicts v_prediction, but"),
+    "ends in noise alone": (
+        {},
+        lambda s: {**s, "ztsnr": torch.ones(1)},
+        {},
+        r"betas end in noise alone \(ztsnr\), but those of its layout .* don't; name one with rescale_betas_zero_snr",
+    ),
+    "a part that isn't known": (
+        {},
+        lambda s: {**s, "control_model.x": torch.ones(1), "control_model.y": torch.ones(1)},
+        {},
+        r"2 of its \d+ weights belong to no part of a StableDiffusionPipeline that is known, the first 'control_model\.x'",
+    ),
+    "a text model elsewhere": (
+        {},
+        lambda s: {n.replace(CLIP, "cond_stage_model."): v for n, v in s.items()},
+        {},
+        r"belong to no part of .*, the first 'cond_stage_model\.text_model\.",
+    ),
+    "a second autoencoder": (
+        {},
+        lambda s: {**s, "vae.encoder.conv_in.weight": torch.ones(1)},
+        {},
+        r"1 of its \d+ weights belong to no part of .*, the first 'vae\.encoder",
+    ),
     "missing": (
         {},
         lambda s: {n: v for n, v in s.items() if n != FIRST},
@@ -194,8 +226,10 @@ def test_what_does_not_belong_together_is_one_line(layout, changed, remarks, cha
 
 def test_a_layout_is_a_folder_that_is_there(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^layout: nosuch does not exist"):
-        open_target(whole, layout=tmp_path.__class__("nosuch"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, said in ((tmp_path.__class__("nosuch"), "nosuch"), ("nosuch", "nosuch"), ("~/nosuch", f"{tmp_path}/nosuch")):
+        with pytest.raises(UserError, match=rf"^layout: {said} does not exist"):
+            open_target(whole, layout=place)
     with pytest.raises(UserError, match=r"model_index\.json: does not exist; name the folder of a diffusers pipeline"):
         open_target(whole, layout=tmp_path)
     with pytest.raises(UserError, match=r"^variant: .* is a single_file, which takes none; it is for: diffusers_folder"):

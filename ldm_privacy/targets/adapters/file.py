@@ -32,6 +32,8 @@ OTHERS = {
     "bias": r"\.(lora_B|lora_up|lora\.up)(\.\w+)?\.bias$",
 }
 """Kinds of weights beside a LoRA's own -> what their names have in common."""
+_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+"""What peft's init_lora_weights may have been: those that leave the base's weights as they are."""
 _FORMS = {
     "kohya": r"lora_(unet|transformer|te\d?)_",
     "peft": r"base_model\.model\.",
@@ -85,6 +87,12 @@ class LoraFile:
             kind = "DoRA" if each.get("use_dora") else str(each.get("peft_type") or "LORA")
             if kind.upper() != "LORA":
                 raise UserError(f"{file}: its settings say {kind}; of adapters, LoRA alone can be opened.")
+            if (init := each.get("init_lora_weights")) not in _INITS:
+                raise UserError(
+                    f"{file}: its settings say init_lora_weights={init!r}, which changes the base's own weights, too; save it "
+                    "as an ordinary LoRA (path_initial_model_for_weight_conversion of peft), or merged into its base."
+                )
+            _check_alphas(file, each)
         weights = read_safetensors(file)
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -101,14 +109,11 @@ class LoraFile:
         told = self.settings.get(part, self.settings.get("", {}))
         if (alpha := told.get("lora_alpha")) is not None:
             patterns = told.get("alpha_pattern") or {}
-            own = next((value for name, value in patterns.items() if re.match(rf"(.*\.)?({name})$", module)), alpha)
+            own = next((value for name, value in patterns.items() if f".{module}".endswith(f".{name}")), alpha)
             root = math.sqrt(rank) if told.get("use_rslora") else 1.0
             return float(own) * root, "its settings"
         if self.header.get("ss_network_dim") == str(rank) and (stated := self.header.get("ss_network_alpha")):
-            try:
-                return float(stated), "its header"
-            except ValueError:
-                return None
+            return _finite(self.path, "ss_network_alpha", stated), "its header"
         return None
 
 
@@ -151,7 +156,8 @@ def factors_of(what: Path, weights: Mapping[str, Tensor]) -> dict[str, Factors]:
     alphas: dict[str, float] = {}
     for name, weight in weights.items():
         if alpha := _ALPHA.fullmatch(name):
-            alphas[alpha["module"]] = float(weight)
+            value = weight.item() if weight.numel() == 1 else f"a tensor of shape {tuple(weight.shape)}"
+            alphas[alpha["module"]] = _finite(what, name, value)
         elif match := _FACTOR.fullmatch(name):
             role = {"A": "down", "B": "up"}.get(match["role"], match["role"])
             if role in found.setdefault(match["module"], {}):
@@ -186,9 +192,11 @@ def peft_settings(file: Path, header: Mapping[str, str]) -> dict[str, dict[str, 
     """What peft was told, by part: from the header, or from the file beside. Raises UserError where that is no JSON."""
     if (stated := header.get("lora_adapter_metadata")) is not None:
         try:
-            told = dict(json.loads(stated))
-        except (ValueError, TypeError):
-            raise UserError(f"{file}: lora_adapter_metadata in its header is no JSON.") from None
+            told = json.loads(stated)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            raise UserError(f"{file}: lora_adapter_metadata in its header is no JSON.")
     elif (beside := file.parent / CONFIG).is_file():
         told = settings_of(beside)
     else:
@@ -198,3 +206,27 @@ def peft_settings(file: Path, header: Mapping[str, str]) -> dict[str, dict[str, 
         part, _, setting = name.rpartition(".")
         by_part.setdefault(part, {})[setting] = value
     return by_part
+
+
+def _finite(file: Path, name: str, value: Any) -> float:
+    """A number that a file says. Raises UserError where it is none, NaN or infinite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{file}: {name} is {value!r}, which is to be a finite number.")
+    return number
+
+
+def _check_alphas(file: Path, told: Mapping[str, Any]) -> None:
+    """Raise UserError for alphas that are no numbers, or of modules named by a regular expression: none is run from a file."""
+    if (alpha := told.get("lora_alpha")) is not None:
+        _finite(file, "lora_alpha", alpha)
+    patterns = told.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{file}: alpha_pattern is {patterns!r}, which is to name modules with an alpha each.")
+    for name, value in patterns.items():
+        if not re.fullmatch(r"[\w.]+", name):
+            raise UserError(f"{file}: alpha_pattern names {name!r}, a regular expression; names of modules are read alone.")
+        _finite(file, f"alpha_pattern of '{name}'", value)
