@@ -12,7 +12,7 @@ from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
-from ldm_privacy.diffusion import flow_sigma
+from ldm_privacy.diffusion import check_prediction_type, flow_sigma
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.models.codec import Codec
@@ -90,7 +90,7 @@ class MemorizationWatch:
             for it before its next step. False: each has its share, and all must call it alike.
 
     Raises:
-        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images; what is
+        UserError: A cadence below 1, an unknown attack, mask or prediction type, one of a flow without its scheduler, a mask by influence in pixel space, too few images; what is
             given doesn't go together.
     """
 
@@ -127,6 +127,8 @@ class MemorizationWatch:
     ):
         every = Every(steps=every_n_steps)
         abar, kind = schedule_of(scheduler)
+        kind = prediction_type or kind  # type: ignore[assignment]
+        check_prediction_type(kind, abar)
         self.main_process_only, self.seed = main_process_only, seed
         self.watchers: dict[str, Watcher] = {}
         self.curves: dict[tuple[int, str], float] = {}
@@ -178,7 +180,7 @@ class MemorizationWatch:
                 influence=influence,
                 seed=seed,
             )
-        self.training = LoopTarget(self.codec, abar, prediction_type or kind, told, reference, ema, tuple(beside))  # type: ignore[arg-type]
+        self.training = LoopTarget(self.codec, abar, kind, told, reference, ema, tuple(beside))
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
         if calibrations:
