@@ -242,8 +242,8 @@ class MemorizationWatch:
             is_last: Look whatever the cadence says.
 
         Raises:
-            UserError: The network can't take the latents, or fits another convention than the declared one; its prediction is not
-                finite, its weights are sharded; `ema` or `reference` are none of it.
+            UserError: The network can't take the latents, or fits another convention than the declared one; its
+                prediction is not finite, its weights are sharded; `ema` or `reference` are none of it.
         """
         if not self.due(step, is_last=is_last):
             return {}

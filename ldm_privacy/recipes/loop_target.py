@@ -83,8 +83,8 @@ class LoopTarget:
         held = [each for each in beside if adapted(each)]
         if not held or any(trains_outside(each) for each in beside):
             raise UserError(
-                "reference: the text encoder trains, and no adapter of it alone: what the base is told would move with it. Give a "
-                "function whose context makes both the base; beside= names text encoders with adapters."
+                "reference: the text encoder trains, and no adapter of it alone: what the base is told would move with it. "
+                "Give a function whose context makes both the base; beside= names text encoders with adapters."
             )
         return partial(without_adapters, *held)
 
