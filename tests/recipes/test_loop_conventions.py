@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, SD3Transformer2DModel
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -158,7 +158,7 @@ def test_what_a_reference_is_told_does_not_move_with_the_training():
         watch(Sees(), step=0)
     ids = tokenizer(CAPTIONS[:1], max_length=6, padding="max_length", truncation=True, return_tensors="pt").input_ids
     base = plain.requires_grad_(False)(ids)[0]
-    plain.network.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    plain.last = get_peft_model(nn.Sequential(plain.last), LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
     assert not torch.equal(plain.eval()(ids)[0], base)
     watch = MemorizationWatch(LATENT[:24], LATENT[24:], DDPMScheduler(), text_encoder=plain, **told)
     with watch._looking(Sees(), 0) as (target, _):
