@@ -16,7 +16,7 @@ def adapted(network: nn.Module) -> list[Any]:
 
 def trains_outside(network: nn.Module) -> bool:
     """Whether anything of a network is trained that no adapter of peft holds, so that taking those off gives no base."""
-    held = [getattr(layer, name, None) for layer in adapted(network) for name in layer.adapter_layer_names]
+    held = [getattr(layer, name, None) for layer in adapted(network) for name in getattr(layer, "adapter_layer_names", ())]
     inside = {id(each) for part in held if isinstance(part, nn.Module) for each in part.parameters()}
     return any(each.requires_grad and id(each) not in inside for each in network.parameters())
 
