@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.watch [--looks 3]
 
-Told and actual are measured in one run, in turn.
+Told and actual are measured in one run, in turn, so that what slows one slows the other.
 """
 
 import argparse

@@ -12,8 +12,23 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ldm_privacy.errors import UserError
+
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+
+
+def check_prediction_type(prediction_type: str, alphas_cumprod: Tensor | None = None) -> None:
+    """Raise UserError where it is unknown, or where one of it and a schedule, if that is given, is a flow's alone."""
+    if prediction_type not in PREDICTION_TYPES:
+        raise UserError(f"prediction_type: {prediction_type!r} is unknown; known: {', '.join(PREDICTION_TYPES)}.")
+    if alphas_cumprod is None:
+        return
+    of_flow = flow_alphas_cumprod(len(alphas_cumprod)).to(alphas_cumprod)
+    is_flow = torch.allclose(alphas_cumprod, of_flow, rtol=1e-3, atol=1e-6)
+    if is_flow != (prediction_type == "flow"):
+        whose = "is a flow's" if is_flow else "is no flow's"
+        raise UserError(f"prediction_type: {prediction_type!r}, and the scheduler {whose}; one of them is wrong.")
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
@@ -62,6 +77,7 @@ def training_target(
     "epsilon": n; "v_prediction": sqrt(abar) n - sqrt(1 - abar) z0 (Salimans, Ho 2022, 2202.00512); "sample": z0; "flow":
     n - z0.
     """
+    check_prediction_type(prediction_type)
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "sample":
@@ -79,6 +95,7 @@ def epsilon_from_output(
 
     Of a flow x_s + (1 - s) v, which is (z_t + sqrt(abar) v) / (sqrt(abar) + sqrt(1 - abar)).
     """
+    check_prediction_type(prediction_type)
     if prediction_type == "epsilon":
         return output
     signal, spread = levels(alphas_cumprod.to(timestep.device)[timestep], noisy_latent)

@@ -1,5 +1,6 @@
 """The noise predictor that attacks see: epsilon, whatever the network was trained to output."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm_privacy.device import memory_budget, passes
-from ldm_privacy.diffusion import PredictionType, epsilon_from_output, flow_sigma, flow_state
+from ldm_privacy.diffusion import PredictionType, check_prediction_type, epsilon_from_output, flow_sigma, flow_state
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Condition, Latent, NoisePredictor, Timestep, rows_of
 
@@ -22,17 +23,20 @@ patch) and every channel that it has there. Measured, with 1 to 860 million para
 
 
 def bytes_per_number(network: object) -> float:
-    """What a pass of a network holds per number of its input, from its config, as diffusers' networks have one.
+    """What a pass of a network holds per number of its input, from the config of its first module that has one of diffusers.
 
     Of another network: as if it had 32 channels for each of its input's.
     """
-    config: Any = getattr(network, "config", None)
-    config = config if isinstance(config, Mapping) else {}
+    modules = network.modules() if isinstance(network, nn.Module) else (network,)
+    configs: Any = (getattr(each, "config", None) for each in modules)
+    config = next((each for each in configs if isinstance(each, Mapping) and each.get("in_channels")), {})
     width = (config.get("block_out_channels") or [None])[0]
     if width is None and config.get("attention_head_dim"):
         width = config.get("num_attention_heads", 1) * config["attention_head_dim"]
-    numbers = config.get("in_channels", 1) * config.get("patch_size", 1) ** 2
-    return BYTES_PER_WIDTH * (32 if width is None else width / numbers)
+    if width is None:
+        return BYTES_PER_WIDTH * 32
+    patch = config.get("patch_size") or 1
+    return BYTES_PER_WIDTH * (width / (config["in_channels"] * (patch**2 if isinstance(patch, int) else math.prod(patch))))
 
 
 def rows_per_pass(predictor: NoisePredictor, latent: Latent, budget: int | None = None) -> int:
@@ -62,6 +66,9 @@ class NetworkPredictor:
         given: Turns the condition of a batch into keyword arguments of the network; see `ConditionSource.given`.
         time: What the network is given as its timestep; None: "sigma_1000" for a flow (Stable Diffusion 3), else "index".
         negated: The network returns the negative of what `prediction_type` says.
+
+    Raises:
+        UserError: An unknown prediction type.
     """
 
     network: nn.Module | Callable[..., Any]
@@ -70,6 +77,9 @@ class NetworkPredictor:
     given: Callable[[Condition], Condition] = as_it_is
     time: Time | None = None
     negated: bool = False
+
+    def __post_init__(self) -> None:
+        check_prediction_type(self.prediction_type)
 
     def __call__(self, noisy_latent: Latent, timestep: Timestep, condition: Condition) -> Latent:
         """epsilon(z_t, t, c), in passes of `rows_per_pass`. Raises UserError where the network answers in another shape."""

@@ -22,6 +22,7 @@ class LookCost:
     Attributes:
         passes: Network passes of a look, one sample each, by network ("denoiser", "decoder").
         reference_passes: Of the reference, at the first look alone: it doesn't move.
+        check_passes: Of the self-check, at the first look alone.
         seconds: Of a look, measured: passes in the sizes that it makes, and the numbers of one audit.
         first_seconds: Of the first look.
         every_n_steps: Steps from look to look.
@@ -30,6 +31,7 @@ class LookCost:
 
     passes: Mapping[str, int]
     reference_passes: int
+    check_passes: int
     seconds: float
     first_seconds: float
     every_n_steps: int
@@ -45,8 +47,9 @@ class LookCost:
     def __str__(self) -> str:
         passes = ", ".join(f"{count:,} {network} passes" for network, count in self.passes.items())
         first = ""
-        if self.reference_passes:
-            first = f"; the first one {self.first_seconds:.2g} s, with {self.reference_passes:,} passes of the reference"
+        once = {"the reference": self.reference_passes, "the self-check": self.check_passes}
+        if more := " and ".join(f"{count:,} passes of {name}" for name, count in once.items() if count):
+            first = f"; the first one {self.first_seconds:.2g} s, with {more}"
         share = "" if self.share is None else f", {self.share:.1%} of the training with a look every {self.every_n_steps} steps"
         return f"A look: {passes}, {self.seconds:.2g} s{share}{first}."
 
@@ -84,6 +87,7 @@ def measured_cost(
     device: torch.device | None,
     every_n_steps: int,
     step_seconds: float | None = None,
+    check_passes: int = 0,
 ) -> LookCost:
     """What a look of those watchers costs, measured with a few passes of each network and one audit without any.
 
@@ -92,7 +96,7 @@ def measured_cost(
         audit: Of one of them; its samples are brought to the device.
         target: What is looked at.
         device: Where its network lies.
-        every_n_steps, step_seconds: See `LookCost`.
+        every_n_steps, step_seconds, check_passes: See `LookCost`.
     """
     audit.samples = audit.samples.here(device)
     passes: dict[str, int] = {}
@@ -106,8 +110,8 @@ def measured_cost(
     audit(Free())
     seconds = perf_counter() - start + sum(count * of_pass[name] for name, count in passes.items())
     of_reference = audit.num_reference_passes if target.reference is not None else 0
-    first = seconds + of_reference * of_pass["denoiser"]
-    return LookCost(passes, of_reference, seconds, first, every_n_steps, step_seconds)
+    first = seconds + (of_reference + check_passes) * of_pass["denoiser"]
+    return LookCost(passes, of_reference, check_passes, seconds, first, every_n_steps, step_seconds)
 
 
 class Free:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.checks import audited_timesteps
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
-from ldm_privacy.diffusion import flow_sigma
+from ldm_privacy.diffusion import PredictionType, check_prediction_type, flow_sigma
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.models.codec import Codec
@@ -22,10 +23,10 @@ from ldm_privacy.processes import alone, is_main
 from ldm_privacy.recipes.look_cost import LookClock, LookCost, measured_cost
 from ldm_privacy.recipes.loop_report import write_loop_report
 from ldm_privacy.recipes.loop_samples import as_floats, measured_samples, stacked_images
-from ldm_privacy.recipes.loop_target import LoopTarget
+from ldm_privacy.recipes.loop_target import LoopTarget, check_passes, self_checked
 from ldm_privacy.recipes.loop_told import Told
 from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
-from ldm_privacy.targets.script import codec_of
+from ldm_privacy.targets.script import Predict, codec_of
 from ldm_privacy.targets.target import Target, unwrapped
 from ldm_privacy.types import Image, Intervals
 from ldm_privacy.watch.loss_gap import LossGap
@@ -38,6 +39,20 @@ CALIBRATED = ("complexity", "history", "gained", "calibrated", "combined")
 """In the order of `configs/audit/default.yaml`: that decides what a verdict rests on."""
 COMPARED = ("complexity", "reference", "ratio", "history", "gained", "calibrated", "combined")
 """Where there is a reference."""
+
+
+TIMESTEPS = (30, 60, 100, 150)
+SIGMAS = (0.1, 0.2, 0.3, 0.4)
+"""Of a flow, where it leaks; see docs/flow.md."""
+
+
+def audited(timesteps: Sequence[int] | None, sigmas: Sequence[float] | None, kind: PredictionType, count: int) -> list[int]:
+    """The timesteps that a watch was asked for, or its own. Raises UserError as `audited_timesteps`, and for no share."""
+    if timesteps is None and sigmas is None:
+        timesteps, sigmas = (None, SIGMAS) if kind == "flow" else (TIMESTEPS, None)
+    if wrong := [each for each in sigmas or () if not 0 < each < 1]:
+        raise UserError(f"sigmas: {wrong[0]} is no share of noise between 0 and 1.")
+    return audited_timesteps(None if timesteps is None else list(timesteps), sigmas, kind, count)
 
 
 class MemorizationWatch:
@@ -79,20 +94,24 @@ class MemorizationWatch:
         attacks: Registered names, or attacks by label; by default sima and loss, of which a reference makes loss the stronger
             one, so then it comes first.
         masks: Registered names, or rules by label; by default all and, where there is a decoder, top, random and deviation.
-        timesteps: That every attack queries.
+        timesteps, sigmas: That every attack queries; of a flow by default sigmas, its shares of noise between 0 and 1.
         calibrations: Registered names, or calibrations by label, of the first attack and mask; all of them by default. The
             verdict rests on the last of them that looks at earlier audits, and names the last that doesn't.
         influence: Estimator; 16 probes by default where there is a decoder.
         every_n_steps: The cadence; step 0, from which onsets count, is a look too, and so is the one with `is_last`.
         watchers: Further ones by label: (samples, every) -> watcher.
+        predict: (network, state, time, condition) -> output like the state, of a network that is called otherwise than
+            network(state, time, **condition). The state is z_t, of a flow x_s; the time the timestep, of a flow 1000 sigma.
+        self_check: Whether the first look asks if the network, and the reference, fit what is said here of what they output;
+            see `ldm_privacy.targets.self_check`. A network that has learned nothing yet passes.
         intervals: How intervals are made.
         seed: Of the attacks' noise and the probes.
         main_process_only: Of several processes the main one audits everything, the others return {} at once and none waits
             for it before its next step. False: each has its share, and all must call it alike.
 
     Raises:
-        UserError: A cadence below 1, an unknown attack or mask, a mask by influence in pixel space, too few images; what is
-            given doesn't go together.
+        UserError: A cadence below 1; an unknown attack, mask or prediction type; a flow's prediction type with another's
+            scheduler; a mask by influence in pixel space, too few images; what is given doesn't go together.
     """
 
     def __init__(
@@ -118,17 +137,23 @@ class MemorizationWatch:
         beside: Sequence[nn.Module] = (),
         attacks: Sequence[str] | Mapping[str, Any] | None = None,
         masks: Sequence[str] | Mapping[str, Any] | None = None,
-        timesteps: Sequence[int] = (30, 60, 100, 150),
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
         calibrations: Sequence[str] | Mapping[str, Calibration] | None = None,
         influence: InfluenceEstimator | None = None,
         every_n_steps: int = 1000,
         watchers: Mapping[str, Callable[[AuditedSamples, Every], Watcher]] | None = None,
         intervals: Intervals | None = None,
+        predict: Predict | None = None,
+        self_check: bool = True,
         seed: int = 0,
         main_process_only: bool = True,
     ):
         every = Every(steps=every_n_steps)
         abar, kind = schedule_of(scheduler)
+        kind = prediction_type or kind  # type: ignore[assignment]
+        check_prediction_type(kind, abar)
+        asked = audited(timesteps, sigmas, kind, len(abar))
         self.main_process_only, self.seed = main_process_only, seed
         self.watchers: dict[str, Watcher] = {}
         self.curves: dict[tuple[int, str], float] = {}
@@ -140,6 +165,8 @@ class MemorizationWatch:
         self.facts: Mapping[str, str] = {}
         """Of the newest look: what it looked at, in words."""
         self._clock = LookClock()
+        self._checked: Mapping[str, str] | None = None if self_check else {}
+        """What the self-check found; None where it is still to come."""
         if main_process_only and not is_main():
             return
         if vae is not None and codec is not None:
@@ -181,7 +208,7 @@ class MemorizationWatch:
                 influence=influence,
                 seed=seed,
             )
-        self.training = LoopTarget(self.codec, abar, prediction_type or kind, told, reference, ema, tuple(beside))  # type: ignore[arg-type]
+        self.training = LoopTarget(self.codec, abar, kind, told, reference, ema, tuple(beside), predict)
         samples.check_halves()
         intervals = intervals or Intervals(seed=seed)
         if calibrations:
@@ -190,11 +217,9 @@ class MemorizationWatch:
             samples,
             attacks,
             masks,
-            timesteps,
+            asked,
             views=tuple(view for view in samples.views if view in views),
-            sigmas={}
-            if self.training.prediction_type != "flow"
-            else dict(zip(timesteps, flow_sigma(abar)[list(timesteps)].tolist())),
+            sigmas={} if self.training.prediction_type != "flow" else dict(zip(asked, flow_sigma(abar)[asked].tolist())),
             calibrations=calibrations,
             seed=seed,
             intervals=intervals,
@@ -220,12 +245,15 @@ class MemorizationWatch:
             is_last: Look whatever the cadence says.
 
         Raises:
-            UserError: The network can't take the latents, its prediction is not finite, its weights are sharded; `ema` or
-                `reference` are none of it.
+            UserError: The network can't take the latents, or fits another convention than the declared one; its
+                prediction is not finite, its weights are sharded; `ema` or `reference` are none of it.
         """
         if not self.due(step, is_last=is_last):
             return {}
         with self._clock, self._looking(network, step) as (target, device):
+            if self._checked is None:
+                self._checked = self_checked(target, self.samples.here(device), self.seed)
+            self.facts = {**self.facts, **self._checked}
             looks = look_with(self.watchers, target, self._moment(step, is_last), device)
         self.looks = looks
         series = {name: value for look in looks.values() for name, value in look.series.items()}
@@ -243,9 +271,10 @@ class MemorizationWatch:
         """
         steps = self.memorization.every.steps if self.watchers else None
         if steps is None:  # in a process that has no part
-            return LookCost({}, 0, 0.0, 0.0, 1, step_seconds)
+            return LookCost({}, 0, 0, 0.0, 0.0, 1, step_seconds)
         with self._looking(network, 0) as (target, device):
-            return measured_cost(self.watchers, self.memorization.audit, target, device, steps, step_seconds)
+            checks = check_passes(target, self.samples) * (1 + (target.reference is not None)) if self._checked is None else 0
+            return measured_cost(self.watchers, self.memorization.audit, target, device, steps, step_seconds, checks)
 
     def report(self, folder: Path | str) -> Path | None:
         """Write the report of the newest look, the files of an evaluation; returns the path of report.html.

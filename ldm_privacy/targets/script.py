@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from ldm_privacy.targets.adapters.live import without_adapters
 from ldm_privacy.targets.target import unwrapped
 
 Context = Callable[[], AbstractContextManager[Any]]
+Predict = Callable[[Any, Tensor, Tensor, dict[str, Any]], Any]
+"""(network, state, time, condition) -> output like the state: how a network is called that takes other arguments."""
 
 
 def codec_of(vae: nn.Module) -> Codec:
@@ -37,17 +39,18 @@ class Called(nn.Module):
     Args:
         network: (z_t, t, **arguments) -> output.
         context: Entered around each pass; None: none is.
+        predict: The call itself; None: network(z_t, t, **arguments).
     """
 
-    def __init__(self, network: nn.Module, context: Context | None = None):
+    def __init__(self, network: nn.Module, context: Context | None = None, predict: Predict | None = None):
         super().__init__()
-        self.network, self.context = network, context
+        self.network, self.context, self.predict = network, context, predict
 
     def forward(self, noisy_latent: Tensor, timestep: Tensor, **condition: Tensor) -> Any:
         """What the network returns. `condition`: `argument.entry` is an entry of an argument that is a mapping."""
-        if self.context is None:
-            return self.network(noisy_latent, timestep, **nested(condition))
-        with self.context():
+        with nullcontext() if self.context is None else self.context():
+            if self.predict is not None:
+                return self.predict(self.network, noisy_latent, timestep, nested(condition))
             return self.network(noisy_latent, timestep, **nested(condition))
 
 

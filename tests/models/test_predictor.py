@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ldm_privacy.diffusion import add_noise, flow_alphas_cumprod, training_target
+from ldm_privacy.diffusion import add_noise, epsilon_from_output, flow_alphas_cumprod, training_target
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.predictor import NetworkPredictor, bytes_per_number, num_parameters, rows_per_pass
@@ -102,6 +102,16 @@ def test_a_network_is_asked_in_its_own_precision_and_answers_in_float32(states, 
     assert num_parameters(network) == 5
 
 
+def test_a_prediction_type_that_is_unknown_is_refused_and_never_read_as_another(states):
+    for call in (
+        lambda: NetworkPredictor(lambda noisy_latent, timestep: noisy_latent, ABAR, "v"),
+        lambda: epsilon_from_output(*states[:2], ABAR, TIMESTEP, "v"),
+        lambda: training_target(*states[:2], ABAR, TIMESTEP, "v"),
+    ):
+        with pytest.raises(UserError, match=r"^prediction_type: 'v' is unknown; known: epsilon, v_prediction, sample, flow\.$"):
+            call()
+
+
 def test_an_answer_of_another_shape_is_refused(states):
     predictor = NetworkPredictor(lambda noisy_latent, timestep: noisy_latent[:, :1], ABAR)
     with pytest.raises(UserError, match=r"^target: the network returns \(1, 4, 4\) for a latent of shape \(2, 4, 4\)\.$"):
@@ -134,6 +144,7 @@ def test_rows_go_through_in_passes_of_the_memory_budget_each_with_its_own_timest
         ({"block_out_channels": [128, 256], "in_channels": 3}, 128 / 3),
         ({"num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "patch_size": 2}, 1152 / 16),
         ({"num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 64}, 3072 / 64),
+        ({"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4, "patch_size": (1, 2, 2)}, 16 / 16),
         ({}, 32),
         (None, 32),
         ("none", 32),

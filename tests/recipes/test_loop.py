@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
+from diffusers import AutoencoderKL, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ldm_privacy.config.compose import read_yaml
 from ldm_privacy.data.complexity import image_complexity
+from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.recipes.loop import MemorizationWatch
@@ -208,6 +209,15 @@ def test_mistakes_cost_one_line(images):
         MemorizationWatch(*sides, SCHEDULER, every_n_steps=0)
     with pytest.raises(UserError, match=r"unknown attack 'simma'\. Did you mean 'sima'\?"):
         MemorizationWatch(*sides, SCHEDULER, attacks=["simma"])
+    with pytest.raises(UserError, match=r"^prediction_type: 'v' is unknown"):
+        MemorizationWatch(*sides, SCHEDULER, prediction_type="v")
+    for scheduler, kind, whose in (
+        (SCHEDULER, "flow", "no flow's"),
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), "epsilon", "a flow's"),
+        (flow_alphas_cumprod(500).float(), None, "a flow's"),
+    ):
+        with pytest.raises(UserError, match=rf"^prediction_type: '\w+', and the scheduler is {whose}[^\n]*$"):
+            MemorizationWatch(*sides, scheduler, prediction_type=kind)
     with pytest.raises(UserError, match="ranks by influence"):
         MemorizationWatch(*sides, SCHEDULER, masks=["top"])
     with pytest.raises(UserError, match=r"^target: the network can't take a latent of shape \(1, 8, 8\) [^\n]*$"):

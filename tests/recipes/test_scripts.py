@@ -308,12 +308,20 @@ def test_a_look_costs_what_is_told(unet):
     told = watch.cost(unet, step_seconds=0.01)
     rows.clear()
     watch(unet, step=0)
-    hook.remove()
-    assert told.passes == {"denoiser": sum(rows)} == {"denoiser": 48 * (1 + 4)}
+    assert told.passes == {"denoiser": 48 * (1 + 4)}
+    assert told.passes["denoiser"] + told.check_passes == sum(rows)
+    assert told.check_passes == 48 * 3
     assert told.share == told.seconds / (told.seconds + 1)
     assert re.fullmatch(
-        r"A look: 240 denoiser passes, [\d.e-]+ s, [\d.]+% of the training with a look every 100 steps\.", str(told)
+        r"A look: 240 denoiser passes, [\d.e-]+ s, [\d.]+% of the training with a look every 100 steps; "
+        r"the first one [\d.e-]+ s, with 144 passes of the self-check\.",
+        str(told),
     )
+    rows.clear()
+    watch(unet, step=100)
+    assert told.passes["denoiser"] == sum(rows)
+    hook.remove()
+    assert watch.cost(unet).check_passes == 0
 
 
 def test_taking_accelerates_autocast_off_changes_it(unet):

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +16,12 @@ from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, views_of
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.exact import ExactInfluence
+from ldm_privacy.models.predictor import bytes_per_number
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import ATTACKS
+from ldm_privacy.targets.adapters.switch import Adapted, Adapter
 from ldm_privacy.targets.door import open_target
+from ldm_privacy.targets.script import Called
 from tests.reference.geometry import dense_jacobian
 from tests.targets import more_pipelines
 
@@ -479,3 +484,13 @@ def test_what_is_not_installed_is_named(folders, monkeypatch):
             open_target(folders(name))
     for name in ("dit", "ldm", "ddpm"):
         open_target(folders(name))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pass_is_taken_to_hold_what_the_network_inside_all_wrappers_does(folders, name):
+    predictor = open_target(folders(name)).predictor
+    inner = next(each for each in predictor.network.modules() if hasattr(each, "config"))
+    held = bytes_per_number(SimpleNamespace(config=inner.config))
+    assert held != bytes_per_number(None)
+    for network in (predictor.network, Called(inner), Adapted(predictor.network, Adapter({}), {})):
+        assert replace(predictor, network=network).bytes_per_number == held

@@ -14,6 +14,13 @@ def adapted(network: nn.Module) -> list[Any]:
     return [each for each in network.modules() if isinstance(getattr(each, "disable_adapters", None), bool)]
 
 
+def trains_outside(network: nn.Module) -> bool:
+    """Whether anything of a network is trained that no adapter of peft holds, so that taking those off gives no base."""
+    held = [getattr(layer, name, None) for layer in adapted(network) for name in getattr(layer, "adapter_layer_names", ())]
+    inside = {id(each) for part in held if isinstance(part, nn.Module) for each in part.parameters()}
+    return any(each.requires_grad and id(each) not in inside for each in network.parameters())
+
+
 @contextmanager
 def without_adapters(*networks: nn.Module) -> Iterator[None]:
     """Inside, the networks are their bases; afterwards their adapters are as before.
