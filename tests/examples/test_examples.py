@@ -34,6 +34,7 @@ def rises(auroc):
     assert sum(late > early for early, late in pairwise(auroc)) >= len(auroc) - 2, auroc
 
 
+@pytest.mark.slow
 def test_a_lightning_module_of_ones_own(empty, tmp_path, monkeypatch, capsys):
     run(monkeypatch, "own_lightning_module.py", "--max-epochs", "150", "--folder", str(tmp_path / "out"))
     table = [line.split() for line in capsys.readouterr().out.splitlines() if line.split() and line.split()[0].isdigit()]
@@ -42,6 +43,7 @@ def test_a_lightning_module_of_ones_own(empty, tmp_path, monkeypatch, capsys):
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["metrics.csv"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_samples_of_a_look(empty, tmp_path, monkeypatch):
     """Whoever builds an audit before the processes are there has all samples in each: intervals must not count them twice."""
     run(monkeypatch, "own_lightning_module.py", "--max-epochs", "1", "--folder", str(tmp_path / "one"))

@@ -67,6 +67,7 @@ def program(installed, tmp_path):
     return partial(call, installed / "bin" / "ldm-privacy")
 
 
+@pytest.mark.slow
 def test_the_console_script_trains_among_strangers(program, tmp_path):
     output = program("train", "--config", "digits.yaml", *TINY, "trainer.max_epochs=2", "loggers=[]")
     assert "ldm-privacy evaluate ckpt=runs/digits/checkpoints/last.ckpt" in output

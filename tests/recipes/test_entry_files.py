@@ -71,7 +71,7 @@ def images(tmp_path):
 
 # Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. Of those by
 # condition the captioned digits have all that the others have.
-ALIKE = ("digits_classes", "emoji")
+ALIKE = ("digits_classes", "emoji", "cifar10_fast")
 RUNS = [
     pytest.param(path, path.stem == "digits", id=path.stem, marks=[pytest.mark.slow] if path.stem in ALIKE else [])
     for path in entry_files()

@@ -119,6 +119,7 @@ def test_two_checkpoints_of_one_run_are_audited_and_compared(run, capsys):
     assert scores[0].split_hash == scores[1].split_hash
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_split_and_score_files_give_the_same_comparison(run, other, tmp_path, capsys):
     assert cli.evaluate([f"ckpt=[{last(run)},{last(other)}]", f"out={tmp_path}/a"]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())

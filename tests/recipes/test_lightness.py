@@ -92,6 +92,7 @@ def test_what_other_processes_and_places_refuse_is_known_at_once(tmp_path):
             assert seconds < 2
 
 
+@pytest.mark.slow
 def test_the_library_brings_no_trainer_and_an_evaluation_needs_none(run, tmp_path):
     """In one process: the rooms of the library, then an evaluation; nothing is drawn, which has tests of its own."""
     rooms = ("attacks", "metrics", "geometry", "audit", "models.identity", "watch.watcher", "recipes.loop")

@@ -93,6 +93,7 @@ def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run
     assert found.compressed == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
     options = [
         "autoencoder.max_epochs=1",

@@ -37,7 +37,11 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
     ("options", "facts"),
     [
         ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
-        ([*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"], {"condition": "labels"}),
+        pytest.param(
+            [*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"],
+            {"condition": "labels"},
+            marks=pytest.mark.slow,  # as captions, which have all that labels have
+        ),
         (
             [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
             {"condition": "captions"},

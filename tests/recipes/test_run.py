@@ -324,6 +324,7 @@ def test_a_warm_up_that_is_interrupted_goes_on(tmp_path):
     assert series(tmp_path / "cut" / "digits") == series(tmp_path / "whole" / "digits")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_settings_of_its_steps_and_back(tmp_path, traced):
     plain, fast = (
         ["trainer.compile=none", "trainer.channels_last=false"],

@@ -174,6 +174,7 @@ def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch, tmp_pa
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_steps_in_float64_are_those_of_one_process():
     # Shares of uneven size, and of none; gradients clipped over all of them.
     process = start("2", script=Path(__file__).with_name("float64_training.py"))
