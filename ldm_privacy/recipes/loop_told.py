@@ -1,7 +1,6 @@
 """What the network of a watched loop is told of each audited image."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from ldm_privacy.data.captions import Captions
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import as_it_is
-from ldm_privacy.models.text.encoder import TextEncoder
+from ldm_privacy.models.text.encoder import EncoderIn, TextEncoder
 from ldm_privacy.models.text.script import FunctionEncoder, ScriptEncoder, flat
 from ldm_privacy.targets.script import Context
 from ldm_privacy.targets.target import unwrapped
@@ -100,7 +99,7 @@ class Told:
         if self.captions is None or context is None or not self.trains:
             return self.given
         if self._base is None:
-            self._base = self.captions.through(_InContext(self.captions.encoder, context))
+            self._base = self.captions.through(EncoderIn(self.captions.encoder, context))
         return self._base.given
 
     def refresh(self) -> None:
@@ -119,18 +118,3 @@ def _encoder(text_encoder: nn.Module | Callable[[list[str]], Any], tokenizer: An
     if tokenizer is None:
         raise UserError(f"tokenizer: missing; the text encoder is a {type(text_encoder).__name__}. Give its tokenizer, too.")
     return ScriptEncoder(unwrapped(text_encoder), tokenizer)
-
-
-class _InContext:
-    """A text encoder that is asked inside a context: without its adapter."""
-
-    def __init__(self, encoder: TextEncoder, context: Callable[[], AbstractContextManager[Any]]):
-        self.encoder, self.context = encoder, context
-        self.shapes, self.num_tokens, self.record = encoder.shapes, encoder.num_tokens, encoder.record
-
-    def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        return self.encoder.token_ids(texts)
-
-    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        with self.context():
-            return self.encoder(texts, device)

@@ -10,11 +10,12 @@ import torch
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.models.text.encoder import EncoderIn
 from ldm_privacy.models.weights import header_of
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, is_adapters
 from ldm_privacy.targets.adapters.names import Modules, converted, misfit, whose
-from ldm_privacy.targets.adapters.switch import Adapted, AdaptedEncoder, Adapter, Layer
+from ldm_privacy.targets.adapters.switch import Adapted, Adapter, Layer
 from ldm_privacy.targets.door import Opening, check_strength, open_target
 from ldm_privacy.targets.family import family_of, is_pipeline
 from ldm_privacy.targets.parts import Parts
@@ -111,7 +112,7 @@ class Base:
             target,
             predictor=replace(target.predictor, network=Adapted(target.predictor.network, adapter, own)),
             reference=target.predictor,
-            encoder=AdaptedEncoder(target.encoder, adapter, record) if has_text and target.encoder else target.encoder,
+            encoder=EncoderIn(target.encoder, adapter.on, record) if has_text and target.encoder else target.encoder,
             reference_encoder=target.encoder if has_text else None,
             fingerprint={**target.fingerprint, "adapter": file.sha256, "alpha": str(alpha), "scale": str(scale)},
             reference_fingerprint=target.fingerprint,

@@ -1,6 +1,7 @@
 """What a denoiser is told of a text: a frozen CLIP text model's last hidden states, or what other encoders make of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -32,6 +33,34 @@ class TextEncoder(Protocol):
 
     def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
         """Argument -> (texts, *shape) on that device, float32 in any precision of a run."""
+
+
+class EncoderIn:
+    """A text encoder that is asked inside a context: with an adapter on, or with none.
+
+    Args:
+        encoder: Any.
+        context: Made anew for every call.
+        record: What tells it from that encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        context: Callable[[], AbstractContextManager[Any]],
+        record: Mapping[str, Any] | None = None,
+    ):
+        self.encoder, self.context = encoder, context
+        self.shapes, self.num_tokens, self.record = encoder.shapes, encoder.num_tokens, {**encoder.record, **(record or {})}
+
+    def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """As that encoder's."""
+        return self.encoder.token_ids(texts)
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """As that encoder's, in the context."""
+        with self.context():
+            return self.encoder(texts, device)
 
 
 class ClipEncoder:

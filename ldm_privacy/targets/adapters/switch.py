@@ -1,16 +1,14 @@
 """An adapter that is on for a pass and off otherwise; the base that it belongs to stays as it is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.text.encoder import TextEncoder
 from ldm_privacy.targets.adapters.file import Factors
 
 _ON: ContextVar["Adapter | None"] = ContextVar("adapter that is on", default=None)
@@ -90,26 +88,3 @@ class Adapted(nn.Module):
                 count, first = len(self._unreached), next(iter(self._unreached))
                 raise UserError(f"adapter: {count} of its modules aren't called by the network, the first '{first}'.")
         return output
-
-
-class AdaptedEncoder:
-    """A text encoder with an adapter on; see `TextEncoder`.
-
-    Args:
-        encoder: The base's.
-        adapter: Of its networks' modules.
-        record: What tells it from the base's.
-    """
-
-    def __init__(self, encoder: TextEncoder, adapter: Adapter, record: Mapping[str, Any]):
-        self.encoder, self.adapter = encoder, adapter
-        self.shapes, self.num_tokens, self.record = encoder.shapes, encoder.num_tokens, {**encoder.record, **record}
-
-    def token_ids(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """As the base's."""
-        return self.encoder.token_ids(texts)
-
-    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """As the base's, of the adapted model."""
-        with self.adapter.on():
-            return self.encoder(texts, device)
