@@ -9,21 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = [
     *("errors", "commands", "registry", "plugins", "types", "randomness", "diffusion", "processes", "device"),
-    *("metrics", "geometry", "sampling", "models", "losses", "attacks", "calibrations", "data", "pictures", "targets"),
-    *(
-        "testing",
-        "audit",
-        "controls",
-        "trajectories",
-        "training",
-        "watch",
-        "evidence",
-        "report",
-        "runs",
-        "callbacks",
-        "config",
-        "recipes",
-    ),
+    *("metrics", "geometry", "sampling", "models", "losses", "quality", "attacks", "calibrations", "data", "pictures"),
+    *("targets", "testing", "audit", "controls", "trajectories", "training", "watch", "evidence", "report", "runs"),
+    *("callbacks", "config", "sweeps", "recipes"),
 ]
 """In this order: a module imports from its own room and from earlier ones."""
 LIBRARIES = {
@@ -36,6 +24,9 @@ LIBRARIES = {
     "lightning": {"callbacks", "recipes", "runs", "training"},
     "wandb": {"runs"},
     "jinja2": {"report"},
+    "optuna": {"sweeps"},
+    "submitit": {"sweeps"},
+    "opacus": {"training"},
 }
 
 

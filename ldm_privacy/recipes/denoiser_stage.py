@@ -27,6 +27,7 @@ from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, results_of
@@ -185,6 +186,9 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
         condition_dropout=setup.condition.dropout,
         given=setup.condition.given,
         repeats=setup.repeats(members),
+        timesteps=config.denoiser.timestep_sampling.build_a(
+            TimestepSampler, num_train_timesteps=config.denoiser.num_train_timesteps
+        ),
         **steps_of(config, config.denoiser, warmup_steps=config.denoiser.warmup_steps),
     )
 

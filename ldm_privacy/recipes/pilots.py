@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
+from ldm_privacy.config.audit_sections import AuditConfig, OnsetConfig
 from ldm_privacy.config.compose import differences, read_yaml
-from ldm_privacy.config.schema import AuditConfig, DenoiserConfig, OnsetConfig
+from ldm_privacy.config.schema import DenoiserConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.forecast import Pilot, Size, forecast, pilot_of, watched_keys
 from ldm_privacy.evidence.forecast_words import basis, own_constant, without_pilot

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, network_input, output_of
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
+from ldm_privacy.training.timesteps import TimestepSampler, Uniform
 from ldm_privacy.types import Condition, Latent, Timestep
 
 
 class DenoiserModule(StepwiseModule):
     """Trains a denoiser on cached latents.
 
-    loss = mean squared error between output and target at a uniform timestep (Ho et al. 2020, 2006.11239, eq. 14); of a flow
+    loss = mean squared error between output and target at a random timestep (Ho et al. 2020, 2006.11239, eq. 14); of a flow
     |v - (n - z0)|^2 (Liu et al. 2022, 2209.03003, eq. 1).
 
     Args:
@@ -31,6 +32,7 @@ class DenoiserModule(StepwiseModule):
         condition_dropout: Share of the steps' samples whose condition is dropped.
         given: Turns the condition of a batch into keyword arguments of the network.
         repeats: (samples,) how often a sample comes in an epoch; once each by default.
+        timesteps: Draws those of a step; uniform ones by default.
         steps: See `StepwiseModule`.
     """
 
@@ -47,6 +49,7 @@ class DenoiserModule(StepwiseModule):
         condition_dropout: float = 0.0,
         given: Callable[[Condition], Condition] = as_it_is,
         repeats: Tensor | None = None,
+        timesteps: TimestepSampler | None = None,
         **steps: Unpack[Steps],
     ):
         rows = torch.arange(latents.shape[1])
@@ -56,6 +59,7 @@ class DenoiserModule(StepwiseModule):
         self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
         self.prediction_type: PredictionType = prediction_type
         self.rows = rows
+        self.timesteps = timesteps or Uniform(num_train_timesteps=len(alphas_cumprod))
         self.choices, self.null, self.condition_dropout = dict(choices or {}), dict(null or {}), condition_dropout
         self.num_choices = torch.ones(latents.shape[1], dtype=torch.int64) if num_choices is None else num_choices
         self.given, self._draws_choice = given, bool((self.num_choices > 1).any())
@@ -78,7 +82,7 @@ class DenoiserModule(StepwiseModule):
         count, rows = len(indices), self.rows[indices]
         variant = torch.randint(len(self.latents), (count,), device=self.device)
         latent = self.latents[self.share(variant), self.share(rows)]
-        timestep = self.share(torch.randint(len(self.alphas_cumprod), (count,), device=self.device))
+        timestep = self.share(self.timesteps(count, self.device))
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
         condition = self.given(self._conditions(rows))
         self.draw_apart()

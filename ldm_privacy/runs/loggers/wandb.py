@@ -174,7 +174,15 @@ class RunLogger(WandbLogger):
 
 @LOGGERS.register("wandb")
 def wandb_logger(
-    *, folder: Path, facts: dict[str, Any], resume: bool, mode: str, project: str, entity: str | None, detail: str = "watched"
+    *,
+    folder: Path,
+    facts: dict[str, Any],
+    resume: bool,
+    mode: str,
+    project: str,
+    entity: str | None,
+    group: str | None = None,
+    detail: str = "watched",
 ) -> Logger | None:
     """The run's W&B logger; None when mode is "disabled". Never asks a question.
 
@@ -197,6 +205,7 @@ def wandb_logger(
             run = wandb.init(
                 project=project,
                 entity=entity,
+                group=group,
                 name=folder.name,
                 dir=folder,
                 id=run_id,
