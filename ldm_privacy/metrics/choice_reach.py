@@ -97,9 +97,7 @@ def _errors_of_choice(blocks: Sequence[Sequence[Half]], seed: int) -> np.ndarray
         variance = variance + sum(s * t * covariance[i, j] for (s, i), (t, j) in product(signed, signed))[far]
     # One and the same candidate on both sides of a difference errs by rounding alone.
     errs = variance > 1e-12 * max(covariance.max() for covariance in covariances)
-    return np.divide(
-        error, np.sqrt(variance, where=errs, out=np.ones_like(error)), out=np.zeros_like(error), where=errs
-    ).ravel()
+    return (np.where(errs, error, 0.0) / np.sqrt(np.where(errs, variance, 1.0))).ravel()
 
 
 def _contenders(block: Sequence[Half]) -> tuple[np.ndarray, np.ndarray]:

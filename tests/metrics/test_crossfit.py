@@ -24,6 +24,7 @@ from ldm_privacy.metrics import (
     tpr_at_threshold,
     welch_verdict,
 )
+from ldm_privacy.metrics.half import Part
 from ldm_privacy.metrics.resampling import SideResampler, bootstrap_generator
 from tests.reference import metrics as reference
 
@@ -359,14 +360,92 @@ def test_widening_of_a_test_is_a_factor_of_its_deviation():
     assert (whole.median, whole.quantile_10) == pytest.approx((wide.p_value, wide.p_value))
 
 
+def test_what_a_half_says_of_itself():
+    half, other = (halves_of(np.random.default_rng(seed), 2, sizes=(2, 2))[0] for seed in (30, 31))
+    both = [
+        replace(each, score=torch.tensor(score), is_member=torch.tensor([True, True, False, False]), chosen=0)
+        for each, score in ((half, [[1.0, 3.0, 2.0, 0.0]]), (other, [[2.0, 2.0, 2.0, 0.0]]))
+    ]
+    # Two samples a side are enough, and so is a spread on one of the sides.
+    assert Part.of(both[:1]) == Part(0.75, pytest.approx(0.25 / 4 + 0.25 / 4), False)
+    assert Part.of(both[1:]) == Part(0.75, pytest.approx(0.25 / 4), False)
+    assert Part.of([both[0], both[0]]) == Part(0.0, 0.0, False)
+    perfect = Half(torch.arange(4.0), torch.arange(4) > 1)
+    assert Part.of([perfect]) == Part(1.0, 0.0, True)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_the_p_value_is_the_normal_one_in_units_of_the_reach_on_the_side_of_zero(is_turned):
+    a, b = halves_of(np.random.default_rng(32), 6, correlation=0.1), halves_of(np.random.default_rng(33), 2, shift=0.8)
+    a, b = (b, a) if is_turned else (a, b)
+    parts = [Part.of(pair) for pair in zip(a, b)]
+    value, deviation = np.mean([part.value for part in parts]), np.sqrt(sum(part.variance for part in parts)) / 2
+    assert (value < 0) == is_turned
+    for confidence in (0.3, 0.5, 0.6, 0.95):
+        for alternative, sides in (("two-sided", 2), ("greater", 1)):
+            tail = (1 - confidence) / sides
+            reach, normal = choice_reach([a, b], tail, seed=5), stats.norm.isf(tail)
+            found = crossfit_difference(a, b, confidence=confidence, alternative=alternative, seed=5)
+            assert found.lower == pytest.approx(value - reach[0] * deviation)
+            ratio = value / deviation * (normal / reach[int(value < 0)] if normal > 0 else 1.0)
+            p_value = stats.norm.sf(ratio) if sides == 1 else 2 * stats.norm.sf(abs(ratio))
+            assert found.p_value == pytest.approx(p_value)
+            assert confidence > 0.4 or alternative == "two-sided" or reach == (normal, normal)
+    skewed = choice_reach([a, b], 0.025, seed=5)
+    assert abs(skewed[0] - skewed[1]) > 1e-3
+
+
+def test_a_difference_lies_between_its_ends():
+    is_member = torch.tensor([True, True, False, False])
+    high, low = (
+        [Half(torch.tensor(score), is_member) for score in pair]
+        for pair in (([3.0, 2.0, 1.0, 2.5], [3.0, 2.0, 1.0, 2.5]), ([0.0, 1.0, 3.0, 0.5], [0.0, 1.0, 3.0, 0.5]))
+    )
+    assert crossfit_difference(high, low, confidence=0.999999).upper == 1.0
+    assert crossfit_difference(low, high, confidence=0.999999).lower == -1.0
+    # With the same scores on both sides nothing is left to doubt.
+    assert crossfit_difference(high, high, alternative="greater").p_value == 1.0
+    tied = [Half(torch.zeros(4), is_member)] * 2
+    perfect = [Half(is_member.double(), is_member)] * 2
+    assert crossfit_difference(tied, perfect, alternative="greater").p_value == 1.0
+
+
+def test_a_candidate_that_errs_little_is_studentised_as_the_others():
+    """A half that errs much, one that errs little, and in both a candidate that errs less than the best one."""
+    halves = halves_of(np.random.default_rng(34), 2, (25, 450), shift=0.3)
+    sure = [torch.cat([half.score, half.score[:1] + 2 * half.is_member * (half.score[:1] > 0.5)]) for half in halves]
+    halves = crosswise(sure, [half.is_member for half in halves])
+    draws = bootstrap_generator("choice", 9).normal(size=(NUM_DRAWS, 3))
+    shifts = [sign * shift for shift in range(1, 9) for sign in (1, -1)]
+    expected = reference.choice_quantiles([[in_tables(half) for half in halves]], 0.1, draws, shifts)
+    assert choice_reach([halves], 0.1, seed=9) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_reach_is_in_units_of_the_deviation_however_small_that_is():
+    # Nearly perfect candidates: the variance of an AUROC is below 1e-6.
+    halves = halves_of(np.random.default_rng(35), 3, (450, 450), shift=4.6, correlation=0.1)
+    assert max(Part.of([half]).variance for half in halves) < 1e-6
+    draws = bootstrap_generator("choice", 9).normal(size=(NUM_DRAWS, 3))
+    shifts = [sign * shift for shift in range(1, 9) for sign in (1, -1)]
+    expected = reference.choice_quantiles([[in_tables(half) for half in halves]], 0.1, draws, shifts)
+    assert choice_reach([halves], 0.1, seed=9) == pytest.approx(expected, abs=1e-6)
+    assert expected[0] > 1.02 * stats.norm.isf(0.1)
+
+
 def test_bad_input_is_named():
     halves = halves_of(np.random.default_rng(21), 2)
     with pytest.raises(ValueError, match="the same candidates"):
         crossfit_auroc([halves[0], replace(halves[1], score=halves[1].score[:1], chosen=0)])
     with pytest.raises(ValueError, match="one half or two"):
         crossfit_auroc([*halves, halves[0]])
-    with pytest.raises(UserError, match="confidence"):
+    with pytest.raises(UserError, match=r"^confidence is"):
         crossfit_difference(halves, halves, confidence=1.0)
+    with pytest.raises(UserError, match=r"^confidence is"):
+        crossfit_auroc(halves, confidence=1.0)
+    with pytest.raises(ValueError, match="zip"):
+        crossfit_difference(halves, halves[:1])
+    with pytest.raises(ValueError, match="zip"):
+        crossfit_rates(halves, [0.5])
     with pytest.raises(ValueError, match="'two-sided' or 'greater'"):
         crossfit_difference(halves, halves, alternative="less")
     with pytest.raises(UserError, match="110 membership scores for 80 samples"):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,18 +10,25 @@ import torch
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import (
+    Half,
     attack_success_rate,
     attack_success_rate_interval,
     auroc,
     auroc_by_quartile,
     auroc_difference,
     auroc_interval,
+    choice_reach,
     clopper_pearson,
+    crossfit_auroc,
+    crossfit_difference,
+    crossfit_rates,
     loss_gap_rise,
+    mean_difference,
     membership_metrics,
     memorized_generations,
     null_band,
     p_value_by_set_size,
+    pearson,
     permuted_auroc,
     permuted_labels,
     rank_agreement,
@@ -62,6 +70,12 @@ def of_scores(name, **options):
     return metric(score, IS_MEMBER, *arguments, **options)
 
 
+CHOICE = [Half(torch.stack([each, OTHER, SCORE * OTHER]), IS_MEMBER, 1, group=GROUP) for each in (SCORE, SCORE + OTHER)]
+"""Two halves that chose among three candidates."""
+EQUAL = [Half(torch.from_numpy(GENERATOR.normal(size=(5, 160))), IS_MEMBER, 2, group=GROUP) for _ in range(2)]
+PERFECT = Half(torch.arange(60.0), torch.arange(60) >= 30)
+
+
 def memorized(**options):
     return memorized_generations(GENERATED, IMAGES.__getitem__, torch.arange(40), torch.arange(40, 70), **options)
 
@@ -73,6 +87,20 @@ CALLS = {
         functools.partial(auroc_difference, SCORE, OTHER, IS_MEMBER),
         {"confidence": 0.95, "alternative": "two-sided"},
     ),
+    "crossfit_auroc": (functools.partial(crossfit_auroc, CHOICE), {"confidence": 0.95, "seed": 0}),
+    "crossfit_auroc of a half alone": (functools.partial(crossfit_auroc, [PERFECT]), {"confidence": 0.95}),
+    "crossfit_auroc of groups alone": (
+        functools.partial(crossfit_auroc, [Half(IS_MEMBER + 0.0, IS_MEMBER, group=torch.arange(160) // 5 * 2 + ~IS_MEMBER)]),
+        {"confidence": 0.95},
+    ),
+    "crossfit_difference": (
+        functools.partial(crossfit_difference, CHOICE, EQUAL),
+        {"confidence": 0.95, "alternative": "two-sided", "seed": 0},
+    ),
+    "crossfit_rates": (functools.partial(crossfit_rates, [replace(CHOICE[0], chosen=0)], [0.7]), BOOTSTRAP),
+    "choice_reach": (functools.partial(choice_reach, [CHOICE], 0.025), {"seed": 0}),
+    "mean_difference": (functools.partial(mean_difference, SCORE, IS_MEMBER), {"confidence": 0.95, "is_one_sided": False}),
+    "pearson": (functools.partial(pearson, SCORE, OTHER), BOOTSTRAP),
     "loss_gap_rise": (functools.partial(loss_gap_rise, SCORE, OTHER, IS_MEMBER), {"confidence": 0.95}),
     "welch_verdict": (functools.partial(welch_verdict, SCORE[IS_MEMBER], SCORE[~IS_MEMBER]), {"confidence": 0.95}),
     "p_value_by_set_size": (
@@ -103,6 +131,7 @@ def same(first, second):
 OTHERWISE = {
     **{"confidence": 0.8, "num_bootstrap": 150, "seed": 1, "target_fpr": 0.3, "target_fnr": 0.3, "target_fprs": (0.3,)},
     **{"num_permutations": 50, "alternative": "greater", "alpha": 0.3, "num_draws": 50},
+    **{"is_one_sided": True},
 }
 
 
