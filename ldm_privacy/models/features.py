@@ -174,7 +174,7 @@ def _new_name(name: str, expected: set[str]) -> str:
 
 
 def _as_map(tokens: Tensor) -> Tensor:
-    """Tokens of square images, (batch, 1 + height * width, channels), without the first, as (batch, channels, height, width)."""
+    """Tokens of square images, (batch, 1 + patches, channels), without the first, as (batch, channels, height, width)."""
     patches = tokens[:, 1:].transpose(1, 2)
     return patches.unflatten(2, (round(patches.shape[2] ** 0.5), -1))
 
