@@ -118,7 +118,10 @@ class AutoencoderModule(StepwiseModule):
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
-        # Here, not at the end of the batch: a checkpoint that is stored there must hold what the losses have learned.
+        self.teach()  # here, not at the end of the batch: a checkpoint that is stored there must hold what was learned
+
+    def teach(self) -> None:
+        """A step of the networks that losses train themselves, on the batch that the autoencoder has just learned from."""
         for label, batch in self._looked_at.items():
             learned = self.losses[label].learn(batch.detached())
             self.note({f"{label}_{name}": value for name, value in learned.items()}, batch.weight)
