@@ -35,7 +35,7 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
-        module, last = _module(setup, codec.network), run.autoencoder_last
+        module, last = stage_1(setup, codec.network), run.autoencoder_last
         for label, loss in module.losses.items():
             if loss.first_step:
                 num_steps = config.autoencoder.max_epochs * len(setup.autoencoder_batches)
@@ -62,7 +62,7 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
     return codec
 
 
-def _module(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
+def stage_1(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
     """Stage 1, ready to fit."""
     config = setup.config
     return AutoencoderModule(

@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
     Attributes:
         what: The part.
-        network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v) or "denoiser".
+        network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v), "denoiser", or one that a loss has.
         passes: How many.
         times: Of each: 3 in training, one forward and two for the gradient.
         most: How many a tolerance can ask for; None: just `passes`.
