@@ -60,8 +60,8 @@ class Adversarial(CodecLoss):
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), lr=learning_rate)
 
     @property
-    def passes(self) -> dict[str, int]:
-        return {"decoder": 1, "critic": 3}
+    def passes(self) -> dict[str, tuple[int, int]]:
+        return {"critic": (3, 0), "decoder": (0, 1)}
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         return -self.critic.requires_grad_(False)(batch.output).mean()

@@ -125,8 +125,10 @@ class CodecLoss:
         return self.weight * value
 
     @property
-    def passes(self) -> dict[str, int]:
-        """Network -> passes of each sample that it looks at, beside the step's own, named as in the plan of a run."""
+    def passes(self) -> dict[str, tuple[int, int]]:
+        """Network, as the plan of a run names it -> passes of each sample that it looks at, beside the step's: with gradients,
+        and without.
+        """
         return {}
 
     def is_due(self, step: int) -> bool:

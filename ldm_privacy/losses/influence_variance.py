@@ -38,8 +38,8 @@ class InfluenceVariance(CodecLoss):
         self.num_probes = num_probes
 
     @property
-    def passes(self) -> dict[str, int]:
-        return {"decoder": 1, "decoder products": self.num_probes}
+    def passes(self) -> dict[str, tuple[int, int]]:
+        return {"decoder": (1, 0), "decoder products": (self.num_probes, 0)}
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         assert batch.decode is not None

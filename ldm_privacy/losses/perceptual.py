@@ -42,8 +42,8 @@ class Perceptual(CodecLoss):
         self.features = FeatureNetwork.open(path, sha256=sha256)
 
     @property
-    def passes(self) -> dict[str, int]:
-        return {"feature network": 2}
+    def passes(self) -> dict[str, tuple[int, int]]:
+        return {"feature network": (1, 1)}
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         with torch.no_grad():

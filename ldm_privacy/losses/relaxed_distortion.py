@@ -28,8 +28,8 @@ class RelaxedDistortion(CodecLoss):
     compiles = False
 
     @property
-    def passes(self) -> dict[str, int]:
-        return {"decoder": 1, "decoder products": 2}
+    def passes(self) -> dict[str, tuple[int, int]]:
+        return {"decoder": (1, 0), "decoder products": (2, 0)}
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         assert batch.decode is not None

@@ -47,7 +47,8 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
         found.append(Cost("stage 1", "autoencoder", sum(batches) * epochs, 3))
         for label, loss in setup.losses.items():
             rows = sum(loss.num_rows(count) for step, count in enumerate(batches * epochs) if loss.is_due(step))
-            found += [Cost(f"loss {label}", network, rows * passes, 3) for network, passes in loss.passes.items()]
+            for network, counts in loss.passes.items():
+                found += [Cost(f"loss {label}", network, rows * count, times) for count, times in zip(counts, (3, 1)) if count]
     found.append(Cost("encoding", "encoder", encoded + (members if config.data.flip else 0)))
     if codec.network is not None:
         found += _geometry(setup, codec, audited)
