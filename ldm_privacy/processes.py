@@ -5,7 +5,7 @@ nothing is sent or waited for. Where torch.distributed is initialised, by whomev
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -96,6 +96,16 @@ def on_main(function: Callable[[], T]) -> T:
 def total(value: Tensor) -> Tensor:
     """Sum over the processes, in the order of their numbers, on the device of `value`."""
     return value if world_size() == 1 else torch.stack(gather(value.cpu())).sum(0).to(value.device)
+
+
+def add_up(values: Sequence[Tensor]) -> None:
+    """Replace each by its sum over the processes: on its device, through the group that gradients use."""
+    if world_size() == 1:
+        return
+    flat = torch.cat([value.flatten() for value in values])
+    dist.all_reduce(flat)
+    for value, found in zip(values, flat.split([value.numel() for value in values]), strict=True):
+        value.copy_(found.view_as(value))
 
 
 def leave() -> None:

@@ -50,7 +50,13 @@ class AutoencoderConfig:
     batch_size: PositiveInt = option("images per step", 128)
     learning_rate: Rate = option("of AdamW", 2e-4)
     weight_decay: Decay = option("of AdamW", 1e-2)
-    losses: dict[str, Component] = component("label: loss, each with a weight", registry.LOSSES, many=True, default="none")
+    losses: dict[str, Component] = component(
+        "label: loss, each with a weight",
+        registry.LOSSES,
+        provided="image_channels resolution seed num_steps",
+        many=True,
+        default="none",
+    )
 
 
 @dataclass

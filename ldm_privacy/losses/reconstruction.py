@@ -10,6 +10,8 @@ from ldm_privacy.registry import LOSSES
 class L1(CodecLoss):
     """mean |x' - x| over all pixels (Rao, Qu, Moyer, 2511.20592)."""
 
+    is_reconstruction = True
+
     def __call__(self, batch: Autoencoded) -> Tensor:
         return (batch.output - batch.image).abs().mean()
 
@@ -17,6 +19,8 @@ class L1(CodecLoss):
 @LOSSES.register("l2")
 class L2(CodecLoss):
     """mean (x' - x)^2 over all pixels."""
+
+    is_reconstruction = True
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         return (batch.output - batch.image).square().mean()

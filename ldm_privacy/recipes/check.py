@@ -17,6 +17,7 @@ from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
 from ldm_privacy.targets.record import Denoiser, check_plain
+from ldm_privacy.training.autoencoder import last_weight
 
 
 def check_audit(setup: Setup) -> None:
@@ -39,6 +40,29 @@ def check_audit(setup: Setup) -> None:
     check_halves(half, setup.audited_members)
     if setup.calibrations:
         check_halves_suffice(half, setup.audited_members, cross_fit=config.audit.cross_fit)
+
+
+def check_losses(setup: RunSetup, codec: Codec) -> None:
+    """Raise UserError for a loss of stage 1 that can't be computed, or never is."""
+    batches = setup.autoencoder_batches
+    num_steps = setup.config.autoencoder.max_epochs * len(batches)
+    for label, loss in setup.losses.items():
+        key = f"autoencoder.losses.{label}"
+        needs = [
+            ("a decoder", loss.needs_decoder, getattr(codec.network, "decoder", None)),
+            ("the decoder's last convolution", loss.needs_last_layer, last_weight(codec.network)),
+        ]
+        for what, is_needed, found in needs:
+            if is_needed and found is None:
+                raise UserError(f"{key}: it needs {what}, and the codec '{codec.name}' has none; take it out with {key}=null.")
+        if loss.first_step >= num_steps:
+            raise UserError(f"{key}.first_step: {loss.first_step:,}, but stage 1 has {num_steps:,} steps; use a lower one.")
+        if loss.share * batches[0] < 0.5:
+            raise UserError(
+                f"{key}.share: {loss.share:g} of a batch of {batches[0]} is no sample; use at least {1 / batches[0]:.2g}."
+            )
+    if setup.losses and not any((loss.first_step, loss.every) == (0, 1) for loss in setup.losses.values()):
+        raise UserError("autoencoder.losses: none of them is computed in every step; one needs first_step 0 and every 1.")
 
 
 def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
@@ -81,6 +105,7 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
             raise UserError(f"autoencoder.max_epochs: the codec '{codec.name}' is not trained; use autoencoder.max_epochs=0.")
         if not config.autoencoder.losses:
             raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
+        check_losses(setup, codec)
         if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
             raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
     if "memorization" in config.watch:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL
 
 from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLoss
@@ -36,7 +35,11 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         return codec
     if config.autoencoder.max_epochs:
         assert isinstance(codec, KLCodec)
-        module, last = _module(setup, codec.network), run.autoencoder_last
+        module, last = stage_1(setup, codec.network), run.autoencoder_last
+        for label, loss in module.losses.items():
+            if loss.first_step:
+                num_steps = config.autoencoder.max_epochs * len(setup.autoencoder_batches)
+                console.print(f"The loss '{label}' begins at step {loss.first_step:,} of {num_steps:,}.", highlight=False)
         bar = ProgressBar("autoencoder", console)
         checkpoints = RunCheckpoint(
             last,
@@ -48,9 +51,9 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         callbacks = [bar, StopOnNonFiniteLoss(last, "autoencoder.learning_rate"), checkpoints]
         resumed = fitting.resume_point(last, "autoencoder")
         fitting.fit(module, callbacks, max_epochs=config.autoencoder.max_epochs, resumed=resumed, last=last)
-        loss = module.epoch_means.get("autoencoder/train_reconstruction")
-        if loss is not None:
-            console.print(f"Autoencoder trained: reconstruction loss {loss:.4f}.", highlight=False)
+        reached = module.epoch_means.get("autoencoder/train_reconstruction")
+        if reached is not None:
+            console.print(f"Autoencoder trained: reconstruction loss {reached:.4f}.", highlight=False)
         module.autoencoder.cpu().eval().requires_grad_(False)
     if is_main() and isinstance(codec, KLCodec):
         temporary = run.autoencoder.with_name("autoencoder.tmp")
@@ -59,17 +62,12 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
     return codec
 
 
-def _module(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
+def stage_1(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
     """Stage 1, ready to fit."""
-    config, split = setup.config, setup.data.split
-    parts = {
-        "members": [split.member_index],
-        "public": [split.public_index],
-        "all": [split.member_index, split.public_index],
-    }
+    config = setup.config
     return AutoencoderModule(
         autoencoder,
-        setup.data.pixels(torch.cat(parts[config.autoencoder.train_on])),
+        setup.data.pixels(setup.autoencoder_index),
         setup.losses,
         flip=config.data.flip,
         **steps_of(config, config.autoencoder),

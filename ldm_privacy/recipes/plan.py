@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
     Attributes:
         what: The part.
-        network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v) or "denoiser".
+        network: "autoencoder", "encoder", "decoder", "decoder products" (J^T u and J v), "denoiser", or one that a loss has.
         passes: How many.
         times: Of each: 3 in training, one forward and two for the gradient.
         most: How many a tolerance can ask for; None: just `passes`.
@@ -43,8 +43,12 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     encoded = len(torch.cat([split.member_index, setup.audited_index]).unique())
     found = []
     if epochs := config.autoencoder.max_epochs:
-        trained_on = {"members": members, "public": len(split.public_index), "all": members + len(split.public_index)}
-        found.append(Cost("stage 1", "autoencoder", trained_on[config.autoencoder.train_on] * epochs, 3))
+        batches = setup.autoencoder_batches
+        found.append(Cost("stage 1", "autoencoder", sum(batches) * epochs, 3))
+        for label, loss in setup.losses.items():
+            rows = sum(loss.num_rows(count) for step, count in enumerate(batches * epochs) if loss.is_due(step))
+            for network, counts in loss.passes.items():
+                found += [Cost(f"loss {label}", network, rows * count, times) for count, times in zip(counts, (3, 1)) if count]
     found.append(Cost("encoding", "encoder", encoded + (members if config.data.flip else 0)))
     if codec.network is not None:
         found += _geometry(setup, codec, audited)

@@ -31,6 +31,7 @@ from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
+from ldm_privacy.training.autoencoder import last_weight
 from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with
@@ -95,7 +96,8 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
                 float(loss.weight)
                 image = setup.data.images(setup.audited_index[:2])
                 mean, output = _noise(setup, codec, torch.arange(2)).requires_grad_(), (0.5 * image).requires_grad_()
-                value = check_shape("loss", loss(Autoencoded(image, mean, 0.5 * mean, output)), ())
+                batch = Autoencoded(image, mean, 0.5 * mean, output, codec.decode, last_weight(codec.network))
+                value = check_shape("loss", loss(batch), ())
                 if not value.isfinite() or not value.requires_grad:
                     raise ValueError("loss: it is not finite, or no gradient flows through it")
         samples = setup.blank_samples(codec)

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ldm_privacy.config import Config
 from ldm_privacy.data.conditions import ConditionSource, check_condition
@@ -13,6 +14,7 @@ from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.types import Progress
 
@@ -23,6 +25,7 @@ class RunSetup(Setup):
     Args:
         config, progress, split: See `DataSetup`.
         stored_condition: What a checkpoint says of its condition; None in a new run.
+        is_codec_trained: Stage 1 is over, so its losses are not built again.
     """
 
     config: Config
@@ -34,9 +37,10 @@ class RunSetup(Setup):
         *,
         split: Split | None = None,
         stored_condition: Mapping[str, Any] | None = None,
+        is_codec_trained: bool = False,
     ):
         super().__init__(config, progress, split=split)
-        self._stored_condition = stored_condition
+        self._stored_condition, self._is_codec_trained = stored_condition, is_codec_trained
 
     @cached_property
     def condition(self) -> ConditionSource:
@@ -77,10 +81,35 @@ class RunSetup(Setup):
         config = self.config.data
         return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
 
+    @property
+    def autoencoder_index(self) -> Tensor:
+        """The images that stage 1 trains on."""
+        split, part = self.data.split, self.config.autoencoder.train_on
+        index = {"members": [split.member_index], "public": [split.public_index]}
+        return torch.cat(index.get(part) or [split.member_index, split.public_index])
+
+    @property
+    def autoencoder_batches(self) -> list[int]:
+        """How many samples each step of an epoch of stage 1 has."""
+        count, size = len(self.autoencoder_index), self.config.autoencoder.batch_size
+        return [min(size, count - start) for start in range(0, count, size)]
+
     @cached_property
     def losses(self) -> dict[str, CodecLoss]:
-        """The losses of stage 1 by label."""
-        return {label: loss.build_a(CodecLoss) for label, loss in self.config.autoencoder.losses.items()}
+        """The losses of stage 1 by label; none where it is over, or there is none."""
+        config = self.config
+        if self._is_codec_trained or not config.autoencoder.max_epochs:
+            return {}
+        return {
+            label: loss.build_a(
+                CodecLoss,
+                image_channels=config.data.channels,
+                resolution=config.data.resolution,
+                seed=derive_seed(f"loss {label}", config.seed),
+                num_steps=config.autoencoder.max_epochs * len(self.autoencoder_batches),
+            )
+            for label, loss in config.autoencoder.losses.items()
+        }
 
     @property
     def facts(self) -> dict[str, str]:

@@ -65,6 +65,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         progress,
         split=None if resumed is None else _split_of(resumed, checkpoint),
         stored_condition=None if of_denoiser is None else of_denoiser.denoiser.condition,
+        is_codec_trained=of_denoiser is not None or (resumed is not None and resumed.autoencoder.is_dir()),
     )
     if resumed is not None and checkpoint is not None:
         _check_same(composed, checkpoint)

@@ -4,7 +4,7 @@ Nothing random has a state, so a run that stops anywhere goes on exactly as if i
 device: no data loader, no copies, no waiting in the step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -39,8 +39,8 @@ LOOK_EVERY_N_STEPS = 20
 class StepwiseModule(LightningModule):
     """A LightningModule over samples that it holds itself.
 
-    Subclasses implement `loss(indices) -> dict` with an entry "loss"; every entry is averaged over the epoch. Nothing in a
-    step waits for the device, except a look at the loss every `LOOK_EVERY_N_STEPS` steps.
+    Subclasses implement `loss(indices) -> dict` with an entry "loss"; every entry is averaged over the epoch's steps that have
+    it. Nothing in a step waits for the device, except a look at the loss every `LOOK_EVERY_N_STEPS` steps.
 
     `compile_mode` and `channels_last` change speed and rounding (a compiled network also draws other dropout masks): names
     and shapes in checkpoints stay the same, so a run can go on with other settings of them. Only steps are compiled; audits
@@ -78,7 +78,7 @@ class StepwiseModule(LightningModule):
         self.shown_loss: float | None = None
         self.epoch_means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
-        self._num_steps = 0
+        self._counts: dict[str, int] = {}
         self._order: tuple[int, Tensor] | None = None
         self._share = slice(None)
 
@@ -155,17 +155,17 @@ class StepwiseModule(LightningModule):
                         state[name] = torch.empty_like(parameter).copy_(value)
 
     def on_train_epoch_start(self) -> None:
-        self._sums, self._num_steps = {}, 0
+        self._sums, self._counts = {}, {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sums = {name: total(value) for name, value in self._sums.items()}
-        checkpoint["epoch_sums"] = {"sums": sums, "num_steps": self._num_steps}
+        checkpoint["epoch_sums"] = {"sums": sums, "counts": self._counts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The sums over all processes, once: they are added up again at the end of the epoch.
         sums = checkpoint["epoch_sums"]["sums"].items()
         self._sums = {name: value.to(self.device) * is_main() for name, value in sums}
-        self._num_steps = checkpoint["epoch_sums"]["num_steps"]
+        self._counts = dict(checkpoint["epoch_sums"]["counts"])
         for optimizer in checkpoint["optimizer_states"]:
             for group in optimizer["param_groups"]:
                 group["fused"] = self._is_fused  # of this device, not of the one that the run began on
@@ -191,11 +191,18 @@ class StepwiseModule(LightningModule):
         self._share = mine if num_mine else slice(0, 1)
         weight = num_mine / len(indices)
         losses = self._losses(indices)
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + weight * value.detach()
-        self._num_steps += 1
+        self.note(losses, weight)
         # The gradients are averaged over the processes, but the loss of the batch is the sum of their weighted parts.
         return world_size() * weight * losses["loss"]
+
+    def note(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Count a step's values in the means of the epoch, which are over the steps that have them.
+
+        `weight`: of this process's, so that all processes' add up to 1.
+        """
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + weight * value.detach()
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def _losses(self, indices: Tensor) -> dict[str, Tensor]:
         if self.compile_mode == "none":
@@ -217,7 +224,7 @@ class StepwiseModule(LightningModule):
             self.shown_loss = float(outputs["loss"])
 
     def on_train_epoch_end(self) -> None:
-        means = {name: float(total(value)) / self._num_steps for name, value in self._sums.items()}
+        means = {name: float(total(value)) / self._counts[name] for name, value in self._sums.items()}
         self.epoch_means = {f"{self.stage}/train_{name}": value for name, value in means.items()}
         log_series(self.trainer, self.stage, self.current_epoch + 1, self.epoch_means)
 
