@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -24,16 +24,21 @@ class KeptScores:
         timesteps: Per attack, those of its scores; empty for attacks with one number for all.
         scores: (1 or folds, timesteps, samples) float32 of every configured attack and mask, higher = member.
         standing: (samples,) float32 of every row of the report: `AuditReport.scores_at`.
+        made: As `scores`, what was made of them: calibrated scores and `tuned`. No later audit looks at it; what compares
+            trainings does.
+        num_fitted: See `AuditScores`.
     """
 
     sample_index: Tensor
     timesteps: dict[str, list[int]]
     scores: dict[AuditKey, Tensor]
     standing: dict[AuditKey, Tensor]
+    made: dict[AuditKey, Tensor] = field(default_factory=dict)
+    num_fitted: dict[AuditKey, int] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[dict[AuditKey, Tensor], dict[AuditKey, Tensor]]:
-        """Scores and standings."""
+        """Scores and standings: what later audits look at."""
         return self.scores, self.standing
 
     def has(self, sample_index: Tensor) -> bool:
@@ -58,7 +63,9 @@ class KeptScores:
         def those(values: Mapping[AuditKey, Tensor]) -> dict[AuditKey, Tensor]:
             return {key: value[..., rows] for key, value in values.items()}
 
-        return KeptScores(sample_index, self.timesteps, those(self.scores), those(self.standing))
+        return KeptScores(
+            sample_index, self.timesteps, those(self.scores), those(self.standing), those(self.made), self.num_fitted
+        )
 
 
 class History(Protocol):
@@ -114,14 +121,17 @@ def spread_over(times: Sequence[int], most: int | None) -> list[int]:
 
 
 def kept_of(report: AuditReport) -> KeptScores:
-    """What is kept of that audit: scores of the configured attacks and masks, the standing of every row."""
+    """What is kept of that audit: scores of the configured attacks and masks and of what was made of them, every row's standing."""
     data = report.data
-    configured = [key for key in data.scores if key not in data.derived and key.mask != TUNED]
+    scores = {key: _single(score[:1] if is_alike(score) else score) for key, score in data.scores.items()}
+    configured = [key for key in scores if key not in data.derived and key.mask != TUNED]
     return KeptScores(
         data.sample_index,
-        {key.attack: data.timesteps[key.attack] for key in configured},
-        {key: _single(data.scores[key][:1] if is_alike(data.scores[key]) else data.scores[key]) for key in configured},
+        dict(data.timesteps),
+        {key: scores[key] for key in configured},
         {row.key: _single(report.scores_at(row.key)) for row in report.rows},
+        {key: score for key, score in scores.items() if key not in configured},
+        dict(data.num_fitted),
     )
 
 

@@ -148,7 +148,7 @@ def row_of(
         choice.keep_fractions,
         tuple(labels[place] for place in choice.places),
         replace(metrics, auroc=crossfit_auroc(halves, **vars(intervals))),
-        tuple(_carried(score, choice.places, data, target, intervals) for target in target_fprs),
+        tuple(carried_rates(score, choice.places, data, target, intervals) for target in target_fprs),
         labels[choice.oracle_place],
         choice.oracle_keep_fraction,
         choice.oracle_auroc,
@@ -193,7 +193,10 @@ def paired(
     return crossfit_difference(mine, others, confidence=confidence, alternative=alternative)
 
 
-def _carried(score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals) -> CrossfitRates:
+def carried_rates(
+    score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals
+) -> CrossfitRates:
+    """TPR and realised FPR at the thresholds that have that FPR on the halves that choose; arguments as of `standing`."""
     halves, thresholds = [], []
     for fold, each, place in zip(data.folds, score, places):
         chooses, reports = fold

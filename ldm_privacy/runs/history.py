@@ -83,9 +83,12 @@ class ScoreHistory:
     def write(self, epoch: int, kept: KeptScores) -> None:
         """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
         tensors = {"sample_index": kept.sample_index}
-        for part in ("scores", "standing"):
+        for part in ("scores", "standing", "made"):
             tensors |= {f"{part}/{key}": value for key, value in getattr(kept, part).items()}
-        record = json.dumps({**asdict(self.provenance), "timesteps": kept.timesteps}, sort_keys=True)
+        num_fitted = {str(key): number for key, number in kept.num_fitted.items()}
+        record = json.dumps(
+            {**asdict(self.provenance), "timesteps": kept.timesteps, "num_fitted": num_fitted}, sort_keys=True
+        )
         # Copied, since parts of one tensor can't be stored as tensors of their own.
         copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
         content = save(copies, metadata={FORMAT: record})
@@ -117,7 +120,8 @@ class ScoreHistory:
 
         Args:
             until: The last epoch.
-            keys: Only those attacks and masks are loaded; epochs that have none of them are left out. None: all.
+            keys: Only those attacks and masks are loaded; epochs that have none of them are left out. None: all, and what was
+                made of them.
             most: Of more audits so many that are spread over them.
 
         Raises:
@@ -152,7 +156,7 @@ class ScoreHistory:
             if self.provenance.cross_fit and not record["cross_fit"]:
                 # Half of the samples chose and fitted their own scores there.
                 raise ValueError("it was made with audit.cross_fit=false")
-            parts: dict[str, Any] = {"scores": {}, "standing": {}}
+            parts: dict[str, Any] = {"scores": {}, "standing": {}, **({"made": {}} if keys is None else {})}
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 part, _, label = name.partition("/")
                 if part not in parts:
@@ -160,8 +164,9 @@ class ScoreHistory:
                 key = AuditKey.of(label)
                 if (keys is None or key in keys) and self._is_same(key, record):
                     parts[part][key] = file.get_tensor(name)
-            timesteps = {key.attack: record["timesteps"][key.attack] for key in parts["scores"]}
-            return KeptScores(file.get_tensor("sample_index"), timesteps, **parts)
+            timesteps = {key.attack: record["timesteps"][key.attack] for key in [*parts["scores"], *parts.get("made", ())]}
+            num_fitted = {AuditKey.of(name): number for name, number in record.get("num_fitted", {}).items()}
+            return KeptScores(file.get_tensor("sample_index"), timesteps, **parts, num_fitted=num_fitted)
 
     def _check(self, path: Path, record: Mapping[str, Any]) -> None:
         for what, name, length in (("split", "split_hash", 12), ("seed", "seed", None)):

@@ -26,7 +26,10 @@ def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num
     assert list(kept.scores) == [AuditKey("sima", mask) for mask in ("all", "top60")]
     assert list(kept.standing) == [row.key for row in report.rows]
     assert {AuditKey("sima", "tuned"), AuditKey("combined", "all")} < kept.standing.keys()
-    assert kept.timesteps == {"sima": [0, 10, 20]}
+    assert kept.made.keys() == {row.key for row in report.rows} - kept.scores.keys(), "calibrated scores and tuned"
+    assert kept.timesteps == data.timesteps
+    for key, score in kept.made.items():
+        assert torch.equal(score.expand(num_folds, -1, -1), report.data.scores[key].float())
     expected = data.scores[KEY][:1].float()
     expected[0, 1, 3], expected[0, 1, 4] = torch.finfo(torch.float32).max, torch.finfo(torch.float32).min
     assert torch.equal(kept.scores[KEY], expected), "where nothing is fitted, once"

@@ -54,6 +54,15 @@ def test_a_history_gives_back_what_was_stored_up_to_an_epoch(history):
     assert list(history.read()) == [2, 10, 30]
 
 
+def test_what_was_made_of_the_scores_is_given_to_whoever_asks_for_all(history):
+    made = {COMBINED: torch.rand(2, 1, 2)}
+    timesteps = {**kept().timesteps, "combined": []}
+    history.write(2, replace(kept(), timesteps=timesteps, made=made, num_fitted={COMBINED: 3}))
+    assert torch.equal(history.read()[2].made[COMBINED], made[COMBINED])
+    assert history.read()[2].num_fitted == {COMBINED: 3}
+    assert history.read(keys=[KEY])[2].made == {}
+
+
 def test_only_wanted_attacks_are_loaded(history, monkeypatch):
     history.write(2, kept())
     loaded, original = [], history_module.safe_open
