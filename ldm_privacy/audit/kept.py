@@ -121,7 +121,7 @@ def spread_over(times: Sequence[int], most: int | None) -> list[int]:
 
 
 def kept_of(report: AuditReport) -> KeptScores:
-    """What is kept of that audit: scores of the configured attacks and masks and of what was made of them, every row's standing."""
+    """What is kept of that audit: scores of configured attacks and masks and of what was made of them, the standing of rows."""
     data = report.data
     scores = {key: _single(score[:1] if is_alike(score) else score) for key, score in data.scores.items()}
     configured = [key for key in scores if key not in data.derived and key.mask != TUNED]

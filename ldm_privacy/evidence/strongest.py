@@ -1,4 +1,4 @@
-"""The strongest attack of an audit: attack, mask, timestep and calibration all chosen on each half of the samples for the other."""
+"""The strongest attack of an audit: attack, mask, timestep and calibration, all chosen on each half for the other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,9 +99,7 @@ def _candidates(
     return names, numbers
 
 
-def _errors(
-    halves: Sequence[Half], reports: Sequence[Tensor], auroc: Estimate, confidence: float
-) -> tuple[Tensor, float]:
+def _errors(halves: Sequence[Half], reports: Sequence[Tensor], auroc: Estimate, confidence: float) -> tuple[Tensor, float]:
     """`Strongest.error` and `unseen`: DeLong's errors, stretched to the width of the interval; what has none is unseen."""
     error, variance = torch.zeros(reports[0].shape, dtype=torch.float64), 0.0
     for half, rows in zip(halves, reports):

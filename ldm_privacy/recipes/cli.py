@@ -21,6 +21,7 @@ from ldm_privacy.config.compose import (
 )
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.frontier_command import frontier
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
@@ -183,7 +184,7 @@ def _check_data(tree: Mapping[str, Any]) -> None:
         raise UserError(f"data.index_file: {file} does not exist.")
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate, "frontier": frontier}
 
 
 def main(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,15 +80,25 @@ class ScoreHistory:
         self.folder = folder
         self.provenance = provenance
 
+    @classmethod
+    def found(cls, folder: Path) -> "ScoreHistory | None":
+        """As the newest audit in that folder would look back; None where there is none that can be read."""
+        for path in reversed(cls(folder, Provenance("", 0, {}, {})).audits.values()):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    record = json.loads((file.metadata() or {})[FORMAT])
+                return cls(folder, Provenance(**{each.name: record[each.name] for each in fields(Provenance)}))
+            except (SafetensorError, OSError, ValueError, KeyError) as error:
+                _warn_once(f"{path} can't be used ({reason_of(error)}): that epoch is left out.")
+        return None
+
     def write(self, epoch: int, kept: KeptScores) -> None:
         """Store the scores of an audit, whole or not at all; an audit repeated after a resume replaces its file."""
         tensors = {"sample_index": kept.sample_index}
         for part in ("scores", "standing", "made"):
             tensors |= {f"{part}/{key}": value for key, value in getattr(kept, part).items()}
         num_fitted = {str(key): number for key, number in kept.num_fitted.items()}
-        record = json.dumps(
-            {**asdict(self.provenance), "timesteps": kept.timesteps, "num_fitted": num_fitted}, sort_keys=True
-        )
+        record = json.dumps({**asdict(self.provenance), "timesteps": kept.timesteps, "num_fitted": num_fitted}, sort_keys=True)
         # Copied, since parts of one tensor can't be stored as tensors of their own.
         copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
         content = save(copies, metadata={FORMAT: record})
@@ -127,18 +137,26 @@ class ScoreHistory:
         Raises:
             UserError: Scores of another split or seed, as where a checkpoint was moved beside another run's.
         """
-        files = {epoch: path for epoch, path in self._files() if path.suffix == ".safetensors" and epoch <= until}
         found = {}
-        for epoch in spread_over(list(files), most):
-            path = files[epoch]
-            try:
-                kept = self._load(path, keys)
-            except (SafetensorError, OSError, ValueError, KeyError) as error:
-                _warn_once(f"{path} can't be used ({reason_of(error)}): that epoch is left out.")
-                continue
-            if kept.standing:
+        for epoch in spread_over([each for each in self.audits if each <= until], most):
+            kept = self.at(epoch, keys=keys)
+            if kept is not None and kept.standing:
                 found[epoch] = kept
         return found
+
+    @property
+    def audits(self) -> dict[int, Path]:
+        """Epoch -> file of what is kept, ascending."""
+        return {epoch: path for epoch, path in self._files() if path.suffix == ".safetensors"}
+
+    def at(self, epoch: int, *, keys: Collection[AuditKey] | None = None) -> KeptScores | None:
+        """The scores of one audit, see `read`; None, with a warning, where its file can't be used."""
+        path = self.audits[epoch]
+        try:
+            return self._load(path, keys)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            _warn_once(f"{path} can't be used ({reason_of(error)}): that epoch is left out.")
+            return None
 
     def _files(self) -> list[tuple[int, Path]]:
         """What is written here, half-written files too, with their epochs, ascending."""
