@@ -88,9 +88,12 @@ class Training:
     @property
     def line(self) -> Line:
         """As it came out."""
-        auroc, quality = ([each.attack.auroc for each in self.points], [each.quality for each in self.points])
-        values = [np.array([each.value for each in estimates]) for estimates in (auroc, quality)]
-        return Line(*values, np.array([(each.upper - each.lower) / 2 for each in quality]))
+        quality = [each.quality for each in self.points]
+        return Line(
+            np.array([each.attack.auroc.value for each in self.points]),
+            np.array([each.value for each in quality]),
+            np.array([(each.upper - each.lower) / 2 for each in quality]),
+        )
 
 
 def drawn(trainings: Mapping[str, Training], intervals: Intervals) -> dict[str, Line]:

@@ -30,7 +30,8 @@ HOW = (
     "resampled and the whole reading is repeated, with the attacks that were chosen (AUROC errors are widened by what the "
     "choice adds). A quality has no numbers by sample: it is drawn from a normal law as wide as its interval. Means over seeds "
     "have two intervals, over the samples alone and Student's over the trainings; the wider is shown, and a difference is "
-    "claimed only where both leave 0 out. Student's reaches 12.7 standard errors for two seeds, 4.3 for three, 2.8 for five.",
+    "claimed only where both leave 0 out. Student's reaches 12.7 standard errors for two seeds, 4.3 for three, 2.8 for five. "
+    "Each sentence is for itself: of twenty settings that change nothing one would be claimed.",
     "Dominated. Another setting has a lower AUROC and a better quality at the last audit, in every seed and on average for "
     "certain, by the larger of both p-values over the samples, Holm over all ordered pairs. It is a statement on these "
     "trainings; the randomness of training is not in it.",
@@ -95,17 +96,16 @@ def print_frontier(frontier: Frontier, console: Console) -> None:
 
 
 def _table(frontier: Frontier) -> DataTable:
-    columns = [
-        *("setting", "seeds", "AUROC", "sd, range", "TPR@1%FPR", frontier.quality),
-        *("at equal quality", "best quality, difference", "dominated by", "strongest attack"),
-    ]
+    columns = ["setting", "seeds", "AUROC", "quality", "at equal quality", "dominated by"]
+    columns += ["AUROC's sd, range", "TPR@1%FPR", "best quality", "strongest attack"]
     rows = []
     for label in frontier.trainings:
         name, count, area, tpr, attack, quality, gap, best, by = _row(frontier, label)
-        rows.append([name, count, area, _spread(frontier.auroc.get(label)), tpr, quality, gap, best, by, attack])
+        rows.append([name, count, area, quality, gap, by, _spread(frontier.auroc.get(label)), tpr, best, attack])
     note = (
         "Means over the seeds at the last audit of trainings that have ended, with the wider of the intervals over samples and "
-        "over trainings. At equal quality: AUROC minus the baseline's. Strongest attack: chosen by most halves."
+        f"over trainings. Quality: {frontier.quality}. At equal quality: AUROC minus the baseline's. Best quality: minus the "
+        "baseline's. Strongest attack: chosen by most halves."
     )
     return DataTable(columns, rows, "Settings.", note=note, is_open=True)
 
@@ -126,7 +126,7 @@ def _row(frontier: Frontier, label: str) -> list[str]:
 
 
 def _trainings(frontier: Frontier) -> DataTable:
-    columns = ["setting", "seed", "epoch", "AUROC", "TPR@1%FPR", frontier.quality, "at equal quality", "chosen by the halves"]
+    columns = ["setting", "seed", "epoch", "AUROC", "TPR@1%FPR", "quality", "at equal quality", "chosen by the halves"]
     rows = []
     for label, trainings in frontier.trainings.items():
         for seed, training in trainings.items():
@@ -143,14 +143,10 @@ def _trainings(frontier: Frontier) -> DataTable:
 
 
 def _caption(frontier: Frontier) -> str:
-    ends = [
-        f"{label} {area.mean.value:.3f} at {frontier.final_quality[label].mean.value:.3g}"
-        for label, area in frontier.auroc.items()
-    ]
-    means = f"Means: {', '.join(ends)}. " if ends else ""
     return (
-        f"AUROC of the strongest attack against {frontier.quality}. {means}Bars are the wider of the intervals over samples "
-        "and over trainings; small points are seeds. Lower and further left is better. A ring is the end of a training."
+        f"AUROC of the strongest attack against {frontier.quality}; lower and further left is better. Large points are means "
+        "over the seeds, with the wider of the intervals over samples and over trainings; small ones are seeds. A ring is the "
+        "end of a training."
     )
 
 

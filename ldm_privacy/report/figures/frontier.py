@@ -1,11 +1,13 @@
 """Picture of a frontier: AUROC against quality, where each setting ends and how each training came there."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.frontier import Frontier
+from ldm_privacy.evidence.trainings import Point
 from ldm_privacy.report.figures.base import style
 
 WIDE, NARROW = 9.6, 3.9
@@ -20,31 +22,42 @@ def frontier_figure(frontier: Frontier, *, width: float = WIDE) -> Figure:
     is_wide, labels = width >= WIDE, list(frontier.trainings)
     size = (width, 4.9) if is_wide else (width, 7.2)
     figure = Figure(figsize=size, layout="constrained")
-    ends, lines = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharey=True)
+    ends, lines = figure.subplots(*((1, 2) if is_wide else (2, 1)))
     for place, label in enumerate(frontier.cells):
         if label in labels:
             _draw_end(ends, frontier, label, style(place))
             _draw_lines(lines, frontier, label, style(place))
-    points = [point for each in frontier.trainings.values() for training in each.values() for point in training.points]
-    qualities = [point.quality.value for point in points]
+    trainings = [training for each in frontier.trainings.values() for training in each.values()]
     for axis, shown, title in (
-        (ends, [t.points[-1].quality.value for each in frontier.trainings.values() for t in each.values()], "Where they end"),
-        (lines, qualities, "Whole trainings, audit by audit"),
+        (ends, [training.points[-1] for training in trainings], "Where they end"),
+        (lines, [point for training in trainings for point in training.points], "Whole trainings, audit by audit"),
     ):
-        if min(shown) > 0 and max(shown) / min(shown) > LOG_FROM:
-            axis.set_xscale("log")
+        _scale(axis, shown)
         axis.axhline(0.5, color="0.7", linewidth=0.8, zorder=0)
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel(f"{frontier.quality} (left: better)", fontsize="small")
-        axis.tick_params(labelsize="small")
-        axis.spines[["right", "top"]].set_visible(False)
-    for axis in (ends, lines)[: 1 if is_wide else 2]:
         axis.set_ylabel("AUROC (lower: more private)", fontsize="small")
+        axis.tick_params(which="both", labelsize="small")
+        axis.spines[["right", "top"]].set_visible(False)
     handles, names = ends.get_legend_handles_labels()
     columns = max(1, int(width / (0.55 + 0.085 * max(map(len, names), default=1))))
     options: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": "small"}
     figure.legend(handles, names, loc="outside lower center", **options)
     return figure
+
+
+def _scale(axis: Axes, points: Sequence[Point]) -> None:
+    """Limits by the points and their intervals over the samples; a bar over few trainings may run out of the panel."""
+    quality, area = [each.quality for each in points], [each.attack.auroc for each in points]
+    least, most = min(each.value for each in quality), max(each.value for each in quality)
+    if least > 0 and most / least > LOG_FROM:
+        axis.set_xscale("log")
+        axis.set_xlim(least / 1.3, most * 1.3)
+    else:
+        lower, upper = min(each.lower for each in quality), max(each.upper for each in quality)
+        axis.set_xlim(lower - 0.1 * (upper - lower), upper + 0.1 * (upper - lower))
+    lower, upper = min(each.lower for each in area), max(each.upper for each in area)
+    axis.set_ylim(lower - 0.05 * (upper - lower), upper + 0.05 * (upper - lower))
 
 
 def _draw_end(axis: Axes, frontier: Frontier, label: str, look: dict[str, Any]) -> None:
