@@ -4,7 +4,7 @@ import torch
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import is_calibration
-from ldm_privacy.evidence.strongest import strongest
+from ldm_privacy.evidence.strongest import Strongest, strongest
 from ldm_privacy.evidence.trainings import Point, Training
 from ldm_privacy.types import AuditKey, Estimate, Intervals
 
@@ -40,3 +40,15 @@ def training(curve, *, seed, cell=0, error=0.0, has_ended=True, **options):
     found = [audit(strength, seed=seed, cell=cell, epoch=10 * place, **options) for place, (strength, _) in enumerate(curve)]
     points = [Point(10 * place, each, quality(level, error)) for place, ((each, _), (_, level)) in enumerate(zip(found, curve))]
     return Training(seed, f"{seed:064d}", points, found[0][1], has_ended=has_ended, name=f"cell-{cell}/seed-{seed}")
+
+
+def at_one_half(score, is_member, index):
+    """The same of one attack without anything to choose: all pairs of a member and a held-out sample, all samples together."""
+    member, heldout = score[is_member], score[~is_member]
+    order = (member[:, None] > heldout[None]).double()
+    area, placed = float(order.mean()), torch.empty(len(score), dtype=torch.float64)
+    placed[is_member], placed[~is_member] = order.mean(1) - area, order.mean(0) - area
+    error = placed / torch.where(is_member, len(member), len(heldout))
+    reach = 1.959964 * float(error.square().sum().sqrt())
+    found = Estimate(area, area - reach, area + reach)
+    return Strongest(found, found, ("sima/all at 0",), index, error, 0.0)
