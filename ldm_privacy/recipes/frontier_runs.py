@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -72,8 +73,11 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its last audit is the one that was evaluated."""
-        return self.history is not None and self.evaluation.get("epoch") == max(self.history.audits)
+        """Whether its last audit is that of its last epoch, or was evaluated: a training may be stopped by a limit."""
+        if self.history is None:
+            return False
+        epoch, last = max(self.history.audits), self.config.get("trainer", {}).get("max_epochs", math.inf)
+        return epoch >= last or self.evaluation.get("epoch") == epoch
 
     @cached_property
     def qualities(self) -> dict[str, dict[int, Estimate]]:
@@ -158,8 +162,9 @@ def common_quality(runs: Sequence[Run]) -> str:
         if known and all(name in each for each in known):
             return name
     raise UserError(
-        "no run looked at a quality that all have: watch it while they train, with watch.quality.class=quality, or have it "
-        "looked at by evaluate.py."
+        "no run has looked at quality, which the frontier is drawn against: train with watch.quality.class=quality."
+        if not known
+        else f"the runs have no quality in common: each needs {QUALITIES[1]}."
     )
 
 

@@ -21,8 +21,10 @@ import torch
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.frontier import Cell
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.frontier import read_frontier
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
@@ -500,3 +502,27 @@ def test_a_run_that_goes_on_drops_the_rows_and_the_scores_after_its_checkpoint(r
     Fitting(None, there, [], history).resume_point(there.last, "denoiser")
     assert [epoch for epoch, _ in SeriesFile(there.metrics).read("denoiser")] == [2, 4]
     assert sorted(path.stem for path in there.scores.iterdir()) == ["epoch-2", "epoch-4"]
+
+
+def test_two_runs_make_a_frontier(run, tmp_path):
+    """Two real folders that differ in their quality alone: the same line, so no difference where quality is equal."""
+    folders = [shutil.copytree(run, tmp_path / name) for name in ("plain", "other")]
+    for folder, gain in zip(folders, (0.0, 0.2)):
+        for epoch, value in ((0, 0.9), (2, 0.5), (4, 0.3)):
+            name, value = "quality/kid_random_heldout", value + gain
+            series_of_look = {name: value, f"{name}_lower": value - 0.01, f"{name}_upper": value + 0.01}
+            SeriesFile(folder / "metrics.csv").write("denoiser", epoch, series_of_look)
+    cells = {folder.name: Cell(folder.name, runs=(folder,)) for folder in folders}
+    found = read_frontier(cells, tmp_path / "out")
+    assert found.trainings["plain"][0].has_ended
+    plain, other = (found.trainings[label][0].points for label in ("plain", "other"))
+    assert [point.epoch for point in plain] == [0, 2, 4]
+    assert [point.attack.auroc for point in plain] == [point.attack.auroc for point in other]
+    keys = {key for each in ScoreHistory.found(run / "scores").at(4).parts for key in each}
+    assert {AuditKey.of(name.split()[0]) for point in plain for name in point.attack.chosen} <= keys
+    gap, (before, last) = found.compared["other"].auroc, [point.attack.auroc.value for point in plain[1:]]
+    # both reach .51 + .01: "other" at its last audit, all but .01 of the .2 behind it; "plain" just before its second
+    first = plain[0].attack.auroc.value
+    mine = before + (last - before) * (0.7 - 0.51) / 0.2
+    theirs = first + (before - first) * (0.9 - 0.51) / 0.4
+    assert gap.mean.value == pytest.approx(mine - theirs, abs=1e-12)

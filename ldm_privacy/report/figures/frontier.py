@@ -42,7 +42,8 @@ def frontier_figure(frontier: Frontier, *, width: float = WIDE) -> Figure:
     handles, names = ends.get_legend_handles_labels()
     columns = max(1, int(width / (0.55 + 0.085 * max(map(len, names), default=1))))
     options: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": "small"}
-    figure.legend(handles, names, loc="outside lower center", **options)
+    for text in figure.legend(handles, names, loc="outside lower center", **options).get_texts():
+        text.set_parse_math(False)
     return figure
 
 
