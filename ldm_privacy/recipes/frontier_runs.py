@@ -64,12 +64,11 @@ class Run:
 
     @cached_property
     def evaluation(self) -> Mapping[str, Any]:
-        """metrics.json of the evaluation at its end; {} before."""
-        path = self.folder.evaluation / "metrics.json"
+        """metrics.json of the evaluation at its end; {} before, and while it is written."""
         try:
-            return json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError:
-            raise UserError(f"{path}: no JSON; write it again with evaluate.py ckpt={self.folder.last}.") from None
+            return json.loads((self.folder.evaluation / "metrics.json").read_text())
+        except (OSError, ValueError):
+            return {}
 
     @property
     def has_ended(self) -> bool:
@@ -84,16 +83,15 @@ class Run:
         """Of each of `QUALITIES` that was looked at, epoch -> quality."""
         series, found = SeriesFile(self.folder.metrics).read("denoiser"), dict[str, dict[int, Estimate]]()
         for name in QUALITIES:
-            looks = {
-                epoch: Estimate(value, *(series[epoch, f"quality/{name}_{end}"] for end in ("lower", "upper")))
-                for (epoch, each), value in series.items()
-                if each == f"quality/{name}"
-            }
+            ends = (f"quality/{name}", f"quality/{name}_lower", f"quality/{name}_upper")
+            looks = {epoch: [series.get((epoch, each), math.nan) for each in ends] for epoch, each in series if each == ends[0]}
             for watched in self.evaluation.get("watched", {}).values():
                 if name in watched:
-                    looks.setdefault(self.evaluation["epoch"], Estimate(*watched[name]))
-            if looks:
-                found[name] = looks
+                    looks.setdefault(self.evaluation["epoch"], [math.nan if x is None else x for x in watched[name]])
+            # The last rows of a run in training may not be whole; a denoiser that diverged has no quality.
+            whole = {epoch: each for epoch, each in looks.items() if all(map(math.isfinite, each))}
+            if whole:
+                found[name] = {epoch: Estimate(*each) for epoch, each in whole.items()}
         return found
 
     def epochs(self, quality: str) -> list[int]:

@@ -119,6 +119,9 @@ def test_a_part_of_the_trials_is_enough(cells, tmp_path):
     make_run(runs[0], seed=0, has_ended=False, curve={0: (0.0, 0.9), 10: (0.5, 0.2)})
     make_run(runs[1], seed=1, looks=False)
     make_run(runs[2], seed=2, has_ended=False, curve={})
+    SeriesFile(runs[0] / "metrics.csv").write("denoiser", 10, {"quality/kid_heldout": 0.1})  # its bounds are still to come
+    (runs[0] / "evaluation").mkdir()
+    (runs[0] / "evaluation" / "metrics.json").write_text('{"epoch": 2')
     found = read_frontier({**cells, "third": cell("third", *runs)}, tmp_path / "out")
     assert [point.epoch for point in found.trainings["third"][0].points] == [0, 10]
     assert not found.trainings["third"][0].has_ended
