@@ -31,7 +31,14 @@ TINY = [
 ]
 
 
-PIXELS = ["autoencoder.network.class=identity", "autoencoder.max_epochs=0", "denoiser.channel_map=none"]
+PIXELS = [
+    "autoencoder.network.class=identity",
+    "autoencoder.max_epochs=null",
+    "autoencoder.losses.reconstruction=null",
+    "autoencoder.losses.kl=null",
+    "denoiser.channel_map=none",
+    "geometry.distortion_rank=0",
+]
 """Of a tiny run without an autoencoder; its masks can't be by influence."""
 
 

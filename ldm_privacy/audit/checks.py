@@ -41,16 +41,23 @@ def audited_timesteps(
 
 def check_masks(masks: Mapping[str, MaskRule], samples: AuditedSamples) -> None:
     """Raise UserError for a mask by influence where there is none, or one that keeps no dimension."""
+    if samples.influence is None:
+        refuse_influence(masks)
     for label, rule in masks.items():
-        if samples.influence is None and getattr(rule, "ranks_by", "influence") == "influence":
-            raise UserError(
-                f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
-                f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
-            )
         try:
             samples.rows(slice(1)).keep(rule)
         except UserError as error:
             raise UserError(under(f"audit.masks.{label}", str(error), ("keep_fraction",))) from None
+
+
+def refuse_influence(masks: Mapping[str, MaskRule]) -> None:
+    """Raise UserError for a mask by influence."""
+    for label, rule in masks.items():
+        if getattr(rule, "ranks_by", "influence") == "influence":
+            raise UserError(
+                f"audit.masks.{label}: ranks by influence, but there is none: the codec has no decoder, or it wasn't "
+                f"measured. Take it out: audit.masks.{label}=null; the masks all, random and deviation work."
+            )
 
 
 def check_views(attacks: Mapping[str, Attack], views: Sequence[str], samples: AuditedSamples) -> None:

@@ -76,7 +76,9 @@ class AuditConfig:
 class GeometryConfig:
     """The decoder's pullback metric at every audited latent."""
 
-    influence: Component = component("estimator of the diagonal of J^T J", registry.INFLUENCE_ESTIMATORS, provided="seed")
+    influence: Component = component(
+        "estimator of the diagonal of J^T J", registry.INFLUENCE_ESTIMATORS, provided="seed", default="probe"
+    )
     distortion_rank: NonNegativeInt = option("singular values in the local distortion; 0 = no distortion", 20)
     distortion_oversample: NonNegativeInt = option("further directions of the randomized SVD", 10)
     distortion_power_iterations: NonNegativeInt = option("its applications of J^T J; more is more exact", 2)

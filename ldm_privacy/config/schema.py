@@ -46,7 +46,9 @@ class AutoencoderConfig:
         "the codec: an autoencoder, or identity for pixel space", registry.CODECS, provided="image_channels resolution"
     )
     train_on: Literal["members", "public", "all"] = option("all = members and public, never held-out", "members")
-    max_epochs: NonNegativeInt = option("epochs of this stage (0 with a pretrained network)", 120)
+    max_epochs: NonNegativeInt | None = option(
+        "epochs of this stage (0 with a pretrained network); null = 120, or none where the codec has nothing to train", None
+    )
     batch_size: PositiveInt = option("images per step", 128)
     learning_rate: Rate = option("of AdamW", 2e-4)
     weight_decay: Decay = option("of AdamW", 1e-2)

@@ -21,6 +21,7 @@ def unet(
     layers_per_block: PositiveInt = 2,
     attention: Sequence[bool] | None = None,
     mid_block_attention: bool = False,
+    head_channels: PositiveInt | None = 8,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     norm_num_groups: PositiveInt = 32,
     num_class_embeds: int | None = None,
@@ -34,6 +35,7 @@ def unet(
         layers_per_block: Residual blocks per resolution.
         attention: Which blocks have self-attention; none by default.
         mid_block_attention: Self-attention at the coarsest resolution.
+        head_channels: Of each head of self-attention; None: one head, of all channels, as in Ho et al. 2020, 2006.11239.
         dropout: In the residual blocks.
         norm_num_groups: Groups of every group normalisation.
         num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
@@ -48,6 +50,7 @@ def unet(
         down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attention),
         up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attention)),
         add_attention=mid_block_attention,
+        attention_head_dim=head_channels,
         dropout=dropout,
         norm_num_groups=norm_num_groups,
         num_class_embeds=num_class_embeds,

@@ -18,6 +18,7 @@ from ldm_privacy.config import stored_tree
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.store import Store
 from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.recipes.check import check_geometry
 from ldm_privacy.recipes.reference import compared_with, plain_record
 from ldm_privacy.recipes.rehearsal import rehearse_audit
 from ldm_privacy.recipes.setup import Setup
@@ -76,9 +77,9 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
         moment: Of its training.
     """
     whose = target.whose_reference
-    setup.audit(
-        setup.blank_samples(target.codec), whose_reference=whose
-    )  # a mask that can't be is told before anything is measured
+    # What can't be is told before anything is measured.
+    check_geometry(setup, target.codec)
+    setup.audit(setup.blank_samples(target.codec), whose_reference=whose)
     rehearse_audit(setup, target.codec, target.predictor)
     measuring = setup.measuring(target.codec, run.store)
     means = measuring.means(setup.audited_index)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ldm_privacy.audit.checks import check_labels
+from ldm_privacy.audit.checks import check_labels, refuse_influence
 from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.calibrations.base import check_halves_suffice
 from ldm_privacy.errors import UserError, under
@@ -45,7 +45,7 @@ def check_audit(setup: Setup) -> None:
 def check_losses(setup: RunSetup, codec: Codec) -> None:
     """Raise UserError for a loss of stage 1 that can't be computed, or never is."""
     batches = setup.autoencoder_batches
-    num_steps = setup.config.autoencoder.max_epochs * len(batches)
+    num_steps = setup.codec_epochs * len(batches)
     for label, loss in setup.losses.items():
         key = f"autoencoder.losses.{label}"
         needs = [
@@ -63,6 +63,45 @@ def check_losses(setup: RunSetup, codec: Codec) -> None:
             )
     if setup.losses and not any((loss.first_step, loss.every) == (0, 1) for loss in setup.losses.values()):
         raise UserError("autoencoder.losses: none of them is computed in every step; one needs first_step 0 and every 1.")
+
+
+def check_geometry(setup: Setup, codec: Codec) -> None:
+    """Raise UserError for what is asked of a decoder's geometry that there isn't; no images are needed to know it."""
+    rank = setup.config.geometry.distortion_rank
+    if codec.network is None:
+        refuse_influence(setup.masks)
+        if rank:
+            raise UserError(
+                f"geometry.distortion_rank: the codec '{codec.name}' has no decoder that could distort; use "
+                "geometry.distortion_rank=0."
+            )
+        return
+    num_dimensions = setup.latent_shape(codec).numel()
+    if rank > num_dimensions:
+        raise UserError(
+            f"geometry.distortion_rank: {rank} singular values, but a latent has {num_dimensions} dimensions. Use at most so "
+            "many, or 0 for no distortion."
+        )
+    if (fraction := getattr(setup.influence, "keep_fraction", None)) is not None:
+        try:
+            num_kept(num_dimensions, fraction)
+        except UserError as error:
+            raise UserError(f"geometry.influence.{error}") from None
+
+
+def check_codec(setup: RunSetup, codec: Codec) -> None:
+    """Raise UserError for what is asked of the codec that it can't do; no images are needed to know it."""
+    config, name = setup.config, codec.name
+    check_geometry(setup, codec)
+    if codec.network is None and config.denoiser.channel_map.name != "none":
+        raise UserError(f"denoiser.channel_map: the codec '{name}' has none; use denoiser.channel_map=none.")
+    if setup.codec_epochs and not isinstance(codec, KLCodec):
+        raise UserError(f"autoencoder.max_epochs: the codec '{name}' is not trained; use autoencoder.max_epochs=0.")
+    if setup.codec_epochs and not config.autoencoder.losses:
+        raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
+    if codec.network is None and config.autoencoder.losses:
+        without = " ".join(f"autoencoder.losses.{label}=null" for label in config.autoencoder.losses)
+        raise UserError(f"autoencoder.losses: the codec '{name}' is not trained; use {without}.")
 
 
 def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser) -> None:
@@ -87,27 +126,10 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
             raise UserError(f"loggers: {error}") from None
     blank = setup.blank_samples(codec)
     setup.audit(blank)
-    shape = setup.latent_shape(codec)
-    if codec.network is not None and config.geometry.distortion_rank > shape.numel():
-        raise UserError(
-            f"geometry.distortion_rank: {config.geometry.distortion_rank} singular values, but a latent has {shape.numel()} "
-            "dimensions. Use at most so many, or 0 for no distortion."
-        )
-    if codec.network is not None and (fraction := getattr(setup.influence, "keep_fraction", None)) is not None:
-        try:
-            num_kept(shape.numel(), fraction)
-        except UserError as error:
-            raise UserError(f"geometry.influence.{error}") from None
-    if codec.network is None and config.denoiser.channel_map.name != "none":
-        raise UserError(f"denoiser.channel_map: the codec '{codec.name}' has none; use denoiser.channel_map=none.")
-    if config.autoencoder.max_epochs:
-        if not isinstance(codec, KLCodec):
-            raise UserError(f"autoencoder.max_epochs: the codec '{codec.name}' is not trained; use autoencoder.max_epochs=0.")
-        if not config.autoencoder.losses:
-            raise UserError("autoencoder.losses: name at least one loss to train the autoencoder with.")
+    if setup.codec_epochs and config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
+        raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
+    if setup.codec_epochs:
         check_losses(setup, codec)
-        if config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
-            raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
     if "memorization" in config.watch:
         raise UserError("watch: the label 'memorization' is taken by the audits.")
     losses = config.watch.get("loss_gap")

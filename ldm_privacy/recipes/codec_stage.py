@@ -33,24 +33,24 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         except UserError as error:
             raise UserError(f"resume: {str(error).rstrip('.')}. Delete {run.autoencoder}: it is written again.") from None
         return codec
-    if config.autoencoder.max_epochs:
+    if epochs := setup.codec_epochs:
         assert isinstance(codec, KLCodec)
         module, last = stage_1(setup, codec.network), run.autoencoder_last
         for label, loss in module.losses.items():
             if loss.first_step:
-                num_steps = config.autoencoder.max_epochs * len(setup.autoencoder_batches)
+                num_steps = epochs * len(setup.autoencoder_batches)
                 console.print(f"The loss '{label}' begins at step {loss.first_step:,} of {num_steps:,}.", highlight=False)
         bar = ProgressBar("autoencoder", console)
         checkpoints = RunCheckpoint(
             last,
             {**record, "stage": "autoencoder"},
             every_n_minutes=config.trainer.checkpoint_every_n_minutes,
-            is_due=lambda epoch: epoch == config.autoencoder.max_epochs,
+            is_due=lambda epoch: epoch == epochs,
             say=bar.say,
         )
         callbacks = [bar, StopOnNonFiniteLoss(last, "autoencoder.learning_rate"), checkpoints]
         resumed = fitting.resume_point(last, "autoencoder")
-        fitting.fit(module, callbacks, max_epochs=config.autoencoder.max_epochs, resumed=resumed, last=last)
+        fitting.fit(module, callbacks, max_epochs=epochs, resumed=resumed, last=last)
         reached = module.epoch_means.get("autoencoder/train_reconstruction")
         if reached is not None:
             console.print(f"Autoencoder trained: reconstruction loss {reached:.4f}.", highlight=False)

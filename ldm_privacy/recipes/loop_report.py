@@ -49,6 +49,7 @@ def write_loop_report(watch: "MemorizationWatch", folder: Path) -> Path:
         {**watch.facts, **_facts(watch)},
         onsets=[sentence for each in watch.watchers.values() for sentence in each.sentences()],
         unit="step",
+        has_decoder=decoder is not None,
         results=results,
     )
     split_hash = _split_hash(watch.images, samples.is_member)

@@ -42,7 +42,7 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     members, audited = len(split.member_index), len(samples)
     encoded = len(torch.cat([split.member_index, setup.audited_index]).unique())
     found = []
-    if epochs := config.autoencoder.max_epochs:
+    if epochs := setup.codec_epochs:
         batches = setup.autoencoder_batches
         found.append(Cost("stage 1", "autoencoder", sum(batches) * epochs, 3))
         for label, loss in setup.losses.items():
@@ -63,7 +63,8 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     for label, watcher in setup.watchers(samples, progress).items():
         looks = watcher.num_looks(epochs, steps)
         found += [Cost(f"{label}, {looks} looks", network, looks * count) for network, count in watcher.passes().items()]
-    return found
+    # In pixel space there is no other network.
+    return [each for each in found if codec.network is not None or each.network == "denoiser"]
 
 
 def _geometry(setup: RunSetup, codec: Codec, audited: int) -> list[Cost]:

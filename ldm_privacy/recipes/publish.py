@@ -112,6 +112,7 @@ def publish(
         commands=commands,
         config=composed.to_yaml(),
         onsets=onsets or onset_lines(history, evidence.key),
+        has_decoder=decoder is not None,
         results=audited.results,
         forecasts=[]
         if command is not None
@@ -164,7 +165,7 @@ def evaluation_command(checkpoint: Path, plugins: Sequence[str], reference: Path
 
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     """What a reader needs to know of how the numbers came about."""
-    config, split = setup.config, setup.data.split
+    config, split, codec = setup.config, setup.data.split, audited.target.codec
     source, estimator = config.data.source, config.geometry.influence
     return {
         "checkpoint": str(checkpoint),
@@ -178,6 +179,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
         "seed": f"{config.seed}, of the split {setup.split_seed}",
         **setup.facts,
         "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
+        **(dict.fromkeys(("autoencoder", "influence"), "none: pixel space") if codec.network is None else {}),
         "timesteps": ", ".join(map(str, setup.timesteps)),
         **({"sigmas": ", ".join(map(named_sigma, setup.sigmas.values()))} if setup.sigmas else {}),
         "bootstrap": f"{config.audit.num_bootstrap} resamples",

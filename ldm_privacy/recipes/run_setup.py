@@ -14,9 +14,14 @@ from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
+from ldm_privacy.registry import CODECS
 from ldm_privacy.types import Progress
+
+CODEC_EPOCHS = 120
+"""Of stage 1 where `autoencoder.max_epochs` says none (Rao, Qu, Moyer, 2511.20592)."""
 
 
 class RunSetup(Setup):
@@ -95,10 +100,18 @@ class RunSetup(Setup):
         return [min(size, count - start) for start in range(0, count, size)]
 
     @cached_property
+    def codec_epochs(self) -> int:
+        """Of stage 1, which is skipped where the codec has nothing to train."""
+        if (epochs := self.config.autoencoder.max_epochs) is not None:
+            return epochs
+        made = CODECS.get(self.config.autoencoder.network.name)  # not the codec itself: an evaluation doesn't build it
+        return 0 if isinstance(made, type) and not issubclass(made, KLCodec) else CODEC_EPOCHS
+
+    @cached_property
     def losses(self) -> dict[str, CodecLoss]:
         """The losses of stage 1 by label; none where it is over, or there is none."""
         config = self.config
-        if self._is_codec_trained or not config.autoencoder.max_epochs:
+        if self._is_codec_trained or not self.codec_epochs:
             return {}
         return {
             label: loss.build_a(
@@ -106,15 +119,12 @@ class RunSetup(Setup):
                 image_channels=config.data.channels,
                 resolution=config.data.resolution,
                 seed=derive_seed(f"loss {label}", config.seed),
-                num_steps=config.autoencoder.max_epochs * len(self.autoencoder_batches),
+                num_steps=self.codec_epochs * len(self.autoencoder_batches),
             )
             for label, loss in config.autoencoder.losses.items()
         }
 
     @property
     def facts(self) -> dict[str, str]:
-        autoencoder = self.config.autoencoder
-        return {
-            **super().facts,
-            "autoencoder": f"trained on {autoencoder.train_on}" if autoencoder.max_epochs else "not trained here",
-        }
+        trained = f"trained on {self.config.autoencoder.train_on}" if self.codec_epochs else "not trained here"
+        return {**super().facts, "autoencoder": trained}

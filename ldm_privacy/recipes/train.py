@@ -19,7 +19,7 @@ from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
-from ldm_privacy.recipes.check import check_audit, check_training
+from ldm_privacy.recipes.check import check_audit, check_codec, check_training
 from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
@@ -71,8 +71,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         _check_same(composed, checkpoint)
         ScoreHistory(resumed.scores, setup.provenance).check()
     with explain_out_of_memory(lambda: f"before anything is trained: lower {SIZES}."):
-        check_audit(setup)
         codec = setup.codec if of_denoiser is None else of_denoiser.codec()
+        check_codec(setup, codec)
+        check_audit(setup)
         network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
         check_training(setup, codec, network, denoiser)
     if checkpoint is not None:

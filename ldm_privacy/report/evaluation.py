@@ -30,6 +30,7 @@ class Evaluation:
         commands: To train and to evaluate.
         config: The resolved config as YAML.
         unit: "epoch" or "step".
+        has_decoder: What was audited is latents; False in pixel space.
         results: What watchers found that look in an evaluation, by label.
         onsets: A sentence for each onset; empty where the training is not known.
         forecasts: What pilots foretold of it and what came of that; what this training foretells of others.
@@ -47,6 +48,7 @@ class Evaluation:
     onsets: Sequence[str] = ()
     forecasts: Sequence[str] = ()
     unit: str = "epoch"
+    has_decoder: bool = True
     results: Mapping[str, object] = field(default_factory=dict)
 
     def result(self, kind: type[T]) -> T | None:

@@ -71,7 +71,7 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
         ("name=3", """name: 3 should be a valid string; quote it: '"3"' on the command line, "3" in a file."""),
         ("trainer.max_epoch=3", "trainer: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
         ("denoisr.x=3", "config: unknown key 'denoisr'. Did you mean 'denoiser'?"),
-        ("denoiser.network.chanels=3", "denoiser.network: unknown key 'chanels'. Did you mean 'block_out_channels'?"),
+        ("denoiser.network.droput=3", "denoiser.network: unknown key 'droput'. Did you mean 'dropout'?"),
         ("denoiser.network.class=unett", "denoiser.network.class: unknown denoiser 'unett'. Did you mean 'unet'?"),
         ("audit.attacks.x.class=simma", "audit.attacks.x.class: unknown attack 'simma'. Did you mean 'sima'?"),
         ("audit.attacks.loss.powr=2", "audit.attacks.loss: unknown key 'powr'. Did you mean 'power'?"),

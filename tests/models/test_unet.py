@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ldm_privacy.config import compose
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.unet import unet
 
@@ -32,6 +33,23 @@ def test_where_nothing_is_said_there_is_neither_attention_nor_dropout_nor_a_clas
     )
     assert {*config["down_block_types"], *config["up_block_types"]} == {"DownBlock2D", "UpBlock2D"}
     assert (config["add_attention"], config["dropout"], config["num_class_embeds"]) == (False, 0.0, None)
+
+
+def test_the_published_network_of_pixel_space_is_built_to_the_parameter():
+    component = compose("cifar10_pixels.yaml").config.denoiser.network
+    with torch.device("meta"):
+        network = component.build(latent_channels=3, latent_size=32)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
+    heads = {name: module.heads for name, module in network.named_modules() if hasattr(module, "heads")}
+    assert set(heads.values()) == {1}, "one head of all channels, as in the published code"
+    assert sorted(name.split(".attentions")[0] for name in heads) == ["down_blocks.1"] * 2 + ["mid_block"] + ["up_blocks.2"] * 3
+
+
+def test_heads_are_of_eight_channels_where_nothing_is_said():
+    attentions = [module for module in built(attention=[True, True]).modules() if hasattr(module, "heads")]
+    assert {module.heads for module in attentions} == {1}
+    attentions = [module for module in built(attention=[True, True], head_channels=2).modules() if hasattr(module, "heads")]
+    assert {module.heads for module in attentions} == {4}
 
 
 def test_the_answer_has_the_latents_shape_and_the_condition_counts():

@@ -121,10 +121,21 @@ from tests.tiny import PIXELS, arguments
         # Pixel space: no decoder, so no influence; said before anything is made.
         (" ".join(PIXELS), r"^audit\.masks\.top60: ranks by influence, but there is none: the codec has no decoder"),
         (
-            " ".join([*PIXELS[:1], PIXELS[2], "audit.masks=[all]"]),
+            " ".join([*PIXELS, "autoencoder.max_epochs=2", "audit.masks=[all]"]),
             r"^autoencoder\.max_epochs: .* use autoencoder\.max_epochs=0",
         ),
-        (" ".join([*PIXELS[:2], "audit.masks=[all]"]), r"^denoiser\.channel_map: .* use denoiser\.channel_map=none"),
+        (
+            f"{' '.join(PIXELS)} audit.masks=[all] autoencoder.losses.l=l1",
+            r"^autoencoder\.losses: .* use autoencoder\.losses\.l=null",
+        ),
+        (
+            f"{' '.join(PIXELS)} audit.masks=[all] denoiser.channel_map=per_channel",
+            r"^denoiser\.channel_map: .* use .*_map=none\.$",
+        ),
+        (
+            f"{' '.join(PIXELS)} audit.masks=[all] geometry.distortion_rank=2",
+            r"^geometry\.distortion_rank: .* use .*_rank=0\.$",
+        ),
     ],
 )
 def test_a_mistake_is_found_before_a_folder_is_made(tmp_path, override, message):

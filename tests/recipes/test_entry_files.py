@@ -42,10 +42,13 @@ SMALL = [
     "trainer.max_epochs=1",
     "wandb.mode=disabled",
 ]
+WITHOUT_DECODER = ["geometry={influence: probe, distortion_rank: 0}"]
 TRAJECTORIES = ["watch.trajectories.num_captions=4", "watch.trajectories.num_steps=2"]
 OF_AN_ENTRY = {
     "digits": ["data.num_public=16", "watch.generations.num_steps=2"],
-    "digits_pixels": ["data.num_public=0"],
+    "digits_pixels": [*WITHOUT_DECODER, "watch.generations.num_steps=2"],
+    "cifar10_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]"],
+    "cifar10_pixels_small": WITHOUT_DECODER,
     "digits_flow": ["data.num_public=16", "audit.timesteps=null", "audit.sigmas=[0.3]"],
     "digits_classes": ["data.num_public=16", *TRAJECTORIES],
     "digits_captions": ["data.num_public=16", *TRAJECTORIES],
@@ -83,7 +86,7 @@ COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", mar
 @pytest.mark.parametrize(("entry", "draws"), [*RUNS, COLOUR])
 def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
     overrides = [*SMALL, *OF_AN_ENTRY.get(entry.stem, []), f"output_dir={tmp_path}/runs"]
-    if entry.stem != "digits_pixels":
+    if "pixels" not in entry.stem:
         blocks = "[8,8]" if entry.stem.startswith("digits") else "[8,8,8]"
         overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
         overrides += ["autoencoder.max_epochs=1"]

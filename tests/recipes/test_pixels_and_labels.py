@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.config import compose
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import check_content, condition_record
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.registry import ATTACKS
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
 from tests.tiny import PIXELS, arguments, series, settings
@@ -23,6 +25,14 @@ SHORT = [
     "watch.samples={class: samples, num_images: 2, num_steps: 2}",
 ]
 WITHOUT_INFLUENCE = "audit.masks={top60: null, low60: null}"
+FEW = {
+    "dime": "{class: dime, num_draws: 2}",
+    "pfami": "{class: pfami, num_crops: 1, timesteps: [100]}",
+    "sima_mc": "{class: sima_mc, num_draws: 2}",
+    "sima_mc_of_mean": "{class: sima_mc_of_mean, num_draws: 2}",
+}
+UNTOLD = [name for name in ATTACKS if not get_attack(name).views]
+EVERY_ATTACK = f"audit.attacks={{{', '.join(f'{name}: {FEW.get(name, name)}' for name in UNTOLD)}}}"
 DIT = [f"denoiser.network.{each}" for each in ("class=dit", "width=16", "num_layers=1", "num_heads=2", "dropout=0.1")]
 TRAJECTORIES = "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 3, num_seeds: 1, every: {epochs: 2}}"
 LABELS = ["denoiser.condition=labels", "denoiser.prediction_type=v_prediction", *DIT]
@@ -36,7 +46,7 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
-        ([*PIXELS, WITHOUT_INFLUENCE], {"latents": "identity (pixel space)", "condition": "none"}),
+        ([*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK], {"latents": "identity (pixel space)", "condition": "none"}),
         pytest.param(
             [*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"],
             {"condition": "labels"},
@@ -61,6 +71,17 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     logged = {name: value for (stage, epoch, name), value in curves.items() if (stage, epoch) == ("denoiser", 4)}
     assert {name: logged[name] for name in evaluated} == evaluated
     assert "memorization/sima/random60/auroc" in evaluated
+    if in_pixels := PIXELS[0] in options:
+        for name in UNTOLD:
+            masks = ("all", "random60", "std60") if get_attack(name).maskable else ("all",)
+            assert all(0 <= logged[f"memorization/{name}/{mask}/auroc"] <= 1 for mask in masks)
+        page = (run / "evaluation" / "report.html").read_text()
+        assert "Pixel space: the denoiser sees the images themselves." in page
+        assert "none: pixel space" in page
+        assert "What calibrations gain" in page
+        assert not (run / "autoencoder").exists()
+        with pytest.raises(UserError, match=r"^geometry\.distortion_rank: the codec 'identity' has no decoder .* use"):
+            cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt", "geometry.distortion_rank=2", f"out={tmp_path}/out"])
     if TRAJECTORIES in options:
         with (run / "evaluation" / "captions.csv").open(newline="") as file:
             d1 = [float(row["d1"]) for row in csv.DictReader(file) if row["group"] == "members"]
@@ -72,7 +93,6 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
 
     target = target_of_checkpoint(Checkpoint.read(run / "checkpoints" / "last.ckpt"))
     assert facts.items() <= target.facts.items()
-    in_pixels = PIXELS[0] in options
     measured = {name for _, epoch, name in curves if name.startswith(("geometry/", "baseline/", "memorization/sima/tuned"))}
     assert bool(measured) is not in_pixels
     # Each class, the null class too, has an embedding of its own, and each caption's counts; without a condition there is none.
@@ -81,6 +101,22 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
     condition = told.get(facts["condition"], {})
     epsilon = target.predictor(latent, torch.full((11,), 500), condition)
     assert (epsilon[1:] != epsilon[:1]).flatten(1).any(1).all() == bool(condition)
+
+
+@pytest.mark.parametrize(
+    ("entry", "overrides", "epochs"),
+    [
+        ("digits_pixels.yaml", [], 0),
+        ("digits_pixels.yaml", ["autoencoder.max_epochs=3"], 3),  # refused later, by its key
+        ("digits.yaml", [], 20),
+        ("digits.yaml", ["autoencoder.max_epochs=null"], 120),
+        ("digits.yaml", ["autoencoder.max_epochs=null", "autoencoder.network={class: pretrained, path: gone}"], 120),
+    ],
+)
+def test_stage_1_is_skipped_where_there_is_nothing_to_train(entry, overrides, epochs):
+    setup = RunSetup(compose(entry, overrides).config, progress)
+    assert setup.codec_epochs == epochs
+    assert (setup.facts["autoencoder"] == "not trained here") is (epochs == 0)
 
 
 def test_images_with_other_labels_are_not_those_of_the_checkpoint():

@@ -7,6 +7,8 @@ from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Cell, DataTable, Section
 from ldm_privacy.report.tables import INTERVAL_NOTE, claims, mask_of, short, threats, unresolved
 
+MASK_GAIN = ", a mask's against the unmasked attack, a random mask and one ranked by standard deviation, of the same size"
+
 
 @SECTIONS.register("attacks")
 def attacks(evaluation: Evaluation) -> Section:
@@ -40,13 +42,14 @@ def attacks(evaluation: Evaluation) -> Section:
         for row in claims(report)
         for other, gain in row.gains.items()
     ]
+    of_masks = any(row.key not in report.data.derived for row in claims(report))
     paired = DataTable(
         ("attack", "mask", "against", "AUROC gained", "p"),
         gains,
-        "What masks of largest influence and calibrations gain, paired on the same samples.",
+        f"What {'masks of largest influence and ' if of_masks else ''}calibrations gain, paired on the same samples.",
         num_texts=3,
-        note="A gain counts where its interval lies above 0 against the unmasked attack, a random mask and one ranked by "
-        "standard deviation, of the same size. p-values are of single tests, not adjusted for their number.",
+        note=f"A gain counts where its interval lies above 0{MASK_GAIN if of_masks else ''}. p-values are of single tests, not "
+        "adjusted for their number.",
     )
     tables = [areas, rates, paired] if gains else [areas, rates]
     return Section("How well attacks tell members apart", lead, tables, place=10)
