@@ -50,7 +50,7 @@ def said_of_epsilon(
     half = bound.best
     said = (
         f"Epsilon is {_least(bound)}: {insider} guesses {half.num_correct} of {half.num_guesses} coins right, where all "
-        f"{half.num_coins} right could have shown {bound.most:.2f}"
+        f"{half.num_coins} of that half right would have shown {bound.most:.2f}"
     )
     if outsider != insider and (alone := report.row(outsider).epsilon) is not None:
         said += f"; with the model alone {outsider} shows that it is {_least(alone)}"

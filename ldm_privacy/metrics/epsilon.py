@@ -66,9 +66,10 @@ class EpsilonBound:
 
     @property
     def most(self) -> float:
-        """What so many coins could have shown at most: with every one of them guessed, and right."""
-        sure = [Guesses(each.num_coins, each.num_coins, each.num_coins, each.lower, each.upper) for each in self.halves]
-        return self.of(sure, confidence=self.confidence, delta=self.delta).value
+        """What that half could have shown at most: with every coin guessed, and right."""
+        count = self.best.num_coins
+        each = 1.0 - (1.0 - self.confidence) / len(self.halves)
+        return epsilon_lower_bound(count, count, confidence=each, delta=self.delta)
 
 
 def epsilon_lower_bound(

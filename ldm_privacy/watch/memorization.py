@@ -153,8 +153,8 @@ class Memorization(Watcher):
         return self.key.attack == (attack if view is None else view.attack)
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
-        """AUROC of every claim, those of the primary attack and calibrated scores apart; of what the verdict rests on the TPR, and
-        where there is one the bound on epsilon."""
+        """AUROC of every claim, those of the primary attack and calibrated scores apart; of what the verdict rests on the TPR,
+        and where there is one the bound on epsilon."""
         charts, of_verdict = {}, self.audit.forms(self.key)
         for row in self._claims(report):
             is_primary = self._is_primary(report, row.key.attack) or row.key in report.data.derived
