@@ -86,7 +86,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"Nominal: above at most {1 - CONFIDENCE:.2g}. {options.num_simulations} simulations of {options.num_coins} coins a row; "
+        f"Nominal: above at most {1 - CONFIDENCE:.2g}. {options.num_simulations} simulations a row, {options.num_coins} coins; "
         f"{time.perf_counter() - began:.0f} s."
     )
 
