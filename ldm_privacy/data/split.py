@@ -112,7 +112,7 @@ class Split:
         """The inverse of `state_dict`."""
         try:
             members, heldout, public = (state[name] for name in ("member_index", "heldout_index", "public_index"))
-            return Split(members, heldout, public, int(state["num_rows"]), bool(state.get(BY_COINS, False)))
+            return Split(members, heldout, public, int(state["num_rows"]), state.get(BY_COINS) is True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the stored split is not one of this program (no usable {error}).") from error
 
@@ -127,7 +127,7 @@ class Split:
     def load(path: str | os.PathLike[str]) -> "Split":
         """The inverse of `save`; nothing in the file is ever run."""
         members, heldout, public, num_rows, *coins = read_index_arrays(path, (*KEYS, "num_rows"), optional=(BY_COINS,)).values()
-        return Split(members, heldout, public, int(num_rows[0]), any(bool(each[0]) for each in coins))
+        return Split(members, heldout, public, int(num_rows[0]), any(bool(each.any()) for each in coins))
 
 
 def read_index_arrays(path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -55,8 +55,8 @@ def said_of_epsilon(
     if outsider != insider and (alone := report.row(outsider).epsilon) is not None:
         said += f"; with the model alone {outsider} shows that it is {_least(alone)}"
     said += (
-        f" (each with {report.confidence:.0%} confidence over the coins and this one training, for all that was trained on "
-        f"members, between data sets that differ by one {unit}, delta 0)."
+        f". Each such bound holds with {report.confidence:.0%} confidence over the coins and this one training, for all that "
+        f"was trained on members, between data sets that differ by one {unit}, at delta 0."
     )
     if proven is None:
         return (said,)
@@ -70,7 +70,7 @@ def said_of_epsilon(
 
 
 def _least(bound: EpsilonBound) -> str:
-    return f"at least {bound.value:.2f}" if bound.value else "0 or more, for so few right guesses refute nothing"
+    return f"at least {bound.value:.2f}" if bound.value else "at least 0 (these guesses refute nothing)"
 
 
 def _proof(proven: Proven) -> str:

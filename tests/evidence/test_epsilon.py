@@ -95,9 +95,7 @@ def test_of_groups_and_of_scores_that_say_nothing():
     noise = replace(scores_of(strength=0.0), derived={})
     report = report_of(noise, intervals=QUICK)
     assert report.row(KEY).epsilon.value == 0
-    assert said_of_epsilon(report, KEY, KEY)[0].startswith(
-        "Epsilon is 0 or more, for so few right guesses refute nothing: sima/"
-    )
+    assert said_of_epsilon(report, KEY, KEY)[0].startswith("Epsilon is at least 0 (these guesses refute nothing): sima/")
 
 
 def test_a_proof_stands_beside_the_bound_at_its_own_delta_and_is_contradicted_where_it_is(evidence):
@@ -114,7 +112,7 @@ def test_every_row_stands_in_the_section_the_table_and_the_file(evidence, tmp_pa
     from rich.console import Console
 
     section = epsilon(Evaluation(replace(evidence, proven=PROOF), {}, None, name="a run", epoch=1, facts={}))
-    table, conditions = section.blocks
+    conditions, table = section.blocks
     assert len(table.rows) == len(evidence.report.rows)
     assert {tuple(table.rows[place][:2]) for place in table.emphasised} == {("sima", "all"), ("sima_history", "all")}
     row = evidence.report.row(INSIDER)

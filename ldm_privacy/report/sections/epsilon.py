@@ -24,7 +24,6 @@ def epsilon(evaluation: Evaluation) -> Section | None:
         emphasised=[place for place, row in enumerate(rows) if row.key in verdict],
         note="In bold: what the verdict rests on; the others are for looking only. Guesses, right ones and coins are of the "
         "half that gives the bound.",
-        is_open=True,
     )
     conditions = Bullets([each.format(unit=unit) for each in CONDITIONS])
-    return Section("How large epsilon is at least", " ".join(said), (table, conditions) if rows else (), place=15)
+    return Section("How large epsilon is at least", " ".join(said), (conditions, table) if rows else (), place=15)
