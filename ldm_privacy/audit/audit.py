@@ -55,6 +55,8 @@ class Audit:
             an earlier checkpoint of the run; "": there is none, and calibrations that need one are left out.
         calibrated: The attacks and masks that they wrap, the primary one first; the first of `keys` by default. Their results
             are called "<attack>_<label>"; of a calibration that wraps none, such as combined, the label alone.
+        by_coins: A fair coin of its own, independent of all else, decided of each sample (of each group) whether it is a
+            member; every row then bounds epsilon, see `ldm_privacy.metrics.crossfit_epsilon`.
         cross_fit: Each half chooses and fits for the other, so that every sample reports. False: the calibration half chooses
             and the other alone reports.
         autocast: Denoiser passes in this precision (GPU only); see `attack_statistics` for the error that it makes.
@@ -79,6 +81,7 @@ class Audit:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     calibrated: Sequence[AuditKey] = ()
     whose_reference: Whose = "outsider"
+    by_coins: bool = False
     cross_fit: bool = True
     autocast: torch.dtype | None = None
     seed: int = 0
@@ -221,6 +224,7 @@ class Audit:
             repeats=collected.repeats,
             condition_use=collected.condition_use,
             sigmas=dict(self.sigmas),
+            by_coins=self.by_coins,
             reference=of_reference,
         )
         known = [each for each in self._derivations if history is not None or not each.calibration.needs_history]

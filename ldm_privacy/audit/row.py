@@ -11,11 +11,13 @@ from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import Choice
 from ldm_privacy.metrics import (
     CrossfitRates,
+    EpsilonBound,
     Half,
     MembershipMetrics,
     PairedDifference,
     crossfit_auroc,
     crossfit_difference,
+    crossfit_epsilon,
     crossfit_rates,
     membership_metrics,
     threshold_at_fpr,
@@ -51,6 +53,7 @@ class AuditRow:
         sigmas: Of a flow, the share of noise at each timestep of the audit; otherwise {}.
         by_repeats: AUROC of the members that come more often in training ("repeated") and of the others ("single"), each
             against all held-out samples; empty where none are repeated.
+        epsilon: The least that it is, where coins decided who is a member; None otherwise.
     """
 
     key: AuditKey
@@ -65,6 +68,7 @@ class AuditRow:
     gains: dict[str, PairedDifference]
     sigmas: dict[int, float]
     by_repeats: dict[str, Estimate]
+    epsilon: EpsilonBound | None = None
 
     @property
     def keep_fraction(self) -> float:
@@ -91,6 +95,8 @@ class AuditRow:
             values[f"{prefix}/timestep"] = sum(chosen) / len(chosen)
         if self.key.mask == TUNED:
             values[f"{prefix}/keep_fraction"] = self.keep_fraction
+        if self.epsilon is not None:
+            values[f"{prefix}/epsilon_lower"] = self.epsilon.value
         estimates = {
             "auroc": self.metrics.auroc,
             "asr": self.metrics.asr,
@@ -156,6 +162,7 @@ def row_of(
         {label: crossfit_difference(halves, other, confidence=intervals.confidence) for label, other in against.items()},
         data.sigmas,
         _by_repeats(halves, data, intervals),
+        crossfit_epsilon(_folds(score, choice.places, data), confidence=intervals.confidence) if data.by_coins else None,
     )
 
 
@@ -197,12 +204,19 @@ def carried_rates(
     score: Tensor, places: Sequence[int], data: AuditScores, target_fpr: float, intervals: Intervals
 ) -> CrossfitRates:
     """TPR and realised FPR at the thresholds that have that FPR on the halves that choose; arguments as of `standing`."""
-    halves, thresholds = [], []
-    for fold, each, place in zip(data.folds, score, places):
-        chooses, reports = fold
-        thresholds.append(float(threshold_at_fpr(each[place, chooses], data.is_member[chooses], target_fpr)))
-        halves.append(Half(each[place, reports], data.is_member[reports], group=data.group_of(reports)))
-    return crossfit_rates(halves, thresholds, **vars(intervals))
+    folds = _folds(score, places, data)
+    thresholds = [float(threshold_at_fpr(chooses.reported, chooses.is_member, target_fpr)) for chooses, _ in folds]
+    return crossfit_rates([reports for _, reports in folds], thresholds, **vars(intervals))
+
+
+def _folds(score: Tensor, places: Sequence[int], data: AuditScores) -> list[tuple[Half, Half]]:
+    """Of each fold the half that chooses and the half that reports, both scored by what the former chose and fitted."""
+
+    def half(row: Tensor, among: Tensor) -> Half:
+        return Half(row[among], data.is_member[among], group=data.group_of(among))
+
+    rows = [each[place] for each, place in zip(score, places)]
+    return [(half(row, fold.chooses), half(row, fold.reports)) for row, fold in zip(rows, data.folds)]
 
 
 def rivals_of(key: AuditKey, data: AuditScores) -> dict[str, AuditKey]:

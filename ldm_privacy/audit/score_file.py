@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPLIT_HASH = b"ldm_privacy.split_hash"
 NUM_FOLDS = b"ldm_privacy.num_folds"
+BY_COINS = b"ldm_privacy.by_coins"
 OPTIONAL = ("group", "repeats")
 """Columns that may be empty."""
 ONE_FOR_EACH = {
@@ -78,7 +79,7 @@ def schema() -> "pa.Schema":
 
 
 def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
-    """scores.parquet: the columns of `schema`, with the split's hash and the number of folds in the file's metadata."""
+    """scores.parquet: the columns of `schema`; in its metadata the split's hash, whether coins drew it, the number of folds."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -95,7 +96,11 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
     def constant(value: object, kind: "pa.DataType") -> "pa.Array":
         return pa.repeat(pa.scalar(value, kind), size)
 
-    metadata = {SPLIT_HASH: split_hash.encode(), NUM_FOLDS: str(len(folds)).encode()}
+    metadata = {
+        SPLIT_HASH: split_hash.encode(),
+        NUM_FOLDS: str(len(folds)).encode(),
+        BY_COINS: str(int(data.by_coins)).encode(),
+    }
     kinds = schema().with_metadata(metadata)
     # Scores hardly ever repeat, and nobody asks for their range: no dictionary of them, no statistics.
     repeated = [name for name in kinds.names if name not in ("membership_scores", "own_half_scores", "timesteps")]
@@ -184,6 +189,7 @@ def read_scores(path: Path) -> ScoreFile:
         num_fitted={key: int(top["num_fitted"]) for key, top in tops.items() if top["num_fitted"]},
         views={key.attack: ViewOf(top["view_of"], top["view"]) for key, top in tops.items() if top["view_of"]},
         repeats=optional("repeats"),
+        by_coins=table.schema.metadata.get(BY_COINS) == b"1",
     )
     return ScoreFile(data, table.schema.metadata[SPLIT_HASH].decode(errors="replace"))
 

@@ -63,6 +63,8 @@ class AuditScores:
         repeats: (samples,) how often each comes in an epoch of the training; None: members once.
         condition_use: (samples,) float64, see `views.condition_use`; None where it wasn't looked at.
         sigmas: Of a flow, the share of noise at each timestep; otherwise {}.
+        by_coins: A fair coin of its own decided of each sample (of each group) whether it is a member, so that an audit bounds
+            epsilon.
         reference: As `scores`, the levels (`calibrate.level`) that the reference has under the attacks and masks that are
             compared with it; in no file.
     """
@@ -83,6 +85,7 @@ class AuditScores:
     repeats: Tensor | None = None
     condition_use: Tensor | None = None
     sigmas: dict[int, float] = field(default_factory=dict)
+    by_coins: bool = False
     reference: dict[AuditKey, Tensor] = field(default_factory=dict)
 
     @property

@@ -141,8 +141,9 @@ def _numbers(value: Any) -> Iterator[float]:
 def check_keys(schema: type, node: Any, key: str = "", *, is_whole: bool = False, has_plugins: bool = True) -> None:
     """Raise UserError for what can be known of a config without importing anything.
 
-    That is: a key that no section has, a plain value of another type, where the config `is_whole` a key that is missing, and
-    the name of a component that isn't there where no plug-in can bring it. Interpolations aren't looked into.
+    That is: a key that no section has, a plain value of another type, where the config `is_whole` a key that is missing, the
+    name of a component that isn't there where no plug-in can bring it, and whatever a section's own `check_together(given)`
+    raises. Interpolations aren't looked into.
     """
     if not isinstance(node, Mapping):
         raise UserError(f"{key or 'config'}: expected keys and values, got {node!r}.")
@@ -169,6 +170,8 @@ def check_keys(schema: type, node: Any, key: str = "", *, is_whole: bool = False
                     raise UserError(f"{path}: {field.metadata['names'].unknown(each)}")
     if is_whole:
         check_complete(schema, node, key)
+    if (check_together := getattr(schema, "check_together", None)) is not None:
+        check_together(node)
 
 
 def check_complete(schema: type, given: Mapping[str, Any], key: str) -> None:

@@ -1,7 +1,8 @@
 """The typed top level of a config. Sections are dataclasses; components name registered classes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -9,6 +10,7 @@ from ldm_privacy import registry
 from ldm_privacy.config.audit_sections import AuditConfig, GeometryConfig
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.fields import Decay, Rate, Share, component, option
+from ldm_privacy.errors import UserError
 
 
 @dataclass
@@ -34,8 +36,29 @@ class DataConfig:
     index_file: str | None = option(".npz with mia_train_idxs and mia_eval_idxs: a published split; may have public_idxs", None)
     group_column: str | None = option("column whose groups (patients, identities) stay on one side", None)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = option("of the split; null = the seed of everything", None)
+    split: Literal["counts", "coin"] = option(
+        "who is a member: counts = so many, at random; coin = a fair coin for each of num_members + num_heldout images (or for "
+        "each group): the audit then bounds epsilon",
+        "counts",
+    )
     flip: bool = option("mirror images in training (never in an audit)", True)
     repeats: RepeatsConfig = field(default_factory=RepeatsConfig, metadata={"help": "planted duplicates"})
+
+    @staticmethod
+    def check_together(given: Mapping[str, Any]) -> None:
+        """Raise UserError for keys that contradict each other, as far as they are given."""
+        if given.get("split") != "coin":
+            return
+        if file := given.get("index_file"):
+            raise UserError(
+                f"data.split=coin: data.index_file={file} names the members, so no coins are tossed; take one of the two out."
+            )
+        counts = [given.get(f"num_{side}") for side in ("members", "heldout")]
+        if None not in counts and counts[0] != counts[1]:
+            raise UserError(
+                f"data.split=coin: data.num_members={counts[0]} and data.num_heldout={counts[1]}, but fair coins make both "
+                "sides alike on average; give both the same number."
+            )
 
 
 @dataclass

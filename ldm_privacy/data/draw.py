@@ -13,7 +13,14 @@ from ldm_privacy.randomness import uniform
 
 
 def draw_split(
-    num_rows: int, *, num_members: int, num_heldout: int, num_public: int = 0, seed: int, group: Tensor | None = None
+    num_rows: int,
+    *,
+    num_members: int,
+    num_heldout: int,
+    num_public: int = 0,
+    seed: int,
+    group: Tensor | None = None,
+    by_coins: bool = False,
 ) -> Split:
     """Rows drawn at random, disjoint, the same for a seed on every machine.
 
@@ -22,12 +29,17 @@ def draw_split(
     upper bounds: members, then held-out, then public each get the largest number of rows not above its count that whole
     groups of those still free can make up; each must get at least one row.
 
+    With `by_coins` these members and held-out rows only say who takes part: then a fair coin of its own, a hash of seed and row
+    (of seed and group, one coin for the whole of it), decides of each on which side it is. So half of them are members on
+    average, neither side has a fixed number, and with one seed larger counts change no coin.
+
     Args:
         num_rows: Rows of the source.
         num_members, num_heldout: At least 1.
         num_public: May be 0.
         seed: Of the order.
         group: (num_rows,) integers; rows of equal number stay on one side (or out of the split altogether).
+        by_coins: See above; membership is then independent between units, as a bound on epsilon needs it.
 
     Raises UserError for a count below its least, more rows wanted than there are, or no group small enough.
     """
@@ -44,7 +56,8 @@ def draw_split(
     if group is None:
         order = _random_order(num_rows, seed)
         heldout = order[num_rows - num_heldout :]
-        return Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
+        drawn = Split(order[:num_members], heldout, order[num_members : num_members + num_public], num_rows)
+        return _toss(drawn, drawn.audited_index, seed) if by_coins else drawn
     if group.shape != (num_rows,):
         raise ValueError(f"group: expected shape ({num_rows},), got {tuple(group.shape)}")
     free = torch.ones(num_rows, dtype=torch.bool)
@@ -52,7 +65,8 @@ def draw_split(
     for side, count in counts.items():
         parts.append(_take_groups(group, free, count, side, seed))
         free[parts[-1]] = False
-    return Split(parts[0], parts[1], parts[2], num_rows)
+    drawn = Split(parts[0], parts[1], parts[2], num_rows)
+    return _toss(drawn, group[drawn.audited_index], seed) if by_coins else drawn
 
 
 def split_from_index_file(
@@ -105,6 +119,12 @@ def split_from_index_file(
     else:
         public = some("num_public", num_public, public, least=0)
     return Split(members, heldout, public, num_rows)
+
+
+def _toss(drawn: Split, unit: Tensor, seed: int) -> Split:
+    """The same rows on the sides that coins say; `unit` is whose coin each of the audited rows has."""
+    index, is_member = drawn.audited_index, uniform("split-coin", (seed, unit), ()) < 0.5
+    return Split(index[is_member], index[~is_member], drawn.public_index, drawn.num_rows, by_coins=True)
 
 
 def _random_order(count: int, seed: int) -> Tensor:

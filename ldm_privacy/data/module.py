@@ -38,12 +38,13 @@ class ImageData:
             seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
         seed: Of the split.
+        by_coins: A fair coin decides of each row that is drawn (of each group) on which side it is; see `draw_split`.
         split: Use this one (of a checkpoint) instead of drawing; it keeps its held-out copies, for the numbers are its own.
         progress: Called with (rows decoded, rows in all) after every few rows, first with (0, rows in all).
 
     Attributes:
-        split: The rows of each part; a drawn one without the held-out copies of members.
-        duplicates: Held-out copies, other repeats, the hash of all pixels and groups.
+        split: The rows of each part; a drawn one without copies, see `find_duplicates`.
+        duplicates: Copies, other repeats, the hash of all pixels and groups.
         class_names: Where the labels have names.
         num_classes: Number of class names, or one more than the largest label; None without labels.
 
@@ -64,6 +65,7 @@ class ImageData:
         index_file: str | None = None,
         group_column: str | None = None,
         seed: int = 0,
+        by_coins: bool = False,
         split: Split | None = None,
         progress: Done = lambda done, total=None: None,
     ):
@@ -89,7 +91,7 @@ class ImageData:
             self._label, self.class_names = class_codes(dataset, columns.label)
         self.num_classes = None if self._label is None else len(self.class_names or range(int(self._label.max()) + 1))
         self._group = None if group_column is None else group_codes(dataset, group_column)
-        draw = draw_split if index_file is None else partial(split_from_index_file, index_file)
+        draw = partial(draw_split, by_coins=by_coins) if index_file is None else partial(split_from_index_file, index_file)
         drawn = split or draw(num_rows=num_rows, group=self._group, seed=seed, **counts)  # type: ignore[arg-type]
         rows = torch.cat([drawn.audited_index, drawn.public_index]).sort().values
         self._position = torch.full((num_rows,), -1)

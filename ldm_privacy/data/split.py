@@ -18,6 +18,8 @@ from ldm_privacy.errors import UserError
 
 MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY = KEYS = ("mia_train_idxs", "mia_eval_idxs", "public_idxs")
 """What an index file calls the three sets."""
+BY_COINS = "by_coins"
+"""Of a stored split; one that doesn't say is not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,8 @@ class Split:
         heldout_index: Rows that it never sees, int64, (num_heldout,).
         public_index: Rows for the autoencoder alone, int64, (num_public,); may be empty.
         num_rows: Rows of the source.
+        by_coins: A fair coin of its own decided of each image (of each group), independently of all else, on which side it is;
+            otherwise the sizes of the sides were fixed, or a file named them.
 
     The indices are kept sorted, so that the order in which they were given changes nothing. Raises UserError for a row twice
     in one set, or in two sets, or outside the source.
@@ -38,6 +42,7 @@ class Split:
     heldout_index: Tensor
     public_index: Tensor
     num_rows: int
+    by_coins: bool = False
 
     def __post_init__(self) -> None:
         for field, index in self.parts().items():
@@ -65,12 +70,16 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the three sets and the number of rows, in hexadecimal; the same on every machine."""
-        digest = hashlib.sha256(b"split 1")
+        """SHA-256 over the three sets, the number of rows and how it was drawn, in hexadecimal; the same on every machine."""
+        digest = hashlib.sha256(b"split 1 by coins" if self.by_coins else b"split 1")
         for numbers in (np.array([self.num_rows]), *(index.numpy() for index in self.parts().values())):
             digest.update(len(numbers).to_bytes(8, "little"))
             digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def __str__(self) -> str:
+        sizes = (f"{len(index)} {name}" for index, name in zip(self.parts().values(), ("members", "held-out", "public")))
+        return ", ".join(sizes) + (" (a fair coin each)" if self.by_coins else "")
 
     @property
     def audited_index(self) -> Tensor:
@@ -84,6 +93,7 @@ class Split:
     def difference(self, other: "Split") -> str:
         """How another split differs from this one, in words; "nothing differs" where the hashes are equal."""
         found = [] if self.num_rows == other.num_rows else [f"a source of {other.num_rows} rows, not {self.num_rows}"]
+        found += [] if self.by_coins == other.by_coins else ["one was drawn by coins, the other was not"]
         names = {"member_index": "members", "heldout_index": "held-out", "public_index": "public"}
         for (field, mine), theirs in zip(self.parts().items(), other.parts().values()):
             gone, new = mine[~torch.isin(mine, theirs)], theirs[~torch.isin(theirs, mine)]
@@ -94,14 +104,15 @@ class Split:
         return "; ".join(found) or "nothing differs"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and an integer, for a checkpoint that is loaded with `weights_only=True`."""
-        return {**self.parts(), "num_rows": self.num_rows}
+        """Plain tensors and numbers, for a checkpoint that is loaded with `weights_only=True`."""
+        return {**self.parts(), "num_rows": self.num_rows, BY_COINS: self.by_coins}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> "Split":
         """The inverse of `state_dict`."""
         try:
-            return Split(state["member_index"], state["heldout_index"], state["public_index"], int(state["num_rows"]))
+            members, heldout, public = (state[name] for name in ("member_index", "heldout_index", "public_index"))
+            return Split(members, heldout, public, int(state["num_rows"]), state.get(BY_COINS) is True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the stored split is not one of this program (no usable {error}).") from error
 
@@ -109,14 +120,14 @@ class Split:
         """Write an `.npz` that is an index file too (`split_from_index_file`)."""
         with open(path, "wb") as file:  # given a name, np.savez would add a suffix of its own
             members, heldout, public = (index.numpy() for index in self.parts().values())
-            rows = np.array([self.num_rows])
-            np.savez(file, mia_train_idxs=members, mia_eval_idxs=heldout, public_idxs=public, num_rows=rows)
+            rows, coins = np.array([self.num_rows]), np.array([int(self.by_coins)])
+            np.savez(file, mia_train_idxs=members, mia_eval_idxs=heldout, public_idxs=public, num_rows=rows, by_coins=coins)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Split":
         """The inverse of `save`; nothing in the file is ever run."""
-        members, heldout, public, num_rows = read_index_arrays(path, (*KEYS, "num_rows")).values()
-        return Split(members, heldout, public, int(num_rows[0]))
+        members, heldout, public, num_rows, *coins = read_index_arrays(path, (*KEYS, "num_rows"), optional=(BY_COINS,)).values()
+        return Split(members, heldout, public, int(num_rows[0]), any(bool(each.any()) for each in coins))
 
 
 def read_index_arrays(path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ldm_privacy.controls.finding import Case, Finding, run_controls
 from ldm_privacy.controls.thumbnails import nearest
 from ldm_privacy.evidence.agreement import AttackAgreement, agreement_of
 from ldm_privacy.evidence.dataset import DatasetVerdict, dataset_verdict
+from ldm_privacy.evidence.epsilon import Proven
 from ldm_privacy.evidence.exposure import Exposure, epoch_agreement, exposure_of
 from ldm_privacy.evidence.image_onset import ImageOnsets, onsets_of
 from ldm_privacy.evidence.null import PermutedRow, label_permutation
@@ -45,6 +46,7 @@ class Evidence:
         by_epoch: Of the members' ranks at earlier audits with those of this one; empty without a history.
         reference: What calibrated scores compare the target with, in words.
         dataset: Whether the members as a set stand out; None where all of the insider's scores are the same.
+        proven: What a proof says of epsilon, where there is one.
     """
 
     report: AuditReport
@@ -61,6 +63,7 @@ class Evidence:
     by_epoch: dict[int, Estimate]
     dataset: DatasetVerdict | None
     reference: str = "its reference"
+    proven: Proven | None = None
 
 
 def gather_evidence(
@@ -72,6 +75,7 @@ def gather_evidence(
     history: Mapping[int, KeptScores] | None = None,
     time: int = 0,
     reference: str = "its reference",
+    proven: Proven | None = None,
     num_permutations: int = 200,
     seed: int = 0,
     progress: Done = lambda done, total=None: None,
@@ -86,6 +90,7 @@ def gather_evidence(
         history: Scores at earlier audits, by epoch.
         time: Of this audit, after those of the history.
         reference: What the target was compared with, in words, where it was.
+        proven: What a proof says of epsilon, where there is one: the audit's bound is set beside it.
         num_permutations, seed: Of the label permutation, the classifiers' folds and the random subsets.
         progress: Called with the number of finished steps, and of all.
 
@@ -117,6 +122,7 @@ def gather_evidence(
         by_epoch=epoch_agreement(report, insider, history or {}),
         dataset=dataset_verdict(report, insider, seed=seed),
         reference=reference,
+        proven=proven,
     )
     progress(num_steps)
     return evidence

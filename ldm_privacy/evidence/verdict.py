@@ -1,9 +1,13 @@
-"""The verdict in three sentences: who is exposed, how sure that is, what it means; of conditional denoisers a fourth: why."""
+"""The verdict in three sentences: who is exposed, how sure that is, what it means.
+
+A further one of conditional denoisers: why; where coins decided who is a member, or a proof speaks of it: how large epsilon is.
+"""
 
 from typing import NamedTuple
 
 from ldm_privacy.controls.finding import WITHOUT_MODEL, WITHOUT_TARGET
 from ldm_privacy.evidence.conditions import said_of_conditions
+from ldm_privacy.evidence.epsilon import said_of_epsilon
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import holm
 from ldm_privacy.types import Tone
@@ -121,7 +125,8 @@ def verdict_of(evidence: Evidence) -> Verdict:
         f"{_controls(evidence)}"
     )
     told = said_of_conditions(report, key)
-    return Verdict((who, sure, meaning, *([] if told is None else [told])), tone, LABELS[tone])
+    bounded = said_of_epsilon(report, key, evidence.outsider, evidence.proven)
+    return Verdict((who, sure, meaning, *([] if told is None else [told]), *bounded), tone, LABELS[tone])
 
 
 def _controls(evidence: Evidence) -> str:

@@ -21,6 +21,7 @@ from ldm_privacy.metrics.auroc_difference import PairedDifference, auroc_differe
 from ldm_privacy.metrics.checks import check_scores
 from ldm_privacy.metrics.choice_reach import choice_reach, choice_widening
 from ldm_privacy.metrics.crossfit import CrossfitRates, crossfit_auroc, crossfit_difference, crossfit_rates
+from ldm_privacy.metrics.epsilon import EpsilonBound, Guesses, crossfit_epsilon, epsilon_lower_bound, guess_thresholds
 from ldm_privacy.metrics.half import Half
 from ldm_privacy.metrics.loss_gap import loss_gap_rise
 from ldm_privacy.metrics.mean_difference import mean_difference

@@ -50,7 +50,7 @@ SPLIT_KEYS = tuple(
     f"data.{key}"
     for key in (
         *("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed"),
-        "repeats",
+        *("split", "repeats"),
     )
 )
 

@@ -61,6 +61,7 @@ class DataSetup:
                 index_file=config.index_file,
                 group_column=config.group_column,
                 seed=self.split_seed,
+                by_coins=config.split == "coin",
                 split=self._split,
                 progress=done,
             )
@@ -82,7 +83,10 @@ class DataSetup:
 
     @cached_property
     def audited_index(self) -> Tensor:
-        """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index."""
+        """Sample indices of the audit, ascending: at most `audit.max_samples` a side, chosen by a hash of the index.
+
+        Of a split by coins at most twice so many, whichever side they are on: who is audited must say nothing of the coins.
+        """
         return self._first_by_hash(self.config.audit.max_samples)
 
     @cached_property
@@ -122,19 +126,18 @@ class DataSetup:
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""
         split = self.data.split
-        sizes = f"{len(split.member_index)} members, {len(split.heldout_index)} held-out, {len(split.public_index)} public"
-        lines = f"{sizes}; split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
+        lines = f"{split}; split {split.hash[:12]}, seed {self.config.seed}, on {self.device}"
         if (repeats := self.repeats(split.member_index)) is not None:
             num_planted, times = int((repeats > 1).sum()), self.config.data.repeats.times
             lines += f"\nPlanted duplicates: {num_planted} members come {times} times in an epoch."
         if (found := str(self.data.duplicates)) != "no identical images":
-            lines += f"\nIdentical images: {found}; held-out copies of members were taken out."
+            lines += f"\nIdentical images: {found}."
         return lines
 
     def _first_by_hash(self, limit: int | None) -> Tensor:
-        """At most so many members and held-out samples, chosen by a hash of the sample index; ascending."""
-        sides = []
-        for side in (self.data.split.member_index, self.data.split.heldout_index):
+        """At most so many a side, chosen by a hash of the sample index; ascending. See `audited_index`."""
+        split, sides = self.data.split, []
+        for side in (split.audited_index,) if split.by_coins else (split.member_index, split.heldout_index):
             order = uniform("audited", (self.split_seed, side), ()).argsort()
-            sides.append(side[order[:limit]])
+            sides.append(side[order[: limit and limit * (1 + split.by_coins)]])
         return torch.cat(sides).sort().values

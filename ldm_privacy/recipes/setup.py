@@ -183,6 +183,7 @@ class Setup(DataSetup):
             calibrations=self.calibrations,
             calibrated=self.calibrated,
             whose_reference=whose_reference,
+            by_coins=self.data.split.by_coins,
             cross_fit=config.cross_fit,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             seed=self.config.seed,

@@ -23,8 +23,9 @@ def write_metrics(
 
     Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
     numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over
-    other rows, the band under permuted labels, and the oracle's choice and AUROC. `watched`: the numbers of each watcher's
-    result, by label. Infinite thresholds are null.
+    other rows, the bound on epsilon where coins decided who is a member, the band under permuted labels, and the oracle's
+    choice and AUROC. `epsilon`: the bounds of what the verdict rests on, and what is proven; {} where there is nothing.
+    `watched`: the numbers of each watcher's result, by label. Infinite thresholds are null.
     """
     report, verdict, whole = evidence.report, verdict_of(evidence), evidence.dataset
     dataset = None
@@ -44,6 +45,12 @@ def write_metrics(
         "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
         "agreement": None if evidence.agreement is None else _agreement(evidence.agreement),
         "watched": dict(watched),
+        "epsilon": {
+            who: {"key": str(key), **vars(bound)}
+            for who, key in (("insider", evidence.insider), ("outsider", evidence.outsider))
+            if (bound := report.row(key).epsilon) is not None
+        }
+        | ({} if evidence.proven is None else {"proven": evidence.proven}),
         "sweep": report.sweep,
         "series": report.series(),
         "rows": [_row(row, evidence) for row in report.rows],
@@ -120,6 +127,7 @@ def _row(row: AuditRow, evidence: Evidence) -> dict[str, Any]:
         **({"sigmas": [row.sigmas.get(each) for each in row.timesteps if each is not None]} if row.sigmas else {}),
         **vars(row.metrics),
         "carried": row.carried,
+        "epsilon": row.epsilon,
         "gains": row.gains,
         "by_repeats": row.by_repeats,
         "permuted_labels": evidence.permuted[row.key],

@@ -38,6 +38,8 @@ def print_audit(
         console.print(_view_table(report))
     if any(row.by_repeats for row in report.rows):
         console.print(_repeats_table(report))
+    if report.data.by_coins:
+        console.print(_epsilon_table(report))
     constant = [row.key for row in report.rows if report.is_constant(row.key)]
     same = [f"{key} gives every sample the same score: it ranks nobody." for key in constant]
     for sentence in (INTERVAL_NOTE, *threats(report), *same, *unresolved(report)):
@@ -181,6 +183,27 @@ def _repeats_table(report: AuditReport) -> Table:
         table.add_column(column, no_wrap=True)
     for row in repeats_rows(report):
         table.add_row(*row)
+    return table
+
+
+EPSILON_COLUMNS = ("epsilon at least", "right", "guesses", "coins")
+
+
+def epsilon_cells(row: AuditRow) -> tuple[str, ...]:
+    """Those columns of a row that bounds epsilon; counts are of the half that gives the bound."""
+    assert row.epsilon is not None
+    half = row.epsilon.best
+    return f"{row.epsilon.value:.2f}", str(half.num_correct), str(half.num_guesses), str(half.num_coins)
+
+
+def _epsilon_table(report: AuditReport) -> Table:
+    """The bound by every unmasked attack and calibrated score."""
+    table = plain_table(f"Epsilon by the coins that decided who is a member, {report.confidence:.0%} confidence each")
+    table.add_column("attack/mask", no_wrap=True)
+    for column in EPSILON_COLUMNS:
+        table.add_column(column, no_wrap=True, justify="right")
+    for key in dict.fromkeys([*report.unmasked, *report.data.derived]):
+        table.add_row(str(key), *epsilon_cells(report.row(key)))
     return table
 
 

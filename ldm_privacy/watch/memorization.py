@@ -153,7 +153,8 @@ class Memorization(Watcher):
         return self.key.attack == (attack if view is None else view.attack)
 
     def _charts(self, report: AuditReport) -> dict[str, str]:
-        """AUROC of every claim, those of the primary attack and calibrated scores apart; TPR of what the verdict rests on."""
+        """AUROC of every claim, those of the primary attack and calibrated scores apart; of what the verdict rests on the TPR,
+        and where there is one the bound on epsilon."""
         charts, of_verdict = {}, self.audit.forms(self.key)
         for row in self._claims(report):
             is_primary = self._is_primary(report, row.key.attack) or row.key in report.data.derived
@@ -163,6 +164,8 @@ class Memorization(Watcher):
                 charts |= {f"auroc_planted/{group}": f"{series}/auroc_{group}" for group in row.by_repeats}
             if row.key in of_verdict:
                 charts[f"tpr/{row.key}"] = f"{series}/tpr_at_{100 * row.metrics.tpr_at_1fpr.target_fpr:g}fpr"
+            if row.epsilon is not None and row.key == of_verdict[-1]:
+                charts[f"epsilon/{row.key}"] = f"{series}/epsilon_lower"
         return charts
 
     def _quartiles(self, report: AuditReport) -> dict[str, float]:

@@ -51,6 +51,7 @@ def test_the_report_of_the_file_is_the_report(tmp_path, num_folds, group_size):
     write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
     file = read_scores(tmp_path / "scores.parquet")
     assert file.split_hash == HASH
+    assert not file.data.by_coins
     for name in ("sample_index", "is_member", "is_calibration"):
         assert torch.equal(getattr(file.data, name), getattr(report.data, name)), name
     assert (file.data.group is None) == (group_size is None)
@@ -275,3 +276,13 @@ def test_groups_may_be_absent_without_a_type(tmp_path):
     place = table.column_names.index("group")
     pq.write_table(table.set_column(place, "group", pa.nulls(len(table))), path)
     assert read_scores(path).data.group is None
+
+
+def test_that_coins_drew_the_split_comes_back_with_the_bounds(tmp_path):
+    report = report_of(replace(report_with(num_folds=2).data, by_coins=True), intervals=FEW)
+    write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
+    again = report_of(read_scores(tmp_path / "scores.parquet").data, intervals=FEW)
+    assert [row.epsilon for row in again.rows if row.key.mask != TUNED] == [
+        row.epsilon for row in report.rows if row.key.mask != TUNED
+    ]
+    assert all(row.epsilon is not None for row in again.rows)

@@ -92,7 +92,7 @@ def test_held_out_copies_of_members_are_taken_out(saved, image_dataset):
     assert data.split.heldout_index.tolist() == sorted(set(drawn.heldout_index.tolist()) - set(copies))
     kept = data_of(saved(datasets.concatenate_datasets([image_dataset(10)] * 2)), split=drawn)
     assert kept.split.hash == drawn.hash
-    assert kept.duplicates.num_heldout_copies == len(copies)
+    assert len(kept.duplicates.pairs) == len(copies)
 
 
 def test_a_stored_split_is_used_as_it_is(saved):

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 
 def placements(member, heldout):
@@ -298,3 +298,17 @@ def fit_quantiles(distance, tail, draws, shifts):
         found.append((along[0] + along[1]) / math.sqrt(2))
     normal = stats.norm.isf(tail)
     return max(normal, np.quantile(found, 1 - tail)), max(normal, -np.quantile(found, tail))
+
+
+def epsilon_with_delta(num_correct, num_guesses, num_coins, delta, alpha):
+    """The published p-value of so many right guesses (Steinke et al. 2305.08846), term after term; epsilon by search."""
+
+    def p_value(epsilon):
+        share = 1 / (1 + math.exp(-epsilon))
+        so_far, largest = 0.0, 0.0
+        for fewer in range(1, num_correct + 1):
+            so_far += stats.binom.pmf(num_correct - fewer, num_guesses, share)
+            largest = max(largest, so_far / fewer)
+        return sum(stats.binom.pmf(range(num_correct, num_guesses + 1), num_guesses, share)) + 2 * num_coins * delta * largest
+
+    return 0.0 if p_value(0.0) > alpha else optimize.brentq(lambda epsilon: p_value(epsilon) - alpha, 0.0, 30.0, xtol=1e-9)

@@ -106,6 +106,11 @@ def test_claims_are_on_charts_those_of_the_primary_attack_apart_and_with_their_t
         "tpr/sima/all": "memorization/sima/all/tpr_at_1fpr",
         "auroc_other/loss/all": "memorization/loss/all/auroc",
     }
+    by_coins = watcher()
+    by_coins.audit.by_coins = True
+    look = by_coins.look(target(0), Moment(0, 0))
+    assert look.shown() == charts | {"epsilon/sima/all": "memorization/sima/all/epsilon_lower"}
+    assert {"memorization/loss/random/epsilon_lower", *look.shown().values()} <= {*look.series}
     primary = watcher(key=AuditKey("loss", "random")).look(target(0), Moment(0, 0)).shown()
     assert [name for name in primary if name.startswith("auroc/")] == ["auroc/loss/all", "auroc/loss/random"]
 
