@@ -33,7 +33,7 @@ class Composed(Generic[C]):
 
     def to_yaml(self) -> str:
         """The resolved tree as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.tree))
+        return as_yaml(self.tree)
 
 
 def entry_files() -> list[Path]:
@@ -173,6 +173,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values.")
     return {str(key): value for key, value in tree.items()}
+
+
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """A plain tree as YAML, its interpolations as they are."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
 
 
 def find_entry(entry: str) -> Path:

@@ -22,6 +22,7 @@ from ldm_privacy.config.compose import (
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.pilots import read_pilots
+from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
@@ -183,7 +184,7 @@ def _check_data(tree: Mapping[str, Any]) -> None:
         raise UserError(f"data.index_file: {file} does not exist.")
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate, "sweep": sweep}
 
 
 def main(arguments: list[str]) -> int:
