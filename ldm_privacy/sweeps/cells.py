@@ -97,7 +97,7 @@ def _axis(node: Any, key: str) -> dict[str, tuple[str, ...]]:
         if not isinstance(values, list):
             raise UserError(f"{key}.values: expected a list of values, got {values!r}.")
         # JSON is YAML, and a text stays one.
-        choices = [(value_label(name, value), (f"{node['key']}={json.dumps(value)}",)) for value in values]
+        choices = [(value_label(name, value), _overrides([f"{node['key']}={json.dumps(value)}"], key)) for value in values]
     else:
         choices = [(str(label), _overrides(given, f"{key}.{label}")) for label, given in _mapping(node, key).items()]
     if not choices:

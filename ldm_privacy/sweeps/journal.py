@@ -64,7 +64,7 @@ class Journal:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.path = folder / "journal.log"
         try:
-            self._storage = JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Lock(self.path)))
+            self._storage = JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Lock(self.path)))  # type: ignore[arg-type]
         except (ValueError, KeyError, AssertionError) as error:
             raise UserError(
                 f"{self.path}: is no journal of a sweep ({type(error).__name__}); name another folder, out=."

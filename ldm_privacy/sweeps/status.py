@@ -36,20 +36,19 @@ def standings(folder: Path, trials: Sequence[Trial]) -> list[Standing]:
 
 def told(stands: Sequence[Standing]) -> str:
     """Their number by state: "2 running, 3 done, 7 waiting"."""
-    counts = Counter(each.state for each in stands)
+    counts = Counter[str](each.state for each in stands)
     names = ("running", "stopped", "done", "failed", "waiting")
     return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
 
 
 def time_left(stands: Sequence[Standing], workers: int) -> timedelta | None:
     """About: the median of those that are done for each that isn't, half of it for one that runs; None where none is done."""
-    lasted = [
-        each.trial.ended - each.trial.began for each in stands if each.state == "done" and each.trial.ended and each.trial.began
-    ]
+    done = [each.trial for each in stands if each.state == "done"]
+    lasted = [(trial.ended - trial.began).total_seconds() for trial in done if trial.ended and trial.began]
     if not lasted:
         return None
     left = sum({"running": 0.5, "waiting": 1.0, "stopped": 1.0}.get(each.state, 0.0) for each in stands)
-    return timedelta(seconds=round(median(lasted).total_seconds() * left / workers))
+    return timedelta(seconds=round(median(lasted) * left / workers))
 
 
 def _standing(folder: Path, trial: Trial) -> Standing:
