@@ -31,6 +31,8 @@ USAGE = """{program} configs/sweeps/digits_beta.yaml [--workers 2] [out=FOLDER] 
 FILE is a sweep file, or the folder of a sweep that has begun (sweeps/NAME, or out=). key=value changes every trial's config."""
 TRIAL = "ldm_privacy.recipes.trial"
 """The module that is called for each trial."""
+BEGINS = "config="
+"""Among a cell's overrides: the entry file that it begins with, in place of the sweep's."""
 
 
 def sweep(arguments: list[str]) -> int:
@@ -97,8 +99,10 @@ def _trees(file: Path, read: Sweep) -> dict[str, dict[str, Any]]:
     """
     trees: dict[str, dict[str, Any]] = {}
     for label, overrides in read.cells.items():
+        others = [item.partition("=")[2] for item in overrides if item.startswith(BEGINS)]
+        given = [item for item in (*read.overrides, *overrides) if not item.startswith(BEGINS)]
         try:
-            tree = read_entry(read.config, overrides)
+            tree = read_entry(others[-1] if others else read.config, given)
         except UserError as error:
             raise UserError(f"{file}: cell '{label}': {error}") from None
         for key in OWN:

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ldm_privacy.commands import called
-from ldm_privacy.errors import UserError
-from ldm_privacy.recipes.terminal import console, tell
+from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.recipes.terminal import console, in_one_line, tell
 from ldm_privacy.sweeps.cells import Sweep, lock_folder, run_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
 from ldm_privacy.sweeps.status import Standing, standings, time_left, told
@@ -60,8 +60,9 @@ def run_workers(sweep: Sweep, folder: Path, module: str, workers: int) -> int:
     if any(not trial.is_over for trial in trials):
         if not group.is_stopping:
             raise UserError(f"{folder}: the workers ended before the trials; {group.log} says why.")
-        tell(f"Stopped. Go on with:\n  {called('sweep', folder)} --workers {workers}")
+        tell(f"Stopped. Go on with:\n  {called('sweep', folder, '--workers', str(workers))}")
         return STOPPED
+    _write_frontier(sweep, folder, trials, shown=True)
     if failed := [trial for trial in trials if trial.state == "failed"]:
         place = lock_folder(folder, failed[0].cell, failed[0].seed) / "output.log"
         tell(f"{len(failed)} failed; {place} has all that it printed. Again: {called('sweep', folder, '--retry-failed')}")
@@ -75,7 +76,7 @@ def show_status(sweep: Sweep, folder: Path) -> int:
         raise UserError(f"{folder}: no sweep has begun there; name its folder, or out=FOLDER.")
     trials = Journal(folder).trials()
     _print_status(standings(folder, trials))
-    _write_frontier(sweep, folder, trials)
+    _write_frontier(sweep, folder, trials, shown=True)
     return 0
 
 
@@ -138,7 +139,10 @@ def _tell_news(sweep: Sweep, folder: Path, trials: Sequence[Trial], seen: set[in
         ended = sum(each.is_over for each in trials)
         tell(f"{ended}/{len(trials)}  {trial.cell}, seed {trial.seed} {what}")
     if any(trial.state == "done" for trial in news):
-        _write_frontier(sweep, folder, trials)
+        try:
+            _write_frontier(sweep, folder, trials)
+        except Exception as error:  # trainings of hours don't end for a picture of them
+            tell(f"The frontier can't be written: {in_one_line(error) or reason_of(error)}")
 
 
 def _print_status(stands: Sequence[Standing]) -> None:
@@ -155,11 +159,17 @@ def _numbers(trial: Trial) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in trial.numbers.items()) + lasted
 
 
-def _write_frontier(sweep: Sweep, folder: Path, trials: Sequence[Trial]) -> None:
-    """frontier.html and frontier.csv of the trials that are done."""
-    runs = {
-        label: [run_folder(folder, label, each.seed) for each in trials if each.cell == label and each.state == "done"]
-        for label in sweep.cells
-    }
-    if not any(runs.values()):
-        return
+def _write_frontier(sweep: Sweep, folder: Path, trials: Sequence[Trial], *, shown: bool = False) -> None:
+    """frontier.html and frontier.csv of the trials so far, those that failed left out; `shown`: its table is printed too."""
+    from ldm_privacy.evidence.frontier import Cell
+    from ldm_privacy.recipes.frontier import write_frontier
+
+    cells = {}
+    for label, overrides in sweep.cells.items():
+        mine = [each for each in trials if each.cell == label and each.state != "failed"]
+        runs = [run_folder(folder, label, trial.seed) for trial in mine]
+        cells[label] = Cell(label, overrides, baseline=label == sweep.baseline, runs=runs)
+    try:
+        write_frontier(sweep.name, cells, folder, shown=shown)
+    except UserError as error:  # too little is done yet
+        tell(f"No frontier yet: {error}")

@@ -24,13 +24,15 @@ class Sweep:
         name: Of the sweep: its folder's, and its runs' group in W&B.
         config: Entry file that every trial begins with.
         seeds: Of every cell; a trial's seed decides its split too, which so is the same in every cell.
-        cells: Label -> overrides of the config, those of every trial first. In the grid's order, the last axis fastest.
+        overrides: Of every trial.
+        cells: Label -> overrides of its own, which come after those of every trial. In the grid's order, the last axis fastest.
         baseline: Label of the cell that the others are compared with.
     """
 
     name: str
     config: str
     seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
     cells: Mapping[str, tuple[str, ...]]
     baseline: str
 
@@ -67,12 +69,12 @@ def read_sweep(tree: Mapping[str, Any], name: str, *, overrides: Sequence[str] =
         if label in cells:
             raise UserError(f"cells.{label}: a cell of the grid has that label; choose another.")
         _refuse_own(given, f"cell '{label}'")
-        cells[label] = (*common, *given)
+        cells[label] = given
     if not cells:
         raise UserError("grid: empty; name an axis, as in beta: {key: autoencoder.losses.kl.weight, values: [1.0e-4, 1.0e-3]}.")
     own_name = str(tree.get("name") or name)
     check_name(own_name)
-    return Sweep(own_name, config, _seeds(tree.get("seeds")), cells, _baseline(tree.get("baseline"), axes, cells))
+    return Sweep(own_name, config, _seeds(tree.get("seeds")), common, cells, _baseline(tree.get("baseline"), axes, cells))
 
 
 def lock_folder(folder: Path, cell: str, seed: int) -> Path:
