@@ -57,8 +57,10 @@ def submit(folder: Path, module: str, workers: int, parameters: Mapping[str, Any
     import submitit
 
     executor = submitit.AutoExecutor(folder / "slurm", cluster=cluster)
-    delay = {"slurm_signal_delay_s": STOP_SECONDS} if cluster == "slurm" else {}
-    executor.update_parameters(name=f"sweep-{folder.name}", timeout_min=24 * 60, **{**delay, **parameters})
+    own: dict[str, Any] = {"name": f"sweep-{folder.name}", "timeout_min": 24 * 60}
+    if cluster == "slurm":
+        own["slurm_signal_delay_s"] = STOP_SECONDS
+    executor.update_parameters(**{**own, **parameters})
     jobs = [executor.submit(Job(folder.resolve(), module)) for _ in range(workers)]
     return list(jobs)
 
