@@ -196,5 +196,6 @@ def _read_group(entry: Path, group: str) -> dict[str, Any]:
             if "defaults" in tree:
                 raise UserError(f"{path}: a group file can't have defaults of its own.")
             return {group.split("/")[0]: tree}
-    known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in CONFIG_DIR.glob("*/*.yaml"))
+    files = [path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name != "sweeps"]
+    known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in files)
     raise UserError(f"{entry}: defaults: no group '{group}'.{nearest_name(group, known)} There are: {', '.join(known)}.")

@@ -29,6 +29,8 @@ USAGE = """{program} configs/sweeps/digits_beta.yaml [--workers 2] [out=FOLDER] 
 {program} FILE --workers 4 --slurm partition=gpu,minutes=240,gpus=1     the same workers as jobs of Slurm ({words})
 
 FILE is a sweep file, or the folder of a sweep that has begun (sweeps/NAME, or out=). key=value changes every trial's config."""
+WORDS = {"--workers": True, "--status": False, "--retry-failed": False, "--slurm": True}
+"""Options -> whether they take a value."""
 TRIAL = "ldm_privacy.recipes.trial"
 """The module that is called for each trial."""
 BEGINS = "config="
@@ -37,8 +39,7 @@ BEGINS = "config="
 
 def sweep(arguments: list[str]) -> int:
     """Run a sweep, go on with one, or tell how it stands; returns the exit code: 1 where trials failed, 130 after a stop."""
-    options = {"--workers": True, "--status": False, "--retry-failed": False, "--slurm": True}
-    line = parse(arguments, words=("out",), options=options)
+    line = parse(arguments, words=("out",), options=WORDS)
     if line.help:
         return _print_help()
     workers, file = _workers(line), _find(line.config)
@@ -84,8 +85,6 @@ def _find(name: str | None) -> Path:
 
 def _read(file: Path, overrides: Sequence[str]) -> Sweep:
     tree = read_yaml(file)
-    if "${" in str(tree):
-        raise UserError(f"{file}: a sweep file takes no interpolation (${{...}}).")
     try:
         return read_sweep(tree, file.stem, overrides=overrides)
     except UserError as error:

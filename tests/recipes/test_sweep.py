@@ -1,20 +1,21 @@
 """`ldm-privacy sweep`: its files, what it refuses, and a whole one."""
 
 import json
+import re
 import sys
 from types import ModuleType
 
 import pytest
 
-from ldm_privacy.config.compose import CONFIG_DIR
+from ldm_privacy.config.compose import CONFIG_DIR, stored_tree
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli, sweep, sweep_watch
 from ldm_privacy.recipes.trial import command_line, numbers_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.series import SeriesFile
-from ldm_privacy.sweeps.cells import cell_file, lock_folder, run_folder
+from ldm_privacy.sweeps.cells import cell_file, lock_folder, read_sweep, run_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
-from tests.recipes.test_lightness import program
+from tests.recipes.test_lightness import ROOT, program
 from tests.tiny import TINY
 
 FILES = sorted((CONFIG_DIR / "sweeps").glob("*.yaml"))
@@ -26,6 +27,21 @@ def test_every_cell_of_every_shipped_file_is_a_config(file):
     assert len(read.seeds) >= 3
     sweep._check_built(file, read, sweep._trees(file, read))
     assert f"ldm-privacy sweep configs/sweeps/{file.name}" in file.read_text()
+
+
+def test_the_page_shows_a_file_and_commands_that_there_are():
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    read = read_sweep(stored_tree(shown), "shown")
+    assert [*read.cells][0] == "beta=0.0001+plain"
+    assert [*read.cells][-1] == "large"
+    assert read.baseline == "beta=0.001+plain"
+    lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 7
+    for line in lines:
+        words = sweep.parse(line.partition("  #")[0].split(), words=("out",), options=sweep.WORDS)
+        assert words.config in ("sweeps/digits_beta", *(f"configs/sweeps/{file.name}" for file in FILES))
+        sweep._workers(words)
 
 
 @pytest.fixture
