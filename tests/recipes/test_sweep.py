@@ -33,7 +33,7 @@ def test_the_page_shows_a_file_and_commands_that_there_are():
     text = (ROOT / "docs" / "sweeps.md").read_text()
     (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     read = read_sweep(stored_tree(shown), "shown")
-    assert [*read.cells][0] == "beta=0.0001+plain"
+    assert next(iter(read.cells)) == "beta=0.0001+plain"
     assert [*read.cells][-1] == "large"
     assert read.baseline == "beta=0.001+plain"
     lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "README.md").read_text(), re.MULTILINE)
