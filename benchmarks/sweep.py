@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, file = Path(temporary) / "sweep", Path(temporary) / "tiny.yaml"
         rates = {"key": "denoiser.learning_rate", "values": [0.001 / (1 + number) for number in range(count)]}
-        overrides = TINY
+        overrides = [*TINY, "trainer.figures=true", "watch.quality={class: quality, num_images: 20, num_steps: 2}"]
         file.write_text(as_yaml({"config": "digits.yaml", "seeds": [0], "overrides": overrides, "grid": {"rate": rates}}))
         swept = timed("sweep", file, f"out={folder}")
         cells = [path.stem for path in cell_file(folder, "x").parent.glob("*.yaml")]

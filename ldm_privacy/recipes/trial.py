@@ -10,13 +10,14 @@ import signal
 import sys
 from pathlib import Path
 
+from ldm_privacy.config.compose import read_yaml
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.terminal import in_one_line, is_first, quiet_libraries
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.sweeps.cells import cell_file, run_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
-from ldm_privacy.sweeps.trial import run_trial, stop_with_parent
+from ldm_privacy.sweeps.trial import STOPPED, run_trial, stop_with_parent
 
 LINE = "LDM_PRIVACY_TRIAL"
 """In the environment: the command line of the training, for the processes that it starts beside itself."""
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     folder, cell, seed, worker = Path(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
     quiet_libraries()
     if not is_first():  # one of several processes of a training, whose first one holds the trial
-        return _train(json.loads(os.environ[LINE]))
+        return _call("train", json.loads(os.environ[LINE]))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     stop_with_parent(worker)
 
@@ -36,8 +37,11 @@ def main(arguments: list[str]) -> int:
         line = command_line(folder, trial, Journal(folder).name)
         os.environ[LINE] = json.dumps(line)
         print(f"== process {os.getpid()}: train {' '.join(line)}", flush=True)
-        if _train(line) == 130:
+        if _call("train", line) == STOPPED:
             raise KeyboardInterrupt
+        if not (run.evaluation / "metrics.json").is_file():  # trainer.figures=false leaves it out
+            plugins = read_yaml(run.config).get("plugins")
+            _call("evaluate", [f"ckpt={run.last}", *([f"plugins={json.dumps(plugins)}"] if plugins else [])])
         return numbers_of(run)
 
     code = run_trial(folder, cell, seed, train)
@@ -69,11 +73,12 @@ def numbers_of(run: RunFolder) -> dict[str, float]:
     return numbers | ({"quality": distances[0]} if distances else {})
 
 
-def _train(line: list[str]) -> int:
-    from ldm_privacy.recipes.cli import train
+def _call(name: str, line: list[str]) -> int:
+    """A command, whose error is printed in one line and raised as a UserError."""
+    from ldm_privacy.recipes.cli import COMMANDS
 
     try:
-        return train(line)
+        return COMMANDS[name](line)
     except Exception as error:
         if (words := in_one_line(error)) is None:
             raise

@@ -1,6 +1,7 @@
 """`ldm-privacy sweep`: its files, what it refuses, and a whole one."""
 
 import json
+import os
 import re
 import sys
 from types import ModuleType
@@ -9,7 +10,7 @@ import pytest
 
 from ldm_privacy.config.compose import CONFIG_DIR, stored_tree
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli, sweep, sweep_watch
+from ldm_privacy.recipes import cli, sweep, sweep_watch, trial
 from ldm_privacy.recipes.trial import command_line, numbers_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.series import SeriesFile
@@ -158,16 +159,16 @@ def test_another_sweep_is_refused_and_what_is_there_stays(begun):
 
 def test_a_trial_begins_with_its_cells_config_and_goes_on_with_its_run(begun):
     folder, _ = begun
-    trial = Trial(0, "map=none", 0, "taken")
-    line = command_line(folder, trial, "tiny")
+    taken = Trial(0, "map=none", 0, "taken")
+    line = command_line(folder, taken, "tiny")
     assert line[:2] == ["--config", str(cell_file(folder, "map=none"))]
     run = RunFolder(run_folder(folder, "map=none", 0))
     run.path.mkdir(parents=True)
-    assert command_line(folder, trial, "tiny") == line
+    assert command_line(folder, taken, "tiny") == line
     assert not run.path.exists()  # or the run would get another name
     run.path.mkdir()
     run.write_config("seed: 0\n")
-    assert command_line(folder, trial, "tiny") == [f"resume={run.path}"]
+    assert command_line(folder, taken, "tiny") == [f"resume={run.path}"]
 
 
 def test_a_trial_ends_with_what_its_verdict_rests_on_and_the_quality_of_its_generations(tmp_path):
@@ -181,6 +182,42 @@ def test_a_trial_ends_with_what_its_verdict_rests_on_and_the_quality_of_its_gene
     (run.evaluation / "metrics.json").write_text('{"verdict": {"insider": "sima_calibrated/all"}}')
     file.write("denoiser", 4, {"quality/kid_heldout": 0.2})
     assert numbers_of(run) == {"auroc": 0.6, "quality": 0.2}
+
+
+def test_a_trial_trains_and_evaluates_and_tells_the_journal(begun, monkeypatch):
+    folder, _ = begun
+    run, calls = RunFolder(run_folder(folder, "map=none", 0)), []
+
+    def train(line):
+        calls.append(line)
+        run.path.mkdir(parents=True)
+        run.write_config("plugins: [mine]\n")
+        SeriesFile(run.metrics).write("denoiser", 4, {"memorization/sima/all/auroc": 0.75})
+        return 0
+
+    def evaluate(line):
+        calls.append(line)
+        run.evaluation.mkdir()
+        (run.evaluation / "metrics.json").write_text('{"verdict": {"insider": "sima/all"}}')
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, "train", train)
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", evaluate)
+    journal = Journal(folder)
+    journal.take()
+    assert trial.main([str(folder), "map=none", "0", str(os.getppid())]) == 0
+    assert calls[0][-1] == 'wandb.group="tiny"'
+    assert calls[1:] == [[f"ckpt={run.last}", 'plugins=["mine"]']]
+    assert [(each.state, each.numbers) for each in journal.trials()] == [("done", {"auroc": 0.75}), ("waiting", {})]
+
+
+def test_a_training_that_stops_leaves_its_trial_to_the_next_worker(begun, monkeypatch):
+    folder, _ = begun
+    monkeypatch.setitem(cli.COMMANDS, "train", lambda line: 130)
+    journal = Journal(folder)
+    journal.take()
+    assert trial.main([str(folder), "map=none", "0", str(os.getppid())]) == 130
+    assert journal.trials()[0].state == "taken"
 
 
 def test_workers_share_the_machine(monkeypatch):
