@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from types import ModuleType
 
 import pytest
@@ -13,8 +16,9 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli, sweep, sweep_watch, trial
 from ldm_privacy.recipes.trial import command_line, numbers_of
 from ldm_privacy.runs.folder import RunFolder
+from ldm_privacy.runs.lock import holder_of
 from ldm_privacy.runs.series import SeriesFile
-from ldm_privacy.sweeps.cells import cell_file, lock_folder, read_sweep, run_folder
+from ldm_privacy.sweeps.cells import Sweep, cell_file, lock_folder, read_sweep, run_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
 from tests.recipes.test_lightness import ROOT, program
 from tests.tiny import TINY
@@ -266,6 +270,48 @@ def test_the_status_tells_each_trial_and_the_frontier(begun, frontiers, capsys):
             "map=scaling_factor": (['denoiser.channel_map="scaling_factor"'], False, runs),
         }
     ]
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A function of cells: the sweep of them, enqueued, and a function of workers that runs it with trials of no time."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def make(*cells):
+        read = Sweep("quick", "digits.yaml", (0,), (), dict.fromkeys(cells, ()), cells[0])
+        Journal(tmp_path).enqueue("quick", dict.fromkeys(cells, "hash"), [0])
+        return lambda workers: sweep_watch.run_workers(read, tmp_path, "tests.sweeps.quick_trial", workers)
+
+    return make
+
+
+def test_workers_are_processes_and_what_ended_is_told(quick, tmp_path, frontiers, capsys):
+    run = quick("right", "wrong", "other")
+    assert run(2) == 1
+    assert [each.state for each in Journal(tmp_path).trials()] == ["done", "failed", "done"]
+    printed = capsys.readouterr().out
+    assert "right, seed 0 done: auroc 0.5" in printed
+    assert "wrong, seed 0 failed: data.num_members: 5000 is too many" in printed
+    assert "1 failed; " in printed
+    assert frontiers[-1]["wrong"] == ([], False, [])
+    assert run(1) == 1  # nothing is left to do
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_workers_and_trials_and_leaves_them_to_the_next(quick, tmp_path, frontiers, capsys):
+    run = quick("right", "long")
+
+    def stop():
+        printed = lock_folder(tmp_path, "long", 0) / "output.log"
+        while not printed.exists() or "waiting" not in printed.read_text():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert run(2) == 130
+    assert [each.state for each in Journal(tmp_path).trials()] == ["done", "taken"]
+    assert holder_of(lock_folder(tmp_path, "long", 0)) is None
+    assert "Stopped. Go on with:" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -18,9 +18,8 @@ from ldm_privacy.sweeps.worker import MOST_DEATHS, Worker, starter
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_processes_are_killed_at_random_and_each_trial_ends_once(tmp_path, seed):
-    program = [sys.executable, str(ROOT / "tests" / "sweeps" / "chaos.py"), str(tmp_path), "30", str(seed)]
+def test_processes_are_killed_at_random_and_each_trial_ends_once(tmp_path):
+    program = [sys.executable, str(ROOT / "tests" / "sweeps" / "chaos.py"), str(tmp_path), "30", "0"]
     done = subprocess.run(program, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 15  # it may be over before all of them
@@ -30,8 +29,7 @@ def test_processes_are_killed_at_random_and_each_trial_ends_once(tmp_path, seed)
     lines = [json.loads(line) for line in (tmp_path / "journal.log").read_text().splitlines()]
     ends = Counter(line["trial_id"] for line in lines if line["op_code"] == 6 and line["state"] == 1)
     assert [ends[trial.number] for trial in trials] == [1] * 12
-    ran = Counter((tmp_path / "ran").read_text().splitlines())
-    assert sum(ran.values()) > 12  # some were killed, and run again
+    assert len((tmp_path / "ran").read_text().splitlines()) > 12  # some were killed, and run again
 
 
 @pytest.fixture
