@@ -22,7 +22,7 @@ def test_processes_are_killed_at_random_and_each_trial_ends_once(tmp_path):
     program = [sys.executable, str(ROOT / "tests" / "sweeps" / "chaos.py"), str(tmp_path), "30", "0"]
     done = subprocess.run(program, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 15  # it may be over before all of them
+    assert int(done.stdout) >= 22
     trials = Journal(tmp_path).trials()
     assert len(trials) == 12
     assert {trial.state for trial in trials} == {"done"}, done.stderr
