@@ -48,7 +48,8 @@ def sweep(arguments: list[str]) -> int:
     if file.name == "sweep.yaml" and "out" not in line.words:
         folder = file.parent
     if "--status" in line.options:
-        return show_status(read, folder)
+        stored = folder / "sweep.yaml"
+        return show_status(_read(stored, []) if stored.is_file() else read, folder)
     check_optuna()
     slurm = read_options(line.options["--slurm"]) if "--slurm" in line.options else None
     check_writable(folder, "out")
