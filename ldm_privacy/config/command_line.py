@@ -2,8 +2,9 @@
 
 import inspect
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +18,11 @@ from ldm_privacy.registry import nearest_name
 
 @dataclass
 class CommandLine:
-    """What was asked: words of the program itself, and overrides of the config."""
+    """What was asked: options and words of the program itself, and overrides of the config."""
 
     config: str | None = None
     help: bool = False
+    options: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
 
@@ -32,26 +34,35 @@ class CommandLine:
         return value == "true"
 
 
-def parse(arguments: Sequence[str], words: Sequence[str]) -> CommandLine:
+def parse(arguments: Sequence[str], words: Sequence[str], *, options: Mapping[str, bool] = MappingProxyType({})) -> CommandLine:
     """Split the command line.
 
     Args:
         arguments: Without the program's name.
         words: Keys that belong to the program ("resume", "ckpt", "dry_run"), not to the config.
+        options: Further ones ("--workers") -> whether they take a value; a program that has some takes its file bare, without
+            --config.
     """
-    line = CommandLine()
+    line, known = CommandLine(), [*options, *([] if options else ["--config"]), "--help"]
     rest = list(arguments)
     while rest:
         item = rest.pop(0)
         if item in ("-h", "--help"):
             line.help = True
-        elif item == "--config" or item.startswith("--config="):
+        elif not options and (item == "--config" or item.startswith("--config=")):
             _, separator, name = item.partition("=")
             if not separator and not rest:
                 raise UserError(f"--config: name a config. In configs/: {entry_names()}.")
             line.config = name if separator else rest.pop(0)
+        elif (option := item.partition("=")[0]) in options:
+            _, separator, value = item.partition("=")
+            if options[option] and not separator and not rest:
+                raise UserError(f"{option}: give it a value. See --help.")
+            line.options[option] = value if separator or not options[option] else rest.pop(0)
         elif item.startswith("-"):
-            raise UserError(f"'{item}': unknown option.{nearest_name(item, ['--config', '--help'])} See --help.")
+            raise UserError(f"'{item}': unknown option.{nearest_name(item, known)} See --help.")
+        elif options and line.config is None and "=" not in item:
+            line.config = item
         elif item.partition("=")[0] in words:
             key, _, value = item.partition("=")
             line.words[key] = value
@@ -81,7 +92,7 @@ def print_help(usage: str, console: Console) -> int:
     console.print(usage, markup=False, highlight=False)
     configs = Table("config", "what it is", title="Configs (configs/)", title_justify="left", box=None)
     for path in entry_files():
-        configs.add_row(path.name, _first_sentence(path.read_text()))
+        configs.add_row(path.name, first_sentence(path.read_text()))
     console.print(configs)
     keys = Table(title="Keys", title_justify="left", box=None)
     keys.add_column("key", no_wrap=True)
@@ -108,6 +119,7 @@ def _add_keys(table: Table, section: type, prefix: str) -> None:
         table.add_row(*(escape(cell) for cell in (prefix + entry.name, kind, default, entry.metadata["help"])))
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
+    """What a config is, by the first comment in it."""
     lines = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
     return next((line for line in lines if line and not line.startswith("python ")), "")

@@ -33,7 +33,7 @@ class Composed(Generic[C]):
 
     def to_yaml(self) -> str:
         """The resolved tree as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.tree))
+        return as_yaml(self.tree)
 
 
 def entry_files() -> list[Path]:
@@ -175,6 +175,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """A plain tree as YAML, its interpolations as they are."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
+
+
 def find_entry(entry: str) -> Path:
     """The entry file of that name in configs/, or at that path."""
     for candidate in (Path(entry), CONFIG_DIR / entry, CONFIG_DIR / f"{entry}.yaml"):
@@ -191,5 +196,6 @@ def _read_group(entry: Path, group: str) -> dict[str, Any]:
             if "defaults" in tree:
                 raise UserError(f"{path}: a group file can't have defaults of its own.")
             return {group.split("/")[0]: tree}
-    known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in CONFIG_DIR.glob("*/*.yaml"))
+    files = [path for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name != "sweeps"]
+    known = sorted(str(path.relative_to(CONFIG_DIR).with_suffix("")) for path in files)
     raise UserError(f"{entry}: defaults: no group '{group}'.{nearest_name(group, known)} There are: {', '.join(known)}.")

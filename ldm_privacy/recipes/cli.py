@@ -23,6 +23,7 @@ from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.frontier_command import frontier
 from ldm_privacy.recipes.pilots import read_pilots
+from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
@@ -184,7 +185,12 @@ def _check_data(tree: Mapping[str, Any]) -> None:
         raise UserError(f"data.index_file: {file} does not exist.")
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate, "frontier": frontier}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "sweep": sweep,
+    "frontier": frontier,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -72,3 +73,21 @@ def _said_of(holder: Path) -> str:
     except (OSError, ValueError, TypeError, KeyError):
         return "another process is writing to it"
     return f"process {number} on {host} has been writing to it since {since}; wait, or stop it there (kill {number})"
+
+
+def holder_of(folder: Path) -> Mapping[str, Any] | None:
+    """Who writes to a folder now: its `process`, `host` and `since` as far as they are known; None where nobody does."""
+    if not (place := folder / ".lock").exists():
+        return None
+    lock = FileLock(place, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            return dict(json.loads((folder / ".lock.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+    except (OSError, NotImplementedError):  # not to be known
+        return None
+    lock.release()
+    return None

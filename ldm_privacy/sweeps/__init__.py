@@ -1,1 +1,1 @@
-"""Sweeps: a grid of trainings with their evaluations, over seeds, by any number of workers that share a disk."""
+"""Sweeps: cells x seeds, each one training in a process of its own, whoever is killed on the way."""

@@ -15,6 +15,19 @@ def test_words_options_and_overrides_are_told_apart():
     assert parse(["--config=digits.yaml"], words=()).config == "digits.yaml"
 
 
+def test_a_program_with_options_takes_its_file_bare():
+    options = {"--workers": True, "--status": False}
+    line = parse(["a.yaml", "--workers", "2", "--status", "x=1"], words=(), options=options)
+    assert (line.config, line.options, line.overrides) == ("a.yaml", {"--workers": "2", "--status": ""}, ["x=1"])
+    assert parse(["--workers=3"], words=(), options=options).options == {"--workers": "3"}
+    with pytest.raises(UserError, match=r"'--config': unknown option"):
+        parse(["--config", "a.yaml"], words=(), options=options)
+    with pytest.raises(UserError, match="--workers: give it a value"):
+        parse(["--workers"], words=(), options=options)
+    with pytest.raises(UserError, match=r"'b\.yaml': expected key=value"):
+        parse(["a.yaml", "b.yaml"], words=(), options=options)
+
+
 def test_unknown_options_are_named():
     with pytest.raises(UserError, match=r"'--confg': unknown option. Did you mean '--config'\?"):
         parse(["--confg", "digits.yaml"], words=())

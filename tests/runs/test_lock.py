@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.runs.lock import writing
+from ldm_privacy.runs.lock import holder_of, writing
 
 HOLD = """
 import os, subprocess, sys
@@ -61,6 +61,15 @@ CHILDREN = {
     "with_a_program": "subprocess.Popen(['cat'])",
     "with_a_fork": "os.fork() or (sys.stdin.read(), os._exit(0))",
 }
+
+
+def test_who_asks_is_told_who_writes_now(tmp_path):
+    assert holder_of(tmp_path) is None
+    with holder(tmp_path) as process:
+        assert holder_of(tmp_path)["process"] == process.pid
+        (tmp_path / ".lock.json").write_text("{")
+        assert holder_of(tmp_path) == {}
+    assert holder_of(tmp_path) is None  # what the file says is of the last one
 
 
 @pytest.mark.parametrize("first", CHILDREN.values(), ids=CHILDREN)

@@ -164,6 +164,20 @@ def test_an_error_without_words_ends_no_run(tmp_path, monkeypatch, caplog):
     assert caplog.messages == ["W&B can't be used (TimeoutError): the curves are in metrics.csv"]
 
 
+@pytest.mark.parametrize(("group", "name"), [(None, "seed-0"), ("beta", "plain seed-0")])
+def test_a_run_of_a_group_is_told_apart_by_the_folder_that_it_lies_in(tmp_path, monkeypatch, group, name):
+    folder, given = tmp_path / "plain" / "seed-0", {}
+    folder.mkdir(parents=True)
+
+    def init(*, dir, **options):
+        given.update(options)
+        return Run(dir, offline=True)
+
+    monkeypatch.setattr(wandb, "init", init)
+    wandb_logger(folder=folder, mode="offline", project="test", entity=None, group=group, facts={}, resume=False)
+    assert (given["group"], given["name"]) == (group, name)
+
+
 def test_without_a_network_a_run_is_kept_offline_and_says_how_to_send_it(tmp_path, monkeypatch, caplog):
     folder = tmp_path / "a run"
     folder.mkdir()

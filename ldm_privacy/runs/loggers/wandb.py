@@ -206,7 +206,7 @@ def wandb_logger(
                 project=project,
                 entity=entity,
                 group=group,
-                name=folder.name,
+                name=folder.name if group is None else f"{folder.parent.name} {folder.name}",
                 dir=folder,
                 id=run_id,
                 resume="allow" if attempt == "online" else None,
