@@ -92,7 +92,10 @@ class DenoiserConfig:
         "the denoiser", registry.DENOISERS, provided="latent_channels latent_size num_class_embeds cross_attention_dim"
     )
     channel_map: Component = component(
-        "latent coordinates, fitted to the members", registry.CHANNEL_MAPS, provided="means codec", default="scaling_factor"
+        "latent coordinates, fitted to the members",
+        registry.CHANNEL_MAPS,
+        provided="means codec sample_index seed progress",
+        default="scaling_factor",
     )
     condition: Component = component(
         "what the denoiser is told of each image",

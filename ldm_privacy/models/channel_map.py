@@ -1,9 +1,11 @@
 """Channel maps: from an encoder's posterior means to the coordinates that the denoiser sees, latent = M (mean - shift).
 
 Which latents the denoiser sees is part of the protocol (a mere change of channel scale moves every attack), so the map is
-explicit, fitted to the members only, stored and printed. A fit is a registered function of `means`, and of `codec` if it likes.
+explicit, fitted to the members only, stored and printed. A fit is registered and called with the members' `means`; it may take
+`codec`, `sample_index`, `seed` and `progress` too. One that costs network passes says how many in `passes`, as `Flattening` does.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +17,8 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.types import Latent
+
+log = logging.getLogger("ldm_privacy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,7 @@ class ChannelMap:
     def __str__(self) -> str:
         scale = self.matrix.diagonal()
         if not self._is_diagonal:
-            return f"{self.name}, a {len(scale)} x {len(scale)} matrix of determinant {float(torch.det(self.matrix)):.4g}"
+            return f"{self.name}, a {len(scale)} x {len(scale)} matrix of determinant {float(torch.det(self.matrix.double())):.4g}"
         if not self.shift.any() and (scale == 1).all():
             return "none (posterior means as they are)"
         if not self.shift.any() and (scale == scale[0]).all():
@@ -81,7 +85,7 @@ class ChannelMap:
             isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and bool(value.isfinite().all())
             for value, shape in ((shift, (channels,)), (matrix, (channels, channels)))
         )
-        if not isinstance(name, str) or not fits or float(torch.det(matrix)) == 0:
+        if not isinstance(name, str) or not fits or float(torch.det(matrix.double())) == 0:
             raise UserError("its channel map is missing or holds something else")
         return ChannelMap(name, shift, matrix)
 
@@ -93,6 +97,24 @@ class ChannelMap:
     @cached_property
     def _inverse(self) -> Tensor:
         return torch.linalg.inv(self.matrix.double())
+
+
+FLOOR = 1e-6
+"""Share of a matrix's largest eigenvalue below which a direction counts as dead: a thousandth in standard deviation."""
+
+
+def power_of(matrix: Tensor, exponent: float, *, what: str) -> Tensor:
+    """A symmetric positive (channels, channels) matrix to a power, float64, symmetric itself.
+
+    Eigenvalues below `FLOOR` times the largest count as that, so that a dead direction is neither blown up without end nor lost:
+    the power has an inverse. A warning says it, where `what` is what the matrix is of.
+    """
+    value, axes = torch.linalg.eigh(matrix.double())
+    least = FLOOR * value.max()
+    if num_dead := int((value < least).sum()):
+        log.warning("%s: %d of %d directions have next to none, and are scaled as if they had a little.", what, num_dead, len(value))
+    # Of constant latents all are 0.
+    return (axes * value.clamp_min(least).clamp_min(1e-16) ** exponent) @ axes.T
 
 
 @CHANNEL_MAPS.register("none")

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
+from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited, condition_record
@@ -111,7 +113,10 @@ def train_denoiser(
     index, order = torch.cat([audited, others]).sort()
     of_members = means[order[torch.searchsorted(index, members)]]
     if not is_mapped and codec.network is not None:
-        codec.channel_map = config.denoiser.channel_map.build(means=of_members, codec=codec)
+        advice = f"while the channel map is fitted: {lower_memory(setup.device)}."
+        given = {"codec": codec, "sample_index": members, "seed": config.seed, "progress": setup.progress}
+        with explain_out_of_memory(lambda: advice):
+            codec.channel_map = config.denoiser.channel_map.build_a(ChannelMap, means=of_members, **given)
     console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)
     samples = setup.samples(measuring, of_audited)
     audit = setup.audit(samples)

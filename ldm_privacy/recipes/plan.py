@@ -13,6 +13,7 @@ from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.recipes.pilots import foretold
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress, tell
+from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
 from ldm_privacy.watch.watcher import Every
 
@@ -50,6 +51,10 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
             for network, counts in loss.passes.items():
                 found += [Cost(f"loss {label}", network, rows * count, times) for count, times in zip(counts, (3, 1)) if count]
     found.append(Cost("encoding", "encoder", encoded + (members if config.data.flip else 0)))
+    channel_map = config.denoiser.channel_map
+    if (passes := getattr(CHANNEL_MAPS.get(channel_map.name), "passes", None)) is not None:
+        fit = passes(members, **channel_map.arguments)
+        found += [Cost("channel map", network, count) for network, count in fit.items()]
     if codec.network is not None:
         found += _geometry(setup, codec, audited)
     epochs = config.trainer.max_epochs

@@ -32,7 +32,7 @@ from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.autoencoder import last_weight
-from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape
+from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape, no_progress
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with
 
@@ -89,7 +89,8 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
         if is_own(fit := CHANNEL_MAPS.get(component.name)):
             with blamed_on(fit):
                 means = _noise(setup, codec, torch.arange(64))
-                fitted = component.build_a(ChannelMap, means=means, codec=codec)
+                given = {"codec": codec, "sample_index": torch.arange(64), "seed": setup.config.seed, "progress": no_progress}
+                fitted = component.build_a(ChannelMap, means=means, **given)
                 check_shape("channel map", fitted(means), means.shape)
         for loss in filter(is_own, setup.losses.values()):
             with blamed_on(loss), torch.enable_grad():

@@ -3,11 +3,38 @@
 import pytest
 import torch
 
+from ldm_privacy.config import Component
 from ldm_privacy.errors import UserError
+from ldm_privacy.models import flattening as flattening_module
 from ldm_privacy.models.channel_map import ChannelMap
+from ldm_privacy.models.codec import Codec
 from ldm_privacy.registry import CHANNEL_MAPS
+from ldm_privacy.types import no_progress
+from tests.two_processes import in_two_processes
 
 CHANNELS = 3
+WEIGHT = torch.tensor([[1.0, 0.3, -0.5], [0.0, 2.0, 0.4], [0.2, 0.1, 0.05], [1.5, -0.7, 0.6], [0.1, 0.0, 3.0]])
+"""Of a decoder that makes five colours of three channels, at every position alike."""
+
+
+class Linear(Codec):
+    """A decoder whose Jacobian is known: image = weight mean + 1 at every position, so every block of J^T J is W^T W."""
+
+    name = "linear"
+    network = torch.nn.Identity()
+
+    def __init__(self, weight=WEIGHT, channel_map=None):
+        self.weight, self.channel_map = weight, channel_map or ChannelMap.identity(weight.shape[1])
+
+    def decode(self, latent):
+        return torch.einsum("oc,bchw->bohw", self.weight.to(latent), self.channel_map.inverse(latent)) + 1
+
+
+def fit(name, means, codec=None, **options):
+    """What a run gives a fit, of which it takes what it likes."""
+    codec = codec or Linear()
+    given = {"codec": codec, "sample_index": torch.arange(len(means)), "seed": 0, "progress": no_progress}
+    return Component(CHANNEL_MAPS, name, options).build(means=means, **given)
 
 
 def full():
@@ -77,7 +104,7 @@ def test_the_inverse_carries_gradients():
 
 @pytest.mark.parametrize("name", sorted(CHANNEL_MAPS))
 def test_every_fit_has_an_inverse_and_survives_its_record(name, means, tmp_path):
-    channel_map = CHANNEL_MAPS.get(name)(means)
+    channel_map = fit(name, means)
     torch.testing.assert_close(channel_map.inverse(channel_map(means)), means, rtol=1e-4, atol=1e-4)
     torch.save(channel_map.record(), tmp_path / "map.pt")
     again = ChannelMap.from_record(torch.load(tmp_path / "map.pt", weights_only=True), CHANNELS)
@@ -108,7 +135,7 @@ def test_fits_are_computed_in_double_precision(means):
 def test_constant_latents_are_not_divided_by_zero():
     constant = torch.ones(4, CHANNELS, 2, 2)
     for name in CHANNEL_MAPS:
-        assert CHANNEL_MAPS.get(name)(constant)(constant).isfinite().all(), name
+        assert fit(name, constant)(constant).isfinite().all(), name
 
 
 def test_a_full_matrix_survives_its_record(means, tmp_path):
@@ -139,3 +166,95 @@ def test_a_full_matrix_survives_its_record(means, tmp_path):
 def test_a_damaged_record_is_refused(damage):
     with pytest.raises(UserError, match=r"^its channel map is missing or holds something else$"):
         ChannelMap.from_record({**full().record(), **damage}, CHANNELS)
+
+
+@pytest.mark.parametrize("name", sorted(CHANNEL_MAPS))
+def test_images_are_decoded_the_same_under_every_map(name, means):
+    plain, mapped = Linear(), Linear()
+    mapped.channel_map = fit(name, means)
+    images, mapped_images = (codec.decode(codec.channel_map(means)) for codec in (plain, mapped))
+    assert float((images - mapped_images).abs().max()) <= 1e-5 * float(images.abs().max())
+
+
+def test_whitened_channels_have_mean_0_and_the_identity_for_covariance(means):
+    fitted = fit("whitening", means)
+    latent = fitted(means.double()).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(latent.mean(1), torch.zeros(CHANNELS, dtype=torch.float64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cov(latent), torch.eye(CHANNELS, dtype=torch.float64), rtol=0, atol=1e-5)
+    assert torch.equal(fitted.matrix, fitted.matrix.T), "of all whitening matrices the symmetric one is unique"
+    assert torch.linalg.eigvalsh(fitted.matrix).min() > 0
+
+
+def test_a_dead_direction_is_not_blown_up_and_one_line_says_it(means, caplog):
+    means[:, 2] = means[:, 0]
+    for name, codec in (("whitening", Linear()), ("flattening", Linear(WEIGHT[:, [0, 1, 0]]))):
+        fitted = fit(name, means, codec)
+        assert torch.linalg.cond(fitted.matrix.double()) < 1.01e3, name
+        torch.testing.assert_close(fitted.inverse(fitted(means.double())), means.double(), rtol=1e-3, atol=1e-3)
+        ChannelMap.from_record(fitted.record(), CHANNELS)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "variance of the latents",
+        "influence of the channels",
+    ]
+    assert "1 of 3 directions have next to none" in caplog.text
+
+
+def test_the_flattening_of_a_linear_decoder_is_the_root_of_its_metric(means):
+    fitted = fit("flattening", means)
+    exact = WEIGHT.double().T @ WEIGHT.double()
+    latent = fitted(means.double())
+    assert float(latent.square().mean().sqrt()) == pytest.approx(1, rel=1e-5)
+    torch.testing.assert_close(latent.mean((0, 2, 3)), torch.zeros(CHANNELS, dtype=torch.float64), rtol=0, atol=1e-5)
+    back = torch.linalg.inv(fitted.matrix.double())
+    metric = back.T @ exact @ back
+    # B is the covariance of 50 samples x 4 probes x 20 positions normal vectors: an entry of its whitened form has a standard
+    # deviation of sqrt(2 / 4000) at most.
+    scaled = metric / metric.diagonal().mean()
+    assert float((scaled - torch.eye(CHANNELS)).abs().max()) < 5 * (2 / 4000) ** 0.5
+
+
+def test_after_flattening_the_mean_channel_block_of_the_new_metric_is_a_constant_times_the_identity(means):
+    """Of a decoder that is not linear, estimated with the same probes, so nothing but rounding is left."""
+
+    class Curved(Linear):
+        def decode(self, latent):
+            mean = self.channel_map.inverse(latent)
+            return torch.einsum("oc,bchw->bohw", self.weight.to(latent), mean + mean.flip(-1).tanh() + (2 * mean).sin())
+
+    before, after = Curved(), Curved()
+    after.channel_map = fit("flattening", means, before)
+    index = torch.arange(len(means))
+    blocks = flattening_module.channel_blocks(after, after.channel_map(means), index, num_probes=4, seed=0).mean(0)
+    other = flattening_module.channel_blocks(before, means, index, num_probes=4, seed=0).mean(0)
+    torch.testing.assert_close(blocks, blocks.diagonal().mean() * torch.eye(CHANNELS, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    assert (other / other.diagonal().mean() - torch.eye(CHANNELS)).abs().max() > 0.3
+
+
+def test_a_flattening_is_the_same_from_wherever_it_starts(means):
+    """The codec may have a map already: a pipeline's own scaling."""
+    start = ChannelMap("start", torch.tensor([1.0, 0.0, -2.0]), torch.diag(torch.tensor([0.5, 2.0, 0.1])))
+    plain, scaled = fit("flattening", means), fit("flattening", means, Linear(channel_map=start))
+    torch.testing.assert_close(scaled.matrix, plain.matrix, rtol=1e-4, atol=1e-5)
+    assert torch.equal(scaled.shift, plain.shift)
+
+
+def test_a_flattening_of_two_processes_is_that_of_one_and_costs_what_it_says(means, monkeypatch):
+    decoded = []
+
+    class Counting(Linear):
+        def decode(self, latent):
+            decoded.append(len(latent))
+            return super().decode(latent)
+
+    one = fit("flattening", means, Counting(), num_samples=21, num_probes=2)
+    assert sum(decoded) == 21
+    assert CHANNEL_MAPS.get("flattening").passes(50, num_samples=21, num_probes=2) == {"decoder": 21, "decoder products": 42}
+    both = in_two_processes(
+        monkeypatch,
+        lambda rank: fit("flattening", means, Counting(), num_samples=21, num_probes=2),
+        flattening_module,
+    )
+    assert sum(decoded) == 42, "each decodes its share"
+    for each in both:
+        torch.testing.assert_close(each.matrix, one.matrix, rtol=1e-6, atol=1e-7)
+    assert torch.equal(both[0].matrix, both[1].matrix)
