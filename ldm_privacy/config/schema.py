@@ -85,6 +85,19 @@ class AutoencoderConfig:
 
 
 @dataclass
+class PrivacyConfig:
+    """DP-SGD in stage 2: pip install "ldm-privacy[privacy]"; docs/defences.md."""
+
+    noise_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = option(
+        "standard deviation of the noise on a step's summed gradients, in units of max_gradient_norm; null = no DP-SGD", None
+    )
+    max_gradient_norm: PositiveFloat = option(
+        "that each image's gradient is clipped to; trainer.gradient_clip is not used", 1.0
+    )
+    delta: Share | None = option("of (epsilon, delta); null = (number of members)^-1.1", None)
+
+
+@dataclass
 class DenoiserConfig:
     """Stage 2."""
 
@@ -118,6 +131,7 @@ class DenoiserConfig:
         "which timesteps the steps train on", registry.TIMESTEP_SAMPLERS, provided="num_train_timesteps", default="uniform"
     )
     ema_decay: Share | None = option("decay of the averaged weights that audits and samples use; null = no averaging", None)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig, metadata={"help": "differential privacy"})
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ldm_privacy.data.conditions import ConditionSource, Dropout
 from ldm_privacy.data.embeddings import Embeddings
+from ldm_privacy.diffusion import per_sample
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.text.encoder import HIDDEN_STATES, TextEncoder
 from ldm_privacy.registry import CONDITIONS
@@ -38,6 +39,10 @@ class Captions(ConditionSource):
             made anew where they are asked for.
         memory_key: What sets it, as the warning says it where they don't fit.
         dropout: Share of the training's samples that are told the empty string.
+        noise: Standard deviation of normal noise on the embeddings, in training and on all but the empty caption's, in units of
+            the root mean square of each array of a caption (CLIP's states have about 1). Source: Somepalli et al. 2023,
+            2305.20086, "Gaussian noise" among the training-time mitigations; theirs is absolute (`rand_noise_lam` of their
+            code), and on every caption.
 
     Raises:
         UserError: No captions, or empty ones alone.
@@ -55,8 +60,11 @@ class Captions(ConditionSource):
         memory_mib: float = 1024.0,
         memory_key: str = "denoiser.condition.memory_mib",
         dropout: float = 0.1,
+        noise: float = 0.0,
     ):
-        self.dropout, self.encoder, self.memory_mib = dropout, encoder, memory_mib
+        self.dropout, self.noise, self.encoder, self.memory_mib = dropout, noise, encoder, memory_mib
+        if noise:
+            self.note += f"; in training noise of {noise:g} of their size was added to the embeddings"
         self.memory_key = memory_key
         of_all = captions(torch.cat([member_index, heldout_index]))
         if of_all is None:
@@ -96,11 +104,12 @@ class Captions(ConditionSource):
         seed: NonNegativeInt = 0,
         memory_mib: PositiveFloat = 1024.0,
         dropout: Dropout = 0.1,
+        noise: Annotated[float, Field(ge=0, le=100)] = 0.0,
     ) -> "Captions":
         """With the text encoder of that name.
 
         Args:
-            captions, member_index, heldout_index, memory_mib, dropout: As of the class.
+            captions, member_index, heldout_index, memory_mib, dropout, noise: As of the class.
             stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
             encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
                 local folder or Hub id of a CLIP text model.
@@ -130,6 +139,7 @@ class Captions(ConditionSource):
             encoder=found,
             memory_mib=memory_mib,
             dropout=dropout,
+            noise=noise,
         )
 
     def through(self, encoder: TextEncoder) -> "Captions":
@@ -208,6 +218,14 @@ class Captions(ConditionSource):
         shapes, rows = self.encoder.shapes, self.embeddings(condition["caption"])
         parts = rows.split([torch.Size(shape).numel() for shape in shapes.values()], 1)
         return {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts)}
+
+    def given_in_training(self, condition: Condition, count: int, share: Callable[[Tensor], Tensor]) -> Condition:
+        given = dict(self.given(condition))
+        for name, value in given.items() if self.noise else ():
+            drawn = share(torch.randn(count, *value.shape[1:], dtype=value.dtype, device=value.device))
+            size = self.noise * value.flatten(1).square().mean(1).sqrt() * (condition["caption"] > 0)
+            given[name] = value + per_sample(size, value) * drawn
+        return given
 
     def words(self, sample_index: Tensor) -> list[str]:
         return [self.texts[number] for number in self(sample_index)["caption"].tolist()]

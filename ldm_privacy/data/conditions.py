@@ -24,10 +24,12 @@ class ConditionSource:
 
     Attributes:
         dropout: Share of the training's samples whose condition is replaced by the null condition.
+        noise: How much of what is told is made wrong in training, of which `given_in_training` knows what that means.
         note: What a reader of a report needs to know of it, in words.
     """
 
     dropout: float = 0.0
+    noise: float = 0.0
     note: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ConditionSource":
@@ -54,6 +56,16 @@ class ConditionSource:
         """Keyword arguments of the network for a batch of such conditions, on their device: themselves by default."""
         return condition
 
+    def given_in_training(self, condition: Condition, count: int, share: Callable[[Tensor], Tensor]) -> Condition:
+        """As `given`, with the noise of a training step: where there is none, nothing is drawn.
+
+        Args:
+            condition: Of this process's samples of the step.
+            count: Samples of the whole step. Random numbers come from the global random state, for all of them.
+            share: This process's rows of such numbers.
+        """
+        return self.given(condition)
+
     def words(self, sample_index: Tensor) -> list[str] | None:
         """What each sample is told, in words; None where there are none."""
         return None
@@ -75,11 +87,14 @@ def check_condition(condition: ConditionSource, sample_index: Tensor) -> None:
         choices, counts = condition.choices(sample_index)
         check_shape("choices", counts, sample_index.shape, torch.int64)
         given, count = condition.given(told), len(sample_index)
+        with torch.random.fork_rng(devices=[]):
+            in_training = condition.given_in_training(told, count, lambda whole: whole)
         for what, found, rows in (
             ("condition", told, count),
             ("null", null, 1),
             ("choices", choices, count),
             ("given", given, count),
+            ("given in training", in_training, count),
         ):
             for name, value in found.items():
                 check_shape(f"{what} '{name}'", value, (rows, *value.shape[1:]))
@@ -151,6 +166,8 @@ class ClassLabels(ConditionSource):
         num_classes: Of the data; UserError where they have no labels, or one class alone.
         class_names: Of the data, where they have any.
         dropout: In [0, 1).
+        noise: Share of the training's samples, in [0, 1), that are told a class drawn from all alike in their own's place. To
+            labels it is what random captions are to text, a training-time mitigation of Somepalli et al. (2023, 2305.20086).
     """
 
     def __init__(
@@ -160,6 +177,7 @@ class ClassLabels(ConditionSource):
         num_classes: int | None,
         class_names: Sequence[str] | None = None,
         dropout: Dropout = 0.1,
+        noise: Dropout = 0.0,
     ):
         if num_classes is None:
             raise UserError("denoiser.condition: 'labels' needs class labels; name their column with data.source.label_column.")
@@ -168,7 +186,16 @@ class ClassLabels(ConditionSource):
         self.labels = labels
         self.num_classes = num_classes
         self.class_names = class_names or [f"class {number}" for number in range(num_classes)]
-        self.dropout = dropout
+        self.dropout, self.noise = dropout, noise
+        self.note = f"in training a share of {noise:g} was told a random class" if noise else ""
+
+    def given_in_training(self, condition: Condition, count: int, share: Callable[[Tensor], Tensor]) -> Condition:
+        if not self.noise:
+            return self.given(condition)
+        own = condition["class_labels"]
+        is_exchanged = share(torch.rand(count, device=own.device) < self.noise) & (own < self.num_classes)
+        other = share(torch.randint(self.num_classes, (count,), device=own.device))
+        return self.given({"class_labels": torch.where(is_exchanged, other, own)})
 
     def __call__(self, sample_index: Tensor) -> dict[str, Tensor]:
         label = self.labels(sample_index)

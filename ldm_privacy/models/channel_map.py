@@ -2,7 +2,7 @@
 
 Which latents the denoiser sees is part of the protocol (a mere change of channel scale moves every attack), so the map is
 explicit, fitted to the members only, stored and printed. A fit is registered and called with the members' `means`; it may take
-`codec`, `sample_index`, `seed` and `progress` too. One that costs network passes says how many in `passes`, as `Flattening` does.
+`codec`, `sample_index`, `seed` and `progress` too. One that costs network passes says how many in `passes`, as `Flattening`.
 """
 
 import logging
@@ -62,7 +62,9 @@ class ChannelMap:
     def __str__(self) -> str:
         scale = self.matrix.diagonal()
         if not self._is_diagonal:
-            return f"{self.name}, a {len(scale)} x {len(scale)} matrix of determinant {float(torch.det(self.matrix.double())):.4g}"
+            return (
+                f"{self.name}, a {len(scale)} x {len(scale)} matrix of determinant {float(torch.det(self.matrix.double())):.4g}"
+            )
         if not self.shift.any() and (scale == 1).all():
             return "none (posterior means as they are)"
         if not self.shift.any() and (scale == scale[0]).all():
@@ -106,13 +108,15 @@ FLOOR = 1e-6
 def power_of(matrix: Tensor, exponent: float, *, what: str) -> Tensor:
     """A symmetric positive (channels, channels) matrix to a power, float64, symmetric itself.
 
-    Eigenvalues below `FLOOR` times the largest count as that, so that a dead direction is neither blown up without end nor lost:
-    the power has an inverse. A warning says it, where `what` is what the matrix is of.
+    Eigenvalues below `FLOOR` times the largest count as that, so that a dead direction is neither blown up without end nor
+    lost: the power has an inverse. A warning says it, where `what` is what the matrix is of.
     """
     value, axes = torch.linalg.eigh(matrix.double())
     least = FLOOR * value.max()
     if num_dead := int((value < least).sum()):
-        log.warning("%s: %d of %d directions have next to none, and are scaled as if they had a little.", what, num_dead, len(value))
+        log.warning(
+            "%s: %d of %d directions have next to none, and are scaled as if they had a little.", what, num_dead, len(value)
+        )
     # Of constant latents all are 0.
     return (axes * value.clamp_min(least).clamp_min(1e-16) ** exponent) @ axes.T
 

@@ -78,7 +78,7 @@ class Flattening:
 
 
 def channel_blocks(codec: Codec, latent: Tensor, sample_index: Tensor, *, num_probes: int, seed: int) -> Tensor:
-    """(batch, channels, channels) float64: of each sample the mean over positions of the diagonal blocks of J^T J, estimated."""
+    """(batch, channels, channels) float64: of each sample the mean over positions of J^T J's diagonal blocks, estimated."""
 
     def blocks(jacobian: DecoderJacobian, rows: slice) -> Tensor:
         index, image = sample_index[rows], jacobian.image

@@ -1,5 +1,6 @@
 """Every mistake that can be found without training, found before a run folder is made."""
 
+import torch
 from torch import nn
 
 from ldm_privacy.audit.checks import check_labels, refuse_influence
@@ -10,6 +11,7 @@ from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.plugins import blamed_on
+from ldm_privacy.randomness import normal
 from ldm_privacy.recipes.launch import check_processes
 from ldm_privacy.recipes.rehearsal import rehearse_training
 from ldm_privacy.recipes.run_setup import RunSetup
@@ -18,6 +20,7 @@ from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
 from ldm_privacy.targets.record import Denoiser, check_plain
 from ldm_privacy.training.autoencoder import last_weight
+from ldm_privacy.training.private import check_per_sample_gradients
 
 
 def check_audit(setup: Setup) -> None:
@@ -140,4 +143,10 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
         raise UserError("trainer.compile: reduce-overhead is for one device; use default with several.")
     most = min(len(setup.audited_index), len(setup.data.split.member_index))
     check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
+    if setup.privacy is not None:
+        index = setup.audited_index[:2]
+        latent = normal("private", (index,), shape, setup.device)
+        timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=setup.device)
+        told = {name: value.to(setup.device) for name, value in setup.condition(index).items()}
+        check_per_sample_gradients(network, latent, timestep, setup.condition.given(told))
     rehearse_training(setup, codec, network, denoiser)

@@ -19,6 +19,7 @@ from ldm_privacy.config.compose import (
     read_entry,
     read_yaml,
 )
+from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.frontier_command import frontier
@@ -80,6 +81,8 @@ def train(arguments: list[str]) -> int:
             check_writable(Path(place), "output_dir")
     if "${" not in str(tree.get("audit")):  # as above
         read_pilots(tree)
+    if "${" not in str(tree):  # as above
+        check_privacy(tree)
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
         composed = finish(tree, Config)  # first: a plug-in that can't be imported is told without what the recipe imports

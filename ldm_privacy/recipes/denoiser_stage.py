@@ -1,8 +1,9 @@
 """Stage 2: the denoiser, watched while it trains."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,7 @@ from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
+from ldm_privacy.training.private import PrivateDenoiserModule, foretold
 from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
@@ -118,6 +120,9 @@ def train_denoiser(
         with explain_out_of_memory(lambda: advice):
             codec.channel_map = config.denoiser.channel_map.build_a(ChannelMap, means=of_members, **given)
     console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)
+    if setup.privacy is not None:
+        steps = config.trainer.max_epochs * -(-len(members) // config.denoiser.batch_size)
+        console.print(foretold(setup.privacy, steps), highlight=False, markup=False)
     samples = setup.samples(measuring, of_audited)
     audit = setup.audit(samples)
     whole = samples.gathered()
@@ -168,7 +173,8 @@ def train_denoiser(
     if audits.report is None or audits.last is None:
         return Trained(None, False, sentences)
     epoch = audits.last.epoch
-    target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch))
+    privacy = module.reached if isinstance(module, PrivateDenoiserModule) else None
+    target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch, privacy))
     return Trained(Audited(target, audits.report, whole, epoch, results_of(watched)), False, sentences, figures)
 
 
@@ -180,7 +186,10 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
     if config.data.flip:
         variants.append(channel_map(measuring.means(members, mirrored=True)))
     choices, num_choices = setup.condition.choices(members)
-    return DenoiserModule(
+    build: Callable[..., DenoiserModule] = (
+        DenoiserModule if setup.privacy is None else partial(PrivateDenoiserModule, privacy=setup.privacy)
+    )
+    return build(
         network,
         denoiser.alphas_cumprod,
         torch.stack(variants),
@@ -190,6 +199,7 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
         null=setup.condition.null(),
         condition_dropout=setup.condition.dropout,
         given=setup.condition.given,
+        given_in_training=setup.condition.given_in_training,
         repeats=setup.repeats(members),
         timesteps=config.denoiser.timestep_sampling.build_a(
             TimestepSampler, num_train_timesteps=config.denoiser.num_train_timesteps

@@ -18,6 +18,7 @@ from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
+from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.types import Progress
 
 CODEC_EPOCHS = 120
@@ -123,6 +124,26 @@ class RunSetup(Setup):
             )
             for label, loss in config.autoencoder.losses.items()
         }
+
+    @cached_property
+    def privacy(self) -> Privacy | None:
+        """What DP-SGD guarantees before its first step; None without it."""
+        config, members = self.config.denoiser, len(self.data.split.member_index)
+        settings = config.privacy
+        if settings.noise_multiplier is None:
+            return None
+        given = []
+        if self.codec_epochs and self.config.autoencoder.train_on != "public":
+            given.append("the autoencoder has of the members that it was trained on")
+        if config.channel_map.name != "none":
+            given.append(f"the channel map '{config.channel_map.name}' has of the members that it was fitted to")
+        return Privacy(
+            noise_multiplier=settings.noise_multiplier,
+            max_gradient_norm=settings.max_gradient_norm,
+            sample_rate=min(1.0, config.batch_size / members),
+            delta=members**-1.1 if settings.delta is None else settings.delta,
+            given=" and ".join(given),
+        )
 
     @property
     def facts(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.commands import called
 from ldm_privacy.config import Component, Composed, stored_tree
 from ldm_privacy.config.compose import RESUMABLE, differences
+from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
@@ -59,6 +60,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     read_pilots(composed.tree)
+    check_privacy(composed.tree)
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
         composed.config,

@@ -10,6 +10,7 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, num_parameters
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.door import Opening
+from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.targets.record import Checkpoint, Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition
@@ -39,14 +40,18 @@ def target_of_checkpoint(
     network = checkpoint.network().requires_grad_(False).to(device)
     abar, kind = denoiser.alphas_cumprod.to(device), denoiser.prediction_type
     predictor = NetworkPredictor(network, abar, kind, given)
-    return Target(codec.to(device), predictor, facts_of(codec, denoiser, network, checkpoint.epoch))
+    facts = facts_of(codec, denoiser, network, checkpoint.epoch, checkpoint.privacy)
+    return Target(codec.to(device), predictor, facts)
 
 
-def facts_of(codec: Codec, denoiser: Denoiser, network: nn.Module, epoch: int) -> dict[str, str]:
+def facts_of(
+    codec: Codec, denoiser: Denoiser, network: nn.Module, epoch: int, privacy: Privacy | None = None
+) -> dict[str, str]:
     """What such a target is, in words."""
     return {
         "target": f"checkpoint, epoch {epoch}",
         "latents": str(codec),
         "denoiser": f"{denoiser.network['class']}, {num_parameters(network):,} parameters, predicts {denoiser.prediction_type}",
         "condition": denoiser.condition.get("class", "none"),
+        **({} if privacy is None else {"differential privacy": str(privacy)}),
     }

@@ -16,6 +16,7 @@ from ldm_privacy.models.codec import Codec, codec_from_record
 from ldm_privacy.models.weights import built_with, misfit
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.targets.place import check_is_file
+from ldm_privacy.targets.privacy import Privacy
 
 RECORD = "ldm_privacy"
 FORMAT = 2
@@ -141,6 +142,16 @@ class Checkpoint:
     def denoiser(self) -> Denoiser:
         """What it says of its denoiser."""
         return Denoiser.from_record(self.parts[RECORD]["denoiser"])
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """What DP-SGD guarantees of its denoiser; None without it. Raises UserError where that is damaged."""
+        if "privacy" not in self.parts:
+            return None
+        try:
+            return Privacy.from_record(self.parts["privacy"])
+        except UserError as error:
+            raise checkpoint_error(self.path, error) from None
 
     def network(self) -> nn.Module:
         """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit."""

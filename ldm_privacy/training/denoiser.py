@@ -31,6 +31,7 @@ class DenoiserModule(StepwiseModule):
         null: Name -> (1, ...), what stands in for a condition that is dropped.
         condition_dropout: Share of the steps' samples whose condition is dropped.
         given: Turns the condition of a batch into keyword arguments of the network.
+        given_in_training: The same in a step, where that is something else; see `ConditionSource.given_in_training`.
         repeats: (samples,) how often a sample comes in an epoch; once each by default.
         timesteps: Draws those of a step; uniform ones by default.
         steps: See `StepwiseModule`.
@@ -48,6 +49,7 @@ class DenoiserModule(StepwiseModule):
         null: Condition | None = None,
         condition_dropout: float = 0.0,
         given: Callable[[Condition], Condition] = as_it_is,
+        given_in_training: Callable[[Condition, int, Callable[[Tensor], Tensor]], Condition] | None = None,
         repeats: Tensor | None = None,
         timesteps: TimestepSampler | None = None,
         **steps: Unpack[Steps],
@@ -63,6 +65,7 @@ class DenoiserModule(StepwiseModule):
         self.choices, self.null, self.condition_dropout = dict(choices or {}), dict(null or {}), condition_dropout
         self.num_choices = torch.ones(latents.shape[1], dtype=torch.int64) if num_choices is None else num_choices
         self.given, self._draws_choice = given, bool((self.num_choices > 1).any())
+        self.given_in_training = given_in_training or (lambda condition, count, share: given(condition))
         self._objective: Callable[..., Any] = squared_error
 
     @property
@@ -84,7 +87,7 @@ class DenoiserModule(StepwiseModule):
         latent = self.latents[self.share(variant), self.share(rows)]
         timestep = self.share(self.timesteps(count, self.device))
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
-        condition = self.given(self._conditions(rows))
+        condition = self.given_in_training(self._conditions(rows), count, self.share)
         self.draw_apart()
         error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep, condition)
         return {"loss": error.mean()}

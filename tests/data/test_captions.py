@@ -151,3 +151,29 @@ def test_what_to_install_is_said(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None if name == "transformers" else object())
     with pytest.raises(UserError, match=r"^'captions' needs transformers: pip install 'ldm-privacy\[captions\]'\.$"):
         condition()
+
+
+def test_noise_on_the_embeddings_is_of_their_size_and_of_the_training_alone():
+    captions, plain = condition(noise=0.5), condition()
+    own = {"caption": torch.tensor([2, 0, 3] * 40)}
+    state = torch.get_rng_state()
+    assert torch.equal(
+        plain.given_in_training(own, 120, lambda whole: whole)["encoder_hidden_states"],
+        plain.given(own)["encoder_hidden_states"],
+    )
+    assert torch.equal(torch.get_rng_state(), state), "without noise nothing is drawn"
+    clean = captions.given(own)["encoder_hidden_states"]
+    assert torch.equal(clean, plain.given(own)["encoder_hidden_states"])
+    torch.manual_seed(0)
+    noisy = captions.given_in_training(own, 120, lambda whole: whole)["encoder_hidden_states"]
+    noise = noisy - clean
+    assert not noise[1::3].any(), "nothing told, nothing to disturb"
+    for place in (0, 2):
+        mine = noise[place::3] / clean[place].square().mean().sqrt()
+        count = mine.numel()
+        assert abs(float(mine.mean())) < 5 * 0.5 / count**0.5
+        assert float(mine.square().mean()) == pytest.approx(0.25, rel=5 * (2 / count) ** 0.5)
+    torch.manual_seed(0)
+    mine = captions.given_in_training({"caption": own["caption"][50:]}, 120, lambda whole: whole[50:])
+    torch.testing.assert_close(mine["encoder_hidden_states"], noisy[50:])
+    assert "noise of 0.5 of their size" in captions.note

@@ -63,3 +63,37 @@ def test_a_condition_whose_network_arguments_lack_a_row_is_refused():
 
     with pytest.raises(Exception, match="given 'encoder_hidden_states'"):
         check_condition(Short(), torch.arange(3))
+
+
+def test_noise_exchanges_that_share_of_labels_for_classes_drawn_alike_and_leaves_audits_and_the_null_class():
+    count, noise = 20_000, 0.3
+    condition = ClassLabels(labels=lambda index: torch.where(index < 1000, -1, 2), num_classes=4, noise=noise)
+    index = torch.arange(count)
+    own = condition(index)
+    torch.manual_seed(0)
+    told = condition.given_in_training(own, count, lambda whole: whole)["class_labels"]
+    assert bool((told[:1000] == 4).all()), "who is told nothing is told nothing"
+    counts = told[1000:].bincount(minlength=5)
+    expected = 19_000 * torch.tensor([noise / 4, noise / 4, 1 - 0.75 * noise, noise / 4, 0])
+    spread = (expected * (1 - expected / 19_000)).sqrt()
+    assert bool(((counts - expected).abs() <= 5 * spread).all())
+    assert condition.given(own) is own
+    assert "a share of 0.3" in condition.note
+
+
+def test_without_noise_nothing_is_drawn_and_with_it_two_processes_are_told_what_one_is():
+    plain = ClassLabels(labels=lambda index: index % 3, num_classes=3)
+    own = plain(torch.arange(9))
+    state = torch.get_rng_state()
+    assert plain.given_in_training(own, 9, lambda whole: whole) is own
+    assert torch.equal(torch.get_rng_state(), state)
+    noisy = ClassLabels(labels=lambda index: index % 3, num_classes=3, noise=0.9)
+    torch.manual_seed(5)
+    whole = noisy.given_in_training(own, 9, lambda whole: whole)["class_labels"]
+    parts = []
+    for rows in (slice(4), slice(4, 9)):
+        torch.manual_seed(5)
+        mine = {"class_labels": own["class_labels"][rows]}
+        parts.append(noisy.given_in_training(mine, 9, lambda drawn, rows=rows: drawn[rows])["class_labels"])
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(whole, own["class_labels"])

@@ -226,7 +226,9 @@ def test_after_flattening_the_mean_channel_block_of_the_new_metric_is_a_constant
     index = torch.arange(len(means))
     blocks = flattening_module.channel_blocks(after, after.channel_map(means), index, num_probes=4, seed=0).mean(0)
     other = flattening_module.channel_blocks(before, means, index, num_probes=4, seed=0).mean(0)
-    torch.testing.assert_close(blocks, blocks.diagonal().mean() * torch.eye(CHANNELS, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        blocks, blocks.diagonal().mean() * torch.eye(CHANNELS, dtype=torch.float64), rtol=1e-4, atol=1e-4
+    )
     assert (other / other.diagonal().mean() - torch.eye(CHANNELS)).abs().max() > 0.3
 
 

@@ -7,6 +7,7 @@ from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, Unconditional
 from ldm_privacy.models.dit import dit
 from ldm_privacy.models.ideal import linear_alphas_cumprod
+from ldm_privacy.models.predictor import output_of
 from ldm_privacy.models.unet import unet
 from ldm_privacy.models.unet_condition import unet_condition
 from ldm_privacy.training.denoiser import DenoiserModule
@@ -82,3 +83,40 @@ def test_what_it_predicts_depends_on_the_condition_alone_of_each_sample(network,
         predictor(latent, timestep, {name: torch.cat([value[:1], other[name][1:]]) for name, value in own.items()})[:1],
         epsilon[:1],
     )
+
+
+@pytest.mark.parametrize(("network", "condition"), PAIRS)
+def test_dropout_drops_something_in_training_and_nothing_in_an_audit(network, condition):
+    source = CONDITIONS[condition]()
+    told = source.given(source(MEMBERS[:4]))
+    latent, timestep = torch.randn(4, 4, 4, 4), torch.tensor([10, 400, 700, 900])
+    outputs = {}
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        built = NETWORKS[network](latent_channels=4, latent_size=4, dropout=dropout, **source.network_arguments())
+        for weight in built.parameters():  # as if trained: no weight is 0
+            weight.data += 0.1 * torch.randn(weight.shape)
+        for is_training in (True, False):
+            built.train(is_training)
+            outputs[dropout, is_training] = [output_of(built, latent, timestep, told).detach() for _ in range(2)]
+    assert torch.equal(*outputs[0.5, False])
+    assert torch.equal(outputs[0.5, False][0], outputs[0.0, True][0])
+    first, second = outputs[0.5, True]
+    assert bool((first != second).flatten(1).any(1).all())
+
+
+@pytest.mark.parametrize("condition", ["labels", "captions"])
+def test_what_is_told_wrongly_is_told_to_steps_alone(condition, monkeypatch):
+    one = module({"labels": "dit", "captions": "unet_condition"}[condition], condition, condition_dropout=0.0)
+    source = CONDITIONS[condition]()
+    source.noise = 0.9
+    one.given, one.given_in_training = source.given, source.given_in_training
+    told = []
+    monkeypatch.setattr(one, "_objective", lambda *given: told.append(given[6]) or given[3].sum())
+    torch.manual_seed(0)
+    one.loss(torch.arange(16))
+    own = source.given({name: value[:16, 0] for name, value in one.choices.items()})
+    assert told[0].keys() == own.keys()
+    assert not any(torch.equal(told[0][name], value) for name, value in own.items())
+    predictor = one.predictor
+    assert predictor.given == source.given, "an audit asks with what is true"
