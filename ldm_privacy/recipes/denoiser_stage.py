@@ -30,7 +30,7 @@ from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
-from ldm_privacy.training.private import PrivateDenoiserModule, foretold
+from ldm_privacy.training.private import PrivateDenoiserModule
 from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
@@ -121,8 +121,7 @@ def train_denoiser(
             codec.channel_map = config.denoiser.channel_map.build_a(ChannelMap, means=of_members, **given)
     console.print(f"Latents {tuple(setup.latent_shape(codec))}, {codec}.", highlight=False, markup=False)
     if setup.privacy is not None:
-        steps = config.trainer.max_epochs * -(-len(members) // config.denoiser.batch_size)
-        console.print(foretold(setup.privacy, steps), highlight=False, markup=False)
+        console.print(setup.foretold_privacy, highlight=False, markup=False)
     samples = setup.samples(measuring, of_audited)
     audit = setup.audit(samples)
     whole = samples.gathered()

@@ -111,6 +111,8 @@ def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Comp
         f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
+    if setup.privacy is not None:
+        console.print(setup.foretold_privacy, highlight=False, markup=False)
     split = setup.data.split
     sizes = len(split.member_index), len(split.heldout_index)
     for line in foretold(composed.tree, num_members=sizes[0], num_heldout=sizes[1]):

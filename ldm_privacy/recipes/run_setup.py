@@ -19,6 +19,7 @@ from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
 from ldm_privacy.targets.privacy import Privacy
+from ldm_privacy.training.private import epsilon
 from ldm_privacy.types import Progress
 
 CODEC_EPOCHS = 120
@@ -146,6 +147,18 @@ class RunSetup(Setup):
         )
 
     @property
+    def foretold_privacy(self) -> str:
+        """How DP-SGD makes its steps, and what is guaranteed after the last, in words; "" without it."""
+        if self.privacy is None:
+            return ""
+        steps = self.config.trainer.max_epochs * -(-len(self.data.split.member_index) // self.config.denoiser.batch_size)
+        at_the_end = self.privacy.after(steps, epsilon(self.privacy, steps))
+        return f"DP-SGD: {self.privacy.recipe}. At the end: {at_the_end}."
+
+    @property
     def facts(self) -> dict[str, str]:
         trained = f"trained on {self.config.autoencoder.train_on}" if self.codec_epochs else "not trained here"
-        return {**super().facts, "autoencoder": trained}
+        found, sampling = {**super().facts, "autoencoder": trained}, self.config.denoiser.timestep_sampling
+        if sampling.name != "uniform":
+            found["timesteps of training"] = f"{sampling.name} {sampling.arguments or ''}".strip()
+        return found

@@ -138,12 +138,6 @@ def epsilon(privacy: Privacy, num_steps: int) -> float:
         return float(accountant.get_epsilon(privacy.delta))
 
 
-def foretold(privacy: Privacy, num_steps: int) -> str:
-    """What a training of so many steps will guarantee, in words."""
-    reached = privacy.after(num_steps, epsilon(privacy, num_steps))
-    return f"DP-SGD: {privacy.recipe}. At the end: {reached}."
-
-
 def quiet_import() -> None:
     """Import Opacus without the handler that it gives to the log of all libraries."""
     before = logging.root.handlers[:]

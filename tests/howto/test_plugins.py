@@ -249,7 +249,7 @@ def test_a_codec_and_a_channel_map_come_out_of_the_checkpoint(white, digits):
     off = covariance - covariance.diagonal().diag()
     assert off.abs().max() < 1e-3
     assert covariance.diagonal().max() == pytest.approx(1, abs=1e-3)
-    assert "whitening, a 16 x 16 matrix" in target.facts["latents"]
+    assert "principal, a 16 x 16 matrix" in target.facts["latents"]
 
 
 def test_the_denoiser_is_told_the_condition(white):

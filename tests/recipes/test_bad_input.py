@@ -99,6 +99,32 @@ from tests.tiny import PIXELS, arguments
         ("watch.loss_gap.every.epochs=1 watch.loss_gap.every.steps=1", r"every: give either epochs or steps"),
         ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
         ("denoiser.channel_map=whitening_of", r"denoiser\.channel_map\.class: unknown channel map"),
+        ("denoiser.privacy.noise_multiplier=0", r"^denoiser\.privacy\.noise_multiplier: 0 should be greater than 0"),
+        (
+            "denoiser.privacy.noise_multiplier=1 trainer.devices=2",
+            r"^trainer\.devices: 2 doesn't .*; use trainer\.devices=1\.$",
+        ),
+        (
+            "denoiser.privacy.noise_multiplier=1 trainer.compile=default",
+            r"^trainer\.compile: default doesn't go with denoiser\.privacy; use trainer\.compile=none\.$",
+        ),
+        (
+            "denoiser.privacy.noise_multiplier=1 trainer.precision=bf16-mixed",
+            r"^trainer\.precision: bf16-mixed doesn't go with denoiser\.privacy; use trainer\.precision=32-true\.$",
+        ),
+        (
+            "denoiser.privacy.noise_multiplier=1 data.repeats.share=0.1",
+            r"^data\.repeats: a member .* use data\.repeats\.share=0",
+        ),
+        (
+            "denoiser.timestep_sampling.class=uniform denoiser.timestep_sampling.slope=2",
+            r"^denoiser\.timestep_sampling\.slope: 'uniform' takes no such .* u_shaped",
+        ),
+        (
+            "denoiser.condition.class=none denoiser.condition.noise=0.1",
+            r"^denoiser\.condition\.noise: 'none' takes no such key; .* captions, labels",
+        ),
+        ("denoiser.condition.class=labels denoiser.condition.noise=1", r"^denoiser\.condition\.noise: 1 should be less than 1"),
         ("data.num_public=0", r"autoencoder\.train_on: 'public' needs public images"),
         ("autoencoder.losses.reconstruction=null autoencoder.losses.kl=null", r"autoencoder\.losses: name at least one loss"),
         ("audit.masks.a/b.class=all", r"audit.masks: the label 'a/b'"),
