@@ -132,7 +132,7 @@ class Captions(ConditionSource):
             pretrained={"subfolder": subfolder, "tokenizer_subfolder": tokenizer_subfolder, "revision": revision},
             num_tokens=max_tokens,
         )
-        return cls(
+        made = cls(
             captions=captions,
             member_index=member_index,
             heldout_index=heldout_index,
@@ -141,6 +141,9 @@ class Captions(ConditionSource):
             dropout=dropout,
             noise=noise,
         )
+        if encoder == "tiny":
+            made.members_part = "the tokenizer has of the members' captions"
+        return made
 
     def through(self, encoder: TextEncoder) -> "Captions":
         """The same captions under the same numbers through another encoder: of a base whose adapter changes the text's too."""

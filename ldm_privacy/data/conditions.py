@@ -26,11 +26,14 @@ class ConditionSource:
         dropout: Share of the training's samples whose condition is replaced by the null condition.
         noise: How much of what is told is made wrong in training, of which `given_in_training` knows what that means.
         note: What a reader of a report needs to know of it, in words.
+        members_part: What of it was made from the members' own data and so isn't covered by the privacy of the denoiser's
+            weights, as "what ... has of the members"; "" for nothing.
     """
 
     dropout: float = 0.0
     noise: float = 0.0
     note: str = ""
+    members_part: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ConditionSource":
         return self  # it changes nowhere, and averaged weights are in a copy of all that a training holds

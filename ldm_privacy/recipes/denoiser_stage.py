@@ -31,7 +31,6 @@ from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.private import PrivateDenoiserModule
-from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.watch.loss_gap import LossGap
 from ldm_privacy.watch.memorization import Memorization
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, results_of
@@ -200,9 +199,7 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
         given=setup.condition.given,
         given_in_training=setup.condition.given_in_training,
         repeats=setup.repeats(members),
-        timesteps=config.denoiser.timestep_sampling.build_a(
-            TimestepSampler, num_train_timesteps=config.denoiser.num_train_timesteps
-        ),
+        timesteps=setup.timestep_sampler,
         **steps_of(config, config.denoiser, warmup_steps=config.denoiser.warmup_steps),
     )
 

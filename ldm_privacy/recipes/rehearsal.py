@@ -92,6 +92,11 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
                 given = {"codec": codec, "sample_index": torch.arange(64), "seed": setup.config.seed, "progress": no_progress}
                 fitted = component.build_a(ChannelMap, means=means, **given)
                 check_shape("channel map", fitted(means), means.shape)
+        if is_own(sampler := setup.timestep_sampler):
+            with blamed_on(sampler):
+                drawn = check_shape("timesteps", sampler(64, setup.device), (64,), torch.int64)
+                if not 0 <= int(drawn.min()) <= int(drawn.max()) < setup.num_train_timesteps:
+                    raise ValueError(f"timesteps: {int(drawn.min())} to {int(drawn.max())} is outside the noise schedule")
         for loss in filter(is_own, setup.losses.values()):
             with blamed_on(loss), torch.enable_grad():
                 float(loss.weight)

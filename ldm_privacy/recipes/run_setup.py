@@ -20,6 +20,7 @@ from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
 from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.training.private import epsilon
+from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.types import Progress
 
 CODEC_EPOCHS = 120
@@ -127,6 +128,11 @@ class RunSetup(Setup):
         }
 
     @cached_property
+    def timestep_sampler(self) -> TimestepSampler:
+        """Draws the timesteps of the denoiser's steps."""
+        return self.config.denoiser.timestep_sampling.build_a(TimestepSampler, num_train_timesteps=self.num_train_timesteps)
+
+    @cached_property
     def privacy(self) -> Privacy | None:
         """What DP-SGD guarantees before its first step; None without it."""
         config, members = self.config.denoiser, len(self.data.split.member_index)
@@ -138,6 +144,8 @@ class RunSetup(Setup):
             given.append("the autoencoder has of the members that it was trained on")
         if config.channel_map.name != "none":
             given.append(f"the channel map '{config.channel_map.name}' has of the members that it was fitted to")
+        if part := self.condition.members_part:
+            given.append(part)
         return Privacy(
             noise_multiplier=settings.noise_multiplier,
             max_gradient_norm=settings.max_gradient_norm,

@@ -118,7 +118,8 @@ class PrivateDenoiserModule(DenoiserModule):
         checkpoint["privacy"] = self.reached.record()
 
     def teardown(self, stage: str) -> None:
-        self._hooks.cleanup()
+        if self._hooks is not None:
+            self._hooks.cleanup()
 
 
 def epsilon(privacy: Privacy, num_steps: int) -> float:

@@ -49,6 +49,7 @@ OF_AN_ENTRY = {
     "digits_pixels": [*WITHOUT_DECODER, "watch.generations.num_steps=2"],
     "cifar10_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]"],
     "cifar10_pixels_small": WITHOUT_DECODER,
+    "digits_private": ["data.num_public=16"],
     "digits_flow": ["data.num_public=16", "audit.timesteps=null", "audit.sigmas=[0.3]"],
     "digits_classes": ["data.num_public=16", *TRAJECTORIES],
     "digits_captions": ["data.num_public=16", *TRAJECTORIES],

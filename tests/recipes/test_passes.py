@@ -40,7 +40,11 @@ def undrawn(monkeypatch):
     "overrides",
     [
         [],
-        [*EXACT, "data.flip=true", SAMPLES, "geometry.influence.class=exact", "audit.every_n_epochs=1", "audit.max_samples=30"],
+        [
+            *EXACT,
+            *("data.flip=true", SAMPLES, "geometry.influence.class=exact", "audit.every_n_epochs=1", "audit.max_samples=30"),
+            *("denoiser.channel_map.class=flattening", "denoiser.channel_map.num_samples=30"),
+        ],
         [GENERATIONS, "trainer.figures=true", "geometry.distortion_rank=0", "audit.attacks={secmi: {class: secmi}}"],
         [
             *EXACT,
@@ -54,7 +58,7 @@ def undrawn(monkeypatch):
         ],
         [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
     ],
-    ids=["plain", "flipped, samples, exact", "generations, figures", "shrunk, conditional", "pixels"],
+    ids=["plain", "flipped, samples, exact, flattened", "generations, figures", "shrunk, conditional", "pixels"],
 )
 def test_the_plan_announces_what_happens(tmp_path, undrawn, overrides):
     expected, most = announced(*SHORT, *overrides)

@@ -24,6 +24,7 @@ from ldm_privacy.geometry.estimate import InfluenceEstimate
 from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.registry import *
+from ldm_privacy.training.timesteps import Uniform
 from ldm_privacy.watch.watcher import Look, Watcher
 """
 FIRST = len(HEAD.splitlines()) + 1
@@ -84,6 +85,13 @@ CASES = {
         ATTACK,
         3,
         "[Errno 2] no: 'x'",
+    ),
+    "timesteps": (
+        "TIMESTEP_SAMPLERS",
+        "class Mine(Uniform):\n    def __call__(self, count, device):\n        return super().__call__(count, device) + 1000",
+        ["denoiser.timestep_sampling.class=mine"],
+        0,
+        "is outside the noise schedule",
     ),
     "calibration raises": (
         "CALIBRATIONS",
