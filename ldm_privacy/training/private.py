@@ -125,7 +125,7 @@ class PrivateDenoiserModule(DenoiserModule):
 def epsilon(privacy: Privacy, num_steps: int) -> float:
     """Epsilon after so many steps, by Opacus' RDP accountant (Mironov, Talwar, Zhang 2019, 1908.10530).
 
-    Its PRV accountant finds about a tenth less, in seconds instead of tenths of one, and not for every noise.
+    An upper bound that is there at once for any noise. Its PRV accountant finds about a tenth less (docs/defences.md).
     """
     quiet_import()
     from opacus.accountants import RDPAccountant
