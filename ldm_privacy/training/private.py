@@ -86,6 +86,7 @@ class PrivateDenoiserModule(DenoiserModule):
         parts = passes(len(indices), rows_within(8 * weights, self.device))
         (optimizer,) = self.trainer.optimizers
         self._hooks.enable_hooks()
+        means: dict[str, Any] = {}
         for part, rows in enumerate(parts):
             torch.manual_seed(derive_seed("denoiser-step", self.seed, epoch, batch_idx))
             self._share, self._part = rows, part
@@ -95,10 +96,10 @@ class PrivateDenoiserModule(DenoiserModule):
                 optimizer.signal_skip_step()  # type: ignore[attr-defined]
                 optimizer.pre_step()  # type: ignore[attr-defined]
                 optimizer.zero_grad()
-            weight = (rows.stop - rows.start) / len(indices) if len(drawn) else 0.0
             for name, value in losses.items():
-                self._sums[name] = self._sums.get(name, 0) + weight * value.detach()
-        self._num_steps += 1
+                means[name] = means.get(name, 0) + value.detach() * (rows.stop - rows.start) / len(indices)
+        if len(drawn):
+            self.note(means, 1.0)
         return losses["loss"] if len(drawn) else 0.0 * losses["loss"]
 
     def draw_apart(self) -> None:
