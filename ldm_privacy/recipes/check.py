@@ -145,7 +145,7 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
     check_processes(setup.device.type, config.trainer.devices, config.trainer.num_nodes, most=most)
     if setup.privacy is not None:
         index = setup.audited_index[:2]
-        latent = normal("private", (index,), shape, setup.device)
+        latent = normal("private", (index,), setup.latent_shape(codec), setup.device)
         timestep = torch.tensor([0, len(denoiser.alphas_cumprod) - 1], device=setup.device)
         told = {name: value.to(setup.device) for name, value in setup.condition(index).items()}
         check_per_sample_gradients(network, latent, timestep, setup.condition.given(told))
