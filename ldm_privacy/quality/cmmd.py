@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ldm_privacy.quality.distance import Distance
-from ldm_privacy.quality.kernel import SCALE, kernel_distance
+from ldm_privacy.quality.kernel import kernel_distance
 
-SIGMA = 10.0
+SCALE, SIGMA = 1000.0, 10.0
 
 
 def cmmd(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -> Distance:
@@ -24,5 +24,4 @@ def cmmd(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -
     def gaussian(a: Tensor, b: Tensor) -> Tensor:
         return SCALE * torch.exp((a @ b.T - 1) / SIGMA**2)  # of unit vectors |a - b|^2 = 2 - 2 a.b
 
-    units = (normalize(each.double(), dim=1) for each in (generated, reference))
-    return kernel_distance(*units, gaussian, group=group)
+    return kernel_distance(normalize(generated.double()), normalize(reference.double()), gaussian, group=group)

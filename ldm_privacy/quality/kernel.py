@@ -11,12 +11,10 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 """(a, features), (b, features) -> (a, b)."""
 
 _ROWS_AT_ONCE = 1024
-SCALE = 1000.0
-"""KID and CMMD are told times this, as tables of both are."""
 
 
 def kid(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -> Distance:
-    """KID: `kernel_distance` with k(x, y) = (x.y / d + 1)^3, times 1,000 (Binkowski et al. 2018, arXiv 1801.01401).
+    """KID: `kernel_distance` with k(x, y) = (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
     Over all pairs of images, where torchmetrics' `KernelInceptionDistance` averages over random subsets: its value with one
     subset of all images. Unbiased, so a value of few images is not larger than one of many, and may lie below 0.
@@ -25,13 +23,9 @@ def kid(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) ->
         generated, reference: (generations, d), (references, d).
         group: See `kernel_distance`.
     """
+    from torchmetrics.image.kid import poly_kernel
 
-    def polynomial(a: Tensor, b: Tensor) -> Tensor:
-        from torchmetrics.image.kid import poly_kernel
-
-        return SCALE * poly_kernel(a, b)
-
-    return kernel_distance(generated, reference, polynomial, group=group)
+    return kernel_distance(generated, reference, poly_kernel, group=group)
 
 
 def kernel_distance(generated: Tensor, reference: Tensor, kernel: Kernel, *, group: Tensor | None = None) -> Distance:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, interpolate, pad
 
 from ldm_privacy.device import in_passes, rows_within
+from ldm_privacy.quality.pyramid import halved
 from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.types import Image
 
@@ -24,9 +25,9 @@ class RandomFeatures:
 
     `cos(w * x + b)` are random Fourier features of patches (Rahimi & Recht 2007): averaged, they tell the laws of patches
     apart, and the second layer those of patches of patches. Scales: the image (averaged down to 64 pixels a side where it is
-    larger), half, a quarter, ... down to 4 pixels; the same filters at each. Every feature is centred and scaled by its mean and
-    deviation over 64 smooth random images, which depend on the seed and the size alone: the features are a fixed function of
-    the image. 192 of a scale.
+    larger), half, a quarter, ... down to 4 pixels; the same filters at each. Every feature is centred and scaled by its mean
+    and deviation over 64 smooth random images, which depend on the seed and the size alone: the features are a fixed function
+    of the image. 192 of a scale.
 
     They tell brightness, contrast, sharpness, noise, strokes and roughly where in the image they are, and so whether a set
     has lost part of its variety. They know nothing of objects: what needs a trained network to see, they don't. A KID of them
@@ -57,7 +58,8 @@ class RandomFeatures:
     def _raw(self, image: Image) -> Tensor:
         longest = max(image.shape[-2:])
         if longest > LARGEST:
-            image = adaptive_avg_pool2d(image, [max(1, each * LARGEST // longest) for each in image.shape[-2:]])
+            height, width = (max(1, each * LARGEST // longest) for each in image.shape[-2:])
+            image = adaptive_avg_pool2d(image, (height, width))
         filters = [(weight.to(image), phase.to(image)) for weight, phase in self._filters(image.shape[1])]
         found = []
         while True:
@@ -67,7 +69,7 @@ class RandomFeatures:
             found.append(adaptive_avg_pool2d(state, 2).flatten(1))
             if min(image.shape[-2:]) < 2 * SMALLEST:
                 return torch.cat(found, 1)
-            image = adaptive_avg_pool2d(image, [each // 2 for each in image.shape[-2:]])
+            image = halved(image)
 
     def _filters(self, channels: int) -> list[tuple[Tensor, Tensor]]:
         """Weights and phases of each layer."""

@@ -1,12 +1,13 @@
 """Patch sliced Wasserstein distance: do the patches of generated images have the law of those of real ones, at every scale?"""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
+from torch.nn.functional import interpolate, normalize
 
 from ldm_privacy.quality.distance import Distance, deviations
+from ldm_privacy.quality.pyramid import halved
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Image
 
@@ -18,33 +19,50 @@ _PER_SIDE = 4
 """Places of patches along a side, at most."""
 
 
+def patches(image: Image) -> list[Tensor]:
+    """The patches of every band of the images' Laplacian pyramid, finest first: (batch, patches, numbers of a patch) each.
+
+    A band is the image less its half-sized copy enlarged again, the last one the smallest copy itself (8 pixels a side or a
+    little more). A patch is 7 x 7 pixels (smaller where the band is), at most 4 x 4 evenly spaced ones a band, at the same
+    places in every image.
+    """
+    bands = []
+    while min(image.shape[-2:]) >= 2 * SMALLEST:
+        smaller = halved(image)
+        bands.append(image - interpolate(smaller, size=image.shape[-2:], mode="bilinear"))
+        image = smaller
+    return [_patches(band) for band in (*bands, image)]
+
+
 def sliced_wasserstein(
-    generated: Image, reference: Image, *, group: Tensor | None = None, num_directions: int = 128, seed: int = 0
+    generated: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    *,
+    group: Tensor | None = None,
+    num_directions: int = 128,
+    seed: int = 0,
 ) -> Distance:
     """Mean 1-D Wasserstein distance of patches along random directions, over the bands of a Laplacian pyramid.
 
-    A patch is 7 x 7 pixels (smaller where the image is), at most 4 x 4 evenly spaced ones an image and band; each band is the
-    image less its half-sized copy enlarged again, the last one the smallest copy itself (8 pixels a side or a little more).
     Unlike the published form (Karras et al. 2018, arXiv 1710.10196, section 5) patches are not normalised to one mean and
-    deviation, so brightness and contrast count, and the value is in the units of the images; places are the same in every image.
-    It sees texture and sharpness, not how parts belong together. Biased as FID is: compare at the same n.
+    deviation, so brightness and contrast count, and the value is in the units of the images. It sees texture and sharpness, not
+    how parts belong together. Biased: two sets of one law have a distance above 0, about as 1 / sqrt(n); compare at the same n.
 
     How far an image moves it: the mean of Kantorovich's potential at its patches, which is the distance's derivative in the
     image's weight. Randomness: the directions, of `seed`.
 
     Args:
-        generated, reference: (batch, image_channels, height, width) in [-1, 1].
+        generated, reference: `patches` of the images, (generations, ...) and (references, ...) of each band.
         group: (references,) labels of images that are one unit of the interval; None: each by itself.
         num_directions: Of each band.
         seed: Of the directions.
     """
     values, moved = [], []
-    for level, bands in enumerate(zip(_bands(generated), _bands(reference))):
-        patches = [_patches(each) for each in bands]
-        direction = normal("sliced", (seed, level, torch.arange(num_directions)), patches[0].shape[2:])
+    for level, band in enumerate(zip(generated, reference, strict=True)):
+        direction = normal("sliced", (seed, level, torch.arange(num_directions)), band[0].shape[2:])
         direction = normalize(direction.double(), dim=1)
         # (directions, images, patches) of each side
-        sides = [torch.einsum("ipd,kd->kip", each.cpu().double(), direction) for each in patches]
+        sides = [torch.einsum("ipd,kd->kip", each.cpu().double(), direction) for each in band]
         value, *potentials = wasserstein(*(each.flatten(1) for each in sides))
         values.append(value.mean())
         moved.append([each.reshape(side.shape).mean((0, 2)) for each, side in zip(potentials, sides)])
@@ -73,16 +91,6 @@ def wasserstein(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     potential = torch.cat([torch.zeros_like(place[:, :1]), -(above.sign() * width).cumsum(1)], 1)
     potential = torch.empty_like(potential).scatter_(1, order, potential)
     return value, potential[:, :num_first], -potential[:, num_first:]
-
-
-def _bands(image: Image) -> Iterator[Tensor]:
-    """The Laplacian pyramid, finest first."""
-    while min(image.shape[-2:]) >= 2 * SMALLEST:
-        size = image.shape[-2:]
-        smaller = adaptive_avg_pool2d(image, [each // 2 for each in size])
-        yield image - interpolate(smaller, size=size, mode="bilinear")
-        image = smaller
-    yield image
 
 
 def _patches(band: Tensor) -> Tensor:
