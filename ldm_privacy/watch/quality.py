@@ -208,8 +208,7 @@ class Quality(Watcher):
 
     def _reconstruction_row(self, target: Target, index: Tensor, latent: Latent) -> tuple[int, dict[str, Estimate]]:
         """How many, and their distances to other held-out images; none where fewer than half of `FEWEST` were audited."""
-        count = min(len(self._heldout) // 2, len(index))
-        if count < FEWEST // 2:
+        if not (count := self._num_reconstructed(len(index))):
             return 0, {}
         chosen = torch.isin(index, _chosen(index, count, self.seed))
         others = _chosen(self.heldout_index[~torch.isin(self.heldout_index, index[chosen])], count, self.seed)
@@ -220,10 +219,18 @@ class Quality(Watcher):
         found = distances(self._described(decoded), self._described(self._stored(others)), group=self.groups(others))
         return count, {name: each.estimate(self.intervals.confidence) for name, each in found.items()}
 
+    def _num_reconstructed(self, num_audited: int) -> int:
+        count = min(len(self._heldout) // 2, num_audited)
+        return count if count >= FEWEST // 2 else 0
+
     def passes(self) -> dict[str, int]:
-        """Of a look; reconstructions, a decoder pass each, come once, and images that another watcher made cost nothing."""
+        """Of a look by itself: images that another watcher has made at that moment cost nothing."""
         branches = 1 if self.guidance_scale is None else 2
         return {"denoiser": self.num_images * self.num_steps * branches, "decoder": self.num_images}
+
+    def first_passes(self) -> dict[str, int]:
+        """The reconstructions."""
+        return {"decoder": self._num_reconstructed(int((~self.samples.is_member).sum()))}
 
     def sentences(self) -> list[str]:
         """How good the newest generations are."""

@@ -72,7 +72,7 @@ class QualityReport:
 
         rows = {"generated": self.generated, "nearest held-out": self.heldout, "nearest member": self.members}
         count, (height, width) = len(self.generated), self.generated.shape[-2:]
-        figure = Figure(figsize=(8.0, 1.0 + 3 * 6.6 / count * height / width), layout="constrained")
+        figure = Figure(figsize=(8.0, 0.3 + 3 * 6.6 / count * height / width), layout="constrained")
         axis = figure.subplots()
         axis.imshow(image_grid(torch.cat([*rows.values()]), columns=count), interpolation="nearest")
         places = [place * (height + 1) + height / 2 for place in range(len(rows))]

@@ -154,6 +154,10 @@ class Watcher:
         """Network passes of one look at this process's samples, by network ("denoiser", "decoder"), one sample each."""
         return {}
 
+    def first_passes(self) -> dict[str, int]:
+        """Further ones of its first look, by network."""
+        return {}
+
     def sentences(self) -> list[str]:
         """What it has to say at the end of the training."""
         return []
