@@ -1,6 +1,7 @@
 """Image features that need no trained weights: random convolutions at several scales."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class RandomFeatures:
         """(batch, features), float32 on the CPU, of images (batch, 1 or 3, height, width) in [-1, 1]; no network passes."""
         shape = image.shape[1:]
         if shape not in self._scale:
-            noise = self._raw(_smooth_noise(self.seed, shape))
+            noise = self._raw(_smooth_noise(self.seed, (shape[0], *_seen(shape))))
             self._scale[shape] = noise.mean(0), noise.std(0)
         mean, std = self._scale[shape]
         # Of the largest scale what goes into the second convolution unfolded, and both outputs with their cosines.
@@ -56,10 +57,8 @@ class RandomFeatures:
         return (raw - mean) / std
 
     def _raw(self, image: Image) -> Tensor:
-        longest = max(image.shape[-2:])
-        if longest > LARGEST:
-            height, width = (max(1, each * LARGEST // longest) for each in image.shape[-2:])
-            image = adaptive_avg_pool2d(image, (height, width))
+        if max(image.shape[-2:]) > LARGEST:
+            image = adaptive_avg_pool2d(image, _seen(image.shape))
         filters = [(weight.to(image), phase.to(image)) for weight, phase in self._filters(image.shape[1])]
         found = []
         while True:
@@ -82,9 +81,16 @@ class RandomFeatures:
         return filters
 
 
-def _smooth_noise(seed: int, shape: torch.Size) -> Image:
+def _seen(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width that the largest scale has, of images of that shape."""
+    height, width = shape[-2:]
+    longest = max(LARGEST, height, width)
+    return max(1, height * LARGEST // longest), max(1, width * LARGEST // longest)
+
+
+def _smooth_noise(seed: int, shape: Sequence[int]) -> Image:
     """Random images in [-1, 1] with as much of every scale: noise of 1, 2, 4, ... pixels a side, enlarged and added."""
-    size, side, parts = shape[1:], 1, []
+    size, side, parts = tuple(shape[1:]), 1, []
     while side <= min(LARGEST, *size):
         noise = normal("smooth noise", (seed, side, torch.arange(_NUM_NOISE)), (shape[0], side, side))
         parts.append(interpolate(noise, size=size, mode="bilinear"))

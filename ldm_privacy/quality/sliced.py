@@ -96,6 +96,8 @@ def wasserstein(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _patches(band: Tensor) -> Tensor:
     """(images, patches, numbers of a patch)."""
     for axis in (2, 3):
-        side = min(PATCH, band.shape[axis])
-        band = band.unfold(axis, side, max(1, -(-(band.shape[axis] - side) // (_PER_SIDE - 1))))
+        band = band.unfold(axis, min(PATCH, band.shape[axis]), 1)
+        last = band.shape[axis] - 1
+        place = torch.linspace(0, last, min(_PER_SIDE, last + 1)).round().long()
+        band = band.index_select(axis, place.to(band.device))
     return band.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
