@@ -163,7 +163,7 @@ class Quality(Watcher):
         if (network := self._network) is not None:
             words = f"{network.name}, {network.path}, sha256 {network.sha256}"
             features |= dict.fromkeys((name for name in ("kid", "fid", "cmmd") if name in features), words)
-        shown = generated[:NUM_SHOWN].cpu()
+        shown = generated[:NUM_SHOWN].cpu().clone()  # not a view: that would hold all of them
         nearest = [
             self.images(nearest_two(shown, self.images, each).sample_index[:, 0]) for each in (self._heldout, self._members)
         ]

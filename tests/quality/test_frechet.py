@@ -22,7 +22,9 @@ def test_the_value_is_scipys():
     from scipy.linalg import sqrtm
 
     cov = [np.cov(each.T) for each in (generated, reference)]
-    expected = ((generated.mean(0) - reference.mean(0)) ** 2).sum() + np.trace(cov[0] + cov[1] - 2 * sqrtm(cov[0] @ cov[1]).real)
+    expected = ((generated.mean(0) - reference.mean(0)) ** 2).sum() + np.trace(
+        cov[0] + cov[1] - 2 * sqrtm(cov[0] @ cov[1]).real
+    )
     assert found.value == pytest.approx(expected, rel=1e-8)
     assert frechet(torch.from_numpy(reference), torch.from_numpy(reference)).value == pytest.approx(0, abs=1e-8)
 
