@@ -54,9 +54,10 @@ def _table(report: QualityReport) -> DataTable:
     few = f", at {report.num_reconstructed} a side" if report.num_reconstructed else ""
     biased = [name for name in names if name in BIASED]
     grow = "grows" if len(biased) == 1 else "grow"
+    grown = f"{' and '.join(biased)} {grow}"
     note = (
         f"{report.num_generated} generations, {report.num_reference} held-out images and as many members; reconstructions: "
-        f"held-out images through the codec against other held-out ones{few}. {' and '.join(biased)} {grow} as the number falls "
+        f"held-out images through the codec against other held-out ones{few}. {grown} as the number falls "
         "and lie above 0 between two sets of one kind; the others may lie below it. Gap: members less held-out, paired over "
         "the generations. Intervals are over images and leave out the randomness of training."
     )
