@@ -101,8 +101,8 @@ QUALITY = "watch.quality.class=quality"
         ("watch.loss_gap.every.epochs=1 watch.loss_gap.every.steps=1", r"every: give either epochs or steps"),
         (f"{QUALITY} watch.quality.num_images=5", r"^watch\.quality\.num_images: 5 should be greater than or equal to 20"),
         (
-            f"{QUALITY} data.num_heldout=15",
-            r"^watch\.quality: 15 held-out images, and quality is told against 20 or more: .*=null",
+            f"{QUALITY} data.num_heldout=19",
+            r"^watch\.quality: 19 held-out images, and quality is told against 20 or more: .*=null",
         ),
         (f"{QUALITY} watch.quality.feature_network=nowhere", r"^watch\.quality\.feature_network: there is no folder 'nowhere'"),
         ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
