@@ -262,7 +262,7 @@ def test_the_section_says_how_good_they_are_and_whether_members_are_nearer(looks
     assert [row[0] for row in table.rows] == ["kid_random", "swd"]
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert table.rows[0][3].tone == "exposed"
-    assert " swd grows as the number falls " in table.note
+    assert " swd grows as the number falls, " in table.note
     honest = section(looks["honest"][0].result)
     assert "is not shown (gap" in honest.lead
     assert all(row[3].tone == "" for row in next(block for block in honest.blocks if hasattr(block, "rows")).rows)

@@ -57,8 +57,8 @@ def _table(report: QualityReport) -> DataTable:
     grown = f"{' and '.join(biased)} {grow}"
     note = (
         f"{report.num_generated} generations, {report.num_reference} held-out images and as many members; reconstructions: "
-        f"held-out images through the codec against other held-out ones{few}. {grown} as the number falls "
-        "and lie above 0 between two sets of one kind; the others may lie below it. Gap: members less held-out, paired over "
+        f"held-out images through the codec against other held-out ones{few}. {grown} as the number falls, "
+        "above 0 even between two sets of one kind; the others may lie below it. Gap: members less held-out, paired over "
         "the generations. Intervals are over images and leave out the randomness of training."
     )
     columns = ("distance", "to held-out", "to members", "gap", "reconstructions")
