@@ -133,6 +133,7 @@ def generate_images(
     latent_shape: Sequence[int],
     *,
     num_images: int,
+    first: int = 0,
     num_steps: int = 50,
     condition: Condition | None = None,
     null: Condition | None = None,
@@ -147,10 +148,10 @@ def generate_images(
     Image k starts from noise of (seed, k), so it is the same picture growing up over the epochs, whatever `batch_size` is; its
     condition is row k of `condition`, from the beginning again where there are fewer rows. With a guidance scale and a `null`
     condition (rows of 1) the samples are guided. Cost: `num_steps` denoiser passes (guided: twice as many) and one decoder
-    pass per image. `progress` is called with the number of images done.
+    pass per image. They are the images from number `first` on. `progress` is called with the number of images done.
     """
     images: list[Tensor] = []
-    for index in torch.arange(num_images).split(batch_size):
+    for index in torch.arange(first, first + num_images).split(batch_size):
         state = normal("sampling", (seed, index), latent_shape).to(device)
         rows = {name: value[index % len(value)].to(device) for name, value in (condition or {}).items()}
         steps: Iterator[Step | GuidedStep]

@@ -204,7 +204,7 @@ class EvaluationConfig:
     watch: dict[str, Component] = component(
         "label: watcher, beside the audits",
         registry.WATCHERS,
-        provided="samples images words member_index heldout_index groups onset seed intervals progress",
+        provided="samples images words member_index heldout_index groups generated onset seed intervals progress",
         many=True,
         default="none",
     )

@@ -28,7 +28,7 @@ def write_loop_report(watch: "MemorizationWatch", folder: Path) -> Path:
     from ldm_privacy.evidence.gather import gather_evidence
     from ldm_privacy.report.curves import training_figures
     from ldm_privacy.report.evaluation import Evaluation
-    from ldm_privacy.report.folder import evidence_figures, result_figures, write_evaluation
+    from ldm_privacy.report.folder import evidence_figures, result_facts, result_figures, write_evaluation
 
     report, samples, audit = memorization.report, watch.samples.to("cpu"), memorization.audit
     key, step, results = memorization.key, memorization.last.step, results_of(watch.watchers)
@@ -46,7 +46,7 @@ def write_loop_report(watch: "MemorizationWatch", folder: Path) -> Path:
         watch.images_of,
         folder.absolute().name,
         step,
-        {**watch.facts, **_facts(watch)},
+        {**watch.facts, **_facts(watch), **result_facts(results)},
         onsets=[sentence for each in watch.watchers.values() for sentence in each.sentences()],
         unit="step",
         has_decoder=decoder is not None,

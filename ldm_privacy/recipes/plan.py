@@ -68,6 +68,7 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     for label, watcher in setup.watchers(samples, progress).items():
         looks = watcher.num_looks(epochs, steps)
         found += [Cost(f"{label}, {looks} looks", network, looks * count) for network, count in watcher.passes().items()]
+        found += [Cost(f"{label}, once", network, count) for network, count in watcher.first_passes().items()]
     # In pixel space there is no other network.
     return [each for each in found if codec.network is not None or each.network == "denoiser"]
 

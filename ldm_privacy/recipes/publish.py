@@ -18,7 +18,7 @@ from ldm_privacy.recipes.pilots import compared
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.report.curves import onset_lines, training_figures
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.folder import evidence_figures, result_figures, write_evaluation
+from ldm_privacy.report.folder import evidence_figures, result_facts, result_figures, write_evaluation
 from ldm_privacy.report.tables import INTERVAL_NOTE
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -108,6 +108,7 @@ def publish(
             **_facts(setup, audited, checkpoint),
             "earlier audits": _history(setup, report, list(earlier)),
             **_without(setup, report),
+            **result_facts(audited.results),
         },
         commands=commands,
         config=composed.to_yaml(),

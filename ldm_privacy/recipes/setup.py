@@ -22,6 +22,7 @@ from ldm_privacy.recipes.data_setup import DataSetup
 from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
+from ldm_privacy.watch.generated import Generated
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -200,6 +201,7 @@ class Setup(DataSetup):
             "member_index": split.member_index,
             "heldout_index": split.heldout_index,
             "groups": self.data.groups,
+            "generated": Generated(),
             "every": Every(epochs=config.audit.every_n_epochs),
             "seed": config.seed,
             "intervals": self.intervals,

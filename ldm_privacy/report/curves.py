@@ -10,7 +10,7 @@ from ldm_privacy.audit.row import GROUPS, OWN
 from ldm_privacy.audit.scores import Derived, forms
 from ldm_privacy.audit.views import ViewOf
 from ldm_privacy.evidence.forecast import watched_keys
-from ldm_privacy.pictures import PALETTE
+from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
 from ldm_privacy.report.figures.base import banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
@@ -116,7 +116,28 @@ def training_figures(
     own = [key for key in keys if key.mask == primary.mask and key not in derived and key.attack not in views]
     if planted := group_curves(history, own, unit):
         figures["planted"] = memorization_figure(planted, "AUROC of planted duplicates and of the other members", "members")
-    return figures
+    return figures | quality_figures(history, unit)
+
+
+def quality_figures(history: History, unit: str = "epoch") -> dict[str, Figure]:
+    """A panel of each distance: generations to held-out images and to members at each look; none where there was no look."""
+    prefix, suffix = "quality/", "_heldout"
+    names = sorted(
+        {name[len(prefix) : -len(suffix)] for _, name in history if name.startswith(prefix) and name.endswith(suffix)}
+    )
+    if not names:
+        return {}
+    figure, axes = panels(names, "Distance of generations: lower is nearer")
+    sides = {"heldout": ("held-out images", HELDOUT_COLOUR), "members": ("members", MEMBER_COLOUR)}
+    for name, axis in axes.items():
+        for side, (words, colour) in sides.items():
+            banded(axis, *_curve(history, f"{prefix}{name}_{side}"), color=colour, label=words)
+        ceiling = _curve(history, f"{prefix}{name}_reconstructions")[1]
+        if ceiling:
+            axis.axhline(ceiling[-1].value, color="0.35", linestyle="--", linewidth=0.9, label="reconstructions")
+        axis.set(title=name, xlabel=unit)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return {"quality": figure}
 
 
 def onset_lines(history: History, primary: AuditKey) -> list[str]:

@@ -78,6 +78,11 @@ def result_figures(results: Mapping[str, object]) -> dict[str, Figure]:
     return {name: figure for each in results.values() for name, figure in getattr(each, "figures", dict)().items()}
 
 
+def result_facts(results: Mapping[str, object]) -> dict[str, str]:
+    """What the protocol says of what watchers found. See `Watcher.result`."""
+    return {name: words for each in results.values() for name, words in getattr(each, "facts", dict)().items()}
+
+
 def evaluation_page(evaluation: Evaluation) -> Page:
     """The page of an evaluation: every registered section that has something to say, by its place."""
     report, facts = evaluation.evidence.report, evaluation.facts

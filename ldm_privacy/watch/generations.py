@@ -11,13 +11,12 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.metrics.memorized_generations import GenerationCopies, memorized_generations
-from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import is_main
 from ldm_privacy.registry import WATCHERS
-from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition, Image, Images, Intervals, Progress, no_progress
+from ldm_privacy.watch.generated import Generated
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
@@ -41,6 +40,7 @@ class Generations(Watcher):
         every: See `Watcher`.
         onset: The detector.
         groups: Sample indices -> group numbers, or None.
+        generated: Where the images come from; shared with other watchers that look at generated images.
         seed, intervals: Of the starting noise, and of the shares.
         progress: Shows how far a look is; see `Progress`.
 
@@ -59,6 +59,7 @@ class Generations(Watcher):
     every: Every = Every(epochs=1)
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+    generated: Generated = field(default_factory=Generated)
     seed: int = 0
     intervals: Intervals = Intervals()
     progress: Progress = no_progress
@@ -75,7 +76,7 @@ class Generations(Watcher):
             return Look()
         device = self.samples.latent.device
         with explain_out_of_memory(lambda: f"while images are generated: {lower_memory(device)}."):
-            generated = self._generated(target, condition)
+            generated = self._generated(target, moment, condition)
             copies = self._copies(generated)
         self.memorized = copies.memorized.value
         series = copies.series() | self.onset.look(self.time(moment), copies.rise).series("generations/")
@@ -89,22 +90,18 @@ class Generations(Watcher):
         charts = {"copies/members": "generations/memorized", "copies/heldout": "generations/memorized_heldout"}
         return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)}, charts)
 
-    def _generated(self, target: Target, condition: Condition) -> Image:
-        with self.progress("Generating images", self.num_images) as done:
-            return generate_images(
-                target.predictor,
-                target.codec.decode,
-                self.samples.latent.shape[1:],
-                num_images=self.num_images,
-                num_steps=self.num_steps,
-                condition=condition,
-                null=self.samples.null_row(self.guidance_scale),
-                guidance_scale=self.guidance_scale,
-                seed=self.seed,
-                batch_size=rows_per_pass(target.predictor, self.samples.latent),
-                device=self.samples.latent.device,
-                progress=done,
-            )
+    def _generated(self, target: Target, moment: Moment, condition: Condition) -> Image:
+        return self.generated(
+            target,
+            moment,
+            self.samples,
+            condition,
+            num_images=self.num_images,
+            num_steps=self.num_steps,
+            guidance_scale=self.guidance_scale,
+            seed=self.seed,
+            progress=self.progress,
+        )
 
     def _copies(self, generated: Image) -> GenerationCopies:
         with self.progress("Nearest images", 0) as done:

@@ -77,7 +77,7 @@ class LossGap(Watcher):
             paired = partial(loss_gap_rise, loss[here], before, is_member[here], group=group)
             rise = self.onset.look(self.time(moment), lambda confidence: paired(confidence=confidence))
             series |= rise.series("denoiser/loss_gap_")
-        return Look(series, charts={f"loss/{name}": f"denoiser/loss_{name}" for name in ("gap", "heldout", "members")})
+        return Look(series, charts={f"loss/{name}": f"denoiser/loss_{name}" for name in ("gap", "heldout")})
 
     @torch.no_grad()
     def losses(self, predictor: NoisePredictor, batch: AuditedSamples) -> Tensor:

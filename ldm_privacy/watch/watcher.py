@@ -110,7 +110,7 @@ class Watcher:
         keeps: Arguments whose own default stays, where the program would give another ("every": the audits' cadence).
         result: What the newest look found, for sections of the report, in the main process; in no checkpoint. It may have
             `figures() -> Mapping[str, Figure]`, for the page and the folder of an evaluation, `numbers() -> Mapping`, for
-            metrics.json, and `write(folder)`, for files of its own.
+            metrics.json, `facts() -> Mapping[str, str]`, for the protocol, and `write(folder)`, for files of its own.
         last: The newest moment that was looked at; None before any.
         samples: Whom it looks at, where it has any; in a look this process's share, on the network's device.
     """
@@ -152,6 +152,10 @@ class Watcher:
 
     def passes(self) -> dict[str, int]:
         """Network passes of one look at this process's samples, by network ("denoiser", "decoder"), one sample each."""
+        return {}
+
+    def first_passes(self) -> dict[str, int]:
+        """Further ones of its first look, by network."""
         return {}
 
     def sentences(self) -> list[str]:

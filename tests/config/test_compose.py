@@ -41,7 +41,7 @@ def test_merge_keeps_arguments_while_the_class_stays():
 def test_null_takes_a_component_out_and_a_list_names_them():
     assert list(compose("digits.yaml", ["audit.attacks.loss=null"]).config.audit.attacks) == ["sima", "pia"]
     assert list(compose("digits.yaml", ["audit.attacks=[loss]"]).config.audit.attacks) == ["loss"]
-    assert set(compose("digits.yaml", ["watch.generations=null"]).config.watch) == {"loss_gap", "samples"}
+    assert set(compose("digits.yaml", ["watch.generations=null"]).config.watch) == {"loss_gap", "samples", "quality"}
     assert list(compose("digits.yaml", ["autoencoder.losses.kl=null"]).config.autoencoder.losses) == ["reconstruction"]
 
 

@@ -6,6 +6,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from tests.tiny import PIXELS, arguments
 
+QUALITY = "watch.quality.class=quality"
+
 
 @pytest.mark.parametrize(
     ("override", "message"),
@@ -97,6 +99,12 @@ from tests.tiny import PIXELS, arguments
         ("watch.loss_gap.every.epochs=0", r"every: 0 epochs; use 1 or more"),
         ("watch.loss_gap.every.steps=0", r"every: 0 steps; use 1 or more"),
         ("watch.loss_gap.every.epochs=1 watch.loss_gap.every.steps=1", r"every: give either epochs or steps"),
+        (f"{QUALITY} watch.quality.num_images=5", r"^watch\.quality\.num_images: 5 should be greater than or equal to 20"),
+        (
+            f"{QUALITY} data.num_heldout=19",
+            r"^watch\.quality: 19 held-out images, and quality is told against 20 or more: .*=null",
+        ),
+        (f"{QUALITY} watch.quality.feature_network=nowhere", r"^watch\.quality\.feature_network: there is no folder 'nowhere'"),
         ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
         ("denoiser.channel_map=whitening_of", r"denoiser\.channel_map\.class: unknown channel map"),
         ("denoiser.privacy.noise_multiplier=0", r"^denoiser\.privacy\.noise_multiplier: 0 should be greater than 0"),

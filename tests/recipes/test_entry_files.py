@@ -1,6 +1,7 @@
 """Every config that is shipped runs, both stages and the audits, on a few images."""
 
 import io
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,8 @@ SMALL = [
     "audit.num_bootstrap=20",
     "watch.samples.num_images=2",
     "watch.samples.num_steps=2",
+    "watch.quality.num_images=20",
+    "watch.quality.num_steps=2",
     "geometry.influence.num_probes=2",
     "geometry.distortion_rank=2",
     "geometry.distortion_oversample=1",
@@ -106,6 +109,11 @@ def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures)
         patch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
         assert cli.evaluate([f"ckpt={run}/checkpoints/last.ckpt", f"out={tmp_path}/out"]) == 0
     assert (tmp_path / "out" / "report.html").exists()
+    if (run / "evaluation").exists():
+        folders = run / "evaluation", tmp_path / "out"
+        of_run, again = (json.loads((each / "metrics.json").read_text())["watched"]["quality"] for each in folders)
+        for name in ("kid_random_heldout", "kid_random_gap", "swd_reconstructions"):
+            assert again[name] == pytest.approx(of_run[name], rel=1e-3, abs=1e-4), name
 
 
 ONE_EPOCH = ["autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.attacks=[sima]", "audit.timesteps=[100]"]

@@ -23,6 +23,8 @@ QUICK = [
     "audit.timesteps=[100,400]",
     "audit.num_bootstrap=20",
     "geometry.influence.num_probes=2",
+    "watch.quality.num_images=20",
+    "watch.quality.num_steps=2",
     "trainer.accelerator=cpu",
 ]
 

@@ -17,7 +17,7 @@ from tests.targets.test_self_check import train
 WORDS = [
     *("--config", "audit.yaml", "data.source.class=digits", "audit.attacks=[sima]", "audit.calibrations={complexity: null}"),
     *("audit.masks={random60: null, std60: null}", "audit.num_bootstrap=20", "trainer.accelerator=cpu"),
-    *("audit.timesteps=null", "audit.sigmas=[0.3,0.6]", "audit.calibrated=[]"),
+    *("audit.timesteps=null", "audit.sigmas=[0.3,0.6]", "audit.calibrated=[]", "watch.quality=null"),
 ]
 
 

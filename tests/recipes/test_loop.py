@@ -20,6 +20,7 @@ from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.recipes.loop import MemorizationWatch
 from ldm_privacy.targets.target import unwrapped
 from ldm_privacy.types import Intervals
+from ldm_privacy.watch.quality import Quality
 from ldm_privacy.watch.samples import Samples
 from ldm_privacy.watch.trajectories import Trajectories
 
@@ -183,7 +184,12 @@ def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path)
         images[32:],
         SCHEDULER,
         codec=KLCodec.scaled(vae),
-        watchers={"samples": lambda samples, every: Samples(samples, num_images=1, num_steps=2, every=every)},
+        watchers={
+            "samples": lambda samples, every: Samples(samples, num_images=1, num_steps=2, every=every),
+            "quality": lambda samples, every: Quality(
+                samples, images.__getitem__, *torch.arange(64).split(32), num_images=20, num_steps=2, every=every
+            ),
+        },
         **QUICK,
     )
     expected = (vae.encode(images).latent_dist.mean - 0.1) * 0.5
@@ -192,11 +198,14 @@ def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path)
     series = watch(network(), step=0)
     assert {f"memorization/sima/{mask}/auroc" for mask in ("all", "top", "random", "deviation")} < series.keys()
     assert watch.watchers["samples"].last is not None
+    assert {"quality/kid_random_heldout", "quality/swd_gap_upper"} < watch(network(), step=4).keys()
 
     page = watch.report(tmp_path / "audit")
     assert page == tmp_path / "audit" / "report.html"
-    assert "Step 0; 32 members and 32 held-out images audited" in page.read_text()
+    assert "Step 4; 32 members and 32 held-out images audited" in page.read_text()
     assert ">image complexity<" in page.read_text()
+    assert "Generations lie " in page.read_text()
+    assert "random convolutions, seed 0" in page.read_text()
     assert {"scores.parquet", "metrics.json", "exposed.csv"} < {each.name for each in page.parent.iterdir()}
 
 

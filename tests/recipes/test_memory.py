@@ -62,7 +62,7 @@ def test_out_of_memory_in_an_audit_names_its_budget(tmp_path, monkeypatch):
             r"^out of memory while distortion .*audit\.memory_gib .*geometry\.distortion_rank \(now 2; 0: none",
         ),
         (
-            "ldm_privacy.watch.generations.generate_images",
+            "ldm_privacy.watch.generated.generate_images",
             r"^out of memory while images are generated: lower audit\.memory_gib .*\. The last checkpoint is",
         ),
     ],

@@ -15,6 +15,7 @@ from tests.tiny import PIXELS, arguments, settings
 
 GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 9}}}"
 SAMPLES = "watch={samples: {class: samples, num_images: 3, num_steps: 4, every: {steps: 2}}}"
+QUALITY = "watch={quality: {class: quality, num_images: 30, num_steps: 2}}"
 EXACT = [f"geometry.distortion_{name}" for name in ("rank=20", "oversample=10", "power_iterations=2")]
 SHORT = ["trainer.max_epochs=3", "autoencoder.max_epochs=1"]
 
@@ -56,9 +57,10 @@ def undrawn(monkeypatch):
             "data.repeats={share: 0.2, times: 3}",
             "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 2, clean: generated}",
         ],
+        [QUALITY, "geometry.distortion_rank=0", "audit.attacks=[sima]"],
         [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
     ],
-    ids=["plain", "flipped, samples, exact, flattened", "generations, figures", "shrunk, conditional", "pixels"],
+    ids=["plain", "flipped, samples, exact, flattened", "generations, figures", "shrunk, conditional", "quality", "pixels"],
 )
 def test_the_plan_announces_what_happens(tmp_path, undrawn, overrides):
     expected, most = announced(*SHORT, *overrides)

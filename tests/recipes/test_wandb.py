@@ -18,6 +18,7 @@ WATCHED = [
     "geometry.distortion_rank=0",
     # The watchers of digits.yaml, each with as little as it takes.
     "watch={samples: {class: samples, num_steps: 2}, generations: {class: generations, num_steps: 2, every: {epochs: 2}}}",
+    "watch={quality: {class: quality, num_steps: 2, num_images: 20}}",
 ]
 
 
@@ -61,7 +62,7 @@ def test_the_charts_are_few_and_memorization_comes_first(log):
     assert names[:3] == ["auroc/sima/all", "auroc/sima/top60", "auroc/sima/tuned"]
     assert names[3:6] == [f"auroc/sima_{name}/all" for name in ("calibrated", "complexity", "gained")]
     sections = list(dict.fromkeys(name.partition("/")[0] for name in names))
-    assert sections == ["auroc", "auroc_other", "copies", "loss", "tpr", "train", "train_codec"]
+    assert sections == ["auroc", "auroc_other", "copies", "loss", "quality", "tpr", "train", "train_codec"]
     assert names[0] > "attack/sima"
     assert len({name[:14] for name in names if name.startswith("auroc/")}) == 6, "cut titles are told apart"
 

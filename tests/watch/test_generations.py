@@ -29,7 +29,7 @@ class Copier(Generations):
         super().__init__(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
         self.of = of
 
-    def _generated(self, target, condition):
+    def _generated(self, target, moment, condition):
         assert target == "averaged weights"
         noise = torch.randn(20 * len(self.of), 1, 4, 4, generator=torch.Generator().manual_seed(1))
         return IMAGES[self.of].repeat(20, 1, 1, 1) + 0.01 * noise
@@ -143,7 +143,7 @@ def test_pictures_and_copies_are_guided_where_that_is_asked_for():
     assert (plain.passes()["denoiser"], guided.passes()["denoiser"]) == (20, 40)
     options = {"num_images": 1000, "num_steps": 5, "guidance_scale": 1.5}
     it = Generations(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
-    torch.testing.assert_close(it._generated(target, samples.condition)[:80], (1.5 * IMAGES).clamp(-1, 1))
+    torch.testing.assert_close(it._generated(target, Moment(0, 0), samples.condition)[:80], (1.5 * IMAGES).clamp(-1, 1))
     assert it.passes()["denoiser"] == 10_000
     for make in (Samples, partial(Generations, images=None, member_index=MEMBERS, heldout_index=HELDOUT)):
         with pytest.raises(UserError, match="there is no 'null' condition"):

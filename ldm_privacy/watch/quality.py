@@ -1,0 +1,259 @@
+"""Quality: how near generated images come to held-out ones, and whether they are nearer to the members."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.device import explain_out_of_memory, lower_memory
+from ldm_privacy.errors import UserError
+from ldm_privacy.metrics.neighbours import nearest_two
+from ldm_privacy.models.features import FeatureNetwork
+from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.quality.distance import gap
+from ldm_privacy.quality.measure import IMAGES_AT_ONCE, Described, described, distances
+from ldm_privacy.quality.random_features import RandomFeatures
+from ldm_privacy.randomness import uniform
+from ldm_privacy.registry import WATCHERS
+from ldm_privacy.targets.target import Target
+from ldm_privacy.types import Estimate, Image, Images, Intervals, Latent, Progress, no_progress
+from ldm_privacy.watch.generated import Generated
+from ldm_privacy.watch.quality_report import QualityReport
+from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
+
+FEWEST = 20
+"""Images of a side: of fewer no interval means anything."""
+NUM_SHOWN = 8
+
+
+@WATCHERS.register("quality")
+@dataclass(eq=False)
+class Quality(Watcher):
+    """Distances of generated images to held-out images, and to members; see `ldm_privacy.quality`.
+
+    The reference is held-out: a copier of the members has the smallest distance to them. As many members and held-out images
+    are chosen by a hash of their index, the same at every look: the gap, members less held-out, is paired over the generations,
+    and below 0 where they are nearer to the members than to images of the same kind that were never seen. The row of
+    reconstructions is the ceiling that the codec sets: audited held-out images through it, against other held-out images, at
+    half the number. Public images have no part. Images are generated in the main process. The untrained denoiser is not looked
+    at: it makes noise.
+
+    Args:
+        samples: Say what a latent looks like, and which conditions there are; held-out ones are reconstructed.
+        images: Sample indices -> images.
+        member_index, heldout_index: Everyone that is trained on, and the others.
+        num_images: Generations; and images of each side, or as many as the smaller side has.
+        num_steps: DDIM steps of each.
+        guidance_scale: Of the generations, against the null condition, for twice the passes; None: no guidance.
+        feature_network: A local folder of transformers with a vision model, for KID, FID and CMMD; see `FeatureNetwork`.
+        sha256: That its files must have; None: any, but the same ones throughout a run.
+        every: See `Watcher`.
+        groups: Sample indices -> group numbers, or None; intervals take whole groups.
+        generated: Where the images come from; shared with other watchers that look at generated images.
+        seed: Of the starting noise, the choice of images and the random features.
+        intervals: Their confidence.
+        progress: Shows how far a look is; see `Progress`.
+
+    Attributes:
+        result: The newest look in numbers.
+
+    Raises:
+        UserError: A side has fewer than 20 images; guidance without a condition; the feature network is not there, of another
+            kind, or has another hash.
+    """
+
+    samples: AuditedSamples
+    images: Images
+    member_index: Tensor
+    heldout_index: Tensor
+    _: KW_ONLY
+    num_images: Annotated[int, Field(ge=FEWEST)] = 1000
+    guidance_scale: GuidanceScale | None = None
+    num_steps: PositiveInt = 20
+    feature_network: str | None = None
+    sha256: str | None = None
+    every: Every = Every(epochs=1)
+    groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+    generated: Generated = field(default_factory=Generated)
+    seed: int = 0
+    intervals: Intervals = Intervals()
+    progress: Progress = no_progress
+    result: QualityReport | None = field(default=None, init=False)
+    sees_untrained: ClassVar[bool] = False
+    in_evaluation: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.samples.null_row(self.guidance_scale)
+        sides = {"members": self.member_index, "held-out images": self.heldout_index}
+        for name, index in sides.items():
+            if len(index) < FEWEST:
+                raise UserError(
+                    f"{len(index)} {name}, and quality is told against {FEWEST} or more: give more of them, or leave it out "
+                    "(watch.quality=null)."
+                )
+        if self.sha256 is not None and self.feature_network is None:
+            raise UserError("sha256: it is that of a feature network, and none is given; add feature_network.")
+        self._network: FeatureNetwork | None = None
+        if self.feature_network is not None:
+            try:
+                self._network = FeatureNetwork.open(self.feature_network, sha256=self.sha256)
+            except UserError as error:
+                raise UserError(str(error).replace("path: ", "feature_network: ", 1)) from error
+        count = min(self.num_images, *map(len, sides.values()))
+        self._members, self._heldout = (_chosen(index, count, self.seed) for index in sides.values())
+        self._random = RandomFeatures(self.seed)
+        self._sides: tuple[Described, Described] | None = None
+        self._reconstructions: tuple[int, dict[str, Estimate]] | None = None
+
+    def look(self, target: Target, moment: Moment) -> Look:
+        """See `passes`; reconstructions and the features of the two sides at the first look alone."""
+        condition = self.samples.all_conditions()
+        reconstructed = None if self._reconstructions is not None else self._to_reconstruct()
+        if not is_main():
+            return Look()
+        device = self.samples.latent.device
+        with explain_out_of_memory(lambda: f"while images are generated and described: {lower_memory(device)}."):
+            generated = self.generated(
+                target,
+                moment,
+                self.samples,
+                condition,
+                num_images=self.num_images,
+                num_steps=self.num_steps,
+                guidance_scale=self.guidance_scale,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            if not generated.isfinite().all():
+                raise UserError("quality: a generated image is not finite: lower the learning rate, or generate in float32.")
+            with self.progress("Quality", 0):
+                if reconstructed is not None:
+                    self._reconstructions = self._reconstruction_row(target, *reconstructed)
+                self.result = self._report(generated, f"{self.unit} {self.time(moment)}")
+        report = self.result
+        values = {side: report.estimates[f"{report.primary}_{side}"] for side in ("heldout", "gap")}
+        line = (
+            f"{report.time}: quality {report.primary} {values['heldout']} to held-out images, to members "
+            f"{values['gap'].value:+.3f} [{values['gap'].lower:+.3f}, {values['gap'].upper:+.3f}]"
+        )
+        charts = {f"quality/{report.primary}": f"quality/{report.primary}_heldout"}
+        return Look(report.series(), (line,), charts=charts)
+
+    def _report(self, generated: Image, time: str) -> QualityReport:
+        heldout, members = self._of_sides()
+        found = self._described(generated.split(IMAGES_AT_ONCE))
+        group = [self.groups(index) for index in (self._heldout, self._members)]
+        to_heldout = distances(found, heldout, group=group[0])
+        to_members = distances(found, members, group=group[1])
+        confidence = self.intervals.confidence
+        assert self._reconstructions is not None
+        num_reconstructed, reconstructions = self._reconstructions
+        estimates = {}
+        for name, distance in to_heldout.items():
+            estimates[f"{name}_heldout"] = distance.estimate(confidence)
+            estimates[f"{name}_members"] = to_members[name].estimate(confidence)
+            estimates[f"{name}_gap"] = gap(to_members[name], distance, confidence)
+            if name in reconstructions:
+                estimates[f"{name}_reconstructions"] = reconstructions[name]
+        features = {name: self._random.name if name == "kid_random" else "patches of 7 x 7 pixels" for name in to_heldout}
+        if (network := self._network) is not None:
+            words = f"{network.name}, {network.path}, sha256 {network.sha256}"
+            features |= dict.fromkeys((name for name in ("kid", "fid", "cmmd") if name in features), words)
+        shown = generated[:NUM_SHOWN].cpu().clone()  # not a view: that would hold all of them
+        nearest = [
+            self.images(nearest_two(shown, self.images, each).sample_index[:, 0]) for each in (self._heldout, self._members)
+        ]
+        guided = "" if self.guidance_scale is None else f", guided at {self.guidance_scale:g}"
+        return QualityReport(
+            time,
+            estimates,
+            num_generated=len(generated),
+            num_reference=len(self._heldout),
+            num_reconstructed=num_reconstructed,
+            how=f"by {self.num_steps} DDIM steps{guided}",
+            features=features,
+            generated=shown,
+            heldout=nearest[0],
+            members=nearest[1],
+        )
+
+    def _of_sides(self) -> tuple[Described, Described]:
+        """Held-out images and members, described once."""
+        if self._sides is None:
+            heldout, members = (self._described(self._stored(index)) for index in (self._heldout, self._members))
+            self._sides = heldout, members
+        return self._sides
+
+    def _stored(self, index: Tensor) -> Iterator[Image]:
+        return (self.images(each).to(self.samples.latent.device) for each in index.split(IMAGES_AT_ONCE))
+
+    def _described(self, images: "Iterator[Image] | tuple[Image, ...]") -> Described:
+        if self._network is None:
+            return described(images, self._random)
+        try:
+            return described(images, self._random, self._network.to(self.samples.latent.device))
+        finally:
+            self._network.to("cpu")
+
+    def _to_reconstruct(self) -> tuple[Tensor, Latent]:
+        """Sample indices and latents of the audited held-out images, all of them in the main process."""
+        mine = self.samples.rows(~self.samples.is_member)
+        shards = zip(*gather_on_main((mine.sample_index.cpu(), mine.latent.cpu())))
+        index, latent = (torch.cat(each) for each in shards)
+        return index, latent
+
+    def _reconstruction_row(self, target: Target, index: Tensor, latent: Latent) -> tuple[int, dict[str, Estimate]]:
+        """How many, and their distances to other held-out images; none where fewer than half of `FEWEST` were audited."""
+        if not (count := self._num_reconstructed(len(index))):
+            return 0, {}
+        chosen = torch.isin(index, _chosen(index, count, self.seed))
+        others = _chosen(self.heldout_index[~torch.isin(self.heldout_index, index[chosen])], count, self.seed)
+        decoded = (
+            target.codec.decode(each.to(self.samples.latent.device)).clamp(-1, 1)
+            for each in latent[chosen].split(IMAGES_AT_ONCE)
+        )
+        found = distances(self._described(decoded), self._described(self._stored(others)), group=self.groups(others))
+        return count, {name: each.estimate(self.intervals.confidence) for name, each in found.items()}
+
+    def _num_reconstructed(self, num_audited: int) -> int:
+        count = min(len(self._heldout) // 2, num_audited)
+        return count if count >= FEWEST // 2 else 0
+
+    def passes(self) -> dict[str, int]:
+        """Of a look by itself: images that another watcher has made at that moment cost nothing."""
+        branches = 1 if self.guidance_scale is None else 2
+        return {"denoiser": self.num_images * self.num_steps * branches, "decoder": self.num_images}
+
+    def first_passes(self) -> dict[str, int]:
+        """The reconstructions."""
+        return {"decoder": self._num_reconstructed(int((~self.samples.is_member).sum()))}
+
+    def sentences(self) -> list[str]:
+        """How good the newest generations are."""
+        if (report := self.result) is None:
+            return []
+        distance, of = report.primary, report.estimates
+        ceiling = of.get(f"{distance}_reconstructions")
+        beside = "" if ceiling is None else f" (reconstructions: {ceiling})"
+        return [f"Quality of generations: {distance} {of[f'{distance}_heldout']} to held-out images{beside}."]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sha256": None if self._network is None else self._network.sha256}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        known, here = state["sha256"], self.state_dict()["sha256"]
+        if None not in (known, here) and known != here:
+            raise UserError(
+                f"watch.quality.feature_network: '{self.feature_network}' has sha256 {here}, and this run began with {known}: "
+                "put the old files back, or begin a new run."
+            )
+
+
+def _chosen(index: Tensor, count: int, seed: int) -> Tensor:
+    """`count` sample indices, those of the smallest hash, ascending."""
+    index = index.cpu()
+    return index[uniform("quality", (seed, index), ()).argsort()[:count]].sort().values
