@@ -16,6 +16,7 @@ from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes.audit import audit_target
 from ldm_privacy.recipes.check import check_audit
+from ldm_privacy.recipes.gate import Evaluated
 from ldm_privacy.recipes.publish import publish, without_reference
 from ldm_privacy.recipes.target_setup import TargetSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
@@ -48,8 +49,8 @@ class TargetEvaluation:
         self.whose: Whose | None = given.get("reference_is")
         self.how = {name: value for name, value in (given | where).items() if name in how and value is not None}
 
-    def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Path:
-        """Audit one, publish it, print its verdict and table; returns the path of its scores.
+    def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Evaluated:
+        """Audit one, publish it, print its verdict and table.
 
         Args:
             path: Where it lies.
@@ -86,7 +87,7 @@ class TargetEvaluation:
         if without_reference(setup, evidence.report):
             console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
         tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
-        return folder / "scores.parquet"
+        return Evaluated(folder / "scores.parquet", evaluation.ruling, composed.config.gate)
 
     def opened(self, path: Path) -> Target:
         """The target at a path. Raises UserError, with the key in front where one is wrong."""

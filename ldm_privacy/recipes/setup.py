@@ -8,17 +8,21 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import Audit
+from ldm_privacy.audit.calibrate import derivations
 from ldm_privacy.audit.checks import audited_timesteps
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.audit.views import with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.data.conditions import views_of
 from ldm_privacy.diffusion import flow_alphas_cumprod, flow_sigma
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.gate import Gate
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
+from ldm_privacy.recipes.gate import gate_of
 from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
@@ -67,6 +71,19 @@ class Setup(DataSetup):
         if wrong := next((each for each in named if each.count("/") != 1), None):
             raise UserError(f"audit.calibrated: '{wrong}' is no attack with a mask; write it as {self.onset_key}.")
         return [AuditKey.of(each) for each in named] or [self.onset_key]
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The configured limits; None where there are none. Raises UserError for one that this audit can't be held against."""
+        return gate_of(self.config, self._keys)
+
+    @property
+    def _keys(self) -> list[AuditKey]:
+        """What may have a row in the report."""
+        asked = with_views(self.attacks, self.config.audit.views)[0]
+        masks = [*self.config.audit.masks, *([TUNED] if self.config.audit.keep_fractions else [])]
+        made = derivations(self.calibrations, self.calibrated)
+        return [*(AuditKey(attack, mask) for attack in asked for mask in masks), *(each.key for each in made)]
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:
@@ -205,5 +222,6 @@ class Setup(DataSetup):
             "intervals": self.intervals,
             "words": self.condition.words,
             "progress": progress,
+            "in_evaluation": config.gate.copies is not None,
         }
         return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
