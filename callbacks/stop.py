@@ -141,9 +141,7 @@ def _already_reached(reason: Judgement) -> str:
     assert reason.worst is not None
     found = f"for the untrained denoiser the {reason.quantity} of {reason.worst.of} is {reason.worst.estimate}"
     if reason.decision == "undecided":
-        return (
-            f"{reason.limit}: {reason.most:g} is below what so few samples can show: {found}. Audit more samples, or raise it."
-        )
+        return f"{reason.limit}: {reason.most:g} is below what so few samples can show: {found}. Audit more, or raise it."
     why = (
         "by sampling error or through the autoencoder. Audit more samples, train the autoencoder on other images, or raise it."
     )

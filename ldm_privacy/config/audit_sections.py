@@ -9,6 +9,8 @@ from ldm_privacy import registry
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.fields import Confidence, KeepFraction, Share, View, component, option
 
+TARGET_FPRS = [0.01, 0.001]
+
 
 @dataclass
 class OnsetConfig:
@@ -49,7 +51,7 @@ class AuditConfig:
         "of a sweep over masks of largest influence, in the same passes; each half chooses one for the other; empty = no sweep",
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     )
-    target_fprs: list[Share] = option("false-positive rates at which the TPR is reported", [0.01, 0.001])
+    target_fprs: list[Share] = option("false-positive rates at which the TPR is reported", TARGET_FPRS)
     calibrations: dict[str, Component] = component(
         "label: calibration, a score beyond how difficult an image is", registry.CALIBRATIONS, many=True, default="none"
     )

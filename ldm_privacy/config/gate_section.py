@@ -12,10 +12,10 @@ AboveGuessing = Annotated[float, Field(gt=0.5, lt=1)]
 
 @dataclass
 class GateConfig:
-    """Limits that an audit is held against: exit code 0 where all pass, 1 where one fails, 3 where none fails and one is undecided."""
+    """Limits that an audit is held against. Exit code 0: all pass; 1: one fails; 3: none fails, one is undecided."""
 
     auroc: AboveGuessing | None = option(
-        "that the upper bound of the AUROC of the onset's attack and mask may have, as it is and calibrated; null = no limit",
+        "that the upper bound of the AUROC may be, of the onset's attack and mask, plain and calibrated; null = no limit",
         None,
     )
     attacks: dict[str, AboveGuessing | None] = option(

@@ -10,7 +10,6 @@ from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.plugins import blamed_on
-from ldm_privacy.recipes.gate_files import check_gate_files
 from ldm_privacy.recipes.launch import check_processes
 from ldm_privacy.recipes.rehearsal import rehearse_training
 from ldm_privacy.recipes.run_setup import RunSetup
@@ -25,8 +24,7 @@ def check_audit(setup: Setup) -> None:
     """Raise UserError for whatever the audit's sections get wrong that their types don't show."""
     config = setup.config
     check_labels(config.audit.attacks, config.audit.masks, config.audit.calibrations)
-    check_gate_files(vars(config.gate))
-    _ = setup.gate, setup.device, setup.onset_key, setup.timesteps, setup.data
+    _ = setup.device, setup.onset_key, setup.timesteps, setup.data
     if config.audit.precision == "bfloat16" and setup.device.type == "cpu":
         raise UserError("audit.precision: bfloat16 is for GPUs; on a CPU use float32.")
     if not config.audit.target_fprs:
@@ -135,8 +133,6 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
     if "memorization" in config.watch:
         raise UserError("watch: the label 'memorization' is taken by the audits.")
     losses = config.watch.get("loss_gap")
-    if config.audit.stop.at is not None and setup.gate is None:
-        raise UserError("audit.stop.at: there is no gate; give it a limit, as in gate.auroc=0.7.")
     if config.audit.stop.at is not None and (losses is None or losses.name != "loss_gap"):
         raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldm_privacy.commands import called
 from ldm_privacy.config.command_line import CommandLine, allow_only, entry_names, parse, print_help
@@ -22,7 +22,7 @@ from ldm_privacy.config.compose import (
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.frontier_command import frontier
-from ldm_privacy.recipes.gate_files import check_gate_files
+from ldm_privacy.recipes.gate_check import check_gate, check_gate_files
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
@@ -30,6 +30,9 @@ from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.place import check_is_file, check_is_there, check_may_be_target, target_name
+
+if TYPE_CHECKING:
+    from ldm_privacy.recipes.gate import Evaluated
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
 {program} --config digits.yaml dry_run=true        print the plan and stop
@@ -46,6 +49,7 @@ OURS = (".ckpt", ".parquet")
 """What files of this program end with."""
 BESIDE = ("base", "layout", "reference")
 """Folders and files that may stand beside a target."""
+CHECKPOINT_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
 TARGET_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
 
 SPLIT_KEYS = tuple(
@@ -79,7 +83,7 @@ def train(arguments: list[str]) -> int:
         place = str(tree.get("output_dir", Config.output_dir))
         if "${" not in place:  # or it is checked once that is known
             check_writable(Path(place), "output_dir")
-    check_gate_files(tree.get("gate") or {})
+    check_gate(tree)
     if "${" not in str(tree.get("audit")):  # as above
         read_pilots(tree)
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
@@ -112,9 +116,7 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     if foreign := next((word for word in ("base", "layout") if word in line.words), None):
         raise UserError(f"{foreign}: {paths[0]} is a checkpoint of this program, which takes none.")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(
-        line.overrides, ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins"), why, refused=SPLIT_KEYS
-    )
+    allow_only(line.overrides, CHECKPOINT_KEYS, why, refused=SPLIT_KEYS)
     tree = parse_overrides(line.overrides)
     check_sections(tree)
     check_gate_files(tree.get("gate") or {})
@@ -158,7 +160,7 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
         check_writable(Path(str(tree.get("output_dir", TargetConfig.output_dir))), "output_dir")
     else:
         check_writable(out, "out")
-    check_gate_files(tree.get("gate") or {})
+    check_gate(tree)
     if not tree.get("plugins"):  # which may bring other kinds of target
         for path in paths:
             check_may_be_target(path, beside)
@@ -169,7 +171,7 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
 
     evaluate = TargetEvaluation(tree, **beside)
 
-    def one(path: Path, out: Path | None) -> Path:
+    def one(path: Path, out: Path | None) -> "Evaluated":
         words = [f"{word}={place}" for word, place in beside.items()]
         command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or FOR_TARGETS, *line.overrides)
         return evaluate(path, names[path], out, command=command)

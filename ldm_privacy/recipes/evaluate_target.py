@@ -17,6 +17,7 @@ from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes.audit import audit_target
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.gate import Evaluated
+from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.publish import publish, without_reference
 from ldm_privacy.recipes.target_setup import TargetSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
@@ -69,6 +70,7 @@ class TargetEvaluation:
                 target = of_whom(target, self.whose)
         tree = fitted({**self.tree, "name": name}, target)
         composed = finish(tree, TargetConfig)
+        check_gate(composed.tree)  # with what interpolations stand for
         setup = TargetSetup(composed.config, progress, target)
         check_audit(setup)
         target = setup.target = target.told_by(setup.condition)

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.calibrate import derivations
 from ldm_privacy.audit.checks import audited_timesteps
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
-from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.audit.views import with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.data.conditions import views_of
@@ -74,16 +72,8 @@ class Setup(DataSetup):
 
     @cached_property
     def gate(self) -> Gate | None:
-        """The configured limits; None where there are none. Raises UserError for one that this audit can't be held against."""
-        return gate_of(self.config, self._keys)
-
-    @property
-    def _keys(self) -> list[AuditKey]:
-        """What may have a row in the report."""
-        asked = with_views(self.attacks, self.config.audit.views)[0]
-        masks = [*self.config.audit.masks, *([TUNED] if self.config.audit.keep_fractions else [])]
-        made = derivations(self.calibrations, self.calibrated)
-        return [*(AuditKey(attack, mask) for attack in asked for mask in masks), *(each.key for each in made)]
+        """The configured limits; None where there are none."""
+        return gate_of(self.config.gate)
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:

@@ -24,6 +24,7 @@ from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.gate import Evaluated, conclude
+from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
@@ -60,6 +61,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     read_pilots(composed.tree)
+    check_gate(composed.tree)  # with what interpolations stand for
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
         composed.config,

@@ -1,6 +1,6 @@
 """What a gate says of audits: in the terminal, as JUnit XML for CI systems, as Markdown for a pull request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.limits.limit import Judgement, worst
-from ldm_privacy.report.tables import plain_table, short
+from ldm_privacy.report.tables import plain_table
 
 COLUMNS = ("decision", "limit", "at most", "found", "of")
 
@@ -20,7 +20,7 @@ def gate_rows(ruling: Ruling) -> list[tuple[str, str, str, str, str]]:
             each.decision,
             each.limit,
             f"{each.most:g}",
-            "-" if each.worst is None else f"{each.quantity} {short(each.worst.estimate)}",
+            "-" if each.worst is None else f"{each.quantity} {each.worst.estimate}",
             "-" if each.worst is None else each.worst.of,
         )
         for each in ruling.judgements
@@ -54,11 +54,10 @@ def write_junit(rulings: Mapping[str, Ruling], path: Path) -> None:
     """
     root = ElementTree.Element("testsuites", _counts([each for ruling in rulings.values() for each in ruling.judgements]))
     for name, ruling in rulings.items():
-        suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(name), **_counts(ruling.judgements)})
+        audit = _clean(name)
+        suite = ElementTree.SubElement(root, "testsuite", {"name": audit, **_counts(ruling.judgements)})
         for each in ruling.judgements:
-            case = ElementTree.SubElement(
-                suite, "testcase", {"classname": _clean(name), "name": _clean(each.limit), "time": "0"}
-            )
+            case = ElementTree.SubElement(suite, "testcase", {"classname": audit, "name": _clean(each.limit), "time": "0"})
             sentence = _clean(each.sentence)
             if each.decision == "pass":
                 ElementTree.SubElement(case, "system-out").text = sentence
@@ -82,7 +81,7 @@ def write_markdown(rulings: Mapping[str, Ruling], path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _counts(judgements: "tuple[Judgement, ...] | list[Judgement]") -> dict[str, str]:
+def _counts(judgements: Sequence[Judgement]) -> dict[str, str]:
     of = [each.decision for each in judgements]
     return {"tests": str(len(of)), "failures": str(of.count("fail")), "errors": str(of.count("undecided")), "skipped": "0"}
 

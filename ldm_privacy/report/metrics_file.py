@@ -26,7 +26,8 @@ def write_metrics(
     watched: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ruling: Ruling | None = None,
 ) -> None:
-    """metrics.json: `facts` about the evaluation, the verdict, the gate's `ruling`, the controls by name, then a row per attack and mask.
+    """metrics.json: `facts` about the evaluation, the verdict, the gate's `ruling`, the controls, then a row
+    per attack and mask.
 
     Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
     numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over

@@ -1,15 +1,13 @@
 """A limit on the AUROC of what the verdict rests on, or of a named attack."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from scipy import special, stats
 
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.audit.scores import informed
-from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.limits.limit import Found, Limit, Reading
 from ldm_privacy.types import AuditKey, Estimate
 
@@ -44,18 +42,8 @@ def counts_of(found: Found) -> dict[str, int]:
     return {"members": metrics.num_members, "held-out images": metrics.num_heldout}
 
 
-def check_is_there(limit: str, attack: str, known: Sequence[AuditKey]) -> None:
-    """Raise UserError where no row of the audit is of that attack; `limit` is its key."""
-    labels = list(dict.fromkeys(key.attack for key in known))
-    if attack not in labels and attack not in map(str, known):
-        raise UserError(
-            f"{limit}: there is no attack '{attack}' in this audit; name one of {', '.join(labels)}, or one with its mask as "
-            f"{known[0]}."
-        )
-
-
 def guessing(num_members: int, num_heldout: int, confidence: float) -> float:
-    """The upper bound of an AUROC of .5 with so many samples a side, by Hanley & McNeil (Radiology 1982), on the logit scale."""
+    """The upper bound of an AUROC of .5 with so many samples: Hanley & McNeil (Radiology 1982), on the logit scale."""
     variance = (num_members + num_heldout + 1) / (12 * num_members * num_heldout)
     return float(special.expit(stats.norm.isf((1 - confidence) / 2) * variance**0.5 / 0.25))
 
@@ -68,7 +56,7 @@ def num_needed(most: float, confidence: float) -> int:
 
 @dataclass(frozen=True)
 class AurocLimit(Limit):
-    """The upper bound of an AUROC is at most `most`. An interval below .5 counts turned round: it tells the sides apart as well.
+    """The upper bound of an AUROC is at most `most`. An interval below .5 counts turned round: it tells the sides apart too.
 
     Args:
         most: In (0.5, 1).
@@ -80,11 +68,14 @@ class AurocLimit(Limit):
     _: KW_ONLY
     who: Who = "insider"
     attack: str | None = None
-    quantity: ClassVar[str] = "AUROC"
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return "gate.auroc" if self.attack is None else f"gate.attacks.{self.attack}"
+
+    @property
+    def quantity(self) -> str:
+        return "AUROC"
 
     def readings(self, found: Found) -> list[Reading]:
         return [_turned(named(found, row.key), row.metrics.auroc) for row in rows_of(found, self.who, self.attack)]
@@ -97,13 +88,10 @@ class AurocLimit(Limit):
 
     def foretold(self, num_members: int, num_heldout: int, confidence: float) -> str | None:
         upper = guessing(num_members, num_heldout, confidence)
-        if upper <= self.most:
-            enough = "enough"
-        else:
-            enough = f"too few: it takes {num_needed(self.most, confidence):,} of each"
+        few = "" if upper <= self.most else f"; it takes {num_needed(self.most, confidence):,} of each"
         return (
-            f"{self.name} {self.most:g}: an AUROC of .5 has an upper bound of about {upper:.3f} with {num_members:,} members and "
-            f"{num_heldout:,} held-out images reported, {enough}."
+            f"{self.name} {self.most:g}: with {num_members:,} members and {num_heldout:,} held-out images reported, an AUROC "
+            f"of .5 has an upper bound of about {upper:.3f}{few}."
         )
 
 

@@ -1,7 +1,6 @@
 """A limit on the share of generated images that are copies of members."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ldm_privacy.evidence.limits.limit import Found, Limit, Reading
 from ldm_privacy.metrics import GenerationCopies, clopper_pearson
@@ -15,8 +14,14 @@ class CopiesLimit(Limit):
     """
 
     most: float
-    quantity: ClassVar[str] = "share of copies"
-    name: str = "gate.copies"
+
+    @property
+    def name(self) -> str:
+        return "gate.copies"
+
+    @property
+    def quantity(self) -> str:
+        return "share of copies"
 
     def readings(self, found: Found) -> list[Reading]:
         if (copies := _copies(found)) is None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.types import AuditKey, Estimate
@@ -102,15 +102,19 @@ def rounded_up(number: float) -> int:
 
 
 class Limit:
-    """A number that may not be larger. A subclass gives `name`, `most`, and writes `readings` and `counts`.
+    """A number that may not be larger than `most`. A subclass writes `name`, `quantity`, `readings` and `counts`."""
 
-    Attributes:
-        quantity: What is read.
-    """
-
-    quantity: ClassVar[str]
-    name: str
     most: float
+
+    @property
+    def name(self) -> str:
+        """Its key in a config, as "gate.auroc"."""
+        raise NotImplementedError
+
+    @property
+    def quantity(self) -> str:
+        """What is read, as "AUROC"."""
+        raise NotImplementedError
 
     def readings(self, found: Found) -> list[Reading]:
         """Everything that it holds; the worst decides. Empty where nothing was measured."""

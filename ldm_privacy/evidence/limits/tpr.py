@@ -22,11 +22,11 @@ class TprLimit(Limit):
     who: Who = "insider"
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"gate.tpr.{self.target_fpr:g}"
 
     @property
-    def quantity(self) -> str:  # type: ignore[override]
+    def quantity(self) -> str:
         return f"TPR@{100 * self.target_fpr:g}%FPR"
 
     def readings(self, found: Found) -> list[Reading]:

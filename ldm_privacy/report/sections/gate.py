@@ -8,8 +8,9 @@ from ldm_privacy.types import Tone
 
 TONES: dict[str, Tone] = {"pass": "safe", "undecided": "unclear", "fail": "exposed"}
 MEANING = (
-    "Pass: the upper bound is at most the limit. Fail: the estimate isn't below it. Undecided: the estimate is, its upper bound is "
-    "not. With the truth at the limit or above it, a limit passes in at most half of what the intervals' confidence leaves."
+    "Pass: the upper bound is at most the limit. Fail: the estimate isn't below it. Undecided: the estimate is, its upper "
+    "bound is not. A truth at the limit or above it passes with a chance of at most half of what the intervals' confidence "
+    "leaves."
 )
 
 
