@@ -7,6 +7,7 @@ from typing import Any
 from ldm_privacy.config.audit_sections import TARGET_FPRS
 from ldm_privacy.config.check import labelled
 from ldm_privacy.errors import UserError
+from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import check_file
 
 
@@ -58,9 +59,11 @@ def _check_attack(name: str, audit: Mapping[str, Any]) -> None:
     known = [*attacks, *calibrations, *(f"{attack}_{each}" for attack in attacks for each in more)]
     attack, _, mask = name.partition("/")
     if attack not in known:
-        raise UserError(f"gate.attacks: there is no attack '{attack}' in this audit, which has {', '.join(known)}.")
+        made = f", calibrated ones as {attacks[0]}_{calibrations[0]}" if attacks and calibrations else ""
+        hint = nearest_name(attack, known)
+        raise UserError(f"gate.attacks: this audit has no attack '{attack}'.{hint} It has {', '.join(attacks)}{made}.")
     if "/" in name and mask not in (*masks, TUNED):
-        raise UserError(f"gate.attacks: there is no mask '{mask}' in this audit, which has {', '.join(masks)}.")
+        raise UserError(f"gate.attacks: this audit has no mask '{mask}'. It has {', '.join(masks)}.")
 
 
 def _given(limits: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -97,7 +97,7 @@ from tests.tiny import PIXELS, arguments
         ("watch.loss_gap.every.epochs=0", r"every: 0 epochs; use 1 or more"),
         ("watch.loss_gap.every.steps=0", r"every: 0 steps; use 1 or more"),
         ("watch.loss_gap.every.epochs=1 watch.loss_gap.every.steps=1", r"every: give either epochs or steps"),
-        ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
+        ("gate.auroc=0.7 audit.stop.at=fail watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
         ("denoiser.channel_map=whitening_of", r"denoiser\.channel_map\.class: unknown channel map"),
         ("data.num_public=0", r"autoencoder\.train_on: 'public' needs public images"),
         ("autoencoder.losses.reconstruction=null autoencoder.losses.kl=null", r"autoencoder\.losses: name at least one loss"),
