@@ -2,81 +2,80 @@
 
 import importlib.util
 import json
+from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.gate import Ruling
-from ldm_privacy.evidence.limits.limit import Judgement, Reading
+from ldm_privacy.evidence.gate import EXIT_CODES, Ruling
+from ldm_privacy.evidence.limits.limit import Judgement, Reading, decide
 from ldm_privacy.recipes import cli
 from ldm_privacy.report.gate_files import write_junit, write_markdown
 from ldm_privacy.types import Estimate
-from tests.tiny import arguments
+from tests.tiny import arguments, series
+
+SMALL = [
+    *("audit.attacks=[sima]", "audit.masks=[all]", "audit.calibrations=[]", "audit.keep_fractions=[]"),
+    *("geometry.distortion_rank=0", "autoencoder.max_epochs=1", "trainer.max_epochs=1"),
+    "watch={generations: {class: generations, num_steps: 1}}",
+]
 
 
-def evaluate(run, *overrides, name="last"):
-    return cli.evaluate([f"ckpt={run / 'checkpoints' / name}.ckpt", *overrides])
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A training with a gate that doesn't let it pass, its folder and its exit code."""
+    folder = tmp_path_factory.mktemp("judged")
+    code = cli.train(arguments(folder, *SMALL, "gate.copies=0.9", "gate.auroc=0.501"))
+    return folder / "digits", code
 
 
-def area_of(metrics):
-    """AUROC of the plain primary attack and mask."""
-    return next(row["auroc"] for row in metrics["rows"] if (row["attack"], row["mask"]) == ("sima", "all"))
+def last_audit(run):
+    values = {name: value for (stage, epoch, name), value in series(run).items() if (stage, epoch) == ("denoiser", 1)}
+    return Estimate(*(values[f"memorization/sima/all/auroc{each}"] for each in ("", "_lower", "_upper")))
 
 
-def test_an_evaluation_ends_with_the_code_of_its_gate_and_tells_it_everywhere(run, tmp_path, capsys):
-    assert evaluate(run, f"out={tmp_path}") == 0
-    area = area_of(json.loads((tmp_path / "metrics.json").read_text()))
-    assert json.loads((tmp_path / "metrics.json").read_text())["gate"] is None
-    assert "Gate:" not in capsys.readouterr().out
-    middle = (max(0.5, area["value"]) + area["upper"]) / 2
+def test_a_training_ends_with_the_code_of_its_gate_and_so_does_a_finished_one_that_is_resumed(judged, capsys):
+    run, code = judged
+    assert code == EXIT_CODES[decide(last_audit(run), 0.501)] != 0
+    assert cli.train([f"resume={run}", "gate.auroc=0.99"]) == 0
+    assert "Gate: pass (2 limits: 2 pass). pass: AUROC " in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_evaluation_tells_its_gate_everywhere(judged, tmp_path, capsys):
+    run, area = judged[0], last_audit(judged[0])
+    area = Estimate(1 - area.value, 1 - area.upper, 1 - area.lower) if area.upper < 0.5 else area
+    limits = {"gate.auroc": 0.99, "gate.attacks.sima": (max(0.5, area.value) + area.upper) / 2, "gate.copies": 0.0001}
+    words = [f"gate.auroc={0.99}", f"gate.attacks={{sima: {limits['gate.attacks.sima']}}}", "gate.copies=0.0001"]
     files = [f"gate.junit={tmp_path / 'ci' / 'audit.xml'}", f"gate.markdown={tmp_path / 'gate.md'}"]
-    for limit, decision, code in ((0.99, "pass", 0), (middle, "undecided", 3), (max(0.501, area["value"] - 0.01), "fail", 1)):
-        held = f"gate.attacks={{sima/all: {limit}}}"
-        if limit == 0.501 and area["value"] < limit:
-            continue
-        assert evaluate(run, f"out={tmp_path}", held, *files) == code
-        printed = " ".join(capsys.readouterr().out.split())
-        assert f"Gate: {decision} (1 limit: 1 {decision}). {decision}: AUROC" in printed
-        metrics = json.loads((tmp_path / "metrics.json").read_text())["gate"]
-        assert (metrics["decision"], metrics["limits"][0]["most"]) == (decision, limit)
-        assert metrics["limits"][0]["worst"] == {"of": "sima/all (outsider)", **area}
-        assert metrics["limits"][0]["sentence"] in (tmp_path / "report.html").read_text().replace("&#39;", "'")
-        case = ElementTree.parse(tmp_path / "ci" / "audit.xml").find(".//testcase")
-        assert case.get("name") == "gate.attacks.sima/all"
-        assert [each.tag for each in case] == [{"pass": "system-out", "undecided": "error", "fail": "failure"}[decision]]
-        assert case[0].text == metrics["limits"][0]["sentence"]
-        assert (tmp_path / "gate.md").read_text().startswith(f"**Membership audit: {decision}**\n")
+    assert cli.evaluate([f"ckpt={run / 'checkpoints' / 'last.ckpt'}", f"out={tmp_path}", *words, *files]) == 3
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    told = metrics["gate"]["limits"]
+    assert {each["limit"]: each["most"] for each in told} == limits
+    assert [each["decision"] for each in told] == ["pass", "undecided", "undecided"]
+    assert metrics["gate"]["decision"] == "undecided"
+    assert told[0]["worst"] == {"of": "sima/all (outsider)", **asdict(area)}
+    assert metrics["watched"]["generations"]["num_copies"] == 0
+    printed, page = " ".join(capsys.readouterr().out.split()), (tmp_path / "report.html").read_text()
+    assert "Gate: undecided (3 limits: 1 pass, 2 undecided). pass: AUROC" in printed
+    cases = list(ElementTree.parse(tmp_path / "ci" / "audit.xml").iter("testcase"))
+    assert [(case.get("name"), case[0].tag) for case in cases] == list(zip(limits, ("system-out", "error", "error")))
+    for case, each in zip(cases, told):
+        assert case[0].text == each["sentence"]
+        assert each["sentence"] in printed
+        assert each["sentence"] in page.replace("&#39;", "'")
+    assert (tmp_path / "gate.md").read_text().startswith("**Membership audit: undecided**\n")
 
 
-def test_a_gate_alone_makes_no_new_evaluation(run):
-    before = sorted(each.name for each in run.iterdir())
-    evaluate(run, "gate.auroc=0.99", name="before-onset")
-    evaluate(run, "gate.auroc=0.98", name="before-onset")
-    assert sorted(each.name for each in run.iterdir()) == sorted({*before, "evaluation-before-onset"})
-
-
-def test_of_several_checkpoints_the_worst_counts(run, tmp_path, capsys):
+def test_of_several_checkpoints_the_worst_counts_and_a_gate_alone_makes_no_new_evaluation(judged, tmp_path, capsys):
+    run, file = judged[0], tmp_path / "both.xml"
     both = f"ckpt=[{run}/checkpoints/last.ckpt,{run}/checkpoints/before-onset.ckpt]"
-    file = tmp_path / "both.xml"
-    assert cli.evaluate([both, f"out={tmp_path}", "gate.auroc=0.99", f"gate.junit={file}"]) == 0
+    (run / "evaluation").mkdir(exist_ok=True)
+    assert cli.evaluate([both, "gate.auroc=0.99", "gate.copies=null", f"gate.junit={file}"]) == 0
     assert "Gate: pass (digits/last pass, digits/before-onset pass)." in " ".join(capsys.readouterr().out.split())
     assert [each.get("name") for each in ElementTree.parse(file).iter("testsuite")] == ["digits/last", "digits/before-onset"]
-
-
-def test_a_training_ends_with_the_code_of_its_gate_and_so_does_its_resume(run, tmp_path):
-    small = ["audit.attacks=[sima]", "audit.calibrations=[]", "audit.keep_fractions=[]", "geometry.distortion_rank=0"]
-    copies = ["watch={generations: {class: generations, num_steps: 1}}", "gate.copies=0.9", "gate.auroc=0.501"]
-    line = arguments(tmp_path, *small, "autoencoder.max_epochs=1", "trainer.max_epochs=1", *copies)
-    assert cli.train(line) in (1, 3)
-    assert cli.train([f"resume={tmp_path / 'digits'}"]) in (1, 3)
-    assert cli.train([f"resume={tmp_path / 'digits'}", "gate.auroc=0.99"]) == 0
-    # Generations are counted where a gate holds them, and not otherwise.
-    assert evaluate(tmp_path / "digits") == 0
-    metrics = json.loads((tmp_path / "digits" / "evaluation" / "metrics.json").read_text())
-    assert metrics["watched"]["generations"]["num_copies"] == 0
-    assert [each["limit"] for each in metrics["gate"]["limits"]] == ["gate.auroc", "gate.copies"]
+    assert sorted(each.name for each in run.glob("evaluation*")) == ["evaluation", "evaluation-before-onset"]
 
 
 @pytest.mark.parametrize(
