@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.gate import Gate, Ruling
-from ldm_privacy.evidence.limits.limit import Decision, Found, Judgement, decide, reaches
+from ldm_privacy.evidence.limits.limit import Decision, Found, Judgement, reaches
 from ldm_privacy.processes import is_main, on_main
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.stepwise import log_series
@@ -113,7 +113,7 @@ class StopOnMemorization(Callback):
         return [
             limit.name
             for limit in self.gate.limits
-            if limit.name in found and reaches(decide(Estimate(**found[limit.name]), limit.most), self.at)
+            if limit.name in found and reaches(limit.decide(Estimate(**found[limit.name])), self.at)
         ]
 
     def sentence(self) -> str | None:

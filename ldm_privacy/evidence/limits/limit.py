@@ -116,6 +116,10 @@ class Limit:
         """What is read, as "AUROC"."""
         raise NotImplementedError
 
+    def decide(self, estimate: Estimate) -> Decision:
+        """Of one reading; see `decide`."""
+        return decide(estimate, self.most)
+
     def readings(self, found: Found) -> list[Reading]:
         """Everything that it holds; the worst decides. Empty where nothing was measured."""
         raise NotImplementedError
@@ -137,8 +141,8 @@ class Limit:
         if not (readings := self.readings(found)):
             sentence = f"undecided: {self.missing()}, so there is nothing to hold against {self.name}."
             return Judgement(self.name, self.quantity, self.most, "undecided", sentence, None)
-        read = max(readings, key=lambda each: (DECISIONS.index(decide(each.estimate, self.most)), each.estimate.upper))
-        decision = decide(read.estimate, self.most)
+        read = max(readings, key=lambda each: (DECISIONS.index(self.decide(each.estimate)), each.estimate.upper))
+        decision = self.decide(read.estimate)
         others = [each.of for each in readings if each is not read]
         more = f" Held to it as well: {', '.join(others)}." if others else ""
         why = self._reason(read.estimate, self.counts(found))
