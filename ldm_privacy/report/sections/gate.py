@@ -22,4 +22,4 @@ def gate(evaluation: Evaluation) -> Section | None:
     rows = [(Cell(row[0], TONES[row[0]]), *row[1:]) for row in gate_rows(ruling)]
     table = DataTable(COLUMNS, rows, "What each limit allows and what was found.", num_texts=5, note=MEANING, is_open=True)
     said: list[Block] = [Note(each.limit, each.sentence, TONES[each.decision]) for each in ruling.judgements]
-    return Section("Gate", ruling.sentence, [*said, table], place=0)
+    return Section("Gate", ruling.sentence, [*said, table], place=-1)
