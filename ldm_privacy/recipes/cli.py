@@ -127,6 +127,8 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
         check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
+    if tree.get("gate") and (scores := next((path for path in paths if path.suffix == ".parquet"), None)):
+        raise UserError(f"gate: {scores} holds scores alone, and no audit; name the checkpoint that they are of.")
     from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several
     from ldm_privacy.recipes.gate import conclude
     from ldm_privacy.recipes.reference import check_references

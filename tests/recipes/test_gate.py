@@ -108,6 +108,13 @@ def test_what_is_wrong_of_a_gate_is_told_before_anything_is_loaded(words, messag
     assert not loaded
 
 
+def test_scores_without_their_audit_are_not_let_through_a_gate(tmp_path):
+    for name in ("a.ckpt", "b.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"^gate: .*b\.parquet holds scores alone, and no audit; name the checkpoint"):
+        cli.evaluate([f"ckpt=[{tmp_path / 'a.ckpt'},{tmp_path / 'b.parquet'}]", "gate.auroc=0.6"])
+
+
 def rulings():
     """One audit whose name and attack are a trial for any format."""
     read = Reading("a|b/<all> (outsider)", Estimate(0.55, 0.5, 0.62))
