@@ -20,7 +20,7 @@ def gate_rows(ruling: Ruling) -> list[tuple[str, str, str, str, str]]:
             each.decision,
             each.limit,
             f"{each.most:g}",
-            "-" if each.worst is None else f"{each.quantity} {each.worst.estimate}",
+            each.found,
             "-" if each.worst is None else each.worst.of,
         )
         for each in ruling.judgements

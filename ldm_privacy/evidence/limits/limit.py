@@ -57,6 +57,11 @@ class Judgement:
     sentence: str
     worst: Reading | None
 
+    @property
+    def found(self) -> str:
+        """The worst in words; "-" where there is none."""
+        return "-" if self.worst is None else f"{self.quantity} {self.worst.estimate}"
+
 
 def decide(estimate: Estimate, most: float) -> Decision:
     """pass: the upper bound is at most the limit. fail: the estimate isn't below it. undecided: anything else.
