@@ -119,7 +119,7 @@ def rulings():
     """One audit whose name and attack are a trial for any format."""
     read = Reading("a|b/<all> (outsider)", Estimate(0.55, 0.5, 0.62))
     judged = [
-        Judgement("gate.auroc", "AUROC", 0.7, "pass", "pass: fine & \x00well", read),
+        Judgement("gate.auroc", "AUROC", 0.7, "pass", "pass: fine & \x00well", read, "AUROC 0.550 [0.500, 0.620]"),
         Judgement("gate.attacks.a|b", "AUROC", 0.6, "undecided", "undecided: <perhaps>", read),
         Judgement("gate.tpr.0.01", "TPR@1%FPR", 0.1, "fail", 'fail: "no"', None),
     ]

@@ -47,7 +47,7 @@ class Judgement:
         most: That is allowed.
         decision: See `decide`.
         sentence: The decision first.
-        worst: Of what the limit holds; None where there was nothing to hold against it.
+        worst, found: Of what the limit holds, as a number and in words; None and "-" where nothing was measured.
     """
 
     limit: str
@@ -56,11 +56,7 @@ class Judgement:
     decision: Decision
     sentence: str
     worst: Reading | None
-
-    @property
-    def found(self) -> str:
-        """The worst in words; "-" where there is none."""
-        return "-" if self.worst is None else f"{self.quantity} {self.worst.estimate}"
+    found: str = "-"
 
 
 def decide(estimate: Estimate, most: float) -> Decision:
@@ -150,11 +146,16 @@ class Limit:
         decision = self.decide(read.estimate)
         others = [each.of for each in readings if each is not read]
         more = f" Held to it as well: {', '.join(others)}." if others else ""
-        why = self._reason(read.estimate, self.counts(found))
-        sentence = f"{decision}: {self.quantity} {read.estimate} of {read.of}, {why}.{more}"
-        return Judgement(self.name, self.quantity, self.most, decision, sentence, read)
+        why = self.reason(read.estimate, self.counts(found))
+        sentence = f"{decision}: {self.shown(read.estimate)} of {read.of}, {why}.{more}"
+        return Judgement(self.name, self.quantity, self.most, decision, sentence, read, self.shown(read.estimate))
 
-    def _reason(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
+    def shown(self, estimate: Estimate) -> str:
+        """One reading in words."""
+        return f"{self.quantity} {estimate}"
+
+    def reason(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
+        """Why it is decided so, in words."""
         allowed = f"{self.most:g} ({self.name})"
         if estimate.value >= self.most:
             sure = "and surely so" if estimate.lower > self.most else "perhaps by chance: its lower bound is"
