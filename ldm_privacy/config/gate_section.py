@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from ldm_privacy.config.fields import Share, option
 
@@ -23,10 +23,14 @@ class GateConfig:
     )
     tpr: dict[Share, Share | None] = option("false positive rate: upper bound of the TPR there, as {0.01: 0.05}", {})
     who: Literal["insider", "outsider"] = option(
-        "whose scores auroc and tpr hold: an outsider has the model, an insider the run's checkpoints as well", "insider"
+        "whose scores auroc, tpr and epsilon hold: an outsider has the model, an insider the run's checkpoints as well",
+        "insider",
     )
     copies: Share | None = option(
         "upper bound of the share of generations that copy a member; needs watch.generations; null = no limit", None
+    )
+    epsilon: PositiveFloat | None = option(
+        "that an audit may not refute, of a split by coins (data.split=coin); null = no limit", None
     )
     junit: str | None = option("XML file for a CI system, a test case a limit", None)
     markdown: str | None = option("file with the decision as a table, for a pull request", None)

@@ -8,6 +8,7 @@ from ldm_privacy.config.gate_section import GateConfig
 from ldm_privacy.evidence.gate import EXIT_CODES, Gate, Ruling
 from ldm_privacy.evidence.limits.auroc import AurocLimit
 from ldm_privacy.evidence.limits.copies import CopiesLimit
+from ldm_privacy.evidence.limits.epsilon import EpsilonLimit
 from ldm_privacy.evidence.limits.limit import Limit, worst
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.recipes.terminal import console, tell
@@ -37,6 +38,8 @@ def gate_of(section: GateConfig) -> Gate | None:
     limits += [TprLimit(most, target_fpr=fpr, who=section.who) for fpr, most in section.tpr.items() if most is not None]
     if section.copies is not None:
         limits.append(CopiesLimit(section.copies))
+    if section.epsilon is not None:
+        limits.append(EpsilonLimit(section.epsilon, who=section.who))
     return Gate(limits) if limits else None
 
 

@@ -35,7 +35,9 @@ def check_gate(tree: Mapping[str, Any]) -> None:
     classes = [each.get("class") if isinstance(each, Mapping) else each for each in watched]
     if section.get("copies") is not None and "generations" not in classes:
         raise UserError("gate.copies: nothing counts copies; add watch.generations.class=generations.")
-    has_limit = any([*limits.values(), section.get("auroc"), section.get("copies")])
+    if section.get("epsilon") is not None and (tree.get("data") or {}).get("split") != "coin":
+        raise UserError("gate.epsilon: only coins let an audit bound epsilon; train with data.split=coin.")
+    has_limit = any([*limits.values(), *(section.get(name) for name in ("auroc", "copies", "epsilon"))])
     for name in ("junit", "markdown"):
         if section.get(name) is not None and not has_limit:
             raise UserError(f"gate.{name}: there is no limit to tell of; give one, as in gate.auroc=0.6.")

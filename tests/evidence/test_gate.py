@@ -1,6 +1,8 @@
 """The gate: known decisions, their rates where the truth is known, how many samples a limit needs, whose attack it holds."""
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from ldm_privacy.audit.scores import Derived
 from ldm_privacy.evidence.gate import Gate, Ruling
 from ldm_privacy.evidence.limits.auroc import AurocLimit, guessing, num_needed
 from ldm_privacy.evidence.limits.copies import CopiesLimit
+from ldm_privacy.evidence.limits.epsilon import EpsilonLimit
 from ldm_privacy.evidence.limits.limit import Found, decide, growth, rounded_up
 from ldm_privacy.evidence.limits.tpr import TprLimit
-from ldm_privacy.metrics import GenerationCopies, auroc_interval, clopper_pearson
+from ldm_privacy.metrics import GenerationCopies, auroc_interval, clopper_pearson, epsilon_lower_bound
 from ldm_privacy.types import AuditKey, Estimate
 from tests.evidence.synthetic import QUICK, make_scores
 
@@ -158,6 +161,31 @@ def test_scores_that_are_surely_the_wrong_way_round_do_not_pass():
     assert judged.decision == "fail"
     assert judged.worst.estimate.value == pytest.approx(1 - it.report.row(KEY).metrics.auroc.value)
     assert "turned round" in judged.sentence
+
+
+def by_coins(strength, num_coins=60):
+    data = replace(make_scores(num_coins, num_coins, strength=strength, timesteps=(0,), num_folds=2), by_coins=True)
+    return Found(report_of(data, intervals=QUICK), KEY)
+
+
+@pytest.mark.parametrize(("strength", "most", "decision"), [(6.0, 2.0, "fail"), (0.0, 2.0, "pass"), (6.0, 2.9, "undecided")])
+def test_a_claim_of_epsilon_is_refuted_or_could_have_been_or_could_not(strength, most, decision):
+    it = by_coins(strength)
+    bound = it.report.row(KEY).epsilon
+    assert bound.most == pytest.approx(epsilon_lower_bound(60, 60, confidence=0.975))
+    assert 2.0 < bound.most < 2.9
+    (judged,) = Gate([EpsilonLimit(most)]).rule(it).judgements
+    assert (judged.decision, judged.found) == (decision, f"epsilon of at least {bound.value:.3f}")
+    (without,) = Gate([EpsilonLimit(most)]).rule(found()).judgements
+    assert without.sentence.startswith("undecided: no coins decided who is a member (data.split=coin)")
+
+
+def test_the_coins_that_a_claim_of_epsilon_takes_could_refute_it():
+    (judged,) = Gate([EpsilonLimit(4.0)]).rule(by_coins(0.0)).judgements
+    needed = int(re.search(r"it takes (\d+) members and \d+ held-out images at least", judged.sentence)[1])
+    # A half has as many coins as a side of all samples has images.
+    assert epsilon_lower_bound(needed, needed, confidence=0.975) >= 4.0 - 1e-9
+    assert epsilon_lower_bound(needed - 1, needed - 1, confidence=0.975) < 4.0
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def test_of_several_checkpoints_the_worst_counts_and_a_gate_alone_makes_no_new_e
         (["gate.tpr={0.01: 0.01}"], r"^gate\.tpr: 0\.01 at 0\.01 is no more than guessing finds"),
         (["gate.copies=0.01"], r"^gate\.copies: nothing counts copies; add watch\.generations\.class=generations"),
         (["gate.copies=1.5"], r"^gate\.copies: 1\.5 should be less than 1"),
+        (["gate.epsilon=3"], r"^gate\.epsilon: only coins let an audit bound epsilon; train with data\.split=coin\.$"),
+        (["gate.epsilon=0"], r"^gate\.epsilon: 0 should be greater than 0"),
         (["gate.auorc=0.6"], r"^gate: unknown key 'auorc'\. Did you mean 'auroc'\?"),
         (["gate.junit=audit.xml"], r"^gate\.junit: there is no limit to tell of"),
         (["gate.auroc=0.6", "gate.junit=."], r"^gate\.junit: '\.' is a folder\. Name a file with gate\.junit=FILE"),
