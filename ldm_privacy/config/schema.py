@@ -10,8 +10,8 @@ from ldm_privacy import registry
 from ldm_privacy.config.audit_sections import AuditConfig, GeometryConfig
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.fields import Decay, Rate, Share, component, option
-from ldm_privacy.errors import UserError
 from ldm_privacy.config.gate_section import GateConfig
+from ldm_privacy.errors import UserError
 
 
 @dataclass
