@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-FIRST_KEYS = ("audit", "autoencoder", "data", "denoiser", "geometry", "target", "trainer", "wandb", "watch")
+FIRST_KEYS = ("audit", "autoencoder", "data", "denoiser", "gate", "geometry", "target", "trainer", "wandb", "watch")
 """What a key with a dot begins with, and the name of a file doesn't."""
 
 

@@ -9,6 +9,8 @@ from ldm_privacy import registry
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.fields import Confidence, KeepFraction, Share, View, component, option
 
+TARGET_FPRS = [0.01, 0.001]
+
 
 @dataclass
 class OnsetConfig:
@@ -21,14 +23,13 @@ class OnsetConfig:
 
 @dataclass
 class StopConfig:
-    """What happens where an audit finds more memorization than allowed."""
+    """What happens where an audit in training finds more than the gate allows."""
 
-    limit: Annotated[float, Field(gt=0.5, lt=1)] | None = option(
-        "AUROC of the onset's attack and mask, calibrated as the verdict has it, that no audit may exceed; null = no limit",
+    at: Literal["undecided", "fail"] | None = option(
+        "the gate's decision at an audit in training that is acted upon, as is a worse one; null = it decides at the end alone",
         None,
     )
-    bound: Literal["upper", "value", "lower"] = option("the number of its interval that is held against the limit", "upper")
-    action: Literal["stop", "lower_learning_rate"] = option("at every audit above the limit", "stop")
+    action: Literal["stop", "lower_learning_rate"] = option("what is then done", "stop")
     factor: Share = option("that lower_learning_rate multiplies the denoiser's learning rate by", 0.1)
 
 
@@ -50,7 +51,7 @@ class AuditConfig:
         "of a sweep over masks of largest influence, in the same passes; each half chooses one for the other; empty = no sweep",
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     )
-    target_fprs: list[Share] = option("false-positive rates at which the TPR is reported", [0.01, 0.001])
+    target_fprs: list[Share] = option("false-positive rates at which the TPR is reported", TARGET_FPRS)
     calibrations: dict[str, Component] = component(
         "label: calibration, a score beyond how difficult an image is", registry.CALIBRATIONS, many=True, default="none"
     )
@@ -69,7 +70,7 @@ class AuditConfig:
     num_bootstrap: Annotated[int, Field(gt=0, le=100_000)] = option("resamples of the bootstrap intervals", 1000)
     onset: OnsetConfig = field(default_factory=OnsetConfig, metadata={"help": "memorization onset"})
     forecast: list[str] = option("folders of runs whose audits say when this one is to be expected to memorize", [])
-    stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "a limit on memorization"})
+    stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "what the gate does in training"})
 
 
 @dataclass

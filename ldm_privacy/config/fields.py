@@ -19,7 +19,7 @@ KeepFraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def option(text: str, default: Any = MISSING) -> Any:
-    if isinstance(default, list):
+    if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 

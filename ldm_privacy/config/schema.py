@@ -10,6 +10,7 @@ from ldm_privacy import registry
 from ldm_privacy.config.audit_sections import AuditConfig, GeometryConfig
 from ldm_privacy.config.check import Component
 from ldm_privacy.config.fields import Decay, Rate, Share, component, option
+from ldm_privacy.config.gate_section import GateConfig
 from ldm_privacy.errors import UserError
 
 
@@ -196,6 +197,7 @@ class EvaluationConfig:
     data: DataConfig = field(metadata={"help": "images and who is a member"})
     geometry: GeometryConfig = field(metadata={"help": "influence and distortion"})
     audit: AuditConfig = field(metadata={"help": "audits"})
+    gate: GateConfig = field(default_factory=GateConfig, metadata={"help": "limits"})
     trainer: DeviceConfig = field(default_factory=DeviceConfig, metadata={"help": "where networks run"})
     name: str = option("name of the run's folder; the config's name by default")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = option("the one seed of everything", 0)
@@ -204,7 +206,9 @@ class EvaluationConfig:
     watch: dict[str, Component] = component(
         "label: watcher, beside the audits",
         registry.WATCHERS,
-        provided="samples images words member_index heldout_index groups generated onset seed intervals progress",
+        provided=(
+            "samples images words member_index heldout_index groups generated onset seed intervals progress in_evaluation"
+        ),
         many=True,
         default="none",
     )

@@ -41,6 +41,15 @@ class GenerationCopies:
     num_members_copied: int
     num_heldout_copied: int
 
+    @property
+    def num_copies(self) -> int:
+        """Generations that copy a member."""
+        return int((self.ratio < COPY_RATIO).sum())
+
+    def numbers(self) -> dict[str, Estimate | int]:
+        """For metrics.json."""
+        return {"memorized": self.memorized, "heldout": self.heldout, "num_copies": self.num_copies}
+
     def rise(self, confidence: float) -> Estimate:
         """How far copies prefer members to held-out images; see `copies_rise`."""
         return copies_rise(self.num_members_copied, self.num_heldout_copied, confidence=confidence)

@@ -136,7 +136,7 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
     if "memorization" in config.watch:
         raise UserError("watch: the label 'memorization' is taken by the audits.")
     losses = config.watch.get("loss_gap")
-    if config.audit.stop.limit is not None and (losses is None or losses.name != "loss_gap"):
+    if config.audit.stop.at is not None and (losses is None or losses.name != "loss_gap"):
         raise UserError("audit.stop: it keeps the checkpoint of lowest held-out loss, which watch.loss_gap measures; add that.")
     # Several processes cut a step into graphs between which gradients travel; replaying them has known faults.
     if config.trainer.compile == "reduce-overhead" and config.trainer.devices * config.trainer.num_nodes > 1:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldm_privacy.commands import called
 from ldm_privacy.config.command_line import CommandLine, allow_only, entry_names, parse, print_help
@@ -23,6 +23,7 @@ from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.config.schema import Config, TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.frontier_command import frontier
+from ldm_privacy.recipes.gate_check import check_gate, check_gate_files
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
@@ -30,6 +31,9 @@ from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.place import check_is_file, check_is_there, check_may_be_target, target_name
+
+if TYPE_CHECKING:
+    from ldm_privacy.recipes.gate import Evaluated
 
 TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value changes the config
 {program} --config digits.yaml dry_run=true        print the plan and stop
@@ -46,7 +50,8 @@ OURS = (".ckpt", ".parquet")
 """What files of this program end with."""
 BESIDE = ("base", "layout", "reference")
 """Folders and files that may stand beside a target."""
-TARGET_KEYS = ("audit.", "data.", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
+CHECKPOINT_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
+TARGET_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
 
 SPLIT_KEYS = tuple(
     f"data.{key}"
@@ -79,6 +84,7 @@ def train(arguments: list[str]) -> int:
         place = str(tree.get("output_dir", Config.output_dir))
         if "${" not in place:  # or it is checked once that is known
             check_writable(Path(place), "output_dir")
+    check_gate(tree)
     if "${" not in str(tree.get("audit")):  # as above
         read_pilots(tree)
     if "${" not in str(tree):  # as above
@@ -113,8 +119,10 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     if foreign := next((word for word in ("base", "layout") if word in line.words), None):
         raise UserError(f"{foreign}: {paths[0]} is a checkpoint of this program, which takes none.")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(line.overrides, ("audit.", "data.", "geometry.", "trainer.", "watch.", "plugins"), why, refused=SPLIT_KEYS)
-    check_sections(parse_overrides(line.overrides))
+    allow_only(line.overrides, CHECKPOINT_KEYS, why, refused=SPLIT_KEYS)
+    tree = parse_overrides(line.overrides)
+    check_sections(tree)
+    check_gate_files(tree.get("gate") or {})
     reference = Path(line.words["reference"]).expanduser() if line.words.get("reference") else None
     for path in [*paths, *([] if reference is None else [reference])]:
         check_is_file(path)
@@ -122,16 +130,20 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
         check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
+    if tree.get("gate") and (scores := next((path for path in paths if path.suffix == ".parquet"), None)):
+        raise UserError(f"gate: {scores} holds scores alone, and no audit; name the checkpoint that they are of.")
     from ldm_privacy.recipes.evaluate import evaluate_one, evaluate_several
+    from ldm_privacy.recipes.gate import conclude
     from ldm_privacy.recipes.reference import check_references
 
     if reference is not None:
         check_references(paths, reference)
+    named = _named(paths)
     if len(paths) == 1:
-        evaluate_one(paths[0], line.overrides, out, reference)
+        evaluated = {name: evaluate_one(path, line.overrides, out, reference) for name, path in named.items()}
     else:
-        evaluate_several(_named(paths), out, lambda path, out: evaluate_one(path, line.overrides, out, reference))
-    return 0
+        evaluated = evaluate_several(named, out, lambda path, out: evaluate_one(path, line.overrides, out, reference))
+    return conclude(evaluated)
 
 
 def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
@@ -153,25 +165,25 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
         check_writable(Path(str(tree.get("output_dir", TargetConfig.output_dir))), "output_dir")
     else:
         check_writable(out, "out")
+    check_gate(tree)
     if not tree.get("plugins"):  # which may bring other kinds of target
         for path in paths:
             check_may_be_target(path, beside)
     _check_data(tree)
     from ldm_privacy.recipes.evaluate import evaluate_several
     from ldm_privacy.recipes.evaluate_target import TargetEvaluation
+    from ldm_privacy.recipes.gate import conclude
 
     evaluate = TargetEvaluation(tree, **beside)
 
-    def one(path: Path, out: Path | None) -> Path:
+    def one(path: Path, out: Path | None) -> "Evaluated":
         words = [f"{word}={place}" for word, place in beside.items()]
         command = called("evaluate", f"ckpt={path}", *words, "--config", line.config or FOR_TARGETS, *line.overrides)
         return evaluate(path, names[path], out, command=command)
 
-    if len(paths) == 1:
-        one(paths[0], out)
-    else:
-        evaluate_several(_named(paths), out, one)
-    return 0
+    named = _named(paths)
+    evaluated = {each: one(path, out) for each, path in named.items()} if len(paths) == 1 else evaluate_several(named, out, one)
+    return conclude(evaluated)
 
 
 def _check_data(tree: Mapping[str, Any]) -> None:

@@ -219,17 +219,16 @@ def _watched(setup: RunSetup, fitting: Fitting, audit: Audit, bar: ProgressBar) 
 
 def _stop(setup: RunSetup, watched: Mapping[str, Watcher], bar: ProgressBar) -> StopOnMemorization | None:
     settings = setup.config.audit.stop
-    if settings.limit is None:
+    if settings.at is None or setup.gate is None:
         return None
-    audits, losses = watched["memorization"], watched["loss_gap"]
-    assert isinstance(audits, Memorization)
+    losses = watched["loss_gap"]
     assert isinstance(losses, LossGap)
     return StopOnMemorization(
-        settings.limit,
-        bound=settings.bound,
+        setup.gate,
+        at=settings.at,
         action=settings.action,
         factor=settings.factor,
-        audits=audits,
+        watched=watched,
         heldout_loss=lambda: losses.heldout_loss,
         say=bar.say,
     )

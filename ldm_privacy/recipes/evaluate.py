@@ -5,10 +5,13 @@ from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
 from ldm_privacy.config import stored_tree
+from ldm_privacy.config.compose import differences
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
+from ldm_privacy.recipes.gate import Evaluated
+from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history, without_reference
 from ldm_privacy.recipes.reference import composed_with
@@ -23,8 +26,8 @@ from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.record import Checkpoint
 
 
-def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, reference: Path | None = None) -> Path:
-    """Audit one checkpoint, publish it, print its verdict and table; returns the path of its scores.
+def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, reference: Path | None = None) -> Evaluated:
+    """Audit one checkpoint, publish it, print its verdict and table.
 
     `reference`: another checkpoint, which its scores are compared with; see `check_references`.
 
@@ -35,6 +38,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     if reference is not None:
         other = Checkpoint.read(reference)
     composed = composed_with(checkpoint, overrides, other)
+    check_gate(composed.tree)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
     told = checkpoint.denoiser.condition
@@ -45,7 +49,8 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
     audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
-    if out is None and (reference is not None or composed.tree != stored_tree(checkpoint.config)):
+    changed = [key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] != "gate"]
+    if out is None and (reference is not None or changed):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
     evaluation = publish(setup, composed, audited, folder, checkpoint=path, reference=reference)
     evidence = evaluation.evidence
@@ -58,16 +63,21 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
         console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
     more = ", captions.csv" if (folder / "captions.csv").exists() else ""
     tell(f"Written to {folder}: {FILES}{more}.\nOpen {folder / 'report.html'}")
-    return folder / "scores.parquet"
+    return Evaluated(folder / "scores.parquet", evaluation.ruling, composed.config.gate)
 
 
-def evaluate_several(named: Mapping[str, Path], out: Path | None, evaluate: Callable[[Path, Path | None], Path]) -> None:
+def evaluate_several(
+    named: Mapping[str, Path], out: Path | None, evaluate: Callable[[Path, Path | None], Evaluated]
+) -> dict[str, Evaluated]:
     """Audit each of several checkpoints or targets (a scores.parquet stands for one), and compare them.
 
     Args:
         named: By name, in the order that they are compared in.
         out: Where the comparison goes, and each evaluation in a folder of its name; where each goes by itself if None.
-        evaluate: (path, its folder or None) -> the path of its scores.
+        evaluate: (path, its folder or None) -> what is left.
+
+    Returns:
+        What was audited, by name.
 
     Raises:
         UserError: As `evaluate` and `compare`; they are of different splits.
@@ -76,10 +86,12 @@ def evaluate_several(named: Mapping[str, Path], out: Path | None, evaluate: Call
     if known:
         check_one_split(known)  # before audits that take a while
     files: dict[str, ScoreFile] = {}
+    evaluated: dict[str, Evaluated] = {}
     scores: list[Path] = []
     for name, path in named.items():
         if path.suffix != ".parquet":
-            path = evaluate(path, None if out is None else out / name.replace("/", "-"))
+            evaluated[name] = evaluate(path, None if out is None else out / name.replace("/", "-"))
+            path = evaluated[name].scores
         scores.append(path)
         files[name] = read_scores(path)
     comparison = compare(files)
@@ -88,6 +100,7 @@ def evaluate_several(named: Mapping[str, Path], out: Path | None, evaluate: Call
     with writing(folder, wait=True):  # one more comparison may write there
         write_comparison(comparison, folder)
     tell(f"Written to {folder}: comparison.html, comparison.json.")
+    return evaluated
 
 
 def _split_hash(path: Path) -> str:

@@ -16,6 +16,8 @@ from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes.audit import audit_target
 from ldm_privacy.recipes.check import check_audit
+from ldm_privacy.recipes.gate import Evaluated
+from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.publish import publish, without_reference
 from ldm_privacy.recipes.target_setup import TargetSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
@@ -48,8 +50,8 @@ class TargetEvaluation:
         self.whose: Whose | None = given.get("reference_is")
         self.how = {name: value for name, value in (given | where).items() if name in how and value is not None}
 
-    def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Path:
-        """Audit one, publish it, print its verdict and table; returns the path of its scores.
+    def __call__(self, path: Path, name: str, out: Path | None, *, command: str) -> Evaluated:
+        """Audit one, publish it, print its verdict and table.
 
         Args:
             path: Where it lies.
@@ -68,6 +70,7 @@ class TargetEvaluation:
                 target = of_whom(target, self.whose)
         tree = fitted({**self.tree, "name": name}, target)
         composed = finish(tree, TargetConfig)
+        check_gate(composed.tree)  # with what interpolations stand for
         setup = TargetSetup(composed.config, progress, target)
         check_audit(setup)
         target = setup.target = target.told_by(setup.condition)
@@ -86,7 +89,7 @@ class TargetEvaluation:
         if without_reference(setup, evidence.report):
             console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
         tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
-        return folder / "scores.parquet"
+        return Evaluated(folder / "scores.parquet", evaluation.ruling, composed.config.gate)
 
     def opened(self, path: Path) -> Target:
         """The target at a path. Raises UserError, with the key in front where one is wrong."""

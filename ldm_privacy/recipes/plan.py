@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ldm_privacy.audit.samples import is_calibration
 from ldm_privacy.config import Composed
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import num_parameters
@@ -114,6 +115,13 @@ def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Comp
     )
     if setup.privacy is not None:
         console.print(setup.foretold_privacy, highlight=False, markup=False)
+    reported = setup.audited_members
+    if not setup.config.audit.cross_fit:
+        reported = reported[~is_calibration(setup.audited_index, group=setup.data.groups(setup.audited_index))]
+    counts = int(reported.sum()), int((~reported).sum())
+    for limit in () if setup.gate is None else setup.gate.limits:
+        if (line := limit.foretold(*counts, setup.config.audit.confidence)) is not None:
+            console.print(line, highlight=False, markup=False)
     split = setup.data.split
     sizes = len(split.member_index), len(split.heldout_index)
     for line in foretold(composed.tree, num_members=sizes[0], num_heldout=sizes[1]):

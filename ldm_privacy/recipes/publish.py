@@ -12,7 +12,9 @@ from ldm_privacy.audit.row import named_sigma
 from ldm_privacy.calibrations.base import SAMPLES_PER_NUMBER
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
+from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import gather_evidence
+from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.pilots import compared
 from ldm_privacy.recipes.setup import Setup
@@ -115,6 +117,7 @@ def publish(
         onsets=onsets or onset_lines(history, evidence.key),
         has_decoder=decoder is not None,
         results=audited.results,
+        ruling=ruling_of(setup, audited),
         forecasts=[]
         if command is not None
         else compared(composed.tree, history, num_members=num_members, num_heldout=num_heldout),
@@ -122,6 +125,11 @@ def publish(
     with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
         write_evaluation(folder, evaluation, facts=stored)
     return evaluation
+
+
+def ruling_of(setup: Setup, audited: Audited) -> Ruling | None:
+    """What the gate says of an audit; None where there are no limits."""
+    return None if setup.gate is None else setup.gate.rule(Found(audited.report, setup.onset_key, audited.results))
 
 
 def without_history(setup: Setup, report: AuditReport) -> list[str]:

@@ -16,9 +16,11 @@ from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.data.conditions import views_of
 from ldm_privacy.diffusion import flow_alphas_cumprod, flow_sigma
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.gate import Gate
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.data_setup import DataSetup
+from ldm_privacy.recipes.gate import gate_of
 from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
@@ -68,6 +70,11 @@ class Setup(DataSetup):
         if wrong := next((each for each in named if each.count("/") != 1), None):
             raise UserError(f"audit.calibrated: '{wrong}' is no attack with a mask; write it as {self.onset_key}.")
         return [AuditKey.of(each) for each in named] or [self.onset_key]
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The configured limits; None where there are none."""
+        return gate_of(self.config.gate)
 
     @cached_property
     def masks(self) -> dict[str, MaskRule]:
@@ -207,5 +214,6 @@ class Setup(DataSetup):
             "intervals": self.intervals,
             "words": self.condition.words,
             "progress": progress,
+            "in_evaluation": config.gate.copies is not None,
         }
         return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}

@@ -24,9 +24,11 @@ from ldm_privacy.recipes.check import check_audit, check_codec, check_training
 from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
+from ldm_privacy.recipes.gate import Evaluated, conclude
+from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.pilots import read_pilots
-from ldm_privacy.recipes.publish import evaluation_command, publish
+from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
 from ldm_privacy.registry import LOGGERS
@@ -52,7 +54,7 @@ NEXT = """
 
 
 def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = False) -> int:
-    """Train from a config, or go on with a run; returns the exit code.
+    """Train from a config, or go on with a run; returns the exit code, of the main process the gate's.
 
     Raises:
         UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
@@ -61,6 +63,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
     read_pilots(composed.tree)
     check_privacy(composed.tree)
+    check_gate(composed.tree)  # with what interpolations stand for
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
         composed.config,
@@ -125,6 +128,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
                 evaluation=evaluation_command(run.last, composed.config.plugins),
             )
             tell(words)
+            return conclude({run.path.name: Evaluated(run.evaluation, ruling_of(setup, audited), composed.config.gate)})
     return 0
 
 

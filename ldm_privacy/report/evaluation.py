@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from matplotlib.figure import Figure
 
+from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import ImagePair, Picture
@@ -32,6 +33,7 @@ class Evaluation:
         unit: "epoch" or "step".
         has_decoder: What was audited is latents; False in pixel space.
         results: What watchers found that look in an evaluation, by label.
+        ruling: Of the gate; None where there are no limits.
         onsets: A sentence for each onset; empty where the training is not known.
         forecasts: What pilots foretold of it and what came of that; what this training foretells of others.
     """
@@ -50,6 +52,7 @@ class Evaluation:
     unit: str = "epoch"
     has_decoder: bool = True
     results: Mapping[str, object] = field(default_factory=dict)
+    ruling: Ruling | None = None
 
     def result(self, kind: type[T]) -> T | None:
         """The first of the results that is of that kind."""

@@ -124,7 +124,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     evidence = evaluation.evidence
     watched = {label: each.numbers() for label, each in evaluation.results.items() if hasattr(each, "numbers")}
-    write_metrics(evidence, folder / "metrics.json", facts=facts, watched=watched)
+    write_metrics(evidence, folder / "metrics.json", facts=facts, watched=watched, ruling=evaluation.ruling)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
     for each in evaluation.results.values():

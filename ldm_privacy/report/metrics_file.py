@@ -11,15 +11,23 @@ from typing import Any
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.controls.finding import Finding
 from ldm_privacy.evidence.agreement import AttackAgreement
+from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.image_onset import ImageOnsets
+from ldm_privacy.evidence.limits.limit import Judgement
 from ldm_privacy.evidence.verdict import verdict_of
 
 
 def write_metrics(
-    evidence: Evidence, path: Path, *, facts: dict[str, Any], watched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    evidence: Evidence,
+    path: Path,
+    *,
+    facts: dict[str, Any],
+    watched: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ruling: Ruling | None = None,
 ) -> None:
-    """metrics.json: `facts` about the evaluation, the verdict, the controls by name, then a row per attack and mask.
+    """metrics.json: `facts` about the evaluation, the verdict, the gate's `ruling`, the controls, then a row
+    per attack and mask.
 
     Each control has its AUROC, whether it is telling and leaks, the paired difference of what the verdict rests on, its own
     numbers. Each row has attack, mask, keep fractions and timesteps by fold, every metric as {value, lower, upper}, gains over
@@ -40,6 +48,7 @@ def write_metrics(
             "insider": str(evidence.insider),
             "outsider": str(evidence.outsider),
         },
+        "gate": None if ruling is None else {"decision": ruling.decision, "limits": list(map(_judgement, ruling.judgements))},
         "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
         "dataset": dataset,
         "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
@@ -71,6 +80,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _judgement(judgement: Judgement) -> dict[str, Any]:
+    worst = judgement.worst
+    return {**vars(judgement), "worst": None if worst is None else {"of": worst.of, **vars(worst.estimate)}}
 
 
 def _control(finding: Finding, evidence: Evidence) -> dict[str, Any]:

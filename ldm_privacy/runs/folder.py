@@ -91,10 +91,19 @@ def next_free(path: Path, *, first: int = 1) -> Path:
             return folder
 
 
-def check_writable(folder: Path, key: str) -> None:
+def check_file(path: Path, key: str) -> None:
+    """Raise UserError, which names the key, where no file can be made or replaced at that path."""
+    if path.is_dir():
+        raise UserError(f"{key}: '{path}' is a folder. Name a file with {key}=FILE.")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"{key}: '{path}' can't be written to. Name another place with {key}=FILE.")
+    check_writable(path.parent, key, "FILE")
+
+
+def check_writable(folder: Path, key: str, what: str = "FOLDER") -> None:
     """Raise UserError, which names the key, where no file can be made in a folder; that need not be there and isn't made."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    at, mend = "" if there == folder else f"'{folder}' can't be made: ", f"Name another place with {key}=FOLDER."
+    at, mend = "" if there == folder else f"'{folder}' can't be made: ", f"Name another place with {key}={what}."
     if not there.is_dir():
         raise UserError(f"{key}: {at}'{there}' is a file, not a folder. {mend}")
     try:

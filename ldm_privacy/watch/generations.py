@@ -43,6 +43,7 @@ class Generations(Watcher):
         generated: Where the images come from; shared with other watchers that look at generated images.
         seed, intervals: Of the starting noise, and of the shares.
         progress: Shows how far a look is; see `Progress`.
+        in_evaluation: Whether it looks at a checkpoint that is evaluated too, and its result counts there: a gate asks for it.
 
     Attributes:
         memorized: Share of copies at the newest look.
@@ -63,6 +64,7 @@ class Generations(Watcher):
     seed: int = 0
     intervals: Intervals = Intervals()
     progress: Progress = no_progress
+    in_evaluation: bool = False
     memorized: float | None = field(default=None, init=False)
     sees_untrained: ClassVar[bool] = False
 
@@ -78,7 +80,7 @@ class Generations(Watcher):
         with explain_out_of_memory(lambda: f"while images are generated: {lower_memory(device)}."):
             generated = self._generated(target, moment, condition)
             copies = self._copies(generated)
-        self.memorized = copies.memorized.value
+        self.memorized, self.result = copies.memorized.value, copies
         series = copies.series() | self.onset.look(self.time(moment), copies.rise).series("generations/")
         line = (
             f"{self.unit} {self.time(moment)}: {100 * copies.memorized.value:.1f} % of {len(generated):,} generations copy a "

@@ -19,7 +19,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import PairedDifference
 from ldm_privacy.processes import gather_on_main, on_main
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import AuditKey, Estimate, Progress, no_progress
+from ldm_privacy.types import AuditKey, Progress, no_progress
 from ldm_privacy.watch.onset import Baseline, OnsetDetector, Rise
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher
 
@@ -29,13 +29,9 @@ class News:
     """An audit in a few numbers, which every process learns; the scores and the report stay in the main one.
 
     Attributes:
-        auroc: Of what is `judged`.
-        num_reported: Samples that it rests on.
         rises: Of each quantity with an onset, since the untrained denoiser; none in its own audit.
     """
 
-    auroc: Estimate
-    num_reported: int
     rises: tuple[Rise, ...]
 
 
@@ -85,11 +81,6 @@ class Memorization(Watcher):
         self._distortion: Tensor | None = None
         self._reference = AskedOnce()
 
-    @property
-    def judged(self) -> AuditKey:
-        """What a limit is held against, and the verdict rests on: the primary attack as an insider has it calibrated."""
-        return self.audit.forms(self.key)[-1]
-
     def is_before_onset(self) -> bool:
         """Whether the newest audit lies before any rise that is certain, of the primary attack or of calibrated scores."""
         rises = () if self.news is None else self.news.rises
@@ -125,8 +116,7 @@ class Memorization(Watcher):
             best = self.best.get(str(row.key))
             if best is None or row.metrics.auroc.value > best[0]:
                 self.best[str(row.key)] = (row.metrics.auroc.value, self.time(moment))
-        news = News(report.row(self.judged).metrics.auroc, len(report.reported_membership), tuple(rises.values()))
-        return Look(series, self._lines(report, moment), charts=self._charts(report)), news
+        return Look(series, self._lines(report, moment), charts=self._charts(report)), News(tuple(rises.values()))
 
     def _rise(self, report: AuditReport, key: AuditKey, level: float) -> PairedDifference:
         """AUROC minus that of the untrained denoiser's audit, with its one-sided lower bound at that confidence."""

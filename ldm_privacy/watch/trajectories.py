@@ -88,7 +88,7 @@ class Trajectories(Watcher):
     progress: Progress = no_progress
     result: TrajectoryReport | None = field(default=None, init=False)
     sees_untrained: ClassVar[bool] = False
-    in_evaluation: ClassVar[bool] = True
+    in_evaluation = True
     keeps: ClassVar[tuple[str, ...]] = ("every",)
 
     def __post_init__(self) -> None:

@@ -116,7 +116,7 @@ class Watcher:
     """
 
     sees_untrained: ClassVar[bool] = True
-    in_evaluation: ClassVar[bool] = False
+    in_evaluation: bool = False
     keeps: ClassVar[tuple[str, ...]] = ()
     result: object = None
     last: Moment | None = None

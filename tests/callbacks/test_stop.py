@@ -1,29 +1,47 @@
-"""A limit on memorization: what counts as above it, the checkpoint that is kept, stopping, going on."""
+"""The gate in training: what it acts upon, the checkpoint that is kept, stopping, going on."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import ldm_privacy.callbacks.stop
 from ldm_privacy.callbacks.stop import SMALLEST_RATE, StopOnMemorization
 from ldm_privacy.errors import UserError
-from ldm_privacy.types import AuditKey, Estimate
-from ldm_privacy.watch.memorization import News
+from ldm_privacy.evidence.gate import Gate
+from ldm_privacy.evidence.limits.copies import CopiesLimit
+from ldm_privacy.evidence.limits.limit import Limit, Reading
+from ldm_privacy.types import Estimate
 from ldm_privacy.watch.watcher import Moment
+
+
+class Given(Limit):
+    """A limit on the estimate that stands in the report's place."""
+
+    name, quantity = "gate.auroc", "AUROC"
+
+    def __init__(self, most):
+        self.most = most
+
+    def readings(self, found):
+        return [Reading("sima/all", found.report)]
+
+    def counts(self, found):
+        return {"members": 20, "held-out images": 20}
 
 
 class Training:
     """Audits with given AUROCs and held-out losses."""
 
-    def __init__(self, limit=0.7, bound="upper", action="stop", state=None):
+    def __init__(self, limit=0.7, at="undecided", action="stop", state=None, more=()):
         self.loss, self.lines = 1.0, []
-        self.audits = SimpleNamespace(news=None, last=None, judged=AuditKey("sima", "all"))
+        self.audits = SimpleNamespace(report=None, last=None, key=None, in_evaluation=False)
         self.callback = StopOnMemorization(
-            limit,
-            bound=bound,
+            Gate([Given(limit), *more]),
+            at=at,
             action=action,
             factor=0.1,
-            audits=self.audits,
+            watched={"memorization": self.audits},
             heldout_loss=lambda: self.loss,
             say=self.lines.append,
         )
@@ -35,7 +53,7 @@ class Training:
         self.callback.on_fit_start(self.trainer, self.module)
 
     def audit(self, epoch, auroc, loss=1.0):
-        self.audits.news, self.loss = News(Estimate(auroc, auroc - 0.1, auroc + 0.1), 40, ()), loss
+        self.audits.report, self.loss = Estimate(auroc, auroc - 0.1, auroc + 0.1), loss
         self.audits.last = Moment(epoch, 10 * epoch)
         return self.end_of(epoch)
 
@@ -53,16 +71,22 @@ class Training:
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
 
-@pytest.mark.parametrize(("bound", "under", "above"), [("upper", 0.6, 0.601), ("value", 0.7, 0.701), ("lower", 0.8, 0.801)])
-def test_the_chosen_number_is_held_against_the_limit(bound, under, above):
-    training = Training(bound=bound)
+@pytest.mark.parametrize(("at", "under", "above"), [("undecided", 0.6, 0.601), ("fail", 0.7, 0.7)])
+def test_it_acts_at_the_decision_or_a_worse_one(at, under, above):
+    training = Training(at=at)
     training.audit(1, under - 1e-9)
     assert not training.trainer.should_stop
     assert training.callback.sentence() is None
     training.audit(2, above)
     assert training.trainer.should_stop
-    assert "Stopped after epoch 2" in training.callback.sentence()
+    assert "Stopped after epoch 2, by the gate: " in training.callback.sentence()
     assert "(epoch 1)" in training.callback.sentence()
+
+
+def test_a_limit_of_which_nothing_was_measured_yet_is_not_acted_upon():
+    training = Training(more=[CopiesLimit(0.01)])
+    assert training.audit(1, 0.5)
+    assert not training.trainer.should_stop
 
 
 def test_the_checkpoint_kept_is_the_best_under_the_limit():
@@ -93,26 +117,28 @@ def test_the_rate_falls_by_the_factor_at_every_audit_above_and_not_without_end()
     assert rates[-1] == pytest.approx(SMALLEST_RATE * 1e-2)
     assert not training.trainer.should_stop
     assert training.callback.sentence() is None
-    assert training.lines[0] == (
-        "epoch 1: the upper bound of the AUROC (sima/all) 0.900 is above audit.stop.limit 0.7; learning rate 0.01 -> 0.001"
+    assert training.lines[0].startswith(
+        "epoch 1: gate fail: AUROC 0.800 [0.700, 0.900] of sima/all, not below 0.7 (gate.auroc), "
     )
+    assert training.lines[0].endswith(". Learning rate 0.01 -> 0.001.")
 
 
 def test_a_limit_below_what_the_samples_can_show_is_an_error_before_the_training():
-    with pytest.raises(UserError, match=r"audit.stop.limit: 0.55 is below what 40 reported samples can show: .* is 0.600"):
+    with pytest.raises(UserError, match=r"^gate.auroc: 0.55 is below what so few samples can show: .* 0.500 \[0.400, 0.600\]"):
         Training(limit=0.55).audit(0, 0.5)
-    with pytest.raises(UserError, match=r"0.55 is exceeded before the training: .* the lower bound .* is 0.600"):
-        Training(limit=0.55, bound="lower").audit(0, 0.7)
+    for at in ("undecided", "fail"):
+        with pytest.raises(UserError, match=r"^gate.auroc: 0.55 is reached before the training: .* is 0.700 \[0.600, 0.800\]"):
+            Training(limit=0.55, at=at).audit(0, 0.7)
 
 
-def test_a_stopped_run_stays_stopped_until_its_limit_is_changed():
+def test_a_stopped_run_stays_stopped_until_its_gate_lets_it_pass():
     training = Training()
     training.audit(0, 0.5)
     training.audit(3, 0.79)
     state = training.callback.state_dict()
     assert Training(state=state).trainer.should_stop
     assert Training(limit=0.88, state=state).trainer.should_stop
-    for changed in (Training(limit=0.9, state=state), Training(bound="lower", state=state)):
+    for changed in (Training(limit=0.9, state=state), Training(limit=0.8, at="fail", state=state)):
         assert not changed.trainer.should_stop
         assert changed.callback.sentence() is None
     assert not Training(action="lower_learning_rate", state=state).trainer.should_stop
@@ -125,3 +151,13 @@ def test_an_epoch_without_an_audit_is_not_judged():
     for epoch in (3, 4):
         training.end_of(epoch)
     assert training.rate == pytest.approx(1e-3)
+
+
+def test_another_process_does_what_the_main_one_finds(monkeypatch):
+    training = Training()
+    training.audit(1, 0.5)
+    ruling = Gate([Given(0.7)]).rule(SimpleNamespace(report=Estimate(0.8, 0.7, 0.9)))
+    monkeypatch.setattr(ldm_privacy.callbacks.stop, "on_main", lambda function: ruling)
+    training.audits.report, training.audits.last = None, Moment(2, 20)
+    training.end_of(2)
+    assert training.trainer.should_stop

@@ -37,7 +37,7 @@ def test_every_command_has_keys_and_values_that_there_are(page):
             continue
         config = line.config if program == "train" and line.config else "digits.yaml"
         if program == "evaluate" or "resume" in line.words:
-            allowed = cli.RESUMABLE if program == "train" else ("audit.", "data.", "geometry.", "trainer.", "plugins")
+            allowed = cli.RESUMABLE if program == "train" else cli.CHECKPOINT_KEYS
             assert all(item.startswith(allowed) for item in line.overrides), words
         if any(item.startswith("plugins=") for item in line.overrides):
             read_entry(config, line.overrides)  # the plug-ins are somewhere else

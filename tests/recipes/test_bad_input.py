@@ -105,7 +105,7 @@ QUALITY = "watch.quality.class=quality"
             r"^watch\.quality: 19 held-out images, and quality is told against 20 or more: .*=null",
         ),
         (f"{QUALITY} watch.quality.feature_network=nowhere", r"^watch\.quality\.feature_network: there is no folder 'nowhere'"),
-        ("audit.stop.limit=0.7 watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
+        ("gate.auroc=0.7 audit.stop.at=fail watch.loss_gap=null", r"audit\.stop: .* watch\.loss_gap"),
         ("denoiser.channel_map=whitening_of", r"denoiser\.channel_map\.class: unknown channel map"),
         ("denoiser.privacy.noise_multiplier=0", r"^denoiser\.privacy\.noise_multiplier: 0 should be greater than 0"),
         (

@@ -65,7 +65,8 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
     once = Base.open.__func__
     monkeypatch.setattr(Base, "open", classmethod(lambda cls, opening: opened.append(opening) or once(cls, opening)))
     files = [place / f"lora-{seed}.safetensors" for seed in (0, 1)]
-    assert cli.evaluate([f"ckpt=[{files[0]},{files[1]}]", f"base={place / 'sd'}", *line]) == 0
+    words = [f"ckpt=[{files[0]},{files[1]}]", f"base={place / 'sd'}", *line, "gate.auroc=0.99", "gate.who=outsider"]
+    assert cli.evaluate(words) == 0
     assert len(opened) == 1
     printed = " ".join(capsys.readouterr().out.split())
     for seed in (0, 1):
@@ -82,8 +83,7 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
             assert words in page
         assert str(place / f"lora-{seed}.safetensors") in page, "the command that repeats it"
     assert (tmp_path / "runs" / "lora-0" / "comparison" / "comparison.html").exists()
-    assert "lora-0" in printed
-    assert "lora-1" in printed
+    assert "Gate: pass (lora-0 pass, lora-1 pass)." in printed
 
 
 def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brought_to_its_size(

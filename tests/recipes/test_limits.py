@@ -30,12 +30,12 @@ def test_a_whole_run_stops_keeps_its_best_and_goes_on_when_it_may(straight, tmp_
     auroc = {epoch: value for (_, epoch, name), value in series(straight).items() if name == "memorization/sima/all/auroc"}
     first_above = next(epoch for epoch in (1, 2) if auroc[epoch] > max(0.5, auroc[0]))
     limit = (auroc[first_above] + max([0.5, *(auroc[epoch] for epoch in range(first_above))])) / 2
-    stop = [f"audit.stop.limit={limit}", "audit.stop.bound=value"]
+    stop = [f"gate.auroc={limit}", "audit.stop.at=fail"]
     options = ["trainer.max_epochs=3"]
-    assert cli.train(arguments(tmp_path, *SMALL, *options, *stop)) == 0
+    assert cli.train(arguments(tmp_path, *SMALL, *options, *stop)) == 1
     run = tmp_path / "digits"
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"Stopped after epoch {first_above}: the AUROC (sima/all)" in printed
+    assert f"Stopped after epoch {first_above}, by the gate: fail: AUROC" in printed
     assert f"digits, epoch {first_above}:" in printed
     assert {epoch for _, epoch, name in series(run) if name == "denoiser/train_loss"} == set(range(1, first_above + 1))
     losses = {epoch: series(run)["denoiser", epoch, "denoiser/loss_heldout"] for epoch in range(first_above)}
@@ -43,13 +43,13 @@ def test_a_whole_run_stops_keeps_its_best_and_goes_on_when_it_may(straight, tmp_
     assert kept.epoch == min(losses, key=losses.get)
 
     before = series(run)
-    assert cli.train([f"resume={run}"]) == 0
+    assert cli.train([f"resume={run}"]) == 1
     assert series(run) == before
     printed = " ".join(capsys.readouterr().out.split())
     assert f"Stopped after epoch {first_above}" in printed
     assert "sima/all" in printed
 
-    assert cli.train([f"resume={run}", "audit.stop.limit=null"]) == 0
+    assert cli.train([f"resume={run}", "gate.auroc=null", "audit.stop.at=null"]) == 0
     assert series(run) == series(straight)
     assert "Stopped after" not in capsys.readouterr().out
 
@@ -57,11 +57,11 @@ def test_a_whole_run_stops_keeps_its_best_and_goes_on_when_it_may(straight, tmp_
 def test_a_lowered_rate_survives_a_resume(tmp_path, straight):
     auroc = {epoch: value for (_, epoch, name), value in series(straight).items() if name == "memorization/sima/all/auroc"}
     limit = max(0.501, auroc[0] + 0.001)
-    stop = [f"audit.stop.limit={limit}", "audit.stop.bound=value", "audit.stop.action=lower_learning_rate"]
+    stop = [f"gate.auroc={limit}", "audit.stop.at=fail", "audit.stop.action=lower_learning_rate"]
     options = [*SMALL, *stop]
     cli.train(arguments(tmp_path, *options, "trainer.max_epochs=3"))
     cli.train(arguments(tmp_path, *options, "trainer.max_epochs=2", "name=resumed"))
-    assert cli.train([f"resume={tmp_path}/resumed", "trainer.max_epochs=3"]) == 0
+    assert cli.train([f"resume={tmp_path}/resumed", "trainer.max_epochs=3"]) in (1, 3)
     values = series(tmp_path / "digits")
     assert series(tmp_path / "resumed") == values
     rates = [values["denoiser", epoch, "denoiser/learning_rate"] for epoch in range(4)]
@@ -71,6 +71,6 @@ def test_a_lowered_rate_survives_a_resume(tmp_path, straight):
 
 
 def test_a_whole_run_under_too_low_a_limit_ends_before_its_first_step(tmp_path):
-    with pytest.raises(UserError, match=r"audit\.stop\.limit: 0\.51 is below what 80 reported samples can show"):
-        cli.train(arguments(tmp_path, *SMALL, "audit.stop.limit=0.51"))
+    with pytest.raises(UserError, match=r"^gate\.auroc: 0\.501 is (below what so few samples can show|reached before)"):
+        cli.train(arguments(tmp_path, *SMALL, "gate.auroc=0.501", "audit.stop.at=undecided"))
     assert not (tmp_path / "digits" / "checkpoints" / "last.ckpt").exists()

@@ -18,7 +18,7 @@ from ldm_privacy.randomness import normal
 from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import AuditKey, Estimate, Intervals
+from ldm_privacy.types import AuditKey, Intervals
 from ldm_privacy.watch.memorization import Memorization, News
 from ldm_privacy.watch.onset import OnsetDetector, Rise
 from ldm_privacy.watch.watcher import Every, Moment
@@ -212,9 +212,9 @@ def test_the_primary_attack_cannot_change_half_way():
 def test_another_process_learns_the_news_and_holds_no_report(monkeypatch):
     news = iter(
         [
-            News(Estimate(0.5, 0.4, 0.6), 40, ()),
-            News(Estimate(0.7, 0.6, 0.8), 40, (Rise(1, 1, 0.97, 0.2, -0.1, None), Rise(1, 1, 0.97, 0.2, 0.1, None))),
-            News(Estimate(0.7, 0.6, 0.8), 40, (Rise(2, 2, 0.99, 0.2, -0.1, 1), Rise(2, 2, 0.99, 0.2, -0.1, None))),
+            News(()),
+            News((Rise(1, 1, 0.97, 0.2, -0.1, None), Rise(1, 1, 0.97, 0.2, 0.1, None))),
+            News((Rise(2, 2, 0.99, 0.2, -0.1, 1), Rise(2, 2, 0.99, 0.2, -0.1, None))),
         ]
     )
     monkeypatch.setattr(ldm_privacy.watch.memorization, "gather_on_main", lambda shard: [shard])
@@ -246,14 +246,15 @@ def beside(reference, number):
 
 def test_the_reference_is_asked_at_the_first_look_and_of_other_samples_again():
     it, reference = watcher(calibrations=("ratio",)), Counted(target(0).predictor)
-    assert it.judged == AuditKey("sima_ratio", "all")
+    ratio = AuditKey("sima_ratio", "all")
     for epoch, number in enumerate([0, 40, 60]):
         series = it.look(beside(reference, number), Moment(epoch, 10 * epoch)).series
         assert reference.rows == it.audit.num_reference_passes == 2 * COUNT
-        assert series["memorization/sima_ratio/all/auroc"] == (0.5 if number == 0 else pytest.approx(it.news.auroc.value))
+        area = it.report.row(ratio).metrics.auroc
+        assert series["memorization/sima_ratio/all/auroc"] == (0.5 if number == 0 else pytest.approx(area.value))
         direct = it.audit(target(number).predictor, target(0).predictor)
-        assert direct.row(it.judged).metrics.auroc == it.news.auroc
-    assert it.news.auroc.value > 0.8
+        assert direct.row(ratio).metrics.auroc == area
+    assert area.value > 0.8
     it.samples = replace(samples(), latent=LATENT + 0.1)
     it.look(beside(reference, 60), Moment(3, 30))
     assert reference.rows == 2 * it.audit.num_reference_passes
@@ -263,7 +264,7 @@ def test_an_onset_is_counted_of_what_is_beyond_the_reference():
     it = watcher(calibrations=("ratio",))
     for epoch, number in enumerate([0, 0, 40, 60]):
         it.look(beside(target(0).predictor, number), Moment(epoch, 10 * epoch))
-    assert it.sentences() == [f"Memorization onset ({key}): epoch 2." for key in (KEY, it.judged)]
+    assert it.sentences() == [f"Memorization onset ({key}): epoch 2." for key in (KEY, AuditKey("sima_ratio", "all"))]
 
 
 def test_a_target_without_a_reference_that_a_calibration_needs_is_refused_in_one_line():
@@ -285,6 +286,6 @@ def test_two_processes_ask_the_reference_for_their_shares(monkeypatch):
     (main, first), (other, second) = in_two_processes(monkeypatch, half, samples_module, ldm_privacy.watch.memorization)
     assert first == second == COUNT
     assert other.report is None
-    assert main.news.auroc == other.news.auroc
-    mine, theirs = (each.report.data.scores[alone.judged] for each in (main, alone))
+    assert main.news == other.news
+    mine, theirs = (each.report.data.scores[AuditKey("sima_ratio", "all")] for each in (main, alone))
     torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)

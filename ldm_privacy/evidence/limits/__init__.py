@@ -1,0 +1,1 @@
+"""Limits that an audit is held against. One limit is one file."""

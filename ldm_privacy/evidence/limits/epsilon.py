@@ -1,0 +1,69 @@
+"""A limit on epsilon: whether an audit refutes that it is so small."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+
+from ldm_privacy.evidence.limits.auroc import Who, counts_of, named, rows_of
+from ldm_privacy.evidence.limits.limit import Decision, Found, Limit, Reading
+from ldm_privacy.types import Estimate
+
+
+@dataclass(frozen=True)
+class EpsilonLimit(Limit):
+    """A claim that epsilon is at most `most`, for splits by coins; see `EpsilonBound`.
+
+    fail: the lower bound is above it, so the claim is refuted. pass: it isn't, and would have been with every coin guessed
+    right. undecided: even that would not refute it. A pass refutes nothing else: an audit never shows that epsilon is small.
+
+    A claim that is kept fails with a chance of at most 1 - confidence: one score is held, named beforehand, the last that this
+    person has. The best of several would fail more often.
+
+    Args:
+        most: Above 0.
+        who: Has the score.
+    """
+
+    most: float
+    _: KW_ONLY
+    who: Who = "insider"
+
+    @property
+    def name(self) -> str:
+        return "gate.epsilon"
+
+    @property
+    def quantity(self) -> str:
+        return "epsilon"
+
+    def readings(self, found: Found) -> list[Reading]:
+        """The bound twice, and what could have been shown."""
+        row = rows_of(found, self.who)[-1]
+        if (bound := row.epsilon) is None:
+            return []
+        return [Reading(named(found, row.key), Estimate(bound.value, bound.value, bound.most))]
+
+    def counts(self, found: Found) -> dict[str, int]:
+        return counts_of(found)
+
+    def missing(self) -> str:
+        return "no coins decided who is a member (data.split=coin)"
+
+    def decide(self, estimate: Estimate) -> Decision:
+        if estimate.lower > self.most:
+            return "fail"
+        return "pass" if estimate.upper > self.most else "undecided"
+
+    def shown(self, estimate: Estimate) -> str:
+        return f"epsilon of at least {estimate.lower:.3f}"
+
+    def reason(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
+        allowed, most = f"{self.most:g} (gate.epsilon)", f"{estimate.upper:.3f} with every coin of a half guessed right"
+        if (decision := self.decide(estimate)) == "fail":
+            return f"above {allowed}: that claim is refuted"
+        if decision == "pass":
+            return f"so {allowed} is not refuted, and could have been: {most}"
+        # -ln(alpha^(-1 / r) - 1) > most, and the coins' alpha from what they can show at most.
+        times = math.log1p(math.exp(-self.most)) / math.log1p(math.exp(-estimate.upper))
+        needed = " and ".join(f"{math.ceil(count / times):,} {what}" for what, count in counts.items())
+        return f"and {allowed} could not have been refuted ({most}); it takes {needed} at least"

@@ -1,0 +1,76 @@
+"""What can be known of a gate before anything is loaded. Nothing heavy is imported here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldm_privacy.config.audit_sections import TARGET_FPRS
+from ldm_privacy.config.check import labelled
+from ldm_privacy.errors import UserError
+from ldm_privacy.registry import nearest_name
+from ldm_privacy.runs.folder import check_file
+
+
+def check_gate(tree: Mapping[str, Any]) -> None:
+    """Raise UserError for a gate that this config's audit can't be held against, or whose files can't be written.
+
+    Args:
+        tree: A whole config, whose keys were checked; interpolations aren't looked into.
+    """
+    section, audit = tree.get("gate") or {}, tree.get("audit") or {}
+    check_gate_files(section)
+    if "${" in f"{section}{audit}":
+        return
+    limits = {name: _given(section.get(name) or {}) for name in ("attacks", "tpr")}
+    reported = audit.get("target_fprs", TARGET_FPRS)
+    for attack in limits["attacks"]:
+        _check_attack(attack, audit)
+    for fpr, most in limits["tpr"].items():
+        if fpr not in reported:
+            names = ", ".join(f"{each:g}" for each in reported)
+            raise UserError(f"gate.tpr: the audit reports TPRs at {names}; add {fpr:g} to audit.target_fprs.")
+        if most <= fpr:
+            raise UserError(f"gate.tpr: {most:g} at {fpr:g} is no more than guessing finds; allow a larger share.")
+    watched = labelled(tree.get("watch") or {}, "watch").values()
+    classes = [each.get("class") if isinstance(each, Mapping) else each for each in watched]
+    if section.get("copies") is not None and "generations" not in classes:
+        raise UserError("gate.copies: nothing counts copies; add watch.generations.class=generations.")
+    if section.get("epsilon") is not None and (tree.get("data") or {}).get("split") != "coin":
+        raise UserError("gate.epsilon: only coins let an audit bound epsilon; train with data.split=coin.")
+    has_limit = any([*limits.values(), *(section.get(name) for name in ("auroc", "copies", "epsilon"))])
+    for name in ("junit", "markdown"):
+        if section.get(name) is not None and not has_limit:
+            raise UserError(f"gate.{name}: there is no limit to tell of; give one, as in gate.auroc=0.6.")
+    if (audit.get("stop") or {}).get("at") is not None and not has_limit:
+        raise UserError("audit.stop.at: there is no limit to act upon; give one, as in gate.auroc=0.7.")
+
+
+def check_gate_files(section: Mapping[str, Any]) -> None:
+    """Raise UserError for a file of the section that can't be written."""
+    for name in ("junit", "markdown"):
+        if isinstance(file := section.get(name), str) and "${" not in file:
+            check_file(Path(file), f"gate.{name}")
+
+
+def _check_attack(name: str, audit: Mapping[str, Any]) -> None:
+    """`name`: an attack as its scores are called, plain, under another view or calibrated; with its mask or without."""
+    attacks, masks, calibrations = (
+        list(labelled(audit.get(key) or {}, f"audit.{key}")) for key in ("attacks", "masks", "calibrations")
+    )
+    more = [str(each) for each in (*(audit.get("views") or ()), *calibrations)]
+    known = [*attacks, *calibrations, *(f"{attack}_{each}" for attack in attacks for each in more)]
+    attack, _, mask = name.partition("/")
+    if attack not in known:
+        made = f", calibrated ones as {attacks[0]}_{calibrations[0]}" if attacks and calibrations else ""
+        hint = nearest_name(attack, known)
+        raise UserError(f"gate.attacks: this audit has no attack '{attack}'.{hint} It has {', '.join(attacks)}{made}.")
+    if "/" in name and mask not in (*masks, TUNED):
+        raise UserError(f"gate.attacks: this audit has no mask '{mask}'. It has {', '.join(masks)}.")
+
+
+def _given(limits: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {name: most for name, most in limits.items() if most is not None}
+
+
+TUNED = "tuned"
+"""See `audit.scores`, which is heavy."""
