@@ -172,7 +172,8 @@ def train_denoiser(
         return Trained(None, False, sentences)
     epoch = audits.last.epoch
     privacy = module.reached if isinstance(module, PrivateDenoiserModule) else None
-    target = Target(codec, module.predictor, facts_of(codec, denoiser, network, epoch, privacy))
+    facts = facts_of(codec, denoiser, network, epoch, privacy)
+    target = Target(codec, module.predictor, facts, privacy=privacy)
     return Trained(Audited(target, audits.report, whole, epoch, results_of(watched)), False, sentences, figures)
 
 

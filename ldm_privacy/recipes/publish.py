@@ -13,6 +13,7 @@ from ldm_privacy.calibrations.base import SAMPLES_PER_NUMBER
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
 from ldm_privacy.evidence.gate import Ruling
+from ldm_privacy.evidence.epsilon import Proven
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.recipes.audit import Audited
@@ -26,6 +27,7 @@ from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.runs.series import SeriesFile
+from ldm_privacy.targets.privacy import Privacy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,6 +73,7 @@ def publish(
             history=earlier,
             time=audited.epoch,
             reference=audited.target.facts.get("reference", "its reference"),
+            proven=None if audited.target.privacy is None else _proven(audited.target.privacy),
             seed=setup.config.seed,
             progress=done,
         )
@@ -130,6 +133,12 @@ def publish(
 def ruling_of(setup: Setup, audited: Audited) -> Ruling | None:
     """What the gate says of an audit; None where there are no limits."""
     return None if setup.gate is None else setup.gate.rule(Found(audited.report, setup.onset_key, audited.results))
+
+
+def _proven(privacy: Privacy) -> Proven:
+    """What DP-SGD proves of the training, as the audit's own bound is set beside it."""
+    given = f", beside what {privacy.given}" if privacy.given else ""
+    return Proven(privacy.epsilon, privacy.delta, f"the denoiser's weights alone{given}")
 
 
 def without_history(setup: Setup, report: AuditReport) -> list[str]:

@@ -41,7 +41,7 @@ def target_of_checkpoint(
     abar, kind = denoiser.alphas_cumprod.to(device), denoiser.prediction_type
     predictor = NetworkPredictor(network, abar, kind, given)
     facts = facts_of(codec, denoiser, network, checkpoint.epoch, checkpoint.privacy)
-    return Target(codec.to(device), predictor, facts)
+    return Target(codec.to(device), predictor, facts, privacy=checkpoint.privacy)
 
 
 def facts_of(

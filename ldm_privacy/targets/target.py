@@ -14,6 +14,7 @@ from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor, check_output
 from ldm_privacy.models.text.encoder import TextEncoder
+from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.types import Condition, Latent, NoisePredictor, Whose, rows_of
 
 
@@ -34,6 +35,7 @@ class Target:
         num_classes: Of the class labels that it is told; None where it is told none.
         image_channels, resolution: Of the images that it was made for, where that is known.
         modules: Its networks by part ("unet", "vae", "text_encoder").
+        privacy: What its training guarantees of the denoiser; None for nothing.
     """
 
     codec: Codec
@@ -49,6 +51,7 @@ class Target:
     image_channels: int | None = None
     resolution: int | None = None
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    privacy: Privacy | None = None
 
     @property
     def whose_reference(self) -> Whose:

@@ -84,7 +84,7 @@ class Quality(Watcher):
     progress: Progress = no_progress
     result: QualityReport | None = field(default=None, init=False)
     sees_untrained: ClassVar[bool] = False
-    in_evaluation: ClassVar[bool] = True
+    in_evaluation = True
 
     def __post_init__(self) -> None:
         self.samples.null_row(self.guidance_scale)
