@@ -12,8 +12,8 @@ from ldm_privacy.audit.row import named_sigma
 from ldm_privacy.calibrations.base import SAMPLES_PER_NUMBER
 from ldm_privacy.commands import called
 from ldm_privacy.config import Composed
-from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.epsilon import Proven
+from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.recipes.audit import Audited
