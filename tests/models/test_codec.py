@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from ldm_privacy.audit.measure import Measuring
+from ldm_privacy.config import Component
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS
+from ldm_privacy.types import no_progress
 from tests.reference.autoencoders import far_from_zero, grey_images
 from tests.reference.geometry import dense_jacobian
 
@@ -60,7 +62,8 @@ def mixing(means):
 def test_the_decoder_is_at_the_posterior_mean_whatever_the_channel_map(name):
     codec, image = far_from_zero(), grey_images(6)
     mean = codec.network.encode(image).latent_dist.mean
-    codec.channel_map = (CHANNEL_MAPS.get(name) if name in CHANNEL_MAPS else mixing)(mean)
+    provided = {"means": mean, "codec": codec, "sample_index": torch.arange(6), "seed": 0, "progress": no_progress}
+    codec.channel_map = Component(CHANNEL_MAPS, name, {}).build(**provided) if name in CHANNEL_MAPS else mixing(mean)
     latent = codec.encode(image)
     for place in ((0, 0, 0), (5, 3, 1)):
         sample, row, column = place

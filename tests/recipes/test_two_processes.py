@@ -124,7 +124,8 @@ def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     assert len(mine.sample_index.unique()) == len(mine.sample_index) == 74
     assert torch.equal(mine.sample_index, theirs.sample_index)
     attacks = [f"{name}{view}" for name in ("sima", "loss") for view in ("", "_null", "_shuffled")]
-    assert mine.timesteps == theirs.timesteps == {attack: [10, 100] for attack in attacks}
+    assert mine.timesteps == theirs.timesteps
+    assert {attack: mine.timesteps[attack] for attack in attacks} == {attack: [10, 100] for attack in attacks}
     assert mine.scores.keys() == theirs.scores.keys()
     assert mine.standing.keys() == theirs.standing.keys() >= mine.scores.keys()
     for key in (AuditKey(attack, "all") for attack in attacks):
