@@ -36,6 +36,7 @@ class Measuring:
         store_folder: Where results are kept; None: nowhere.
         device: Where passes run.
         progress: Shows how far it is.
+        memory: What was found or computed before, by fingerprint: with another target of the same codec it is not read again.
     """
 
     codec: Codec
@@ -44,6 +45,7 @@ class Measuring:
     store_folder: Path | None
     device: torch.device
     progress: Progress
+    memory: dict[str, Any] | None = None
     _first_decoded: Tensor | None = None
 
     def decoded(self, latent: Latent) -> Image:
@@ -151,12 +153,17 @@ class Measuring:
         `compute` gets this process's sample indices and returns its rows, on the CPU. `of_codec`: the codec has a part in it.
         """
         share = share_of(len(index))
-        if self.store_folder is None:
+        if self.store_folder is None and self.memory is None:
             return compute(index[share])
-        store = Store(self.store_folder, noun)
         codec, weights = (self.codec.settings(), self.codec.weights()) if of_codec else (None, {})
         name = fingerprint(weights, {"quantity": noun, "codec": codec, "images": self.content, **settings}, index)
-        return store.shared(name, index, lambda: compute(index[share]))
+        memory = {} if self.memory is None else self.memory
+        if name not in memory:
+            if self.store_folder is None:
+                memory[name] = compute(index[share])
+            else:
+                memory[name] = Store(self.store_folder, noun).shared(name, index, lambda: compute(index[share]))
+        return memory[name]
 
     @property
     def _map(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from rich.console import Console
@@ -18,13 +19,14 @@ from ldm_privacy.registry import nearest_name
 
 @dataclass
 class CommandLine:
-    """What was asked: options and words of the program itself, and overrides of the config."""
+    """What was asked: options, words and paths of the program itself, and overrides of the config."""
 
     config: str | None = None
     help: bool = False
     options: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
 
     def flag(self, word: str) -> bool:
         """Whether `word=true` was given. Raises UserError for anything but true and false."""
@@ -34,7 +36,13 @@ class CommandLine:
         return value == "true"
 
 
-def parse(arguments: Sequence[str], words: Sequence[str], *, options: Mapping[str, bool] = MappingProxyType({})) -> CommandLine:
+def parse(
+    arguments: Sequence[str],
+    words: Sequence[str],
+    *,
+    options: Mapping[str, bool] = MappingProxyType({}),
+    takes_paths: bool = False,
+) -> CommandLine:
     """Split the command line.
 
     Args:
@@ -42,6 +50,7 @@ def parse(arguments: Sequence[str], words: Sequence[str], *, options: Mapping[st
         words: Keys that belong to the program ("resume", "ckpt", "dry_run"), not to the config.
         options: Further ones ("--workers") -> whether they take a value; a program that has some takes its file bare, without
             --config.
+        takes_paths: What is neither an option nor key=value is a path.
     """
     line, known = CommandLine(), [*options, *([] if options else ["--config"]), "--help"]
     rest = list(arguments)
@@ -61,6 +70,8 @@ def parse(arguments: Sequence[str], words: Sequence[str], *, options: Mapping[st
             line.options[option] = value if separator or not options[option] else rest.pop(0)
         elif item.startswith("-"):
             raise UserError(f"'{item}': unknown option.{nearest_name(item, known)} See --help.")
+        elif takes_paths and ("=" not in item or Path(item).exists()):
+            line.paths.append(Path(item).expanduser())
         elif options and line.config is None and "=" not in item:
             line.config = item
         elif item.partition("=")[0] in words:

@@ -1,10 +1,10 @@
 """The commands: parse, check what can be known at once, then call one recipe. Nothing heavy is imported before that."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ldm_privacy.commands import called
 from ldm_privacy.config.command_line import CommandLine, allow_only, entry_names, parse, print_help
@@ -20,17 +20,19 @@ from ldm_privacy.config.compose import (
     read_yaml,
 )
 from ldm_privacy.config.privacy import check_privacy
-from ldm_privacy.config.schema import Config, TargetConfig
+from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.evaluate_check import BESIDE, OURS, check_ours, check_targets
 from ldm_privacy.recipes.frontier_command import frontier
-from ldm_privacy.recipes.gate_check import check_gate, check_gate_files
+from ldm_privacy.recipes.gate_check import check_gate
+from ldm_privacy.recipes.pick_command import pick
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.targets.place import check_is_file, check_is_there, check_may_be_target, target_name
+from ldm_privacy.targets.place import check_is_file, target_name
 
 if TYPE_CHECKING:
     from ldm_privacy.recipes.gate import Evaluated
@@ -45,21 +47,6 @@ EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [aud
 {program} ckpt=my-sd-model --config audit.yaml data.source.class=folder data.source.path=photos data.index_file=split.npz
                                        audit a folder of diffusers; ckpt=lora.safetensors base=FOLDER, ckpt=model.safetensors
                                        layout=FOLDER; reference=FOLDER for another model that it is compared with"""
-
-OURS = (".ckpt", ".parquet")
-"""What files of this program end with."""
-BESIDE = ("base", "layout", "reference")
-"""Folders and files that may stand beside a target."""
-CHECKPOINT_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
-TARGET_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
-
-SPLIT_KEYS = tuple(
-    f"data.{key}"
-    for key in (
-        *("num_members", "num_heldout", "num_public", "index_file", "group_column", "resolution", "channels", "seed"),
-        *("split", "repeats"),
-    )
-)
 
 
 def train(arguments: list[str]) -> int:
@@ -116,13 +103,7 @@ def evaluate(arguments: list[str]) -> int:
 
 def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
     """Checkpoints of this program, and score files, which bring their config."""
-    if foreign := next((word for word in ("base", "layout") if word in line.words), None):
-        raise UserError(f"{foreign}: {paths[0]} is a checkpoint of this program, which takes none.")
-    why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
-    allow_only(line.overrides, CHECKPOINT_KEYS, why, refused=SPLIT_KEYS)
-    tree = parse_overrides(line.overrides)
-    check_sections(tree)
-    check_gate_files(tree.get("gate") or {})
+    tree = check_ours(line, paths[0])
     reference = Path(line.words["reference"]).expanduser() if line.words.get("reference") else None
     for path in [*paths, *([] if reference is None else [reference])]:
         check_is_file(path)
@@ -148,28 +129,7 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
 
 def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
     """Targets that were not trained here; the config says which data, and who is a member."""
-    is_named = "name" in parse_overrides(line.overrides) and len(paths) == 1
-    for path in paths:
-        check_is_there(path, "ckpt")
-        if path.suffix == ".ckpt":
-            raise UserError(f"--config: {path} is a checkpoint of this program, which brings its config; evaluate it alone.")
-    beside = {word: Path(line.words[word]).expanduser() for word in BESIDE if line.words.get(word)}
-    for word, path in beside.items():
-        check_is_there(path, word)
-    allow_only(line.overrides, TARGET_KEYS, "nothing is trained here", refused=("data.repeats", "data.flip"))
-    tree = read_entry(line.config or FOR_TARGETS, line.overrides, TargetConfig, is_whole=False)
-    names = {path: str(tree["name"]) if is_named else target_name(path) for path in paths}
-    for name in names.values():
-        check_name(name)
-    if out is None:
-        check_writable(Path(str(tree.get("output_dir", TargetConfig.output_dir))), "output_dir")
-    else:
-        check_writable(out, "out")
-    check_gate(tree)
-    if not tree.get("plugins"):  # which may bring other kinds of target
-        for path in paths:
-            check_may_be_target(path, beside)
-    _check_data(tree)
+    tree, beside, names = check_targets(line, paths, out)
     from ldm_privacy.recipes.evaluate import evaluate_several
     from ldm_privacy.recipes.evaluate_target import TargetEvaluation
     from ldm_privacy.recipes.gate import conclude
@@ -186,25 +146,12 @@ def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None
     return conclude(evaluated)
 
 
-def _check_data(tree: Mapping[str, Any]) -> None:
-    """Raise UserError where the config doesn't say which images, and which of them were trained on."""
-    data = tree.get("data") or {}
-    if not data.get("source"):
-        raise UserError("data.source: missing; name the images, as in data.source.class=folder data.source.path=photos.")
-    if not (file := data.get("index_file")):
-        raise UserError(
-            "data.index_file: missing; name an .npz file that says who is a member: mia_train_idxs are the rows of the images "
-            "that were trained on, mia_eval_idxs those of images that were not."
-        )
-    if not Path(file).is_file():
-        raise UserError(f"data.index_file: {file} does not exist.")
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "sweep": sweep,
     "frontier": frontier,
+    "pick": pick,
 }
 
 

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ class DataSetup:
         config: Checked.
         progress: Shows how far the long preparations are; see `Progress`.
         split: Who is a member; drawn from the config where None (a checkpoint brings its own).
+
+    Attributes:
+        memory: Of what was measured, see `Measuring`; give one where several targets are audited one after the other.
     """
 
     def __init__(self, config: EvaluationConfig, progress: Progress, *, split: Split | None = None):
@@ -34,6 +38,7 @@ class DataSetup:
         self.config = config
         self.progress = progress
         self._split = split
+        self.memory: dict[str, Any] | None = None
 
     @cached_property
     def device(self) -> torch.device:
@@ -121,7 +126,9 @@ class DataSetup:
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""
         content = self.data.duplicates.content_hash
-        return Measuring(codec.to(self.device), self.data.images, content, store_folder, self.device, self.progress)
+        return Measuring(
+            codec.to(self.device), self.data.images, content, store_folder, self.device, self.progress, self.memory
+        )
 
     def describe(self) -> str:
         """The data in a few lines: sizes, split hash, what was taken out."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
-from ldm_privacy.config import stored_tree
+from ldm_privacy.config import Config, stored_tree
 from ldm_privacy.config.compose import differences
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
@@ -41,12 +41,9 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     check_gate(composed.tree)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
-    told = checkpoint.denoiser.condition
-    setup = RunSetup(composed.config, progress, split=checkpoint.split, stored_condition=told)
     run = RunFolder.around(path)
-    ScoreHistory(run.scores, setup.provenance).check()
-    check_audit(setup)
-    folder = out or run.path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
+    setup = setup_of(checkpoint, composed.config, run)
+    folder = out or evaluation_of(path)
     audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
     changed = [key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] != "gate"]
@@ -64,6 +61,19 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     more = ", captions.csv" if (folder / "captions.csv").exists() else ""
     tell(f"Written to {folder}: {FILES}{more}.\nOpen {folder / 'report.html'}")
     return Evaluated(folder / "scores.parquet", evaluation.ruling, composed.config.gate)
+
+
+def evaluation_of(path: Path) -> Path:
+    """The folder of a checkpoint's own evaluation."""
+    return RunFolder.around(path).path / ("evaluation" if path.stem == "last" else f"evaluation-{path.stem}")
+
+
+def setup_of(checkpoint: Checkpoint, config: Config, run: RunFolder) -> RunSetup:
+    """The audit of a checkpoint, whose config that is. Raises UserError as `check_audit`, or for another's history."""
+    setup = RunSetup(config, progress, split=checkpoint.split, stored_condition=checkpoint.denoiser.condition)
+    ScoreHistory(run.scores, setup.provenance).check()
+    check_audit(setup)
+    return setup
 
 
 def evaluate_several(

@@ -5,16 +5,17 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ldm_privacy.config import TargetConfig, finish
+from ldm_privacy.config import Composed, TargetConfig, finish
 from ldm_privacy.config.check import check_section
-from ldm_privacy.config.schema import DeviceConfig, OpeningConfig
+from ldm_privacy.config.schema import DataConfig, DeviceConfig, OpeningConfig
+from ldm_privacy.data.module import ImageData
 from ldm_privacy.device import device_of, limit_memory
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import import_plugins
-from ldm_privacy.recipes.audit import audit_target
+from ldm_privacy.recipes.audit import Audited, audit_target
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.gate import Evaluated
 from ldm_privacy.recipes.gate_check import check_gate
@@ -32,6 +33,20 @@ from ldm_privacy.types import Whose
 from ldm_privacy.watch.watcher import Moment
 
 
+class Prepared(NamedTuple):
+    """A target that is open, and its audit: the setup, its config, the folder that it would have as a run."""
+
+    setup: TargetSetup
+    composed: Composed[TargetConfig]
+    run: RunFolder
+
+    def audited(self) -> Audited:
+        """The audit. Raises UserError as `audit_target`."""
+        found = audit_target(self.setup, self.setup.target, self.run, Moment(0, 0, is_last=True))
+        assert found is not None  # there is one process
+        return found
+
+
 class TargetEvaluation:
     """Audits targets with one config; a base is read once for all of its adapters.
 
@@ -45,6 +60,8 @@ class TargetEvaluation:
         import_plugins(tree.get("plugins"))  # they may bring the kind of target
         place: DeviceConfig = check_section(DeviceConfig, tree.get("trainer") or {}, "trainer")
         self.tree, self.reference, self.device = tree, reference, device_of(place.accelerator, tf32=place.tf32)
+        self.memory: dict[str, Any] = {}  # several adapters of one base share what its codec makes of the images
+        self._read: tuple[DataConfig, ImageData] | None = None
         limit_memory((tree.get("audit") or {}).get("memory_gib"))
         given, how = tree.get("target") or {}, [field.name for field in fields(Opening)]
         self.whose: Whose | None = given.get("reference_is")
@@ -62,22 +79,9 @@ class TargetEvaluation:
         Raises:
             UserError: It can't be opened, or the data don't go with it.
         """
-        with progress(f"Opening {path.name}", 0):
-            target = self.opened(path)
-            if self.reference is not None:
-                target = with_reference(target, self.opened_reference, self.reference)
-            with _keyed():
-                target = of_whom(target, self.whose)
-        tree = fitted({**self.tree, "name": name}, target)
-        composed = finish(tree, TargetConfig)
-        check_gate(composed.tree)  # with what interpolations stand for
-        setup = TargetSetup(composed.config, progress, target)
-        check_audit(setup)
-        target = setup.target = target.told_by(setup.condition)
-        run = RunFolder(Path(composed.config.output_dir) / composed.config.name)
-        run.store = Path(composed.config.output_dir) / "store"  # several adapters of one base share what it makes of the images
-        audited = audit_target(setup, target, run, Moment(0, 0, is_last=True))
-        assert audited is not None  # there is one process
+        opened = self.prepared(path, name)
+        setup, composed, run = opened
+        audited = opened.audited()
         folder = out or next_free(run.evaluation)
         evaluation = publish(setup, composed, audited, folder, checkpoint=path, run=run, command=command)
         evidence = evaluation.evidence
@@ -90,6 +94,28 @@ class TargetEvaluation:
             console.print(f"Reference: {evaluation.facts['reference']}.", highlight=False)
         tell(f"Written to {folder}: {FILES}.\nOpen {folder / 'report.html'}")
         return Evaluated(folder / "scores.parquet", evaluation.ruling, composed.config.gate)
+
+    def prepared(self, path: Path, name: str) -> Prepared:
+        """One target with all that its audit takes. Raises UserError as `__call__`, before anything is measured."""
+        with progress(f"Opening {path.name}", 0):
+            target = self.opened(path)
+            if self.reference is not None:
+                target = with_reference(target, self.opened_reference, self.reference)
+            with _keyed():
+                target = of_whom(target, self.whose)
+        tree = fitted({**self.tree, "name": name}, target)
+        composed = finish(tree, TargetConfig)
+        check_gate(composed.tree)  # with what interpolations stand for
+        setup = TargetSetup(composed.config, progress, target)
+        setup.memory = self.memory
+        if self._read is not None and self._read[0] == composed.config.data:
+            setup.data = self._read[1]
+        check_audit(setup)
+        self._read = composed.config.data, setup.data
+        setup.target = target.told_by(setup.condition)
+        run = RunFolder(Path(composed.config.output_dir) / composed.config.name)
+        run.store = Path(composed.config.output_dir) / "store"  # several adapters of one base share what it makes of the images
+        return Prepared(setup, composed, run)
 
     def opened(self, path: Path) -> Target:
         """The target at a path. Raises UserError, with the key in front where one is wrong."""

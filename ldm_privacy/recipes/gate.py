@@ -1,6 +1,6 @@
 """The gate of a config: its limits, what it says of audits, and the files that tell a CI system."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +49,14 @@ def conclude(evaluated: Mapping[str, Evaluated]) -> int:
     if not rulings:
         return 0
     print_rulings(rulings, console)
+    write_rulings(rulings, [each.section for each in evaluated.values()])
+    return EXIT_CODES[worst([each.decision for each in rulings.values()])]
+
+
+def write_rulings(rulings: Mapping[str, Ruling], sections: Iterable[GateConfig]) -> None:
+    """The files that those sections name."""
     for name, write in (("junit", write_junit), ("markdown", write_markdown)):
-        for file in dict.fromkeys(getattr(each.section, name) for each in evaluated.values()):
+        for file in dict.fromkeys(getattr(each, name) for each in sections):
             if file is not None:
                 write(rulings, Path(file))
                 tell(f"Written: {file}")
-    return EXIT_CODES[worst([each.decision for each in rulings.values()])]

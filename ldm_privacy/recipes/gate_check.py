@@ -37,12 +37,17 @@ def check_gate(tree: Mapping[str, Any]) -> None:
         raise UserError("gate.copies: nothing counts copies; add watch.generations.class=generations.")
     if section.get("epsilon") is not None and (tree.get("data") or {}).get("split") != "coin":
         raise UserError("gate.epsilon: only coins let an audit bound epsilon; train with data.split=coin.")
-    has_limit = any([*limits.values(), *(section.get(name) for name in ("auroc", "copies", "epsilon"))])
     for name in ("junit", "markdown"):
-        if section.get(name) is not None and not has_limit:
+        if section.get(name) is not None and not has_limit(section):
             raise UserError(f"gate.{name}: there is no limit to tell of; give one, as in gate.auroc=0.6.")
-    if (audit.get("stop") or {}).get("at") is not None and not has_limit:
+    if (audit.get("stop") or {}).get("at") is not None and not has_limit(section):
         raise UserError("audit.stop.at: there is no limit to act upon; give one, as in gate.auroc=0.7.")
+
+
+def has_limit(section: Mapping[str, Any]) -> bool:
+    """Whether there is anything in a gate's section that an audit is held against."""
+    single = [section.get(name) for name in ("auroc", "copies", "epsilon")]
+    return any([*single, *(_given(section.get(name) or {}) for name in ("attacks", "tpr"))])
 
 
 def check_gate_files(section: Mapping[str, Any]) -> None:

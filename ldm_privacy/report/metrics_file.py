@@ -48,7 +48,9 @@ def write_metrics(
             "insider": str(evidence.insider),
             "outsider": str(evidence.outsider),
         },
-        "gate": None if ruling is None else {"decision": ruling.decision, "limits": list(map(_judgement, ruling.judgements))},
+        "gate": None
+        if ruling is None
+        else {"decision": ruling.decision, "limits": list(map(judgement_record, ruling.judgements))},
         "controls": {name: _control(each, evidence) for name, each in evidence.findings.items()},
         "dataset": dataset,
         "image_onsets": None if evidence.onsets is None else _onsets(evidence.onsets),
@@ -82,7 +84,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _judgement(judgement: Judgement) -> dict[str, Any]:
+def judgement_record(judgement: Judgement) -> dict[str, Any]:
+    """What a limit says, for a file."""
     worst = judgement.worst
     return {**vars(judgement), "worst": None if worst is None else {"of": worst.of, **vars(worst.estimate)}}
 

@@ -1,0 +1,139 @@
+"""Which checkpoint of a training is the last safe one: limits on each of them, and one statement on the one that is named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ldm_privacy.evidence.gate import EXIT_CODES, Ruling
+from ldm_privacy.evidence.limits.limit import Decision
+from ldm_privacy.types import Estimate
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One checkpoint and what its audit says.
+
+    Attributes:
+        name: What it is called.
+        epoch: Finished epochs; None where its training isn't known.
+        auroc: Of the primary attack and mask.
+        ruling: Of the gate.
+        kept_by_scores: It was kept because of what the audits of its training found, as `before-onset.ckpt` is.
+    """
+
+    name: str
+    epoch: int | None
+    auroc: Estimate
+    ruling: Ruling
+    kept_by_scores: bool = False
+
+    def __str__(self) -> str:
+        return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The last of those that pass with all that come before them.
+
+    They are tested in the order of training, each at the full level, up to the first that doesn't pass; what comes after it is
+    shown and never named. That keeps the level without a correction for their number: let k be the first whose truth is at a
+    limit or above. One that shouldn't be named can be only if k passes, whatever k is and however the audits depend on each
+    other, and k passes with a chance of at most (1 - confidence) / 2. Nothing is assumed of the curve. (Fixed-sequence
+    procedure: Maurer, Hothorn & Lehmacher 1995; Westfall & Krishen, J. Stat. Plan. Inference 99, 2001; for the highest safe
+    dose Hsu & Berger, JASA 94, 1999.) To name the last one that passes, wherever it stands, would be one more chance to err for
+    each that is looked at.
+
+    Attributes:
+        candidates: In the order of training, which is known before any of them is audited; one at least.
+        confidence: Of the intervals, two-sided.
+        primary: The attack and mask of the candidates' AUROCs.
+    """
+
+    candidates: Sequence[Candidate]
+    confidence: float
+    primary: str = ""
+
+    @cached_property
+    def num_passed(self) -> int:
+        """How many pass before the first that doesn't."""
+        decisions = [each.ruling.decision for each in self.candidates]
+        return next((place for place, each in enumerate(decisions) if each != "pass"), len(decisions))
+
+    @property
+    def named(self) -> Candidate | None:
+        """The last safe one; None where already the first doesn't pass."""
+        return self.candidates[self.num_passed - 1] if self.num_passed else None
+
+    @property
+    def stopped_by(self) -> Candidate | None:
+        """The first that doesn't pass; None where all do."""
+        return self.candidates[self.num_passed] if self.num_passed < len(self.candidates) else None
+
+    @property
+    def later(self) -> Sequence[Candidate]:
+        """Those after it that pass by themselves."""
+        return [each for each in self.candidates[self.num_passed + 1 :] if each.ruling.decision == "pass"]
+
+    @property
+    def decision(self) -> Decision:
+        """pass: one is named. Otherwise that of the first: with more samples an undecided one might be."""
+        return "pass" if self.num_passed else self.candidates[0].ruling.decision
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 3."""
+        return EXIT_CODES[self.decision]
+
+    @property
+    def level(self) -> float:
+        """The chance that one is named whose truth is at a limit or above is at most that."""
+        return (1 - self.confidence) / 2
+
+    def verdict_on(self, place: int) -> str:
+        """What becomes of the candidate at that place, in a word or two."""
+        if place >= self.num_passed:
+            alone = self.candidates[place].ruling.decision == "pass"
+            return "stops here" if place == self.num_passed else "passes alone" if alone else "after the stop"
+        return "named" if place == self.num_passed - 1 else "passes"
+
+    @property
+    def sentences(self) -> list[str]:
+        """Which one, how sure that is, where it ended and why, what else passes."""
+        return [*self._headline(), *self._end(), *self._suspicious()]
+
+    def _headline(self) -> list[str]:
+        if self.named is None:
+            return ["No checkpoint can be named: already the first one doesn't pass."]
+        before = self.num_passed - 1
+        why = "it passes, and none was looked at before it"
+        if before:
+            why = f"it passes, and so {'do' if before > 1 else 'does'} the {f'{before} ' if before > 1 else 'one '}before it"
+        lines = [
+            f"The last safe checkpoint is {self.named}: {why}.",
+            f"They were tested in the order of training up to the first that doesn't pass, so the chance that one is named "
+            f"whose truth is at a limit or above is at most {self.level:.1%}, however many there are.",
+        ]
+        if any(each.kept_by_scores for each in self.candidates[: self.num_passed]):
+            kept = [each.name for each in self.candidates[: self.num_passed] if each.kept_by_scores]
+            lines.append(
+                f"{' and '.join(kept)} {'was' if len(kept) == 1 else 'were'} kept because of what the training's audits of "
+                "these samples found. The level doesn't count that choice: it holds for checkpoints that were kept by the clock."
+            )
+        return lines
+
+    def _end(self) -> list[str]:
+        if self.stopped_by is None:
+            return ["Every checkpoint passes: a later one might too."] if len(self.candidates) > 1 else []
+        held = self.stopped_by.ruling.judgements
+        reasons = [each.sentence for each in held if each.decision != "pass"]
+        return [f"{self.stopped_by} is the first that doesn't pass. {' '.join(reasons)}"]
+
+    def _suspicious(self) -> list[str]:
+        if not self.later:
+            return []
+        verb = "passes" if len(self.later) == 1 else "pass"
+        return [
+            f"{', '.join(map(str, self.later))} {verb} alone, but after one that doesn't: with each that is looked at there is "
+            "one more chance to pass by luck, so to choose it now would be to choose by the result. If there is another reason "
+            "for it, audit it by itself on samples that were not audited here."
+        ]
