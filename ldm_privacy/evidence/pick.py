@@ -18,14 +18,12 @@ class Candidate:
         epoch: Finished epochs; None where its training isn't known.
         auroc: Of the primary attack and mask.
         ruling: Of the gate.
-        kept_by_scores: It was kept because of what the audits of its training found, as `before-onset.ckpt` is.
     """
 
     name: str
     epoch: int | None
     auroc: Estimate
     ruling: Ruling
-    kept_by_scores: bool = False
 
     def __str__(self) -> str:
         return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
@@ -108,18 +106,11 @@ class Pick:
         why = "it passes, and none was looked at before it"
         if before:
             why = f"it passes, and so {'do' if before > 1 else 'does'} the {f'{before} ' if before > 1 else 'one '}before it"
-        lines = [
+        return [
             f"The last safe checkpoint is {self.named}: {why}.",
             f"They were tested in the order of training up to the first that doesn't pass, so the chance that one is named "
             f"whose truth is at a limit or above is at most {self.level:.1%}, however many there are.",
         ]
-        if any(each.kept_by_scores for each in self.candidates[: self.num_passed]):
-            kept = [each.name for each in self.candidates[: self.num_passed] if each.kept_by_scores]
-            lines.append(
-                f"{' and '.join(kept)} {'was' if len(kept) == 1 else 'were'} kept because of what the training's audits of "
-                "these samples found. The level doesn't count that choice: it holds for checkpoints that were kept by the clock."
-            )
-        return lines
 
     def _end(self) -> list[str]:
         if self.stopped_by is None:

@@ -59,7 +59,6 @@ class Subject:
         tree: The config, as evaluations store it.
         audit: Makes the audit.
         evaluation: Where the one that was evaluated by itself would lie.
-        kept_by_scores: See `Candidate`.
     """
 
     name: str
@@ -69,7 +68,6 @@ class Subject:
     tree: Mapping[str, Any]
     audit: Callable[[], Found]
     evaluation: Path
-    kept_by_scores: bool = False
 
 
 def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> int:
@@ -98,8 +96,7 @@ def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> i
                 assert audited is not None  # there is one process
                 return Found(audited.report, setup.onset_key, audited.results)
 
-            kept, place = each.is_kept_by_scores, evaluation_of(each.path)
-            yield Subject(name, each.path, each.time[0], setup, composed.tree, audit, place, kept)
+            yield Subject(name, each.path, each.time[0], setup, composed.tree, audit, evaluation_of(each.path))
 
     def next_command(named: Path | None) -> str:
         if named is None and run.config.is_file():  # one that keeps a checkpoint within the limits
@@ -150,7 +147,7 @@ def _pick(subjects: Iterator[Subject], count: int, out: Path, next_command: Call
             found, read = _audited(subject, out)
             assert setup.gate is not None
             area = found.report.row(found.key).metrics.auroc
-            candidate = Candidate(subject.name, subject.epoch, area, setup.gate.rule(found), subject.kept_by_scores)
+            candidate = Candidate(subject.name, subject.epoch, area, setup.gate.rule(found))
             candidates.append(candidate)
             places[subject.name] = subject.path
             sections.append(setup.config.gate)

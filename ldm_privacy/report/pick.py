@@ -38,7 +38,7 @@ def pick_page(pick: Pick, following: str) -> Page:
         judged = pick.candidates[place].ruling.judgements
         cells = [Cell(text, TONES[each.decision]) for text, each in zip(decisions, judged)]
         rows.append([name, epoch, becomes, *cells, area])
-    limits = [f"{each.limit} {each.most:g}" for each in pick.candidates[0].ruling.judgements]
+    limits = _limits(pick)
     named = [pick.num_passed - 1] if pick.num_passed else []
     table = DataTable(
         ["checkpoint", "epoch", "", *limits, f"AUROC of {pick.primary}"],
@@ -96,7 +96,7 @@ def write_pick(pick: Pick, folder: Path, *, places: Mapping[str, Path], followin
 def print_pick(pick: Pick, console: Console) -> None:
     """A row for each checkpoint, then the sentences."""
     table = plain_table(f"Last safe checkpoint; AUROC of {escape(pick.primary)}, {pick.confidence:.0%} intervals")
-    limits = [f"{each.limit} {each.most:g}" for each in pick.candidates[0].ruling.judgements]
+    limits = _limits(pick)
     for place, column in enumerate(("checkpoint", "epoch", "AUROC", *limits, "")):
         table.add_column(escape(column), no_wrap=place in (1, 2), overflow="fold")
     for row in _rows(pick):
@@ -104,6 +104,12 @@ def print_pick(pick: Pick, console: Console) -> None:
     console.print(table)
     for sentence in pick.sentences:
         console.print(sentence, highlight=False, markup=False)
+
+
+def _limits(pick: Pick) -> list[str]:
+    """Each limit in short, as "auroc 0.6"."""
+    held = pick.candidates[0].ruling.judgements
+    return [f"{each.limit.removeprefix('gate.').removeprefix('attacks.')} {each.most:g}" for each in held]
 
 
 def _rows(pick: Pick) -> Sequence[Sequence[str]]:
