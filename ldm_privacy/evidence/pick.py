@@ -106,10 +106,12 @@ class Pick:
         why = "it passes, and none was looked at before it"
         if before:
             why = f"it passes, and so {'do' if before > 1 else 'does'} the {f'{before} ' if before > 1 else 'one '}before it"
+        limits = [each.limit for each in self.named.ruling.judgements]
+        apart = "; not so of gate.epsilon, which an audit can refute and never show" if "gate.epsilon" in limits else ""
         return [
             f"The last safe checkpoint is {self.named}: {why}.",
             f"They were tested in the order of training up to the first that doesn't pass, so the chance that one is named "
-            f"whose truth is at a limit or above is at most {self.level:.1%}, however many there are.",
+            f"whose truth is at a limit or above is at most {self.level:.1%}, however many there are{apart}.",
         ]
 
     def _end(self) -> list[str]:

@@ -40,6 +40,11 @@ class Listed:
     config: dict[str, Any] = field(repr=False)
 
     @property
+    def is_last(self) -> bool:
+        """Whether its name is that of a run's newest."""
+        return self.path.name == RunFolder.around(self.path).last.name
+
+    @property
     def is_kept_by_scores(self) -> bool:
         """Whether its name is that of one which audits of the training chose."""
         run = RunFolder.around(self.path)
@@ -79,8 +84,8 @@ def checkpoints_of_run(paths: Sequence[Path]) -> list[Listed]:
             tell(f"{path}: left out: it is of the autoencoder's stage, before any denoiser.")
     if not found:
         raise UserError(f"{paths[0].parent}: no checkpoint of a denoiser lies there, so there is nothing to pick from.")
-    # Of equal ones the first stays: a name that says nothing of scores, where there is one.
-    found.sort(key=lambda each: (each.time, each.is_kept_by_scores, each.path.name))
+    # Of equal ones the first stays: last.ckpt, whose evaluation may be there; what was kept by its scores gives way to others.
+    found.sort(key=lambda each: (each.time, not each.is_last, each.is_kept_by_scores, each.path.name))
     _check_one_run(found)
     listed: dict[str, Listed] = {}
     for each in found:

@@ -13,7 +13,7 @@ from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.pick import pick_figure
 from ldm_privacy.report.metrics_file import judgement_record, write_json
-from ldm_privacy.report.page.blocks import Bullets, Cell, Code, DataTable, Paragraph, Section
+from ldm_privacy.report.page.blocks import Cell, Code, DataTable, Paragraph, Section
 from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.report.sections.gate import MEANING, TONES
 from ldm_privacy.report.tables import plain_table, short
@@ -52,10 +52,10 @@ def pick_page(pick: Pick, following: str) -> Page:
     caption = (
         "The worst of what each limit holds, with its interval, against the limit. Grey: after the first that doesn't pass."
     )
-    said = [f"{each}: {judged.limit}: {judged.sentence}" for each in pick.candidates for judged in each.ruling.judgements]
+    said = [[str(each), judged.limit, judged.sentence] for each in pick.candidates for judged in each.ruling.judgements]
+    sentences = DataTable(["checkpoint", "limit", "sentence"], said, "What each limit found of each checkpoint.", num_texts=3)
     sections = {
-        "curve": Section("Checkpoint by checkpoint", "", (picture(pick_figure(pick), caption), table)),
-        "sentences": Section("What each limit found", "", (Bullets(said),)),
+        "curve": Section("Checkpoint by checkpoint", "", (picture(pick_figure(pick), caption), table, sentences)),
         "made": Section("How it was made", "", (*map(Paragraph, HOW), Code(following, "Next"))),
     }
     return Page(

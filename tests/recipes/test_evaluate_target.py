@@ -10,8 +10,10 @@ from PIL import Image
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
+from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.lora import Base
 from ldm_privacy.targets.parts import Parts
+from tests.recipes.counting import counted_passes
 from tests.targets.loras import ATTENTION, attached, in_every_form
 from tests.targets.pipelines import stable_diffusion
 
@@ -154,3 +156,24 @@ def test_a_split_without_held_out_images_is_refused(place, line, tmp_path):
     np.savez(tmp_path / "members.npz", mia_train_idxs=np.arange(2 * SIDE), mia_eval_idxs=np.arange(0))
     with pytest.raises(UserError, match=r"members\.npz"):
         cli.evaluate([f"ckpt={place / 'sd'}", *line, f"data.index_file={tmp_path / 'members.npz'}"])
+
+
+def test_the_last_safe_adapter_is_picked_in_the_order_of_the_numbers_and_images_are_encoded_once(
+    place, line, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("ldm_privacy.report.pick.picture", lambda figure, caption: Picture(b"<svg/>", caption, 9))
+    (tmp_path / "loras").mkdir()
+    for number, seed in ((10, 0), (9, 1)):
+        shutil.copy(place / f"lora-{seed}.safetensors", tmp_path / "loras" / f"step-{number}.safetensors")
+    words = ["pick", str(tmp_path / "loras"), f"base={place / 'sd'}", *line]
+    with counted_passes() as found:
+        assert cli.main([*words, "gate.auroc=0.99", "gate.who=outsider"]) == 0
+    assert found.rows["encoder"] == 2 * SIDE
+    assert found.compressed == 2 * SIDE
+    told = json.loads((tmp_path / "runs" / "loras" / "pick" / "pick.json").read_text())
+    assert [(each["name"], each["epoch"]) for each in told["candidates"]] == [("step-9", None), ("step-10", None)]
+    assert told["named"] == str(tmp_path / "loras" / "step-10.safetensors")
+    printed = capsys.readouterr().out
+    assert f"ckpt={tmp_path / 'loras' / 'step-10.safetensors'} base={place / 'sd'} --config audit.yaml" in printed
+    with pytest.raises(UserError, match=r"^gate: there is no limit to pick by"):
+        cli.main(words)

@@ -33,6 +33,7 @@ def pick_figure(pick: Pick) -> Figure:
         turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, labels)) > 6 else {}
         axis.set_xticks(ticks, labels, parse_math=False, fontsize="small", **turned)
         axis.set(xlabel=what, ylabel=judged[0].quantity)
+        axis.set_title(f"{judged[0].limit} {judged[0].most:g}", fontsize="medium", parse_math=False)
         axis.spines[["right", "top"]].set_visible(False)
     handles, labels = next(iter(axes.values())).get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize="small")
