@@ -63,6 +63,8 @@ class TargetEvaluation:
         self.memory: dict[str, Any] = {}  # several adapters of one base share what its codec makes of the images
         self._read: tuple[DataConfig, ImageData] | None = None
         limit_memory((tree.get("audit") or {}).get("memory_gib"))
+        named = {**where, "reference": reference}
+        self.beside = {word: str(path.resolve()) for word, path in named.items() if path is not None}
         given, how = tree.get("target") or {}, [field.name for field in fields(Opening)]
         self.whose: Whose | None = given.get("reference_is")
         self.how = {name: value for name, value in (given | where).items() if name in how and value is not None}
@@ -83,7 +85,8 @@ class TargetEvaluation:
         setup, composed, run = opened
         audited = opened.audited()
         folder = out or next_free(run.evaluation)
-        evaluation = publish(setup, composed, audited, folder, checkpoint=path, run=run, command=command)
+        about: Any = {"checkpoint": path, "run": run, "command": command, "beside": self.beside}
+        evaluation = publish(setup, composed, audited, folder, **about)
         evidence = evaluation.evidence
         console.print(setup.describe(), highlight=False)
         for name, value in audited.target.facts.items():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ class Subject:
         tree: The config, as evaluations store it.
         audit: Makes the audit.
         evaluation: Where the one that was evaluated by itself would lie.
+        beside: Word of the command line -> where what it names lies.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Subject:
     tree: Mapping[str, Any]
     audit: Callable[[], Found]
     evaluation: Path
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> int:
@@ -129,7 +131,8 @@ def pick_of_targets(asked: Asked, paths: Sequence[Path], words: Sequence[str], o
                 audited = ready.audited()
                 return Found(audited.report, ready.setup.onset_key, audited.results)
 
-            yield Subject(name, path, None, ready.setup, ready.composed.tree, audit, ready.run.evaluation)
+            of = ready.setup, ready.composed.tree, audit, ready.run.evaluation, evaluate.beside
+            yield Subject(name, path, None, *of)
 
     def next_command(named: Path | None) -> str:
         return called("evaluate", f"ckpt={named or paths[0]}", *words)
@@ -209,6 +212,7 @@ def _identity(subject: Subject) -> dict[str, Any]:
         "version": __version__,
         "split_hash": subject.setup.data.split.hash,
         "config": subject.tree,
+        "beside": dict(subject.beside),
     }
 
 
@@ -219,14 +223,14 @@ def _stored(subject: Subject, folder: Path) -> AuditReport | None:
         stored = json.loads(file.read_text())
         written = file.stat().st_mtime
         mine = json.loads(json.dumps(_identity(subject)))
-        is_same = all(stored[name] == mine[name] for name in ("epoch", "version", "split_hash"))
+        is_same = all(stored[name] == mine[name] for name in ("epoch", "version", "split_hash", "beside"))
         then = Path(stored["checkpoint"])
         # A run may have been moved, and its epochs tell its checkpoints apart; other files of one name are told by their place.
         is_same &= then.name == subject.path.name if subject.epoch is not None else then.resolve() == subject.path.resolve()
         is_same &= decisive(stored["config"]) == decisive(mine["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    files = [subject.path, *subject.path.rglob("*")] if subject.path.is_dir() else [subject.path]
+    files = [each for place in (subject.path, *map(Path, subject.beside.values())) for each in (place, *place.rglob("*"))]
     scores = folder / "scores.parquet"
     if not is_same or not scores.is_file() or max(each.stat().st_mtime for each in files) > written:
         return None

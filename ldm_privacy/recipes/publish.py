@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ldm_privacy import __version__
@@ -45,6 +46,7 @@ def publish(
     reference: Path | None = None,
     run: RunFolder | None = None,
     command: str | None = None,
+    beside: Mapping[str, str] = MappingProxyType({}),
     onsets: Sequence[str] = (),
     drawn: "Mapping[str, Figure] | None" = None,
 ) -> Evaluation:
@@ -58,6 +60,7 @@ def publish(
         reference: The checkpoint that it was compared with.
         run: Of which it is; the folder around it by default.
         command: That repeats the evaluation, of a target that was not trained here: its training isn't known.
+        beside: Word of the command line -> where what it names lies, of such a target.
         onsets: A sentence for each onset; from the curves of the run where empty.
         drawn: Figures that were drawn before.
     """
@@ -92,6 +95,7 @@ def publish(
         "version": __version__,
         "split_hash": setup.data.split.hash,
         "config": composed.tree,
+        "beside": dict(beside),
         "note": INTERVAL_NOTE,
     }
     commands = (

@@ -175,5 +175,8 @@ def test_the_last_safe_adapter_is_picked_in_the_order_of_the_numbers_and_images_
     assert told["named"] == str(tmp_path / "loras" / "step-10.safetensors")
     printed = capsys.readouterr().out
     assert f"ckpt={tmp_path / 'loras' / 'step-10.safetensors'} base={place / 'sd'} --config audit.yaml" in printed
+    with counted_passes() as found:
+        assert cli.main([*words, "gate.auroc=0.98", "gate.who=outsider"]) == 0
+    assert not found.rows
     with pytest.raises(UserError, match=r"^gate: there is no limit to pick by"):
         cli.main(words)
