@@ -25,6 +25,7 @@ from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
 from ldm_privacy.watch.generated import Generated
+from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -216,4 +217,8 @@ class Setup(DataSetup):
             "progress": progress,
             "in_evaluation": config.gate.copies is not None,
         }
-        return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
+        watchers = {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
+        for each in watchers.values():
+            if isinstance(each, Generations) and config.gate.copies is not None and config.audit.stop.at is not None:
+                each.every = provided["every"]  # the gate acts upon each audit by what was counted at that one
+        return watchers
