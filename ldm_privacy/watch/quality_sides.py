@@ -54,8 +54,9 @@ def apart(audited: Tensor, heldout: Tensor, most: int, *, groups: Groups, seed: 
     """
     mine = chosen(audited, most, seed, groups(audited))
     others = heldout.cpu()[~torch.isin(heldout.cpu(), mine)]
-    if (group := groups(others)) is not None:
-        others = others[~torch.isin(group, groups(mine))]
+    own, group = groups(mine), groups(others)
+    if own is not None and group is not None:
+        others = others[~torch.isin(group, own)]
     count = min(len(mine), len(others))
     sides = [chosen(each, count, seed, groups(each)) for each in (mine, others)]
     few = count < FEWEST // 2 or min(num_units(each, groups) for each in sides) < FEWEST_UNITS

@@ -32,10 +32,9 @@ def found(strength=0.0, results=None, **options):
 
 def held(estimate):
     """What a limit on an AUROC holds of that one."""
-    report = SimpleNamespace(
-        rows=[SimpleNamespace(key=KEY, metrics=SimpleNamespace(auroc=estimate))], data=SimpleNamespace(derived={})
-    )
-    (reading,) = AurocLimit(0.6, attack="sima").readings(Found(report, KEY))
+    row = SimpleNamespace(key=KEY, metrics=SimpleNamespace(auroc=estimate))
+    it = Found(SimpleNamespace(rows=[row], data=SimpleNamespace(derived={})), KEY)
+    (reading,) = AurocLimit(0.6, attack="sima").readings(it)
     return reading.estimate
 
 
@@ -103,10 +102,10 @@ def test_at_the_limit_a_pass_is_rare_and_half_fail_and_a_null_passes_as_often_as
 
 
 @pytest.mark.parametrize(
-    ("sizes", "upper"), [((129, 124), 0.571), ((360, 360), 0.542), ((700, 700), 0.530), ((2500, 2500), 0.516)]
+    ("sizes", "upper"), [((129, 124), 0.595), ((360, 360), 0.557), ((700, 700), 0.541), ((2500, 2500), 0.521)]
 )
-def test_the_upper_bound_of_guessing_is_the_published_one_and_the_need_its_inverse(sizes, upper):
-    assert guessing(*sizes, 0.95) == pytest.approx(upper, abs=5e-4)
+def test_the_upper_bound_of_guessing_is_that_of_the_docs_and_the_need_its_inverse(sizes, upper):
+    assert guessing(*sizes, 0.95) == pytest.approx(upper, abs=6e-4)
     needed = num_needed(guessing(sizes[0], sizes[0], 0.95), 0.95)
     assert needed in (sizes[0], sizes[0] + 1)
     assert guessing(num_needed(upper, 0.95), num_needed(upper, 0.95), 0.95) <= upper
@@ -129,7 +128,7 @@ def test_so_many_samples_bring_the_upper_bound_to_the_limit():
 def test_an_undecided_limit_says_how_many_samples_would_decide_and_they_do():
     it = found(0.0, seed=2)
     area = it.report.row(KEY).metrics.auroc
-    (judged,) = Gate([AurocLimit(max(0.51, area.value + 0.02))]).rule(it).judgements
+    (judged,) = Gate([AurocLimit(max(area.value, 1 - area.value) + 0.02)]).rule(it).judgements
     assert judged.decision == "undecided"
     needed = rounded_up(60 * growth(judged.worst.estimate, judged.most))
     assert f"about {needed:,} members and {needed:,} held-out images would decide, in place of 60 members" in judged.sentence
@@ -238,7 +237,6 @@ def test_every_watcher_of_generations_is_held_to_the_limit_on_copies():
         assert judged.decision == "fail"
         assert "of what the model generates (guided), " in judged.sentence
         assert "Held to it as well: what the model generates (plain)." in judged.sentence
-    (judged,) = Gate([CopiesLimit(0.0011)]).rule(found(results=few | generated(0, 1000, "guided"))).judgements
-    assert judged.sentence.endswith("1,000 generations (plain) and 1,000 generations (guided).") is (
-        judged.decision == "undecided"
-    )
+    (judged,) = Gate([CopiesLimit(0.003)]).rule(found(results=few | generated(0, 500, "guided"))).judgements
+    assert judged.decision == "undecided"
+    assert "in place of 1,000 generations (plain) and 500 generations (guided)." in judged.sentence
