@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def distances(
         group, generated_group: (references,), (generations,) labels of images that are one unit of the intervals; None: each
             by itself.
     """
-    units = {"group": group, "generated_group": generated_group}
+    units: dict[str, Any] = {"group": group, "generated_group": generated_group}
     found = {
         "kid_random": kid(generated.random, reference.random, **units),
         "swd": sliced_wasserstein(generated.patches, reference.patches, **units),

@@ -203,6 +203,7 @@ class Setup(DataSetup):
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
+        every = Every(epochs=config.audit.every_n_epochs)
         provided = {
             "samples": samples,
             "images": self.data.images,
@@ -210,7 +211,7 @@ class Setup(DataSetup):
             "heldout_index": split.heldout_index,
             "groups": self.data.groups,
             "generated": Generated(),
-            "every": Every(epochs=config.audit.every_n_epochs),
+            "every": every,
             "seed": config.seed,
             "intervals": self.intervals,
             "words": self.condition.words,
@@ -220,5 +221,5 @@ class Setup(DataSetup):
         watchers = {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
         for each in watchers.values():
             if isinstance(each, Generations) and config.gate.copies is not None and config.audit.stop.at is not None:
-                each.every = provided["every"]  # the gate acts upon each audit by what was counted at that one
+                each.every = every  # the gate acts upon each audit by what was counted at that one
         return watchers
