@@ -29,7 +29,7 @@ class StopOnMemorization(Callback):
 
     Args:
         gate: The limits. UserError (in the audit of the untrained denoiser) where one is reached already.
-        at: The decision that is acted upon. A limit of which nothing was measured yet is not.
+        at: The decision that is acted upon. A limit of which nothing was measured at that audit is not.
         action: "stop" ends the training after this audit; "lower_learning_rate" multiplies the optimizer's rate by `factor`.
         factor: In (0, 1).
         watched: The watchers, looked with before this callback is called; the audits under "memorization".
@@ -105,8 +105,9 @@ class StopOnMemorization(Callback):
 
     def _rule(self) -> Ruling | None:
         """The main process's part; None where the newest audit was before a resume, and is judged already."""
-        report = self.audits.report
-        return None if report is None else self.gate.rule(Found(report, self.audits.key, results_of(self.watched)))
+        if (report := self.audits.report) is None or self.audits.last is None:
+            return None
+        return self.gate.rule(Found(report, self.audits.key, results_of(self.watched, self.audits.last.step)))
 
     def _acting(self, found: Mapping[str, Mapping[str, float]]) -> list[str]:
         """The limits, by name, that what was found reaches far enough for an action."""

@@ -143,7 +143,7 @@ def generate_images(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Image:
-    """Images in [-1, 1], (num_images, image_channels, height, width), on the device.
+    """Images in [-1, 1], (num_images, image_channels, height, width), on the CPU, where each batch goes once it is made.
 
     Image k starts from noise of (seed, k), so it is the same picture growing up over the epochs, whatever `batch_size` is; its
     condition is row k of `condition`, from the beginning again where there are fewer rows. With a guidance scale and a `null`
@@ -161,7 +161,7 @@ def generate_images(
             steps = ddim_steps(predictor, state, num_steps, rows)
         for step in steps:
             state = step.state
-        images.append(decode(state).clamp(-1, 1))
+        images.append(decode(state).clamp(-1, 1).cpu())
         progress(sum(len(image) for image in images))
     return torch.cat(images)
 

@@ -104,6 +104,23 @@ def test_an_image_is_of_its_seed_and_number_whatever_the_batch():
         torch.testing.assert_close(image, decode(last.state)[0].clamp(-1, 1))
 
 
+def test_a_batch_leaves_the_device_before_the_next_is_made():
+    happened = []
+
+    class OnDevice(torch.Tensor):
+        def cpu(self):
+            happened.append("moved")
+            return self.as_subclass(torch.Tensor)
+
+    def decode_there(latent):
+        happened.append("made")
+        return latent[:, :1].as_subclass(OnDevice)
+
+    images = generate_images(Recorder(), decode_there, SHAPE, num_images=5, num_steps=1, batch_size=2)
+    assert happened == ["made", "moved"] * 3
+    assert type(images) is torch.Tensor
+
+
 def test_by_default_there_are_fifty_steps_of_seed_0_and_no_condition():
     predictor = Recorder()
     images = generate_images(predictor, decode, SHAPE, num_images=2)

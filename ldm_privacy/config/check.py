@@ -124,7 +124,7 @@ def check_type(value: Any, annotation: Any, key: str) -> Any:
         if error.errors()[0]["type"] == "string_type" and isinstance(value, int | float):  # what YAML reads it as
             reason += f'; quote it: \'"{value}"\' on the command line, "{value}" in a file'
         raise UserError(f"{key}: {value!r} {reason}.") from None
-    if (wrong := next((number for number in _numbers(value) if not abs(number) < 2**63), None)) is not None:
+    if (wrong := next((each for each in _numbers([value, checked]) if not abs(each) < 2**63), None)) is not None:
         raise UserError(f"{key}: {wrong} is no finite number that fits into 64 bits.")
     return checked
 

@@ -10,7 +10,9 @@ from ldm_privacy.quality.kernel import kernel_distance
 SCALE, SIGMA = 1000.0, 10.0
 
 
-def cmmd(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -> Distance:
+def cmmd(
+    generated: Tensor, reference: Tensor, *, group: Tensor | None = None, generated_group: Tensor | None = None
+) -> Distance:
     """CMMD: `kernel_distance` with k(x, y) = exp(-|x - y|^2 / (2 sigma^2)), sigma 10, of unit vectors, times 1,000.
 
     (Jayasumana et al. 2024, arXiv 2401.09603.) Unbiased; the published code keeps the pairs of an image with itself, which
@@ -18,10 +20,11 @@ def cmmd(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -
 
     Args:
         generated, reference: (generations, d), (references, d), embeddings of CLIP's image encoder, of any length.
-        group: See `kernel_distance`.
+        group, generated_group: See `kernel_distance`.
     """
 
     def gaussian(a: Tensor, b: Tensor) -> Tensor:
         return SCALE * torch.exp((a @ b.T - 1) / SIGMA**2)  # of unit vectors |a - b|^2 = 2 - 2 a.b
 
-    return kernel_distance(normalize(generated.double()), normalize(reference.double()), gaussian, group=group)
+    features = normalize(generated.double()), normalize(reference.double())
+    return kernel_distance(*features, gaussian, group=group, generated_group=generated_group)

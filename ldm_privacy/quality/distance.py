@@ -19,8 +19,8 @@ class Distance:
 
     Attributes:
         value: The distance; lower is nearer.
-        of_generated: (generations,) float64, how far each one moves the value.
-        of_reference: (units,) float64, how far each reference image, or each group of them, moves it.
+        of_generated: (units,) float64, how far each generation, or each group of them, moves the value.
+        of_reference: (units,) float64, the same of the reference images.
     """
 
     value: float

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from ldm_privacy.quality.distance import Distance, deviations
 
 
-def frechet(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -> Distance:
+def frechet(
+    generated: Tensor, reference: Tensor, *, group: Tensor | None = None, generated_group: Tensor | None = None
+) -> Distance:
     """FID = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^{1/2}), by torchmetrics (Heusel et al. 2017, arXiv 1706.08500, eq. 6).
 
     Biased: two sets of one law have a distance above 0, about as 1/n, so only numbers at the same n can be compared, and the
@@ -17,7 +19,8 @@ def frechet(generated: Tensor, reference: Tensor, *, group: Tensor | None = None
 
     Args:
         generated, reference: (generations, d), (references, d); computed in double precision, on the CPU.
-        group: (references,) labels of images that are one unit of the interval; None: each by itself.
+        group, generated_group: (references,), (generations,) labels of images that are one unit of the interval; None: each
+            by itself.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -28,7 +31,7 @@ def frechet(generated: Tensor, reference: Tensor, *, group: Tensor | None = None
     moments = [(each.mean(0), each.T.cov()) for each in (generated, reference)]
     return Distance(
         float(metric.compute()),
-        deviations(_terms(generated, *moments[0], *moments[1])),
+        deviations(_terms(generated, *moments[0], *moments[1]), generated_group),
         deviations(_terms(reference, *moments[1], *moments[0]), group),
     )
 

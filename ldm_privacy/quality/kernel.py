@@ -13,7 +13,9 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 _ROWS_AT_ONCE = 1024
 
 
-def kid(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) -> Distance:
+def kid(
+    generated: Tensor, reference: Tensor, *, group: Tensor | None = None, generated_group: Tensor | None = None
+) -> Distance:
     """KID: `kernel_distance` with k(x, y) = (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
     Over all pairs of images, where torchmetrics' `KernelInceptionDistance` averages over random subsets: its value with one
@@ -21,14 +23,21 @@ def kid(generated: Tensor, reference: Tensor, *, group: Tensor | None = None) ->
 
     Args:
         generated, reference: (generations, d), (references, d).
-        group: See `kernel_distance`.
+        group, generated_group: See `kernel_distance`.
     """
     from torchmetrics.image.kid import poly_kernel
 
-    return kernel_distance(generated, reference, poly_kernel, group=group)
+    return kernel_distance(generated, reference, poly_kernel, group=group, generated_group=generated_group)
 
 
-def kernel_distance(generated: Tensor, reference: Tensor, kernel: Kernel, *, group: Tensor | None = None) -> Distance:
+def kernel_distance(
+    generated: Tensor,
+    reference: Tensor,
+    kernel: Kernel,
+    *,
+    group: Tensor | None = None,
+    generated_group: Tensor | None = None,
+) -> Distance:
     """Unbiased MMD^2 = mean k(g, g') + mean k(r, r') - 2 mean k(g, r), over pairs of different images.
 
     (Gretton et al., JMLR 2012, eq. 3.) Images of one group are no pair: they are like each other for another reason. How far an
@@ -39,21 +48,25 @@ def kernel_distance(generated: Tensor, reference: Tensor, kernel: Kernel, *, gro
     Args:
         generated, reference: Features, (generations, d) and (references, d); computed in double precision, on the CPU.
         kernel: See `Kernel`.
-        group: (references,) labels; None: each by itself.
+        group, generated_group: (references,), (generations,) labels, three or more of a side; None: each by itself.
     """
     generated, reference = generated.cpu().double(), reference.cpu().double()
-    unit = torch.arange(len(reference)) if group is None else torch.unique(group.cpu(), return_inverse=True)[1]
-    alone = torch.arange(len(generated))
+    unit, generated_unit = _units(len(reference), group), _units(len(generated), generated_group)
     rows, columns = [], torch.zeros(len(reference), dtype=torch.float64)
     for chunk in generated.split(_ROWS_AT_ONCE):
         across = kernel(chunk, reference)
         rows.append(across.sum(1))
         columns += across.sum(0)
-    of_generated = _left_out(_pairs(generated, kernel, alone), torch.cat(rows), alone, len(reference))
+    of_generated = _left_out(_pairs(generated, kernel, generated_unit), torch.cat(rows), generated_unit, len(reference))
     of_reference = _left_out(_pairs(reference, kernel, unit), columns, unit, len(generated))
     within = of_generated[0] + of_reference[0]
     value = within - 2 * float(columns.sum()) / (len(generated) * len(reference))
     return Distance(value, of_generated[1], of_reference[1])
+
+
+def _units(count: int, group: Tensor | None) -> Tensor:
+    """(samples,) numbers of the units, from 0 on."""
+    return torch.arange(count) if group is None else torch.unique(group.cpu(), return_inverse=True)[1]
 
 
 def _pairs(features: Tensor, kernel: Kernel, unit: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -49,20 +49,24 @@ def described(images: Iterable[Image], random: RandomFeatures, network: "Feature
     return Described(torch.cat([each for each, _, _ in found]), bands, pooled, is_clip)
 
 
-def distances(generated: Described, reference: Described, *, group: Tensor | None = None) -> dict[str, Distance]:
+def distances(
+    generated: Described, reference: Described, *, group: Tensor | None = None, generated_group: Tensor | None = None
+) -> dict[str, Distance]:
     """`kid_random` and `swd`; `kid` and `fid` where there is a network, `cmmd` where it is CLIP's. Lower is nearer, of all.
 
     Args:
         generated, reference: The two sets.
-        group: (references,) labels of images that are one unit of the intervals; None: each by itself.
+        group, generated_group: (references,), (generations,) labels of images that are one unit of the intervals; None: each
+            by itself.
     """
+    units: dict[str, Any] = {"group": group, "generated_group": generated_group}
     found = {
-        "kid_random": kid(generated.random, reference.random, group=group),
-        "swd": sliced_wasserstein(generated.patches, reference.patches, group=group),
+        "kid_random": kid(generated.random, reference.random, **units),
+        "swd": sliced_wasserstein(generated.patches, reference.patches, **units),
     }
     if generated.pooled is not None and reference.pooled is not None:
         pooled = generated.pooled, reference.pooled
-        found |= {"kid": kid(*pooled, group=group), "fid": frechet(*pooled, group=group)}
+        found |= {"kid": kid(*pooled, **units), "fid": frechet(*pooled, **units)}
         if generated.is_clip:
-            found["cmmd"] = cmmd(*pooled, group=group)
+            found["cmmd"] = cmmd(*pooled, **units)
     return found

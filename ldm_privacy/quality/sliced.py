@@ -39,6 +39,7 @@ def sliced_wasserstein(
     reference: Sequence[Tensor],
     *,
     group: Tensor | None = None,
+    generated_group: Tensor | None = None,
     num_directions: int = 128,
     seed: int = 0,
 ) -> Distance:
@@ -53,7 +54,8 @@ def sliced_wasserstein(
 
     Args:
         generated, reference: `patches` of the images, (generations, ...) and (references, ...) of each band.
-        group: (references,) labels of images that are one unit of the interval; None: each by itself.
+        group, generated_group: (references,), (generations,) labels of images that are one unit of the interval; None: each
+            by itself.
         num_directions: Of each band.
         seed: Of the directions.
     """
@@ -67,7 +69,8 @@ def sliced_wasserstein(
         values.append(value.mean())
         moved.append([each.reshape(side.shape).mean((0, 2)) for each, side in zip(potentials, sides)])
     generated_term, reference_term = (torch.stack(each).mean(0) for each in zip(*moved))
-    return Distance(float(torch.stack(values).mean()), deviations(generated_term), deviations(reference_term, group))
+    moved_by = deviations(generated_term, generated_group), deviations(reference_term, group)
+    return Distance(float(torch.stack(values).mean()), *moved_by)
 
 
 def wasserstein(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -96,7 +96,7 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
         return None
     history = earlier_audits(setup, audit, run, moment.epoch, whole.sample_index)
     report = audit.compute(join(shards), history, join(of_reference) if of_reference else None)
-    return Audited(target, report, whole, moment.epoch, results_of(watchers))
+    return Audited(target, report, whole, moment.epoch, results_of(watchers, moment.step))
 
 
 def _of_reference(setup: Setup, audit: Audit, target: Target, folder: Path) -> Collected | None:

@@ -174,7 +174,8 @@ def train_denoiser(
     privacy = module.reached if isinstance(module, PrivateDenoiserModule) else None
     facts = facts_of(codec, denoiser, network, epoch, privacy)
     target = Target(codec, module.predictor, facts, privacy=privacy)
-    return Trained(Audited(target, audits.report, whole, epoch, results_of(watched)), False, sentences, figures)
+    results = results_of(watched, audits.last.step)
+    return Trained(Audited(target, audits.report, whole, epoch, results), False, sentences, figures)
 
 
 def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:

@@ -36,6 +36,12 @@ def gate_of(section: GateConfig) -> Gate | None:
         limits.append(AurocLimit(section.auroc, who=section.who))
     limits += [AurocLimit(most, attack=attack) for attack, most in section.attacks.items() if most is not None]
     limits += [TprLimit(most, target_fpr=fpr, who=section.who) for fpr, most in section.tpr.items() if most is not None]
+    limits += [
+        TprLimit(most, target_fpr=fpr, attack=attack)
+        for attack, rates in section.attacks_tpr.items()
+        for fpr, most in (rates or {}).items()
+        if most is not None
+    ]
     if section.copies is not None:
         limits.append(CopiesLimit(section.copies))
     if section.epsilon is not None:

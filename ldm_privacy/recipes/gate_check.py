@@ -21,16 +21,12 @@ def check_gate(tree: Mapping[str, Any]) -> None:
     check_gate_files(section)
     if "${" in f"{section}{audit}":
         return
-    limits = {name: _given(section.get(name) or {}) for name in ("attacks", "tpr")}
-    reported = audit.get("target_fprs", TARGET_FPRS)
-    for attack in limits["attacks"]:
-        _check_attack(attack, audit)
-    for fpr, most in limits["tpr"].items():
-        if fpr not in reported:
-            names = ", ".join(f"{each:g}" for each in reported)
-            raise UserError(f"gate.tpr: the audit reports TPRs at {names}; add {fpr:g} to audit.target_fprs.")
-        if most <= fpr:
-            raise UserError(f"gate.tpr: {most:g} at {fpr:g} is no more than guessing finds; allow a larger share.")
+    for name in ("attacks", "attacks_tpr"):
+        for attack in _given(section.get(name) or {}):
+            _check_attack(f"gate.{name}", attack, audit)
+    _check_rates("gate.tpr", section.get("tpr") or {}, audit)
+    for attack, rates in _given(section.get("attacks_tpr") or {}).items():
+        _check_rates(f"gate.attacks_tpr.{attack}", rates, audit)
     watched = labelled(tree.get("watch") or {}, "watch").values()
     classes = [each.get("class") if isinstance(each, Mapping) else each for each in watched]
     if section.get("copies") is not None and "generations" not in classes:
@@ -47,7 +43,8 @@ def check_gate(tree: Mapping[str, Any]) -> None:
 def has_limit(section: Mapping[str, Any]) -> bool:
     """Whether there is anything in a gate's section that an audit is held against."""
     single = [section.get(name) for name in ("auroc", "copies", "epsilon")]
-    return any([*single, *(_given(section.get(name) or {}) for name in ("attacks", "tpr"))])
+    of_attacks = (section.get("attacks_tpr") or {}).values()
+    return any([*single, *(_given(each or {}) for each in (section.get("attacks"), section.get("tpr"), *of_attacks))])
 
 
 def check_gate_files(section: Mapping[str, Any]) -> None:
@@ -57,7 +54,17 @@ def check_gate_files(section: Mapping[str, Any]) -> None:
             check_file(Path(file), f"gate.{name}")
 
 
-def _check_attack(name: str, audit: Mapping[str, Any]) -> None:
+def _check_rates(key: str, rates: Mapping[float, float | None], audit: Mapping[str, Any]) -> None:
+    reported = audit.get("target_fprs", TARGET_FPRS)
+    for fpr, most in _given(rates).items():
+        if fpr not in reported:
+            names = ", ".join(f"{each:g}" for each in reported)
+            raise UserError(f"{key}: the audit reports TPRs at {names}; add {fpr:g} to audit.target_fprs.")
+        if most <= fpr:
+            raise UserError(f"{key}: {most:g} at {fpr:g} is no more than guessing finds; allow a larger share.")
+
+
+def _check_attack(key: str, name: str, audit: Mapping[str, Any]) -> None:
     """`name`: an attack as its scores are called, plain, under another view or calibrated; with its mask or without."""
     attacks, masks, calibrations = (
         list(labelled(audit.get(key) or {}, f"audit.{key}")) for key in ("attacks", "masks", "calibrations")
@@ -68,9 +75,9 @@ def _check_attack(name: str, audit: Mapping[str, Any]) -> None:
     if attack not in known:
         made = f", calibrated ones as {attacks[0]}_{calibrations[0]}" if attacks and calibrations else ""
         hint = nearest_name(attack, known)
-        raise UserError(f"gate.attacks: this audit has no attack '{attack}'.{hint} It has {', '.join(attacks)}{made}.")
+        raise UserError(f"{key}: this audit has no attack '{attack}'.{hint} It has {', '.join(attacks)}{made}.")
     if "/" in name and mask not in (*masks, TUNED):
-        raise UserError(f"gate.attacks: this audit has no mask '{mask}'. It has {', '.join(masks)}.")
+        raise UserError(f"{key}: this audit has no mask '{mask}'. It has {', '.join(masks)}.")
 
 
 def _given(limits: Mapping[Any, Any]) -> dict[Any, Any]:

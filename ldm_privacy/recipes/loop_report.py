@@ -31,7 +31,8 @@ def write_loop_report(watch: "MemorizationWatch", folder: Path) -> Path:
     from ldm_privacy.report.folder import evidence_figures, result_facts, result_figures, write_evaluation
 
     report, samples, audit = memorization.report, watch.samples.to("cpu"), memorization.audit
-    key, step, results = memorization.key, memorization.last.step, results_of(watch.watchers)
+    key, step = memorization.key, memorization.last.step
+    results = results_of(watch.watchers, step)
     earlier = memorization.history.read(until=step - 1)
     evidence = gather_evidence(report, key, samples, watch.images_of, history=earlier, time=step, seed=watch.seed)
     decoder = None if watch.codec.network is None else watch.codec.decode

@@ -25,6 +25,7 @@ from ldm_privacy.runs.history import Provenance
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Condition, Intervals, Progress, Whose
 from ldm_privacy.watch.generated import Generated
+from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.watcher import Every, Watcher
 
@@ -202,6 +203,7 @@ class Setup(DataSetup):
     def watchers(self, samples: AuditedSamples, progress: Progress) -> dict[str, Watcher]:
         """The configured watchers beside the audits, by label."""
         config, split = self.config, self.data.split
+        every = Every(epochs=config.audit.every_n_epochs)
         provided = {
             "samples": samples,
             "images": self.data.images,
@@ -209,11 +211,15 @@ class Setup(DataSetup):
             "heldout_index": split.heldout_index,
             "groups": self.data.groups,
             "generated": Generated(),
-            "every": Every(epochs=config.audit.every_n_epochs),
+            "every": every,
             "seed": config.seed,
             "intervals": self.intervals,
             "words": self.condition.words,
             "progress": progress,
             "in_evaluation": config.gate.copies is not None,
         }
-        return {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
+        watchers = {label: each.build_a(Watcher, **provided, onset=self.detector()) for label, each in config.watch.items()}
+        for each in watchers.values():
+            if isinstance(each, Generations) and config.gate.copies is not None and config.audit.stop.at is not None:
+                each.every = every  # the gate acts upon each audit by what was counted at that one
+        return watchers

@@ -79,7 +79,7 @@ class Generations(Watcher):
         device = self.samples.latent.device
         with explain_out_of_memory(lambda: f"while images are generated: {lower_memory(device)}."):
             generated = self._generated(target, moment, condition)
-            copies = self._copies(generated)
+            copies = self._copies(generated.to(device))
         self.memorized, self.result = copies.memorized.value, copies
         series = copies.series() | self.onset.look(self.time(moment), copies.rise).series("generations/")
         line = (
@@ -88,7 +88,7 @@ class Generations(Watcher):
         )
         closest = copies.ratio.argsort()[:NUM_SHOWN]
         nearest = self.images(copies.nearest_member[closest])
-        pairs = torch.stack([generated.cpu()[closest], nearest.cpu()], 1).flatten(0, 1)
+        pairs = torch.stack([generated[closest], nearest.cpu()], 1).flatten(0, 1)
         charts = {"copies/members": "generations/memorized", "copies/heldout": "generations/memorized_heldout"}
         return Look(series, (line,), {"most_copied": image_grid(pairs, columns=6)}, charts)
 

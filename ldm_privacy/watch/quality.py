@@ -1,6 +1,6 @@
 """Quality: how near generated images come to held-out ones, and whether they are nearer to the members."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -17,16 +17,14 @@ from ldm_privacy.processes import gather_on_main, is_main
 from ldm_privacy.quality.distance import gap
 from ldm_privacy.quality.measure import IMAGES_AT_ONCE, Described, described, distances
 from ldm_privacy.quality.random_features import RandomFeatures
-from ldm_privacy.randomness import uniform
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Estimate, Image, Images, Intervals, Latent, Progress, no_progress
 from ldm_privacy.watch.generated import Generated
 from ldm_privacy.watch.quality_report import QualityReport
+from ldm_privacy.watch.quality_sides import FEWEST, Groups, apart, chosen_sides
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
-FEWEST = 20
-"""Images of a side: of fewer no interval means anything."""
 NUM_SHOWN = 8
 
 
@@ -38,9 +36,9 @@ class Quality(Watcher):
     The reference is held-out: a copier of the members has the smallest distance to them. As many members and held-out images
     are chosen by a hash of their index, the same at every look: the gap, members less held-out, is paired over the generations,
     and below 0 where they are nearer to the members than to images of the same kind that were never seen. The row of
-    reconstructions is the ceiling that the codec sets: audited held-out images through it, against other held-out images, at
-    half the number. Public images have no part. Images are generated in the main process. The untrained denoiser is not looked
-    at: it makes noise.
+    reconstructions is the ceiling that the codec sets: audited held-out images through it, against held-out images of other
+    groups, at half the number. Public images have no part. Images are generated in the main process. The untrained denoiser is
+    not looked at: it makes noise.
 
     Args:
         samples: Say what a latent looks like, and which conditions there are; held-out ones are reconstructed.
@@ -54,7 +52,7 @@ class Quality(Watcher):
         every: See `Watcher`.
         groups: Sample indices -> group numbers, or None; intervals take whole groups.
         generated: Where the images come from; shared with other watchers that look at generated images.
-        seed: Of the starting noise, the choice of images and the random features.
+        seed: Of the starting noise and the choice of images. The random features are the same ones in every run.
         intervals: Their confidence.
         progress: Shows how far a look is; see `Progress`.
 
@@ -62,8 +60,8 @@ class Quality(Watcher):
         result: The newest look in numbers.
 
     Raises:
-        UserError: A side has fewer than 20 images; guidance without a condition; the feature network is not there, of another
-            kind, or has another hash.
+        UserError: A side has fewer than 20 images, or images of fewer than 3 groups; guidance without a condition; the feature
+            network is not there, of another kind, or has another hash.
     """
 
     samples: AuditedSamples
@@ -77,7 +75,7 @@ class Quality(Watcher):
     feature_network: str | None = None
     sha256: str | None = None
     every: Every = Every(epochs=1)
-    groups: Callable[[Tensor], Tensor | None] = lambda sample_index: None
+    groups: Groups = lambda sample_index: None
     generated: Generated = field(default_factory=Generated)
     seed: int = 0
     intervals: Intervals = Intervals()
@@ -89,12 +87,7 @@ class Quality(Watcher):
     def __post_init__(self) -> None:
         self.samples.null_row(self.guidance_scale)
         sides = {"members": self.member_index, "held-out images": self.heldout_index}
-        for name, index in sides.items():
-            if len(index) < FEWEST:
-                raise UserError(
-                    f"{len(index)} {name}, and quality is told against {FEWEST} or more: give more of them, or leave it out "
-                    "(watch.quality=null)."
-                )
+        self._members, self._heldout = chosen_sides(sides, self.num_images, groups=self.groups, seed=self.seed)
         if self.sha256 is not None and self.feature_network is None:
             raise UserError("sha256: it is that of a feature network, and none is given; add feature_network.")
         self._network: FeatureNetwork | None = None
@@ -103,9 +96,7 @@ class Quality(Watcher):
                 self._network = FeatureNetwork.open(self.feature_network, sha256=self.sha256)
             except UserError as error:
                 raise UserError(str(error).replace("path: ", "feature_network: ", 1)) from error
-        count = min(self.num_images, *map(len, sides.values()))
-        self._members, self._heldout = (_chosen(index, count, self.seed) for index in sides.values())
-        self._random = RandomFeatures(self.seed)
+        self._random = RandomFeatures()
         self._sides: tuple[Described, Described] | None = None
         self._reconstructions: tuple[int, dict[str, Estimate]] | None = None
 
@@ -145,7 +136,7 @@ class Quality(Watcher):
 
     def _report(self, generated: Image, time: str) -> QualityReport:
         heldout, members = self._of_sides()
-        found = self._described(generated.split(IMAGES_AT_ONCE))
+        found = self._described(self._here(generated))
         group = [self.groups(index) for index in (self._heldout, self._members)]
         to_heldout = distances(found, heldout, group=group[0])
         to_members = distances(found, members, group=group[1])
@@ -163,7 +154,7 @@ class Quality(Watcher):
         if (network := self._network) is not None:
             words = f"{network.name}, {network.path}, sha256 {network.sha256}"
             features |= dict.fromkeys((name for name in ("kid", "fid", "cmmd") if name in features), words)
-        shown = generated[:NUM_SHOWN].cpu().clone()  # not a view: that would hold all of them
+        shown = generated[:NUM_SHOWN].clone()  # not a view: that would hold all of them
         nearest = [
             self.images(nearest_two(shown, self.images, each).sample_index[:, 0]) for each in (self._heldout, self._members)
         ]
@@ -188,10 +179,14 @@ class Quality(Watcher):
             self._sides = heldout, members
         return self._sides
 
+    def _here(self, rows: Tensor) -> Iterator[Tensor]:
+        """A few rows a time on the network's device."""
+        return (each.to(self.samples.latent.device) for each in rows.split(IMAGES_AT_ONCE))
+
     def _stored(self, index: Tensor) -> Iterator[Image]:
         return (self.images(each).to(self.samples.latent.device) for each in index.split(IMAGES_AT_ONCE))
 
-    def _described(self, images: "Iterator[Image] | tuple[Image, ...]") -> Described:
+    def _described(self, images: Iterator[Image]) -> Described:
         if self._network is None:
             return described(images, self._random)
         try:
@@ -207,21 +202,18 @@ class Quality(Watcher):
         return index, latent
 
     def _reconstruction_row(self, target: Target, index: Tensor, latent: Latent) -> tuple[int, dict[str, Estimate]]:
-        """How many, and their distances to other held-out images; none where fewer than half of `FEWEST` were audited."""
-        if not (count := self._num_reconstructed(len(index))):
+        """How many, and their distances to other held-out images; none where there are too few."""
+        mine, others = self._apart(index)
+        if not len(mine):
             return 0, {}
-        chosen = torch.isin(index, _chosen(index, count, self.seed))
-        others = _chosen(self.heldout_index[~torch.isin(self.heldout_index, index[chosen])], count, self.seed)
-        decoded = (
-            target.codec.decode(each.to(self.samples.latent.device)).clamp(-1, 1)
-            for each in latent[chosen].split(IMAGES_AT_ONCE)
-        )
-        found = distances(self._described(decoded), self._described(self._stored(others)), group=self.groups(others))
-        return count, {name: each.estimate(self.intervals.confidence) for name, each in found.items()}
+        which = torch.isin(index, mine)
+        decoded = (target.codec.decode(each).clamp(-1, 1) for each in self._here(latent[which]))
+        sides = self._described(decoded), self._described(self._stored(others))
+        found = distances(*sides, group=self.groups(others), generated_group=self.groups(index[which]))
+        return len(mine), {name: each.estimate(self.intervals.confidence) for name, each in found.items()}
 
-    def _num_reconstructed(self, num_audited: int) -> int:
-        count = min(len(self._heldout) // 2, num_audited)
-        return count if count >= FEWEST // 2 else 0
+    def _apart(self, audited: Tensor) -> tuple[Tensor, Tensor]:
+        return apart(audited, self.heldout_index, len(self._heldout) // 2, groups=self.groups, seed=self.seed)
 
     def passes(self) -> dict[str, int]:
         """Of a look by itself: images that another watcher has made at that moment cost nothing."""
@@ -230,7 +222,8 @@ class Quality(Watcher):
 
     def first_passes(self) -> dict[str, int]:
         """The reconstructions."""
-        return {"decoder": self._num_reconstructed(int((~self.samples.is_member).sum()))}
+        mine, _ = self._apart(self.samples.sample_index[~self.samples.is_member].cpu())
+        return {"decoder": len(mine)}
 
     def sentences(self) -> list[str]:
         """How good the newest generations are."""
@@ -251,9 +244,3 @@ class Quality(Watcher):
                 f"watch.quality.feature_network: '{self.feature_network}' has sha256 {here}, and this run began with {known}: "
                 "put the old files back, or begin a new run."
             )
-
-
-def _chosen(index: Tensor, count: int, seed: int) -> Tensor:
-    """`count` sample indices, those of the smallest hash, ascending."""
-    index = index.cpu()
-    return index[uniform("quality", (seed, index), ()).argsort()[:count]].sort().values

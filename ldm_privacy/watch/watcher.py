@@ -186,9 +186,10 @@ class Watcher:
         self.load_state_dict(state)
 
 
-def results_of(watchers: Mapping[str, Watcher]) -> dict[str, object]:
-    """What those left that look in an evaluation, by label."""
-    return {label: each.result for label, each in watchers.items() if each.in_evaluation and each.result is not None}
+def results_of(watchers: Mapping[str, Watcher], step: int) -> dict[str, object]:
+    """What those that look in an evaluation found after that step, by label; nothing of those whose newest look is older."""
+    asked = {label: each for label, each in watchers.items() if each.in_evaluation and each.result is not None}
+    return {label: each.result for label, each in asked.items() if each.last is not None and each.last.step == step}
 
 
 def look_with(

@@ -33,7 +33,7 @@ class Given(Limit):
 class Training:
     """Audits with given AUROCs and held-out losses."""
 
-    def __init__(self, limit=0.7, at="undecided", action="stop", state=None, more=()):
+    def __init__(self, limit=0.7, at="undecided", action="stop", state=None, more=(), beside=None):
         self.loss, self.lines = 1.0, []
         self.audits = SimpleNamespace(report=None, last=None, key=None, in_evaluation=False)
         self.callback = StopOnMemorization(
@@ -41,7 +41,7 @@ class Training:
             at=at,
             action=action,
             factor=0.1,
-            watched={"memorization": self.audits},
+            watched={"memorization": self.audits, **(beside or {})},
             heldout_loss=lambda: self.loss,
             say=self.lines.append,
         )
@@ -87,6 +87,29 @@ def test_a_limit_of_which_nothing_was_measured_yet_is_not_acted_upon():
     training = Training(more=[CopiesLimit(0.01)])
     assert training.audit(1, 0.5)
     assert not training.trainer.should_stop
+
+
+class Counted(Limit):
+    """A limit on what a watcher found."""
+
+    name, quantity, most = "gate.copies", "share of copies", 0.01
+
+    def readings(self, found):
+        return [Reading(label, each) for label, each in found.results.items()]
+
+    def counts(self, found):
+        return {"generations": 1000}
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_what_was_counted_at_an_earlier_moment_is_acted_upon_once(is_resumed):
+    generations = SimpleNamespace(in_evaluation=True, result=Estimate(0.5, 0.4, 0.6), last=Moment(1, 10))
+    training = Training(action="lower_learning_rate", more=[Counted()], beside={"generations": generations})
+    assert not training.audit(1, 0.5)
+    if is_resumed:  # a checkpoint has no results
+        generations.result = None
+    assert training.audit(2, 0.5)
+    assert training.rate == pytest.approx(1e-3)
 
 
 def test_the_checkpoint_kept_is_the_best_under_the_limit():

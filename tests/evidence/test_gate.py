@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,11 +30,19 @@ def found(strength=0.0, results=None, **options):
     return Found(report_of(data, intervals=QUICK), KEY, results or {})
 
 
-def generated(num_copies, num_images=1000):
+def held(estimate):
+    """What a limit on an AUROC holds of that one."""
+    row = SimpleNamespace(key=KEY, metrics=SimpleNamespace(auroc=estimate))
+    it = Found(SimpleNamespace(rows=[row], data=SimpleNamespace(derived={})), KEY)
+    (reading,) = AurocLimit(0.6, attack="sima").readings(it)
+    return reading.estimate
+
+
+def generated(num_copies, num_images=1000, label="mine"):
     ratio = torch.ones(num_images, dtype=torch.float64)
     ratio[:num_copies] = 0.1
     nothing = Estimate(0.0, 0.0, 0.0)
-    return {"mine": GenerationCopies(ratio, torch.zeros(num_images, dtype=torch.int64), nothing, nothing, 9, 0, 0)}
+    return {label: GenerationCopies(ratio, torch.zeros(num_images, dtype=torch.int64), nothing, nothing, 9, 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -76,25 +85,27 @@ def test_at_the_limit_a_pass_is_rare_and_half_fail_and_a_null_passes_as_often_as
         shift = 2**0.5 * stats.norm.ppf(truth)
         draws = generator.normal(size=(num_draws, len(is_member))) + shift * is_member.numpy()
         intervals = [auroc_interval(torch.from_numpy(each), is_member) for each in draws]
-        return sum(decide(each, most) == decision for each in intervals) / num_draws
+        return sum(decide(held(each), most) == decision for each in intervals) / num_draws
 
     def reach(probability):
         """Of a share of draws around its expectation: four standard errors."""
         return 4 * (probability * (1 - probability) / num_draws) ** 0.5
 
-    assert share(most, "pass") <= 0.025 + reach(0.025)
+    assert max(share(most, "pass"), share(1 - most, "pass"), share(0.35, "pass")) <= 0.025 + reach(0.025)
     assert share(most, "fail") == pytest.approx(0.5, abs=reach(0.5) + 0.02)  # a median isn't a mean
-    # The upper bound of a null lies where Hanley and McNeil say, half of the time below it; so does the share that passes.
+    # The interval of a null reaches as far as Hanley and McNeil say, and passes where it does so on neither side.
     deviation = ((num_members + num_heldout + 1) / (12 * num_members * num_heldout)) ** 0.5
-    expected = stats.norm.cdf((special.logit(most) * 0.25 - stats.norm.isf(0.025) * deviation) / deviation)
+    expected = 2 * stats.norm.cdf(special.logit(most) * 0.25 / deviation - stats.norm.isf(0.025)) - 1
     assert share(0.5, "pass") == pytest.approx(expected, abs=reach(expected) + 0.02)
+    most = guessing(num_members, num_heldout, 0.95)
+    assert share(0.5, "pass") == pytest.approx(0.5, abs=reach(0.5) + 0.02)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "upper"), [((129, 124), 0.571), ((360, 360), 0.542), ((700, 700), 0.530), ((2500, 2500), 0.516)]
+    ("sizes", "upper"), [((129, 124), 0.595), ((360, 360), 0.557), ((700, 700), 0.541), ((2500, 2500), 0.521)]
 )
-def test_the_upper_bound_of_guessing_is_the_published_one_and_the_need_its_inverse(sizes, upper):
-    assert guessing(*sizes, 0.95) == pytest.approx(upper, abs=5e-4)
+def test_the_upper_bound_of_guessing_is_that_of_the_docs_and_the_need_its_inverse(sizes, upper):
+    assert guessing(*sizes, 0.95) == pytest.approx(upper, abs=6e-4)
     needed = num_needed(guessing(sizes[0], sizes[0], 0.95), 0.95)
     assert needed in (sizes[0], sizes[0] + 1)
     assert guessing(num_needed(upper, 0.95), num_needed(upper, 0.95), 0.95) <= upper
@@ -117,7 +128,7 @@ def test_so_many_samples_bring_the_upper_bound_to_the_limit():
 def test_an_undecided_limit_says_how_many_samples_would_decide_and_they_do():
     it = found(0.0, seed=2)
     area = it.report.row(KEY).metrics.auroc
-    (judged,) = Gate([AurocLimit(max(0.51, area.value + 0.02))]).rule(it).judgements
+    (judged,) = Gate([AurocLimit(max(area.value, 1 - area.value) + 0.02)]).rule(it).judgements
     assert judged.decision == "undecided"
     needed = rounded_up(60 * growth(judged.worst.estimate, judged.most))
     assert f"about {needed:,} members and {needed:,} held-out images would decide, in place of 60 members" in judged.sentence
@@ -149,9 +160,28 @@ def test_a_named_attack_is_held_with_all_its_masks_or_with_one():
         f"loss/{mask} (outsider)" for mask in ("all", "top60", "random60")
     }
     assert [each.of for each in AurocLimit(0.6, attack="loss/top60").readings(it)] == ["loss/top60 (outsider)"]
-    (judged,) = Gate([AurocLimit(0.9, attack="loss_history")]).rule(it).judgements
-    assert (judged.decision, judged.worst) == ("undecided", None)
-    assert "loss_history was left out of this audit" in judged.sentence
+    for missing in (AurocLimit(0.9, attack="loss_history"), TprLimit(0.9, target_fpr=0.01, attack="loss_history")):
+        (judged,) = Gate([missing]).rule(it).judgements
+        assert (judged.decision, judged.worst) == ("undecided", None)
+        assert "loss_history was left out of this audit" in judged.sentence
+
+
+def test_the_tpr_of_a_named_attack_is_held_as_its_auroc_is():
+    it = found(0.5)
+    limit = TprLimit(0.5, target_fpr=0.01, attack="loss/top60")
+    (reading,) = limit.readings(it)
+    assert reading.of == "loss/top60 (outsider)"
+    assert reading.estimate == it.report.row(AuditKey("loss", "top60")).metrics.tpr_at_1fpr
+    assert limit.name == "gate.attacks_tpr.loss/top60.0.01"
+
+
+def test_what_is_below_one_half_counts_as_much_as_what_is_above_and_nothing_jumps():
+    for lower in (0.30, 0.31):
+        for upper in (0.499, 0.5, 0.501):
+            assert decide(held(Estimate(0.4, lower, upper)), 0.6) == "fail"
+            assert held(Estimate(0.4, lower, upper)) == held(Estimate(0.6, 1 - upper, 1 - lower))
+    assert decide(held(Estimate(0.51, 0.39, 0.59)), 0.6) == "undecided"
+    assert held(Estimate(0.7, 0.6, 0.8)) == Estimate(0.7, 0.6, 0.8)
 
 
 def test_scores_that_are_surely_the_wrong_way_round_do_not_pass():
@@ -198,3 +228,15 @@ def test_copies_are_held_by_the_exact_bound(num_copies, decision):
     (missing,) = Gate([CopiesLimit(0.01)]).rule(found()).judgements
     assert missing.decision == "undecided"
     assert missing.sentence == "undecided: no image was generated, so there is nothing to hold against gate.copies."
+
+
+def test_every_watcher_of_generations_is_held_to_the_limit_on_copies():
+    few, many = generated(0, label="plain"), generated(500, num_images=2000, label="guided")
+    for results in (few | many, many | few):
+        (judged,) = Gate([CopiesLimit(0.01)]).rule(found(results=results)).judgements
+        assert judged.decision == "fail"
+        assert "of what the model generates (guided), " in judged.sentence
+        assert "Held to it as well: what the model generates (plain)." in judged.sentence
+    (judged,) = Gate([CopiesLimit(0.003)]).rule(found(results=few | generated(0, 500, "guided"))).judgements
+    assert judged.decision == "undecided"
+    assert "in place of 1,000 generations (plain) and 500 generations (guided)." in judged.sentence

@@ -8,6 +8,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ldm_privacy.quality.cmmd import cmmd
 from ldm_privacy.quality.distance import gap
+from ldm_privacy.quality.frechet import frechet
 from ldm_privacy.quality.kernel import kid
 from tests.reference.quality import unbiased_mmd
 
@@ -36,6 +37,15 @@ def test_the_value_is_that_of_scikit_learns_kernel_pair_by_pair(distance, kernel
     found = of(distance, label=label)
     assert found.value == pytest.approx(unbiased_mmd(GENERATED, REFERENCE, kernel, label), rel=1e-10)
     assert len(found.of_reference) == (11 if label is None else 8)
+
+
+@pytest.mark.parametrize("distance", [kid, cmmd, frechet])
+def test_generations_come_in_groups_as_reference_images_do(distance):
+    group, sides = torch.from_numpy(LABEL), [torch.from_numpy(each) for each in (GENERATED, REFERENCE)]
+    found, turned = distance(*sides, group=group), distance(*reversed(sides), generated_group=group)
+    assert turned.value == pytest.approx(found.value, rel=1e-9)
+    torch.testing.assert_close(turned.of_generated, found.of_reference)
+    torch.testing.assert_close(turned.of_reference, found.of_generated)
 
 
 @pytest.mark.parametrize("label", [None, LABEL], ids=["single", "groups"])

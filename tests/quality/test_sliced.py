@@ -71,3 +71,5 @@ def test_it_is_symmetric_zero_of_one_set_and_resamples_whole_groups():
     assert sliced_wasserstein(one, one).value == 0
     assert sliced_wasserstein(one, other, seed=1).value != there.value
     assert len(sliced_wasserstein(one, other, group=torch.arange(9) // 2).of_reference) == 5
+    group = torch.arange(len(one[0])) // 2
+    assert len(sliced_wasserstein(one, other, generated_group=group).of_generated) == len(group.unique())

@@ -30,6 +30,15 @@ def announced(*overrides):
     return found, most
 
 
+def test_copies_are_counted_at_every_audit_that_the_gate_acts_upon():
+    def every(*overrides):
+        setup = RunSetup(compose("digits.yaml", settings(GENERATIONS, *overrides)).config, progress)
+        return setup.watchers(setup.blank_samples(setup.codec), progress)["generations"].every.epochs
+
+    assert every("gate.copies=0.1") == every("gate.auroc=0.9", "audit.stop.at=fail") == 9
+    assert every("gate.copies=0.1", "audit.stop.at=fail") == 2
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures are asked for, with whatever passes they cost, but not drawn."""

@@ -176,6 +176,60 @@ def test_intervals_take_whole_groups(looks):
     assert of_four["kid_random_heldout"].value != single["kid_random_heldout"].value, "images of one group are no pair"
 
 
+def test_quality_is_one_distance_whatever_the_seed_of_the_run():
+    target = model(FRESH)
+    first, again = (looked(target, seed=seed, num_steps=2)[0] for seed in (0, 1))
+    assert not torch.equal(first.result.generated, again.result.generated)
+    image = IMAGES[:20]
+    torch.testing.assert_close(first._random(image), again._random(image), rtol=0, atol=0)
+    assert first.result.features == again.result.features
+
+
+@pytest.mark.parametrize("size", [7, 20])
+def test_reconstructions_are_of_other_groups_than_what_they_are_compared_with(size):
+    asked, described = [], []
+
+    def images(index):
+        asked.append(index)
+        return IMAGES[index]
+
+    class Remembering(IdentityCodec):
+        def decode(self, latent):
+            described.append(latent)
+            return super().decode(latent)
+
+    def groups(index):
+        return index // size
+
+    it = Quality(SAMPLES, images, MEMBERS, HELDOUT, num_images=SIDE, groups=groups)
+    heldout = SAMPLES.rows(~SAMPLES.is_member)
+    target = Target(Remembering(image_channels=1), IdealDenoiser(IMAGES[FRESH]))
+    count, found = it._reconstruction_row(target, heldout.sample_index, heldout.latent)
+    mine = torch.cat(described)
+    own = torch.tensor([int((each == IMAGES).flatten(1).all(1).nonzero()[0]) for each in mine])
+    others = torch.cat(asked)
+    assert len(own) == len(others) == count == it.first_passes()["decoder"] > SIDE // 3
+    assert not {*groups(own).tolist()} & {*groups(others).tolist()}
+    assert found["kid_random"].upper > found["kid_random"].value > found["kid_random"].lower
+
+
+def test_a_side_of_two_groups_is_refused_and_so_few_groups_have_no_ceiling():
+    def looked_with(heldout_groups):
+        groups = partial(grouped, heldout_groups)
+        return watcher(groups=groups)
+
+    def grouped(number, index):
+        return torch.where(index < SIDE, index, 1000 + index % number)
+
+    for number, words in ((1, "1 group, "), (2, "2 groups, ")):
+        with pytest.raises(UserError, match=f"^held-out images of {words}and an interval of quality takes 3 or more: "):
+            looked_with(number)
+    it = looked_with(3)
+    it.look(model(FRESH), Moment(1, 1))
+    assert it.result.num_reconstructed == 0
+    assert all(each.lower < each.value < each.upper for each in it.result.estimates.values())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -3,7 +3,7 @@
 import pytest
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
+from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with, results_of
 
 
 def moments(epochs, steps_per_epoch):
@@ -63,6 +63,23 @@ def test_only_those_that_are_due_look():
         "steps": {"number": 2.0},
         "epochs": {"number": 2.0},
     }
+
+
+def test_a_result_is_one_of_the_moment_that_it_was_found_at():
+    class Finder(Recorder):
+        in_evaluation = True
+
+        def look(self, target, moment):
+            self.result = moment.step
+            return super().look(target, moment)
+
+    watchers = {"often": Finder(Every(epochs=1)), "seldom": Finder(Every(epochs=2)), "aside": Recorder()}
+    found = []
+    for moment in (Moment(1, 3), Moment(2, 6), Moment(3, 9), Moment(3, 9, is_last=True)):
+        look_with(watchers, None, moment)
+        found.append(results_of(watchers, moment.step))
+    both = {"often": 9, "seldom": 9}
+    assert found == [{"often": 3}, {"often": 6, "seldom": 6}, {"often": 9}, both], "the last look is one of step 9 too"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def named(found: Found, key: AuditKey) -> str:
     return f"{key} ({'insider' if of is not None and of.is_insiders else 'outsider'})"
 
 
+def left_out(attack: str | None) -> str:
+    """Why there is nothing to read of a named attack."""
+    return f"{attack} was left out of this audit"
+
+
 def counts_of(found: Found) -> dict[str, int]:
     """Reported samples."""
     metrics = found.report.rows[0].metrics
@@ -43,20 +48,31 @@ def counts_of(found: Found) -> dict[str, int]:
 
 
 def guessing(num_members: int, num_heldout: int, confidence: float) -> float:
-    """The upper bound of an AUROC of .5 with so many samples: Hanley & McNeil (Radiology 1982), on the logit scale."""
+    """The bound below which half of the audits of guessing have the upper bound that is held, of so many samples.
+
+    Whichever way round has the larger one: Hanley & McNeil's deviation (Radiology 1982) on the logit scale, times z and the
+    median of a normal number without its sign.
+    """
     variance = (num_members + num_heldout + 1) / (12 * num_members * num_heldout)
-    return float(special.expit(stats.norm.isf((1 - confidence) / 2) * variance**0.5 / 0.25))
+    return float(special.expit(_reach(confidence) * variance**0.5 / 0.25))
 
 
 def num_needed(most: float, confidence: float) -> int:
-    """Samples a side from which that upper bound is at most `most`: (2 n + 1) / (12 n^2) = (logit(most) / (4 z))^2."""
-    variance = float(special.logit(most) / 4 / stats.norm.isf((1 - confidence) / 2)) ** 2
+    """Samples a side from which that upper bound is at most `most`: (2 n + 1) / (12 n^2) = (logit(most) / (4 (z + .67)))^2."""
+    variance = float(special.logit(most) / 4 / _reach(confidence)) ** 2
     return math.ceil((1 + math.sqrt(1 + 12 * variance)) / (12 * variance))
+
+
+def _reach(confidence: float) -> float:
+    """From .5 to that bound, in standard deviations."""
+    return float(stats.norm.isf((1 - confidence) / 2) + stats.norm.isf(0.25))
 
 
 @dataclass(frozen=True)
 class AurocLimit(Limit):
-    """The upper bound of an AUROC is at most `most`. An interval below .5 counts turned round: it tells the sides apart too.
+    """The upper bound of an AUROC is at most `most`, whichever way round: one below .5 tells the sides apart as well.
+
+    The interval has to lie in [1 - most, most]: a truth that doesn't passes with a chance of at most (1 - confidence) / 2.
 
     Args:
         most: In (0.5, 1).
@@ -84,18 +100,19 @@ class AurocLimit(Limit):
         return counts_of(found)
 
     def missing(self) -> str:
-        return f"{self.attack} was left out of this audit"
+        return left_out(self.attack)
 
     def foretold(self, num_members: int, num_heldout: int, confidence: float) -> str | None:
         upper = guessing(num_members, num_heldout, confidence)
         few = "" if upper <= self.most else f"; it takes {num_needed(self.most, confidence):,} of each"
         return (
-            f"{self.name} {self.most:g}: with {num_members:,} members and {num_heldout:,} held-out images reported, an AUROC "
-            f"of .5 has an upper bound of about {upper:.3f}{few}."
+            f"{self.name} {self.most:g}: with {num_members:,} members and {num_heldout:,} held-out images reported, the upper "
+            f"bound of guessing is above {upper:.3f} in half of the audits{few}."
         )
 
 
 def _turned(of: str, estimate: Estimate) -> Reading:
-    if estimate.upper < 0.5:
-        return Reading(f"{of}, turned round,", Estimate(1 - estimate.value, 1 - estimate.upper, 1 - estimate.lower))
-    return Reading(of, estimate)
+    """Each number of the AUROC or of the one the other way round, whichever is larger."""
+    found = estimate.value, estimate.lower, estimate.upper
+    held = Estimate(*map(max, found, (1 - estimate.value, 1 - estimate.upper, 1 - estimate.lower)))
+    return Reading(of, estimate) if held == estimate else Reading(f"{of}, turned round,", held)

@@ -10,7 +10,8 @@ from ldm_privacy.metrics import GenerationCopies, clopper_pearson
 class CopiesLimit(Limit):
     """The upper bound of the share of memorized generations is at most `most`, in (0, 1); see `memorized_generations`.
 
-    The bound is Clopper & Pearson's, exact for independent generations: of few copies the bootstrap's is too low.
+    Every watcher that counts them is held to it. The bound is Clopper & Pearson's, exact for independent generations: of few
+    copies the bootstrap's is too low.
     """
 
     most: float
@@ -24,18 +25,19 @@ class CopiesLimit(Limit):
         return "share of copies"
 
     def readings(self, found: Found) -> list[Reading]:
-        if (copies := _copies(found)) is None:
-            return []
-        interval = clopper_pearson(copies.num_copies, len(copies.ratio), confidence=found.report.confidence)
-        return [Reading("what the model generates", interval)]
+        return [
+            Reading(name, clopper_pearson(each.num_copies, len(each.ratio), confidence=found.report.confidence))
+            for name, each in _copies(found, "what the model generates").items()
+        ]
 
     def counts(self, found: Found) -> dict[str, int]:
-        copies = _copies(found)
-        return {} if copies is None else {"generations": len(copies.ratio)}
+        return {name: len(each.ratio) for name, each in _copies(found, "generations").items()}
 
     def missing(self) -> str:
         return "no image was generated"
 
 
-def _copies(found: Found) -> GenerationCopies | None:
-    return next((each for each in found.results.values() if isinstance(each, GenerationCopies)), None)
+def _copies(found: Found, name: str) -> dict[str, GenerationCopies]:
+    """What each watcher of generations counted, by that name; with its label where there are several."""
+    counted = {label: each for label, each in found.results.items() if isinstance(each, GenerationCopies)}
+    return {name if len(counted) == 1 else f"{name} ({label})": each for label, each in counted.items()}
