@@ -11,7 +11,7 @@ import yaml
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.frontier import Cell
+from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes import cli, frontier_runs
 from ldm_privacy.recipes.frontier import read_frontier, write_frontier
 from ldm_privacy.report.page.blocks import Picture
