@@ -11,7 +11,8 @@ import torch
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import is_calibration
-from ldm_privacy.evidence.frontier import Cell, frontier_of
+from ldm_privacy.evidence.cell import Cell
+from ldm_privacy.evidence.frontier import frontier_of
 from ldm_privacy.evidence.strongest import strongest
 from ldm_privacy.evidence.trainings import Point, Training
 from ldm_privacy.types import AuditKey, Estimate, Intervals
@@ -24,12 +25,13 @@ CELLS = {label: Cell(label, baseline=label == "one") for label in ("one", "other
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=200)
+    parser.add_argument("--generator", type=int, default=0, help="seed of what is made up")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=64, help="a side")
     options = parser.parse_args()
     print("candidates  spread  claimed  samples alone  trainings alone  dominated")
     for candidates, spread in ((1, 0.0), (12, 0.0), (1, 0.15), (12, 0.15)):
-        generator, counts = torch.Generator().manual_seed(0), np.zeros(4)
+        generator, counts = torch.Generator().manual_seed(options.generator), np.zeros(4)
         for _ in range(options.sweeps):
             counts += simulated(candidates, spread, options.seeds, options.samples, generator)
         shares = counts / options.sweeps
@@ -39,8 +41,9 @@ def main() -> None:
 def simulated(candidates: int, spread: float, seeds: int, samples: int, generator: torch.Generator) -> list[bool]:
     """Whether a sweep of equal settings is said to differ: as a page says it, over samples and over trainings; dominated."""
     index, trainings = torch.arange(2 * samples), {label: list[Training]() for label in CELLS}
-    half, intervals = is_calibration(index), Intervals(num_bootstrap=200)
-    for seed in range(seeds):
+    half, intervals = is_calibration(index), Intervals(num_bootstrap=1000)
+    first = int(torch.randint(2**31, (), generator=generator))  # or all sweeps would have the same resamples
+    for seed in range(first, first + seeds):
         is_member = torch.randperm(2 * samples, generator=generator) < samples
         own = torch.randn(candidates, 2 * samples, generator=generator)
         for mine in trainings.values():
@@ -53,7 +56,7 @@ def simulated(candidates: int, spread: float, seeds: int, samples: int, generato
                 reach = 1.959964 * ERROR
                 attack = strongest(kept, is_member, half, intervals=intervals)
                 points.append(Point(epoch, attack, Estimate(quality, quality - reach, quality + reach)))
-            mine.append(Training(seed, "", points, is_member))
+            mine.append(Training(seed, str(seed), points, is_member))
     found = frontier_of(CELLS, trainings, "quality", intervals=intervals)
     gap = found.compared["other"].auroc
     alone = gap.trainings is not None and gap.trainings.leaves_out(0.0)

@@ -3,33 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.evidence.over_seeds import OverSeeds, over_seeds
 from ldm_privacy.evidence.trainings import Line, Training, drawn
 from ldm_privacy.metrics import holm
 from ldm_privacy.types import Intervals
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A setting of a sweep.
-
-    Attributes:
-        label: Its name.
-        overrides: What sets it apart from the config of the sweep, key=value.
-        baseline: The others are compared with it.
-        runs: The folders of its trainings, one a seed, as far as they have begun.
-    """
-
-    label: str
-    overrides: Sequence[str] = ()
-    baseline: bool = False
-    runs: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,8 @@ def frontier_of(
         left_out: See `Frontier`.
 
     Raises:
-        UserError: Two trainings of a cell have the same seed, or trainings of a seed have different splits.
+        UserError: Two trainings of a cell have the same seed, trainings of a seed have different splits, or trainings of two
+            seeds the same.
     """
     intervals = intervals or Intervals()
     check_seeds(trainings)
@@ -225,7 +209,7 @@ def _ended(trainings: Mapping[int, Training]) -> dict[int, Training]:
 
 
 def check_seeds(trainings: Mapping[str, Sequence[Training]]) -> None:
-    """Raise UserError where a cell has two trainings of a seed, or trainings of a seed have different splits."""
+    """Raise UserError where a cell has two trainings of a seed, or other than one split a seed."""
     first: dict[int, tuple[str, Training]] = {}
     for label, mine in trainings.items():
         for place, training in enumerate(mine):
@@ -241,3 +225,12 @@ def check_seeds(trainings: Mapping[str, Sequence[Training]]) -> None:
                     f"{training.split_hash[:12]}, not {known.split_hash[:12]}): trainings of a seed are compared sample by "
                     "sample. Train them with the same data.seed and counts."
                 )
+    seed_of: dict[str, tuple[int, Training]] = {}
+    for seed, (_, training) in first.items():
+        other_seed, known = seed_of.setdefault(training.split_hash, (seed, training))
+        if other_seed != seed:
+            raise UserError(
+                f"seeds {other_seed} and {seed}: {known.name} and {training.name} have the same split "
+                f"({training.split_hash[:12]}), but means over seeds take their samples for independent. Train without "
+                "data.seed, so that each seed has its own."
+            )

@@ -30,7 +30,8 @@ class Strongest:
         chosen: By half, what the other one chose: "sima/top60 at 100".
         sample_index: (samples,), ascending.
         error: (samples,) float64: with sample i counted n_i times instead of once, the AUROC is off by `sum (n_i - 1) error_i`
-            (DeLong's placements, to first order), in units that give it the variance that its interval says.
+            (DeLong's placements, to first order). Over the units (samples, or groups' sums) their squares sum to the variance
+            that the interval says, which so is that of the AUROC when units are drawn anew.
         unseen: Standard deviation of what the samples don't show, as where every member lies above all held-out samples.
     """
 
@@ -106,7 +107,8 @@ def _errors(halves: Sequence[Half], reports: Sequence[Tensor], auroc: Estimate, 
         mine = torch.zeros(int(rows.sum()), dtype=torch.float64)
         for on_side, side, placed in zip((half.is_member, ~half.is_member), half.sides, half.placed):
             mine[on_side] = torch.from_numpy(placed - placed.mean()) / (len(placed) * len(halves))
-            variance += side.mean_variance(placed) / len(halves) ** 2 if side.num_units > 1 else 0.0
+            if side.num_units > 1:  # without the k / (k - 1) of an estimate, which k units drawn anew don't have
+                variance += side.mean_variance(placed) * (1 - 1 / side.num_units) / len(halves) ** 2
         error[rows] = mine
     quantile = stats.norm.isf((1 - confidence) / 2)
     if not variance:

@@ -102,11 +102,13 @@ def drawn(trainings: Mapping[str, Training], intervals: Intervals) -> dict[str, 
     AUROCs: members and held-out samples are drawn anew with replacement (whole groups, where there are groups), the same draw
     for every cell and audit, so that what cells share cancels in their differences; to first order (`Strongest.error`), with
     the attacks that were chosen. Quality has no numbers by sample: each look is normal with the width of its interval,
-    independent of every other, which makes differences of quality wider than they are where looks share their noise.
+    independent of every other, which makes differences of quality wider than they are where looks share their noise. Draws of
+    other seeds are others, so that what is random in them averages out over seeds.
 
     Returns:
         The same for any order of cells. O(draws x samples x audits).
     """
+    purpose = f"frontier {next(iter(trainings.values())).seed}"
     index = torch.cat([each.sample_index for each in trainings.values()])
     index, place = (torch.from_numpy(each) for each in np.unique(index.numpy(), return_index=True))
     is_member = torch.cat([each.is_member for each in trainings.values()])[place]
@@ -117,7 +119,7 @@ def drawn(trainings: Mapping[str, Training], intervals: Intervals) -> dict[str, 
     for column, (_, point) in enumerate(points):
         error[torch.searchsorted(index, point.attack.sample_index), column] = point.attack.error
     on_side, parts, counts = [error[is_member].numpy(), error[~is_member].numpy()], list[np.ndarray](), list[tuple]()
-    for count in sides.resamples("frontier", intervals.num_bootstrap, intervals.seed):
+    for count in sides.resamples(purpose, intervals.num_bootstrap, intervals.seed):
         counts.append(count)
         if len(counts) == _CHUNK:
             parts, counts = [*parts, _moved(counts, on_side)], []
@@ -125,7 +127,7 @@ def drawn(trainings: Mapping[str, Training], intervals: Intervals) -> dict[str, 
     quantile, lines = float(stats.norm.isf((1 - intervals.confidence) / 2)), dict[str, Line]()
     for label, training in trainings.items():
         mine = [column for column, (owner, _) in enumerate(points) if owner == label]
-        noise = bootstrap_generator(f"frontier {label}", intervals.seed).normal(size=(2, len(moved), len(mine)))
+        noise = bootstrap_generator(f"{purpose} {label}", intervals.seed).normal(size=(2, len(moved), len(mine)))
         unseen, line = np.array([each.attack.unseen for each in training.points]), training.line
         auroc = line.auroc + moved[:, mine] + unseen * noise[0]
         lines[label] = Line(auroc, line.quality + line.margin / quantile * noise[1], line.margin)

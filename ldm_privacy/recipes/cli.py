@@ -19,14 +19,12 @@ from ldm_privacy.config.compose import (
     read_entry,
     read_yaml,
 )
-from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.evaluate_check import BESIDE, OURS, check_ours, check_targets
 from ldm_privacy.recipes.frontier_command import frontier
-from ldm_privacy.recipes.gate_check import check_gate
+from ldm_privacy.recipes.known import check_trainable
 from ldm_privacy.recipes.pick_command import pick
-from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
@@ -71,11 +69,7 @@ def train(arguments: list[str]) -> int:
         place = str(tree.get("output_dir", Config.output_dir))
         if "${" not in place:  # or it is checked once that is known
             check_writable(Path(place), "output_dir")
-    check_gate(tree)
-    if "${" not in str(tree.get("audit")):  # as above
-        read_pilots(tree)
-    if "${" not in str(tree):  # as above
-        check_privacy(tree)
+    check_trainable(tree)
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
         composed = finish(tree, Config)  # first: a plug-in that can't be imported is told without what the recipe imports

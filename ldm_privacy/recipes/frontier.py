@@ -6,13 +6,16 @@ from pathlib import Path
 
 from ldm_privacy.commands import command
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.frontier import Cell, Frontier, baseline_of, check_seeds, frontier_of
+from ldm_privacy.evidence.cell import Cell
+from ldm_privacy.evidence.frontier import Frontier, baseline_of, check_seeds, frontier_of
 from ldm_privacy.evidence.trainings import Training
-from ldm_privacy.recipes.frontier_runs import Run, Store, apart, common_quality, training_of
+from ldm_privacy.recipes.frontier_runs import Run, apart, check_compared, common_quality, training_of
+from ldm_privacy.recipes.frontier_store import Store
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.report.frontier import frontier_page, print_frontier
 from ldm_privacy.report.frontier_file import write_frontier_csv
 from ldm_privacy.report.page.page import write_page
+from ldm_privacy.runs.lock import writing
 from ldm_privacy.types import Intervals
 
 KNOWN = ".strongest"
@@ -27,8 +30,8 @@ def read_frontier(cells: Mapping[str, Cell], folder: Path) -> Frontier:
         folder: Where it is remembered which attack was the strongest of an audit; an audit is read once.
 
     Raises:
-        UserError: No run has an audit, or a quality that all have; two runs of a cell have one seed, or runs of a seed
-            different splits.
+        UserError: No run has an audit, or a quality that all have; two runs have other images or look at quality otherwise; two
+            runs of a cell have one seed, runs of a seed different splits, or runs of two seeds the same.
     """
     left_out, trainings = list[str](), dict[str, list[Training]]()
     runs: dict[str, list[Run]] = {}
@@ -37,6 +40,7 @@ def read_frontier(cells: Mapping[str, Cell], folder: Path) -> Frontier:
         runs[label] = [Run.open(path) for path in begun]
         if len(begun) < len(cell.runs):
             left_out.append(f"{label}: {len(cell.runs) - len(begun)} of {len(cell.runs)} runs have not begun")
+        left_out += cell.failed
     if not any(cell.overrides for cell in cells.values()):  # of runs that are named
         known = apart({label: mine[0].config for label, mine in runs.items() if mine})
         cells = {label: replace(cell, overrides=known.get(label, ())) for label, cell in cells.items()}
@@ -44,7 +48,8 @@ def read_frontier(cells: Mapping[str, Cell], folder: Path) -> Frontier:
     if not any(run.history is not None for run in every):
         raise UserError("no run has an audit yet: wait for the first, or name runs that were audited.")
     quality, intervals = common_quality(every), Intervals()
-    store = Store(folder / KNOWN)
+    check_compared([run for run in every if run.epochs(quality)], quality)
+    store = Store(folder / KNOWN, intervals)
     for label, mine in runs.items():
         found = [training_of(run, quality, store, intervals) for run in mine]
         left_out += [each for each in found if isinstance(each, str)]
@@ -63,11 +68,11 @@ def write_frontier(name: str, cells: Mapping[str, Cell], folder: Path, *, shown:
         cells, folder: See `read_frontier`; so are errors. Files in the folder are replaced.
         shown: Its table and sentences are printed too.
     """
-    frontier = read_frontier(cells, folder)
     page, table = folder / "frontier.html", folder / "frontier.csv"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_frontier_csv(frontier, table)
-    write_page(frontier_page(name, frontier, made_by=_made_by(cells, folder)), page)
+    with writing(folder, wait=True):  # two processes of one sweep end together
+        frontier = read_frontier(cells, folder)
+        write_frontier_csv(frontier, table)
+        write_page(frontier_page(name, frontier, made_by=_made_by(cells, folder)), page)
     if shown:
         print_frontier(frontier, console)
         tell(f"Written to {folder}: {page.name}, {table.name}.\nOpen {page}")

@@ -1,33 +1,37 @@
 """From the folders of runs to trainings: their audits' scores, the quality at each look, whether they have ended."""
 
-import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from scipy import stats
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import is_calibration
 from ldm_privacy.audit.score_file import read_scores
+from ldm_privacy.config.audit_sections import AuditConfig
 from ldm_privacy.config.compose import read_yaml
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.strongest import Strongest, strongest
 from ldm_privacy.evidence.trainings import Point, Training
+from ldm_privacy.recipes.frontier_store import Store
+from ldm_privacy.recipes.known import data_of, difference, quality_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
+from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.types import Estimate, Intervals
+from ldm_privacy.watch.quality_report import primary_of
 
-QUALITIES = ("kid_heldout", "kid_random_heldout")
-"""Distances of generations to held-out images, lower = better; the first that all trainings have is the quality."""
+HELDOUT = "_heldout"
+"""Ends the name of a distance of generations to held-out images; lower = better."""
 OWN = ("name", "seed", "data.seed", "output_dir", "wandb.")
 """Keys that differ between runs of one setting."""
 
@@ -80,23 +84,68 @@ class Run:
 
     @cached_property
     def qualities(self) -> dict[str, dict[int, Estimate]]:
-        """Of each of `QUALITIES` that was looked at, epoch -> quality."""
-        series, found = SeriesFile(self.folder.metrics).read("denoiser"), dict[str, dict[int, Estimate]]()
-        for name in QUALITIES:
+        """Of each distance to held-out images that was looked at, epoch -> quality, its bounds those of `Intervals()`."""
+        series = SeriesFile(self.folder.metrics).read("denoiser")
+        names = {name.removeprefix("quality/") for _, name in series if name.startswith("quality/") and name.endswith(HELDOUT)}
+        watched = self.evaluation.get("watched", {}).values()
+        found = dict[str, dict[int, Estimate]]()
+        for name in sorted(names | {name for each in watched for name in each if name.endswith(HELDOUT)}):
             ends = (f"quality/{name}", f"quality/{name}_lower", f"quality/{name}_upper")
-            looks = {epoch: [series.get((epoch, each), math.nan) for each in ends] for epoch, each in series if each == ends[0]}
-            for watched in self.evaluation.get("watched", {}).values():
-                if name in watched:
-                    looks.setdefault(self.evaluation["epoch"], [math.nan if x is None else x for x in watched[name]])
+            looks = {
+                epoch: _rescaled([series.get((epoch, end), math.nan) for end in ends], self.config)
+                for epoch, each in series
+                if each == ends[0]
+            }
+            for numbers in (each[name] for each in watched if name in each):
+                numbers = [math.nan if x is None else x for x in numbers]
+                looks.setdefault(self.evaluation["epoch"], _rescaled(numbers, self.evaluation.get("config") or self.config))
             # The last rows of a run in training may not be whole; a denoiser that diverged has no quality.
-            whole = {epoch: each for epoch, each in looks.items() if all(map(math.isfinite, each))}
+            whole = {epoch: each for epoch, each in looks.items() if all(map(math.isfinite, vars(each).values()))}
             if whole:
-                found[name] = {epoch: Estimate(*each) for epoch, each in whole.items()}
+                found[name] = whole
         return found
+
+    @property
+    def feature_sha256(self) -> str | None:
+        """Of the network that `kid` is on, as its config or its evaluation says; None where neither does (yet)."""
+        words = (str(each.get("features", {}).get("kid", "")) for each in self.evaluation.get("watched", {}).values())
+        said = next((found[1] for each in words if (found := re.search(r"sha256 ([0-9a-f]{64})", each))), None)
+        return (quality_of(self.config) or {}).get("sha256") or said
+
+    @cached_property
+    def content_hash(self) -> str | None:
+        """Of its images, as its checkpoint says; None where there is none."""
+        return Checkpoint.read(self.folder.last).content_hash if self.folder.last.is_file() else None
 
     def epochs(self, quality: str) -> list[int]:
         """Those that have an audit and that quality."""
         return [epoch for epoch in self.history.audits if epoch in self.qualities.get(quality, {})] if self.history else []
+
+
+def check_compared(runs: Sequence[Run], quality: str) -> None:
+    """Raise UserError where a run has other images than the first, or looks at that quality otherwise.
+
+    A source and a feature network may lie elsewhere: where both contents are known, they are compared in place of the names.
+    """
+    for run in runs[1:]:
+        pair = (run, runs[0])
+        data, looks = [data_of(each.config) for each in pair], [quality_of(each.config) or {} for each in pair]
+        if data[0]["source"] != data[1]["source"]:  # checkpoints are large
+            _by_content(data, "source", [each.content_hash for each in pair])
+        _by_content(looks, "feature_network", [each.feature_sha256 for each in pair])
+        if quality == primary_of(()) + HELDOUT:  # of fixed features
+            looks = [{**look, "feature_network": None} for look in looks if look]
+        if differs := difference(*data, "data") or (len(looks) == 2 and all(looks) and difference(*looks, "watch.quality")):
+            raise UserError(
+                f"{run.folder.path} has {differs} as {runs[0].folder.path}: their numbers can't be compared; name runs of the "
+                "same images and the same watch.quality."
+            )
+
+
+def _by_content(told: Sequence[dict[str, Any]], key: str, hashes: Sequence[str | None]) -> None:
+    for each, content in zip(told, hashes):
+        if None not in hashes and each:
+            each[key] = content
 
 
 def apart(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -115,54 +164,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-class Store:
-    """The strongest attacks of audits, a file each: which of hundreds is the strongest takes a while, and audits don't change.
-
-    Args:
-        folder: Made at the first write; it can be deleted at any time.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def get(self, audit: Path) -> Strongest | None:
-        """Of the audit with that file of scores, if it is the same as when it was stored."""
-        path = self._path(audit)
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads(file.metadata()["strongest"])
-                auroc, tpr = (Estimate(**record[name]) for name in ("auroc", "tpr"))
-                index, error = (file.get_tensor(name) for name in ("sample_index", "error"))
-                return Strongest(auroc, tpr, tuple(record["chosen"]), index, error, record["unseen"])
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def put(self, audit: Path, found: Strongest) -> None:
-        """Store it, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"auroc": asdict(found.auroc), "tpr": asdict(found.tpr), "chosen": found.chosen, "unseen": found.unseen}
-        path = self._path(audit)
-        temporary = path.with_suffix(".tmp")
-        tensors = {"sample_index": found.sample_index, "error": found.error}
-        save_file(tensors, temporary, metadata={"strongest": json.dumps(record)})
-        temporary.replace(path)
-
-    def _path(self, audit: Path) -> Path:
-        state = audit.stat()
-        name = hashlib.sha256(f"{audit.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
-        return self.folder / f"{name[:32]}.safetensors"
-
-
 def common_quality(runs: Sequence[Run]) -> str:
-    """The first of `QUALITIES` that every run has that has any. Raises UserError where none has."""
+    """The distance that quality is told by, of those that every run has that has any. Raises UserError where none has."""
     known = [{*run.qualities} for run in runs if run.qualities]
-    for name in QUALITIES:
-        if known and all(name in each for each in known):
-            return name
+    common = set.intersection(*known) if known else set()
+    name = primary_of({each.removesuffix(HELDOUT): each for each in common}) + HELDOUT
+    if name in common:
+        return name
     raise UserError(
         "no run has looked at quality, which the frontier is drawn against: train with watch.quality.class=quality."
         if not known
-        else f"the runs have no quality in common: each needs {QUALITIES[1]}."
+        else f"the runs have no quality in common: each needs {name}."
     )
 
 
@@ -217,6 +229,14 @@ def _strongest(
     mine = None if group is None else _matched(*group, index)
     half = is_calibration(index, group=mine)
     return strongest(kept, split.is_member(index), half, group=mine, cross_fit=cross_fit, intervals=intervals)
+
+
+def _rescaled(numbers: Sequence[float], config: Mapping[str, Any]) -> Estimate:
+    """A quality (value, lower, upper), whose bounds have that config's `audit.confidence`, with those of `Intervals()`."""
+    value, lower, upper = numbers
+    then = (config.get("audit") or {}).get("confidence", AuditConfig.confidence)
+    stretch = float(stats.norm.isf((1 - Intervals().confidence) / 2) / stats.norm.isf((1 - then) / 2))
+    return Estimate(value, value - stretch * (value - lower), value + stretch * (upper - value))
 
 
 def _matched(sample_index: torch.Tensor, value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

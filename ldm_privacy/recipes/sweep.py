@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from typing import Any
 from ldm_privacy.commands import called
 from ldm_privacy.config import Config, finish
 from ldm_privacy.config.command_line import CommandLine, first_sentence, parse
-from ldm_privacy.config.compose import CONFIG_DIR, as_yaml, read_entry, read_yaml
+from ldm_privacy.config.compose import CONFIG_DIR, as_yaml, read_entry
 from ldm_privacy.errors import UserError
+from ldm_privacy.recipes.known import check_trainable, data_of, difference, quality_of
+from ldm_privacy.recipes.sweep_folder import read_file
 from ldm_privacy.recipes.sweep_watch import run_workers, show_status
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import check_writable
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.sweeps.cells import OWN, Sweep, cell_file, read_sweep
+from ldm_privacy.sweeps.cells import OWN, Sweep, cell_file
 from ldm_privacy.sweeps.journal import Journal, check_optuna
 from ldm_privacy.sweeps.slurm import OPTIONS, STOP_SECONDS, read_options, submit
 
@@ -43,13 +45,13 @@ def sweep(arguments: list[str]) -> int:
     if line.help:
         return _print_help()
     workers, file = _workers(line), _find(line.config)
-    read = _read(file, line.overrides)
+    read = read_file(file, line.overrides)
     folder = Path(line.words["out"]) if line.words.get("out") else Path("sweeps") / read.name
     if file.name == "sweep.yaml" and "out" not in line.words:
         folder = file.parent
     if "--status" in line.options:
         stored = folder / "sweep.yaml"
-        return show_status(_read(stored, []) if stored.is_file() else read, folder)
+        return show_status(read_file(stored) if stored.is_file() else read, folder)
     check_optuna()
     slurm = read_options(line.options["--slurm"]) if "--slurm" in line.options else None
     check_writable(folder, "out")
@@ -84,18 +86,11 @@ def _find(name: str | None) -> Path:
     raise UserError(f"no sweep '{name}'.{hint} In configs/sweeps/: {names}.")
 
 
-def _read(file: Path, overrides: Sequence[str]) -> Sweep:
-    tree = read_yaml(file)
-    try:
-        return read_sweep(tree, file.stem, overrides=overrides)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-
-
 def _trees(file: Path, read: Sweep) -> dict[str, dict[str, Any]]:
     """Label -> config of the cell, without what each trial is given.
 
-    Raises UserError for what the config refuses, as far as it is known without an import, and for two cells that are the same.
+    Raises UserError for what a training refuses, as far as it is known without an import; for two cells that are the same, or
+    have other images or another split; and for seeds that would share a split.
     """
     trees: dict[str, dict[str, Any]] = {}
     for label, overrides in read.cells.items():
@@ -103,6 +98,8 @@ def _trees(file: Path, read: Sweep) -> dict[str, dict[str, Any]]:
         given = [item for item in (*read.overrides, *overrides) if not item.startswith(BEGINS)]
         try:
             tree = read_entry(others[-1] if others else read.config, given)
+            check_trainable(tree)
+            _check_split(tree, read.seeds)
         except UserError as error:
             raise UserError(f"{file}: cell '{label}': {error}") from None
         for key in OWN:
@@ -110,17 +107,44 @@ def _trees(file: Path, read: Sweep) -> dict[str, dict[str, Any]]:
         if same := next((other for other in trees if trees[other] == tree), None):
             raise UserError(f"{file}: the cells '{same}' and '{label}' are the same; take one out.")
         trees[label] = tree
+        _check_compared(file, label, {each: data_of(known) for each, known in trees.items()}, "data")
     return trees
 
 
+def _check_split(tree: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Raise UserError where all seeds would have the same samples, which means over seeds take for independent."""
+    data = data_of(tree)
+    if (tree.get("data") or {}).get("seed") is not None:
+        raise UserError("data.seed: a trial's seed decides its split, so that each seed has its own; take it out.")
+    if data["index_file"] is not None and data["num_members"] is data["num_heldout"] is None and len(seeds) > 1:
+        raise UserError(
+            f"data.index_file: all that {data['index_file']} names is one split for all seeds; give data.num_members and "
+            "data.num_heldout below its counts, which each seed draws anew, or a single seed."
+        )
+
+
+def _check_compared(file: Path, label: str, cells: Mapping[str, Mapping[str, Any]], section: str) -> None:
+    """Raise UserError where a cell can't be compared with the first: they differ in what both must share."""
+    first = next(iter(cells))
+    if differs := difference(cells[label], cells[first], section):
+        raise UserError(f"{file}: cell '{label}' has {differs} as '{first}': cells are compared on the same; make them equal.")
+
+
 def _check_built(file: Path, read: Sweep, trees: dict[str, dict[str, Any]]) -> None:
-    """As `_trees`, for what takes the components themselves; the same are those whose every value is, defaults too."""
-    checked: dict[str, Config] = {}
+    """As `_trees`, for what takes the components themselves; the same are those whose every value is, defaults too.
+
+    Cells that look at quality do so alike.
+    """
+    checked, qualities = dict[str, Config](), dict[str, Mapping[str, Any]]()
     for label, tree in trees.items():
         try:
-            checked[label] = finish({**tree, "name": "trial", "seed": read.seeds[0]}, Config).config
+            composed = finish({**tree, "name": "trial", "seed": read.seeds[0]}, Config)
         except UserError as error:
             raise UserError(f"{file}: cell '{label}': {error}") from None
+        checked[label], quality = composed.config, quality_of(composed.tree)
+        if quality is not None:
+            qualities[label] = quality
+            _check_compared(file, label, qualities, "watch.quality")
         if same := next((other for other in checked if other != label and checked[other] == checked[label]), None):
             raise UserError(f"{file}: the cells '{same}' and '{label}' are the same; take one out.")
 

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from ldm_privacy.commands import called
 from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.recipes.sweep_folder import cells_of
 from ldm_privacy.recipes.terminal import console, in_one_line, tell
-from ldm_privacy.sweeps.cells import Sweep, lock_folder, run_folder
+from ldm_privacy.sweeps.cells import Sweep, lock_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
 from ldm_privacy.sweeps.status import Standing, standings, time_left, told
 from ldm_privacy.sweeps.trial import STOPPED
@@ -139,10 +140,7 @@ def _tell_news(sweep: Sweep, folder: Path, trials: Sequence[Trial], seen: set[in
         ended = sum(each.is_over for each in trials)
         tell(f"{ended}/{len(trials)}  {trial.cell}, seed {trial.seed} {what}")
     if any(trial.state == "done" for trial in news):
-        try:
-            _write_frontier(sweep, folder, trials)
-        except Exception as error:  # trainings of hours don't end for a picture of them
-            tell(f"The frontier can't be written: {in_one_line(error) or reason_of(error)}")
+        _write_frontier(sweep, folder, trials)
 
 
 def _print_status(stands: Sequence[Standing]) -> None:
@@ -160,16 +158,12 @@ def _numbers(trial: Trial) -> str:
 
 
 def _write_frontier(sweep: Sweep, folder: Path, trials: Sequence[Trial], *, shown: bool = False) -> None:
-    """frontier.html and frontier.csv of the trials so far, those that failed left out; `shown`: its table is printed too."""
-    from ldm_privacy.evidence.frontier import Cell
+    """frontier.html and frontier.csv of the trials so far; `shown`: its table is printed too."""
     from ldm_privacy.recipes.frontier import write_frontier
 
-    cells = {}
-    for label, overrides in sweep.cells.items():
-        mine = [each for each in trials if each.cell == label and each.state != "failed"]
-        runs = [run_folder(folder, label, trial.seed) for trial in mine]
-        cells[label] = Cell(label, overrides, baseline=label == sweep.baseline, runs=runs)
     try:
-        write_frontier(sweep.name, cells, folder, shown=shown)
+        write_frontier(sweep.name, cells_of(sweep, folder, trials), folder, shown=shown)
     except UserError as error:  # too little is done yet
         tell(f"No frontier yet: {error}")
+    except Exception as error:  # trainings of hours don't end for a picture of them
+        tell(f"The frontier can't be written: {in_one_line(error) or reason_of(error)}")

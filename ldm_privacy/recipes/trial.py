@@ -18,6 +18,7 @@ from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.sweeps.cells import cell_file, run_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
 from ldm_privacy.sweeps.trial import STOPPED, run_trial, stop_with_parent
+from ldm_privacy.watch.quality_report import primary_of
 
 LINE = "LDM_PRIVACY_TRIAL"
 """In the environment: the command line of the training, for the processes that it starts beside itself."""
@@ -68,9 +69,11 @@ def numbers_of(run: RunFolder) -> dict[str, float]:
     names = [name for name in newest if name.endswith("/all/auroc")]
     if (metrics := run.evaluation / "metrics.json").is_file():
         names.insert(0, f"memorization/{json.loads(metrics.read_text())['verdict']['insider']}/auroc")
-    numbers = {"auroc": next(newest[name] for name in names if name in newest)}
-    distances = [newest[name] for name in ("quality/kid_heldout", "quality/kid_random_heldout") if name in newest]
-    return numbers | ({"quality": distances[0]} if distances else {})
+    if (auroc := next((newest[name] for name in names if name in newest), None)) is None:
+        raise UserError(f"{run.metrics}: no audit has left an AUROC in it; audit the training (audit.every_n_epochs).")
+    distances = {name.removeprefix("quality/").removesuffix("_heldout") for name in newest if name.endswith("_heldout")}
+    quality = f"quality/{primary_of(distances)}_heldout"
+    return {"auroc": auroc} | ({"quality": newest[quality]} if quality in newest else {})
 
 
 def _call(name: str, line: list[str]) -> int:

@@ -36,6 +36,8 @@ def read_options(text: str) -> dict[str, str | int]:
             raise UserError(f"--slurm: unknown '{name}'.{nearest_name(name, list(OPTIONS))} There are: {', '.join(OPTIONS)}.")
         if not (value if name == "partition" else value.isdecimal() and int(value)):
             raise UserError(f"--slurm: {item}: expected {name}={'NAME' if name == 'partition' else 'NUMBER'}, 1 or more.")
+        if name == "minutes" and int(value) * 60 <= STOP_SECONDS:
+            raise UserError(f"--slurm: {item}: a job stops {STOP_SECONDS} s before its time is up; give it more.")
         found[OPTIONS[name]] = value if name == "partition" else int(value)
     if find_spec("submitit") is None:
         raise UserError("--slurm: needs submitit: pip install 'ldm-privacy[sweeps]'.")
@@ -56,7 +58,8 @@ def submit(folder: Path, module: str, workers: int, parameters: Mapping[str, Any
     """
     import submitit
 
-    executor = submitit.AutoExecutor(folder / "slurm", cluster=cluster)
+    # submitit's own limit of times that a job is submitted again is 3.
+    executor = submitit.AutoExecutor(folder / "slurm", cluster=cluster, slurm_max_num_timeout=10**6)
     own: dict[str, Any] = {"name": f"sweep-{folder.name}", "timeout_min": 24 * 60}
     if cluster == "slurm":
         own["slurm_signal_delay_s"] = STOP_SECONDS

@@ -104,10 +104,12 @@ class Worker:
         self._deaths[trial.cell, trial.seed, newest] += 1
         if self._deaths[trial.cell, trial.seed, newest] < MOST_DEATHS:
             return
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        how, more = f"ended with code {code}", f": see {self._lock(trial) / 'output.log'}"
+        if code < 0:
+            how, more = f"was killed by signal {-code}", " (9: for want of memory?)"
         with suppress(UserError), writing(self._lock(trial)):  # another has it
             if not next(each for each in self._journal.trials() if each.number == trial.number).is_over:
-                self._journal.fail(trial, f"{how}, {MOST_DEATHS} times (9: for want of memory?)")
+                self._journal.fail(trial, f"{how}, {MOST_DEATHS} times{more}")
 
     def _lock(self, trial: Trial) -> Path:
         return lock_folder(self.folder, trial.cell, trial.seed)

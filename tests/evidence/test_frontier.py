@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.frontier import Cell, frontier_of
+from ldm_privacy.evidence.cell import Cell
+from ldm_privacy.evidence.frontier import frontier_of
 from ldm_privacy.evidence.frontier_words import headline, sentence
 from ldm_privacy.evidence.trainings import Line, Point, Training, drawn
 from tests.evidence.trainings import DRAWS, at_one_half, quality, samples, training
@@ -119,6 +120,17 @@ def test_the_draws_of_a_line_have_the_errors_of_its_audits():
         assert draws.quality[:, place].std() == pytest.approx(0.02, rel=4 / 8000**0.5)
 
 
+def test_draws_of_other_seeds_are_others_and_the_same_for_all_cells_of_one():
+    """What is random in them averages out over seeds and sweeps."""
+    one = training(CURVE, seed=0, error=0.02)
+    first, again = (drawn({"plain": replace(one, seed=seed)}, DRAWS)["plain"] for seed in (0, 1))
+    for mine, theirs in ((first.auroc, again.auroc), (first.quality, again.quality)):
+        assert abs(np.corrcoef(mine[:, 1], theirs[:, 1])[0, 1]) < 4 / len(mine) ** 0.5
+    beside = drawn({"plain": one, "other": one}, DRAWS)
+    assert beside["plain"].auroc == pytest.approx(first.auroc, abs=1e-12)
+    assert beside["other"].auroc == pytest.approx(first.auroc, abs=1e-12)
+
+
 def test_cells_that_are_the_same_are_called_different_at_most_as_often_as_they_may():
     """200 sweeps of two equal cells over three seeds: claims at nominal 5 %, of lower or higher; dominated at nominal 5 %."""
     generator, counts = torch.Generator().manual_seed(0), {"claims": 0, "over samples": 0, "dominated": 0}
@@ -134,7 +146,7 @@ def test_cells_that_are_the_same_are_called_different_at_most_as_often_as_they_m
                     score = own + torch.randn(len(index), generator=generator) + strength * is_member
                     off = 0.02 * float(torch.randn((), generator=generator))
                     points.append(Point(place, at_one_half(score, is_member, index), quality(level + off, 0.02)))
-                mine.append(Training(seed, "", points, is_member))
+                mine.append(Training(seed, str(seed), points, is_member))
         found = frontier(trainings)
         gap = found.compared["same"].auroc
         counts["claims"] += gap.is_certain
@@ -176,6 +188,9 @@ def test_two_trainings_of_a_seed_and_two_splits_are_refused():
     twice = {"plain": [*trainings["plain"], trainings["plain"][1]]}
     with pytest.raises(UserError, match="plain: cell-0/seed-1 and cell-0/seed-1 both have seed 1"):
         frontier(twice)
+    shared = {"plain": [trainings["plain"][0], replace(trainings["plain"][2], split_hash=trainings["plain"][0].split_hash)]}
+    with pytest.raises(UserError, match="seeds 0 and 2: cell-0/seed-0 and cell-0/seed-2 have the same split"):
+        frontier(shared)
     trainings["other"][1] = replace(trainings["other"][1], split_hash="f" * 64)
     with pytest.raises(UserError, match=r"seed 1: cell-1/seed-1 \(other\) is of another split than cell-0/seed-1 \(plain\)"):
         frontier(trainings)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.audit.samples import is_calibration
@@ -14,6 +15,7 @@ from tests.evidence.trainings import DRAWS, KEY, samples
 
 INDEX, MEMBER = samples(60, 0)
 CHOOSES = is_calibration(INDEX)
+SIDES = [half & side for half in (CHOOSES, ~CHOOSES) for side in (MEMBER, ~MEMBER)]
 FITTED = AuditKey("combined", "all")
 
 
@@ -62,19 +64,31 @@ def test_the_errors_say_what_happens_where_a_sample_counts_twice():
     score = noise(1, 1)[0, 0] + 0.8 * MEMBER
     mine = found({KEY: score[None, None]})
     area = [float(auroc(score[rows], MEMBER[rows])) for rows in (CHOOSES, ~CHOOSES)]
+    stretched = []
     for place in (0, 17, 44):
         rows = CHOOSES if CHOOSES[place] else ~CHOOSES
         twice = torch.cat([torch.where(rows)[0], torch.tensor([place])])
         moved = (float(auroc(score[twice], MEMBER[twice])) - area[0 if CHOOSES[place] else 1]) / 2
         on_side = int((MEMBER[rows] == MEMBER[place]).sum())
-        assert float(mine.error[place]) == pytest.approx(moved * (1 + 1 / on_side), rel=1e-9), "n + 1 in place of n"
+        stretched.append(float(mine.error[place]) / (moved * (1 + 1 / on_side)))  # n + 1 in place of n
+    assert stretched == pytest.approx([stretched[0]] * 3, rel=1e-9)
+    sizes = [int(each.sum()) for each in SIDES]
+    least, most = min(sizes), max(sizes)
+    assert (most / (most - 1)) ** 0.5 <= stretched[0] <= (least / (least - 1)) ** 0.5, "what resamples lack of the interval"
 
 
-def test_the_errors_have_the_variance_of_the_interval():
-    mine = found({AuditKey("sima", mask): noise(1, 4, seed=place) + 0.7 * MEMBER for place, mask in enumerate(("all", "top"))})
+@pytest.mark.parametrize("size", [1, 6])
+def test_the_errors_have_the_variance_of_the_interval(size):
+    """Of the AUROC when units are drawn anew, which is the sum of their squares: an interval's k / (k - 1) isn't lost."""
+    group = torch.empty_like(INDEX)
+    group[MEMBER], group[~MEMBER] = torch.arange(60) // size, 100 + torch.arange(60) // size
+    scores = {AuditKey("sima", mask): noise(1, 4, seed=place) + 0.7 * MEMBER for place, mask in enumerate(("all", "top"))}
+    kept, half = KeptScores(INDEX, {"sima": [0, 1, 2, 3]}, scores, {}), is_calibration(INDEX, group=group)
+    mine = strongest(kept, MEMBER, half, group=group if size > 1 else None, intervals=DRAWS)
     logit = np.log([each / (1 - each) for each in (mine.auroc.lower, mine.auroc.upper)])
-    deviation = (logit[1] - logit[0]) / (2 * 1.959964) * mine.auroc.value * (1 - mine.auroc.value)
-    assert float(mine.error.square().sum().sqrt()) == pytest.approx(deviation, rel=0.02)  # k / (k - 1) of each side
+    deviation = (logit[1] - logit[0]) / (2 * stats.norm.isf(0.025)) * mine.auroc.value * (1 - mine.auroc.value)
+    of_units = torch.zeros(200, dtype=torch.float64).index_add(0, group, mine.error)
+    assert float(of_units.square().sum().sqrt()) == pytest.approx(deviation, rel=1e-9)
     assert mine.unseen == 0.0
 
 

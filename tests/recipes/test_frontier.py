@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 
 import pytest
@@ -11,13 +13,18 @@ import yaml
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.frontier import Cell
-from ldm_privacy.recipes import cli, frontier_runs
+from ldm_privacy.evidence.cell import Cell
+from ldm_privacy.recipes import cli, frontier_runs, frontier_store
+from ldm_privacy.recipes import frontier as frontier_recipe
 from ldm_privacy.recipes.frontier import read_frontier, write_frontier
+from ldm_privacy.recipes.frontier_runs import Run, check_compared, training_of
+from ldm_privacy.recipes.frontier_store import Store
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.runs.history import Provenance, ScoreHistory
+from ldm_privacy.runs.lock import holder_of
 from ldm_privacy.runs.series import SeriesFile
-from ldm_privacy.types import AuditKey
+from ldm_privacy.sweeps.journal import Journal
+from ldm_privacy.types import AuditKey, Intervals
 
 KEY, CALIBRATED = AuditKey("sima", "all"), AuditKey("sima_history", "all")
 CURVE = {0: (0.0, 0.9), 10: (0.5, 0.2), 20: (1.2, 0.05)}
@@ -155,9 +162,92 @@ def test_a_feature_network_is_preferred_where_all_trainings_have_one(cells, tmp_
 
 def test_runs_in_groups_wait_for_their_evaluation(tmp_path):
     run = make_run(tmp_path / "run", data={"group_column": "patient"}, has_ended=False)
-    other = make_run(tmp_path / "other", seed=1)
-    found = read_frontier({"plain": cell("plain", run, other)}, tmp_path / "out")
-    assert list(found.left_out) == [f"{run}: its samples come in groups, which are known once it is evaluated"]
+    found = training_of(Run.open(run), "kid_random_heldout", Store(tmp_path / "out", Intervals()), Intervals())
+    assert found == f"{run}: its samples come in groups, which are known once it is evaluated"
+
+
+NETWORK = {"class": "quality", "feature_network": "models/dino", "num_images": 1000}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"watch": {"q": {**NETWORK, "num_images": 20}}}, "watch.quality.num_images=20, not 1000"),
+        ({"watch": {"q": {**NETWORK, "num_steps": 50}}}, "watch.quality.num_steps=50, not 20"),
+        ({"watch": {"q": {**NETWORK, "guidance_scale": 2.0}}}, "watch.quality.guidance_scale=2.0, not None"),
+        ({"watch": {"q": {**NETWORK, "feature_network": "clip"}}}, "watch.quality.feature_network=clip, not models/dino"),
+        ({"data": {"source": "emoji"}}, "data.source={'class': 'emoji'}, not {'class': 'digits'}"),
+        ({"data": {"source": "digits", "num_public": 5}}, "data.num_public=5, not 0"),
+        ({"watch": {"q": {**NETWORK, "every": {"epochs": 5}, "num_steps": 20}}}, None),
+        ({"watch": None}, None),
+    ],
+)
+def test_runs_of_other_images_or_another_look_are_not_compared(config, message, tmp_path):
+    common = {"data": {"source": {"class": "digits"}}, "watch": {"quality": NETWORK}}
+    runs = [make_run(tmp_path / "one", **common), make_run(tmp_path / "two", **{**common, **config})]
+    for run in runs:
+        for epoch, (_, value) in CURVE.items():
+            look(SeriesFile(run / "metrics.csv"), epoch, value, "quality/kid_heldout")
+    cells = {run.name: cell(run.name, run) for run in runs}
+    if message is None:
+        assert read_frontier(cells, tmp_path / "out").quality == "kid_heldout"
+        return
+    with pytest.raises(UserError, match=re.escape(f"{runs[1]} has {message} as {runs[0]}: ")):
+        read_frontier(cells, tmp_path / "out")
+
+
+def test_a_network_that_was_moved_is_the_same_and_one_that_changed_is_another(tmp_path):
+    runs = [
+        make_run(tmp_path / name, watch={"quality": {**NETWORK, "feature_network": path}})
+        for name, path in (("one", "models/dino"), ("two", "elsewhere/dino"), ("three", "models/dino"))
+    ]
+    for run, sha256 in zip(runs, ("a" * 64, "a" * 64, "b" * 64)):
+        look(SeriesFile(run / "metrics.csv"), 20, 0.3, "quality/kid_heldout")
+        watched = {"quality": {"features": {"kid": f"dino, {run}, sha256 {sha256}"}}}
+        (run / "evaluation" / "metrics.json").write_text(json.dumps({"epoch": 20, "watched": watched}))
+    opened = [Run.open(run) for run in runs]
+    check_compared(opened[:2], "kid_heldout")
+    check_compared(opened, "kid_random_heldout")  # whose features are none of that network
+    with pytest.raises(UserError, match=f"watch.quality.feature_network={'b' * 64}, not {'a' * 64}"):
+        check_compared(opened, "kid_heldout")
+
+
+def test_bounds_of_another_confidence_are_brought_to_that_of_the_frontier(tmp_path):
+    plain, wide = (
+        Run.open(make_run(tmp_path / str(confidence), audit={"confidence": confidence}))
+        for confidence in (0.95, 0.6826894921370859)
+    )
+    one, other = (run.qualities["kid_random_heldout"][10] for run in (plain, wide))
+    assert one.upper - one.value == pytest.approx(0.01)
+    assert other.upper - other.value == pytest.approx(0.01 * 1.959963984540054)
+    assert other.value - other.lower == pytest.approx(0.01 * 1.959963984540054)
+
+
+def test_what_is_stored_is_of_these_intervals_and_this_format(cells, tmp_path, monkeypatch):
+    audit = cells["plain"].runs[0] / "scores" / "epoch-10.safetensors"
+    read_frontier(cells, tmp_path / "out")
+    assert Store(tmp_path / "out" / ".strongest", Intervals()).get(audit) is not None
+    assert Store(tmp_path / "out" / ".strongest", Intervals(confidence=0.9)).get(audit) is None
+    monkeypatch.setattr(frontier_store, "FORMAT", frontier_store.FORMAT + 1)
+    assert Store(tmp_path / "out" / ".strongest", Intervals()).get(audit) is None
+
+
+def test_two_that_end_together_both_write_the_frontier(cells, tmp_path):
+    """The second waits for the first, and finds whole files."""
+    out, inside = tmp_path / "out", []
+    original = frontier_recipe.read_frontier
+
+    def read(cells, folder):
+        inside.append(holder_of(folder))
+        return original(cells, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier_recipe, "read_frontier", read)
+        page, table = write_frontier("x", cells, out)
+    assert inside[0]["process"] == os.getpid()
+    assert page.is_file()
+    assert table.is_file()
+    assert not [*out.glob("*.tmp")]
 
 
 def test_the_command_reads_a_sweep_and_says_what_it_shows(tmp_path, capsys, monkeypatch):
@@ -176,6 +266,14 @@ def test_the_command_reads_a_sweep_and_says_what_it_shows(tmp_path, capsys, monk
     assert "At equal quality beta=2 lowers the strongest attack's AUROC against beta=1." in said
     assert "Written to sweeps/x: frontier.html, frontier.csv." in said
     page = (tmp_path / "sweeps" / "x" / "frontier.html").read_text()
+    journal = Journal(tmp_path / "sweeps" / "x")
+    journal.enqueue("x", dict.fromkeys(overrides, "hash"), [0, 1, 2])
+    journal.fail(journal.take(), "out of memory.")
+    assert cli.main(["frontier", "sweeps/x", "baseline=beta=2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not in it: beta=2, seed 0, failed: out of memory. Written" in said
+    assert "beta=2 is the baseline" in said
+    assert "over two seeds." in said
     assert "ldm-privacy frontier sweeps/x" in page
     assert "trainer.figures=false" not in page, "what all settings have sets none apart"
 

@@ -21,7 +21,7 @@ import torch
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.frontier import Cell
+from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.frontier import read_frontier

@@ -28,7 +28,7 @@ FILES = sorted((CONFIG_DIR / "sweeps").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_every_cell_of_every_shipped_file_is_a_config(file):
-    read = sweep._read(file, [])
+    read = sweep.read_file(file)
     assert len(read.seeds) >= 3
     sweep._check_built(file, read, sweep._trees(file, read))
     assert f"ldm-privacy sweep configs/sweeps/{file.name}" in file.read_text()
@@ -39,7 +39,7 @@ def test_the_page_shows_a_file_and_commands_that_there_are():
     (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     read = read_sweep(stored_tree(shown), "shown")
     assert next(iter(read.cells)) == "beta=0.0001+plain"
-    assert [*read.cells][-1] == "large"
+    assert [*read.cells][-1] == "long"
     assert read.baseline == "beta=0.001+plain"
     lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(lines) >= 7
@@ -87,6 +87,30 @@ LABELS = ["map=none", "map=scaling_factor"]
             r"tiny\.yaml: cell 'x': trainer: unknown key 'max_epoch'\. Did you mean",
         ),
         ({"cells": {"x": ["denoiser.network.dropout=a"]}}, [], r"tiny\.yaml: cell 'x': denoiser\.network\.dropout: 'a' should"),
+        ({"cells": {"x": ["data.seed=0"]}}, [], r"tiny\.yaml: cell 'x': data\.seed: a trial's seed decides its split"),
+        ({"cells": {"x": ["data={seed: 0}"]}}, [], r"cell 'x': data\.seed: a trial's seed decides its split"),
+        (
+            {"cells": {"x": ["data={index_file: a.npz, num_members: null, num_heldout: null}"]}, "seeds": [0, 1]},
+            [],
+            r"cell 'x': data\.index_file: all that a\.npz names is one split for all seeds",
+        ),
+        (
+            {"cells": {"x": ["data.num_members=41"]}},
+            [],
+            r"cell 'x' has data\.num_members=41, not 40 as 'map=none': cells are compared on the same; make them equal\.$",
+        ),
+        (
+            {"cells": {str(n): [f"watch.q={{class: quality, num_steps: {n}}}"] for n in (2, 3)}},
+            [],
+            r"cell '3' has watch\.quality\.num_steps=3, not 2 as '2'",
+        ),
+        ({"cells": {"x": ["audit.stop.at=fail"]}}, [], r"cell 'x': audit\.stop\.at: there is no limit to act upon"),
+        ({"cells": {"x": ["audit.forecast=[nowhere]"]}}, [], r"cell 'x': audit\.forecast: 'nowhere' is no run"),
+        (
+            {"cells": {"x": ["denoiser.privacy.noise_multiplier=1.0", "trainer.precision=bf16-mixed"]}},
+            [],
+            r"cell 'x': (trainer\.precision: bf16-mixed doesn't go with|denoiser\.privacy: it needs Opacus)",
+        ),
         ({"config": "nosuch.yaml"}, [], r"tiny\.yaml: cell 'map=none': no config 'nosuch\.yaml'"),
         ({"baseline": "map=whitening"}, [], r"tiny\.yaml: baseline: 'map=whitening' is no cell"),
         ({}, ["--workers", "0"], r"^--workers: '0' should be a whole number, 1 or more\.$"),
@@ -186,6 +210,10 @@ def test_a_trial_ends_with_what_its_verdict_rests_on_and_the_quality_of_its_gene
     (run.evaluation / "metrics.json").write_text('{"verdict": {"insider": "sima_calibrated/all"}}')
     file.write("denoiser", 4, {"quality/kid_heldout": 0.2})
     assert numbers_of(run) == {"auroc": 0.6, "quality": 0.2}
+    (run.evaluation / "metrics.json").unlink()
+    run.metrics.unlink()
+    with pytest.raises(UserError, match=r"metrics\.csv: no audit has left an AUROC in it; audit the training"):
+        numbers_of(run)
 
 
 def test_a_trial_trains_and_evaluates_and_tells_the_journal(begun, monkeypatch):
@@ -319,7 +347,7 @@ def test_a_sweep_trains_and_evaluates_every_cell_and_names_what_failed(tiny, tmp
     """One cell can't be trained, which shows itself only when it is set up."""
     folder = tmp_path / "out"
     # Two processes of two trials each; a third of the time is theirs to import.
-    file = tiny(cells={"wrong": ["data.num_members=5000"]}, grid={"plain": {"plain": []}})
+    file = tiny(cells={"wrong": ["audit.timesteps=[5000]"]}, grid={"plain": {"plain": []}})
     assert cli.main(["sweep", str(file), f"out={folder}", "--workers", "2"]) == 1
     plain, wrong = Journal(folder).trials()[1], Journal(folder).trials()[0]
     if plain.cell != "plain":

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ldm_privacy.evidence.frontier import Cell, frontier_of
+from ldm_privacy.evidence.cell import Cell
+from ldm_privacy.evidence.frontier import frontier_of
 from ldm_privacy.evidence.frontier_words import sentence
 from ldm_privacy.report.figures.base import MARKERS, STYLES
 from ldm_privacy.report.figures.frontier import NARROW, frontier_figure

@@ -18,6 +18,24 @@ def test_a_job_is_a_worker(tmp_path, monkeypatch):
     assert [(trial.state, trial.numbers) for trial in journal.trials()] == [("done", {"auroc": 0.5})] * 2
 
 
+def test_a_job_is_submitted_again_however_often_its_time_is_up(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+    made = []
+
+    class Executor(submitit.SlurmExecutor):
+        @classmethod
+        def affinity(cls):
+            return 1
+
+        def _internal_process_submissions(self, submissions):
+            made.append(self)
+            return submissions
+
+    monkeypatch.setattr("submitit.auto.auto.plugins.get_executors", lambda: {"slurm": Executor})
+    slurm.submit(tmp_path, "module", 1, {"timeout_min": 6})
+    assert made[0].max_num_timeout >= 10**6
+
+
 def test_a_job_that_is_about_to_end_waits_for_its_trial_and_asks_for_another(tmp_path):
     pytest.importorskip("submitit")
     asked = []
@@ -47,6 +65,7 @@ def test_the_words_of_slurm_are_checked(monkeypatch):
         ("partion=gpu", r"^--slurm: unknown 'partion'\. Did you mean 'partition'\? There are: partition, minutes"),
         ("minutes=long", r"^--slurm: minutes=long: expected minutes=NUMBER, 1 or more"),
         ("partition", r"^--slurm: partition: expected partition=NAME"),
+        ("minutes=5", r"^--slurm: minutes=5: a job stops 300 s before its time is up; give it more"),
     ):
         with pytest.raises(UserError, match=message):
             slurm.read_options(text)

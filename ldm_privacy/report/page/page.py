@@ -53,8 +53,11 @@ def render(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write `render(page)` as UTF-8. Characters that UTF-8 can't hold (broken file names) become question marks."""
-    path.write_bytes(render(page).encode("utf-8", errors="replace"))
+    """Write `render(page)` as UTF-8, whole or not at all. Characters that UTF-8 can't hold (broken file names) become question
+    marks."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(render(page).encode("utf-8", errors="replace"))
+    temporary.replace(path)
 
 
 def _kind(block: Block) -> str:
