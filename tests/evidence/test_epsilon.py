@@ -94,10 +94,10 @@ def test_the_verdict_names_the_bounds_of_both_whom_it_rests_on_and_their_conditi
 
 def test_of_groups_and_of_scores_that_say_nothing():
     report = report_of(scores_of(group_size=4), intervals=QUICK)
-    assert report.row(INSIDER).epsilon.at(0.01).value > 0.1
-    said, told = said_of_epsilon(report, INSIDER, KEY, replace(PROOF, epsilon=0.1, delta=0.01))
+    assert report.row(INSIDER).epsilon.at(PROOF.delta).value > 1
+    said, told = said_of_epsilon(report, INSIDER, KEY, replace(PROOF, epsilon=1.0))
     assert "differ by one group" in said
-    assert told.endswith("at delta 0.01. The coins were each a group's: the two can't be compared."), "no false alarm"
+    assert told.endswith("at delta 1e-05. The coins were each a group's: the two can't be compared."), "no false alarm"
     noise = replace(scores_of(strength=0.0), derived={})
     report = report_of(noise, intervals=QUICK)
     assert report.row(KEY).epsilon.value == 0

@@ -57,9 +57,8 @@ def test_what_to_install_is_said_before_anything_is_made(tmp_path, monkeypatch):
 def test_the_plan_says_what_a_private_run_will_guarantee(tmp_path, needs_opacus, capsys):
     assert cli.train(arguments(tmp_path, *PRIVATE, "dry_run=true")) == 0
     begun = Privacy(2.0, 1.0, 16 / 40, 40**-1.1)
-    assert f"At the end: epsilon at most {at_most(epsilon(begun, 12))} at delta 0.018" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"At the end: epsilon at most {at_most(epsilon(begun, 12))} at delta 0.018" in said
 
 
 def test_a_flattened_run_told_wrong_classes_at_the_ends_of_the_schedule_says_so(tmp_path, capsys):
