@@ -11,7 +11,7 @@ ONLY = {"devices": 1, "num_nodes": 1, "precision": "32-true", "compile": "none",
 
 
 def check_privacy(tree: Mapping[str, Any]) -> None:
-    """Raise UserError for settings that DP-SGD doesn't go with, and where Opacus is not installed; nothing without DP-SGD.
+    """Raise UserError for settings that DP-SGD doesn't go with, or that nothing reads without it, and where Opacus is missing.
 
     Args:
         tree: A config whose keys are known to be right.
@@ -23,7 +23,13 @@ def check_privacy(tree: Mapping[str, Any]) -> None:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
-    if section("denoiser", "privacy").get("noise_multiplier") is None:
+    settings = section("denoiser", "privacy")
+    if settings and "noise_multiplier" not in settings:
+        raise UserError(
+            f"denoiser.privacy.{next(iter(settings))}: without noise there is no DP-SGD; set denoiser.privacy.noise_multiplier "
+            "too, or null for a training without."
+        )
+    if settings.get("noise_multiplier") is None:
         return
     if find_spec("opacus") is None:
         raise UserError('denoiser.privacy: it needs Opacus: pip install "ldm-privacy[privacy]".')
@@ -32,6 +38,11 @@ def check_privacy(tree: Mapping[str, Any]) -> None:
         if trainer.get(key, only) != only:
             told = str(only).lower()
             raise UserError(f"trainer.{key}: {trainer[key]} doesn't go with denoiser.privacy; use trainer.{key}={told}.")
+    if (at := section("audit", "stop").get("at")) is not None:
+        raise UserError(
+            f"audit.stop.at: {at} lets audits, which see the members without noise, steer the training that denoiser.privacy "
+            "protects; use audit.stop.at=null."
+        )
     if section("data", "repeats").get("share"):
         raise UserError(
             "data.repeats: a member that comes several times in an epoch is protected less than denoiser.privacy says; use "

@@ -220,6 +220,15 @@ class TargetConfig(EvaluationConfig):
 
     target: OpeningConfig = field(default_factory=OpeningConfig, metadata={"help": "how it is opened"})
 
+    @staticmethod
+    def check_together(given: Mapping[str, Any]) -> None:
+        """Raise UserError for keys that only a training could mean."""
+        if (given.get("data") or {}).get("split") == "coin":
+            raise UserError(
+                "data.split=coin: the target is trained already, so coins tossed now decided of nobody whether it was trained "
+                "on, and bound no epsilon; name its members with data.index_file."
+            )
+
 
 @dataclass(kw_only=True)
 class Config(EvaluationConfig):

@@ -16,6 +16,7 @@ from ldm_privacy.data.embeddings import Embeddings
 from ldm_privacy.diffusion import per_sample
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.text.encoder import HIDDEN_STATES, TextEncoder
+from ldm_privacy.models.text.named import named_text_encoder
 from ldm_privacy.registry import CONDITIONS
 from ldm_privacy.types import Condition
 
@@ -124,10 +125,10 @@ class Captions(ConditionSource):
         """
         if any(find_spec(name) is None for name in ("transformers", "tokenizers")):
             raise UserError("'captions' needs transformers: pip install 'ldm-privacy[captions]'.")
-        found = _encoder(
+        found = named_text_encoder(
             encoder,
             captions(member_index) or [],
-            (stored or {}).get("encoder"),
+            stored=(stored or {}).get("encoder"),
             tiny={"vocab_size": vocab_size, "seed": seed},
             pretrained={"subfolder": subfolder, "tokenizer_subfolder": tokenizer_subfolder, "revision": revision},
             num_tokens=max_tokens,
@@ -142,7 +143,7 @@ class Captions(ConditionSource):
             noise=noise,
         )
         if encoder == "tiny":
-            made.members_part = "the tokenizer has of the members' captions"
+            made.members_part = "what the tokenizer has of the members' captions"
         return made
 
     def through(self, encoder: TextEncoder) -> "Captions":
@@ -238,29 +239,3 @@ class Captions(ConditionSource):
 
     def record(self) -> dict[str, Any]:
         return self._record
-
-
-def _encoder(
-    name: str,
-    captions: list[list[str]],
-    stored: Mapping[str, Any] | None,
-    *,
-    tiny: dict[str, Any],
-    pretrained: dict[str, Any],
-    num_tokens: int | None,
-) -> TextEncoder:
-    """The text encoder of that name; where one is stored, that one or UserError."""
-    from ldm_privacy.models.text.pretrained import pretrained_text_encoder
-    from ldm_privacy.models.text.tiny import NUM_TOKENS, tiny_text_encoder
-
-    then = (stored or {}).get("hash")
-    if name == "tiny" and then is None:
-        texts = [caption for each in captions for caption in each]
-        return tiny_text_encoder(texts, num_tokens=num_tokens or NUM_TOKENS, **tiny, stored=stored)
-    now = None if name == "tiny" else pretrained_text_encoder(name, **pretrained, num_tokens=num_tokens)
-    if now is None or (stored is not None and then != now.record["hash"]):
-        raise UserError(
-            f"encoder: '{name}' is not the text encoder that the denoiser was trained with, '{(stored or {}).get('name')}': "
-            "its weights are others. Name that one."
-        )
-    return now

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.metrics import EpsilonBound
+from ldm_privacy.metrics.rounding import at_least, at_most
 from ldm_privacy.types import AuditKey
 
 CONDITIONS = (
@@ -27,12 +28,14 @@ class Proven:
 
     Attributes:
         epsilon, delta: At most.
-        of: What it covers, in words, as in "the denoiser's training, the codec given".
+        of: What it covers, in words, as in "the denoiser's weights".
+        unit: By one of which its neighbouring data sets differ.
     """
 
     epsilon: float
     delta: float
     of: str
+    unit: str = "image"
 
 
 def unit_of(report: AuditReport) -> str:
@@ -50,7 +53,7 @@ def said_of_epsilon(
     half = bound.best
     said = (
         f"Epsilon is {_least(bound)}: {insider} guesses {half.num_correct} of {half.num_guesses} coins right, where all "
-        f"{half.num_coins} of that half right would have shown {bound.most:.2f}"
+        f"{half.num_coins} of that half right would have shown {at_least(bound.most)}"
     )
     if outsider != insider and (alone := report.row(outsider).epsilon) is not None:
         said += f"; with the model alone {outsider} shows that it is {_least(alone)}"
@@ -60,6 +63,8 @@ def said_of_epsilon(
     )
     if proven is None:
         return (said,)
+    if unit != proven.unit:
+        return said, f"{_proof(proven)} The coins were each a {unit}'s: the two can't be compared."
     tested = bound.at(proven.delta)
     told = f"{_proof(proven)} At that delta the audit shows that it is {_least(tested)}"
     if tested.value > proven.epsilon:
@@ -70,8 +75,9 @@ def said_of_epsilon(
 
 
 def _least(bound: EpsilonBound) -> str:
-    return f"at least {bound.value:.2f}" if bound.value else "at least 0 (these guesses refute nothing)"
+    return f"at least {at_least(bound.value)}" if bound.value else "at least 0 (these guesses refute nothing)"
 
 
 def _proof(proven: Proven) -> str:
-    return f"Proven of {proven.of}: epsilon at most {proven.epsilon:.2f} at delta {proven.delta:.2g}."
+    epsilon, delta = at_most(proven.epsilon), at_most(proven.delta, 2)
+    return f"Proven for one {proven.unit}, of {proven.of}: epsilon at most {epsilon} at delta {delta}."

@@ -91,15 +91,16 @@ def epsilon_lower_bound(
         num_coins: That might have been guessed; `num_guesses` by default. Matters with delta > 0 alone.
 
     Raises:
-        UserError: More right than guessed, or guessed than coins; a negative count; confidence not in (0, 1), delta not in
-            [0, 1).
+        UserError: More right than guessed, or guessed than coins; a count that is negative or no whole number; confidence not
+            in (0, 1), delta not in [0, 1).
     """
     check_share("confidence", confidence)
     num_coins = num_guesses if num_coins is None else num_coins
-    if not 0 <= num_correct <= num_guesses <= num_coins:
+    counts = num_correct, num_guesses, num_coins
+    if not (0 <= num_correct <= num_guesses <= num_coins and all(float(count).is_integer() for count in counts)):
         raise UserError(
-            f"{num_correct} of {num_guesses} guesses right, of {num_coins} coins: right guesses are at most all of them, and "
-            "guesses at most one a coin."
+            f"{num_correct} of {num_guesses} guesses right, of {num_coins} coins: right guesses are at most all of them, "
+            "guesses at most one a coin, and all are whole numbers."
         )
     if not 0.0 <= delta < 1.0:
         raise UserError(f"delta is {delta}: choose 0, or a number below 1.")
@@ -130,8 +131,13 @@ def guess_thresholds(score: np.ndarray, is_member: np.ndarray, *, confidence: fl
         score: (samples,), higher = member.
         is_member: (samples,) bool.
         confidence: At which the bound will be reported.
+
+    Raises:
+        UserError: No samples, or not as many scores.
     """
     count = len(score)
+    if not count or count != len(is_member):
+        raise UserError(f"{count} scores of {len(is_member)} samples: pass one score per sample, of one sample at least.")
     ranks = np.unique([*np.round(2 ** np.arange(0, np.log2(count), 0.5)).astype(int), count]) - 1
 
     def tail(rising: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,6 +171,8 @@ def crossfit_epsilon(folds: Sequence[tuple[Half, Half]], *, confidence: float = 
         confidence: One-sided; errors are those of `ldm_privacy.metrics`.
     """
     check_share("confidence", confidence)
+    if not folds:
+        raise UserError("no folds: pass one pair (half that chooses, half that reports), or two.")
     halves = []
     for chooses, reports in folds:
         lower, upper = guess_thresholds(*_units(chooses), confidence=1.0 - (1.0 - confidence) / len(folds))

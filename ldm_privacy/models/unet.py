@@ -36,11 +36,13 @@ def unet(
         attention: Which blocks have self-attention; none by default.
         mid_block_attention: Self-attention at the coarsest resolution.
         head_channels: Of each head of self-attention; None: one head, of all channels, as in Ho et al. 2020, 2006.11239.
+            UserError where they don't divide the channels of a block that attends.
         dropout: In the residual blocks.
         norm_num_groups: Groups of every group normalisation.
         num_class_embeds: Class embeddings, the null class among them; None: unconditional. The condition says it.
     """
     attention = blocks_of(latent_size, block_out_channels, norm_num_groups, attention, attends=False)
+    check_heads("head_channels", head_channels or 1, block_out_channels, attention, middle=mid_block_attention)
     return UNet2DModel(
         sample_size=latent_size,
         in_channels=latent_channels,
@@ -77,3 +79,10 @@ def blocks_of(
     if len(attention) != num_blocks:
         raise UserError(f"denoiser.network.attention: {len(attention)} entries for {num_blocks} block_out_channels.")
     return attention
+
+
+def check_heads(key: str, number: int, block_out_channels: Sequence[int], attention: Sequence[bool], *, middle: bool) -> None:
+    """Raise UserError where attention can't share the channels of its blocks, or of the `middle`, by that number."""
+    attends = [*zip(block_out_channels, attention), (block_out_channels[-1], middle)]
+    if wrong := sorted(channels for channels, has in attends if has and channels % number):
+        raise UserError(f"denoiser.network.{key}: {number} doesn't divide {wrong[0]} of block_out_channels, which attends.")

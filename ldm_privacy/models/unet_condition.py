@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.unet import blocks_of
+from ldm_privacy.models.unet import blocks_of, check_heads
 from ldm_privacy.models.weights import Channels
 from ldm_privacy.registry import DENOISERS
 
@@ -45,9 +45,7 @@ def unet_condition(
             "denoiser.network: 'unet_condition' attends to captions: set denoiser.condition=captions, or take the class 'unet'."
         )
     attention = blocks_of(latent_size, block_out_channels, norm_num_groups, attention, attends=True)
-    attending = {channels for channels, attends in zip(block_out_channels, attention) if attends} | {block_out_channels[-1]}
-    if wrong := sorted(channels for channels in attending if channels % num_heads):
-        raise UserError(f"denoiser.network.num_heads: {num_heads} heads can't share {wrong[0]} of block_out_channels evenly.")
+    check_heads("num_heads", num_heads, block_out_channels, attention, middle=True)
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=latent_channels,

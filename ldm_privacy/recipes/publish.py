@@ -141,8 +141,7 @@ def ruling_of(setup: Setup, audited: Audited) -> Ruling | None:
 
 def _proven(privacy: Privacy) -> Proven:
     """What DP-SGD proves of the training, as the audit's own bound is set beside it."""
-    given = f", beside what {privacy.given}" if privacy.given else ""
-    return Proven(privacy.epsilon, privacy.delta, f"the denoiser's weights alone{given}")
+    return Proven(privacy.epsilon, privacy.delta, privacy.covered)
 
 
 def without_history(setup: Setup, report: AuditReport) -> list[str]:

@@ -141,9 +141,9 @@ class RunSetup(Setup):
             return None
         given = []
         if self.codec_epochs and self.config.autoencoder.train_on != "public":
-            given.append("the autoencoder has of the members that it was trained on")
+            given.append("what the autoencoder has of the members that it was trained on")
         if config.channel_map.name != "none":
-            given.append(f"the channel map '{config.channel_map.name}' has of the members that it was fitted to")
+            given.append(f"what the channel map '{config.channel_map.name}' has of the members that it was fitted to")
         if part := self.condition.members_part:
             given.append(part)
         return Privacy(
@@ -151,7 +151,7 @@ class RunSetup(Setup):
             max_gradient_norm=settings.max_gradient_norm,
             sample_rate=min(1.0, config.batch_size / members),
             delta=members**-1.1 if settings.delta is None else settings.delta,
-            given=" and ".join(given),
+            given=tuple(given),
         )
 
     @property

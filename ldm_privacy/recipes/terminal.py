@@ -56,6 +56,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*|diffusers\..*|huggingface_hub\..*")
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # torch's, of gradients by sample
     for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "wandb", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it logs an error, and then raises it

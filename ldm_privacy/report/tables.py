@@ -13,6 +13,7 @@ from ldm_privacy.audit.row import GROUPS, OWN, PLAIN, AuditRow
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.evidence.null import PermutedRow
 from ldm_privacy.evidence.verdict import Verdict
+from ldm_privacy.metrics.rounding import at_least
 from ldm_privacy.types import AuditKey, Estimate
 
 INTERVAL_NOTE = (
@@ -193,7 +194,7 @@ def epsilon_cells(row: AuditRow) -> tuple[str, ...]:
     """Those columns of a row that bounds epsilon; counts are of the half that gives the bound."""
     assert row.epsilon is not None
     half = row.epsilon.best
-    return f"{row.epsilon.value:.2f}", str(half.num_correct), str(half.num_guesses), str(half.num_coins)
+    return at_least(row.epsilon.value), str(half.num_correct), str(half.num_guesses), str(half.num_coins)
 
 
 def _epsilon_table(report: AuditReport) -> Table:

@@ -4,6 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.metrics.rounding import at_most
+
+NEVER_COVERED = (
+    "groups of images",
+    "what else the run writes, and what was chosen by it",
+    "anything at all for who knows the seed",
+)
+"""By the guarantee of any training, in words; docs/defences.md says more of each."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +23,7 @@ class Privacy:
         max_gradient_norm: That each image's gradient is clipped to.
         sample_rate: Probability of a member to be in a step.
         delta: In (0, 1).
-        given: What else the members have a part in, in words; "" for nothing.
+        given: What else of this training the members have a part in, each in words.
         num_steps: That were made.
         epsilon: After them.
     """
@@ -24,7 +32,7 @@ class Privacy:
     max_gradient_norm: float
     sample_rate: float
     delta: float
-    given: str = ""
+    given: tuple[str, ...] = ()
     num_steps: int = 0
     epsilon: float = 0.0
 
@@ -40,11 +48,15 @@ class Privacy:
             f"{self.max_gradient_norm:g}, noise multiplier {self.noise_multiplier:g}"
         )
 
+    @property
+    def covered(self) -> str:
+        """What the guarantee is of, and all that it is not of, in words."""
+        return f"the denoiser's weights alone (not covered: {'; '.join((*self.given, *NEVER_COVERED))})"
+
     def __str__(self) -> str:
-        given = f"; beside what {self.given}" if self.given else ""
         return (
-            f"epsilon {self.epsilon:.3g} at delta {self.delta:.2g} (DP-SGD, {self.num_steps:,} steps, RDP accountant), for one "
-            f"image, not for a group, and of the denoiser's weights alone{given}; void for who knows the seed"
+            f"epsilon at most {at_most(self.epsilon)} at delta {at_most(self.delta, 2)} (DP-SGD, {self.num_steps:,} steps, RDP "
+            f"accountant), for one image, of {self.covered}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -57,6 +69,8 @@ class Privacy:
         names = Privacy.__annotations__
         if not isinstance(record, dict) or record.keys() != names.keys():
             raise UserError("what it says of its privacy is missing or something else")
-        if not all(type(record[name]) is {"given": str, "num_steps": int}.get(name, float) for name in names):
+        if not all(type(record[name]) is {"given": tuple, "num_steps": int}.get(name, float) for name in names):
+            raise UserError("what it says of its privacy is something else")
+        if not all(type(each) is str for each in record["given"]):
             raise UserError("what it says of its privacy is something else")
         return Privacy(**record)

@@ -3,6 +3,8 @@
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,8 +56,8 @@ class PrivateDenoiserModule(DenoiserModule):
         self._hooks.disable_hooks()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        quiet_import()
-        from opacus.optimizers import DPOptimizer
+        with importing_opacus():
+            from opacus.optimizers import DPOptimizer
 
         self._noise = torch.Generator(self.device)
         return DPOptimizer(
@@ -128,8 +130,8 @@ def epsilon(privacy: Privacy, num_steps: int) -> float:
 
     An upper bound that is there at once for any noise. Its PRV accountant finds about a tenth less (docs/defences.md).
     """
-    quiet_import()
-    from opacus.accountants import RDPAccountant
+    with importing_opacus():
+        from opacus.accountants import RDPAccountant
 
     if not num_steps:
         return 0.0
@@ -140,24 +142,27 @@ def epsilon(privacy: Privacy, num_steps: int) -> float:
         return float(accountant.get_epsilon(privacy.delta))
 
 
-def quiet_import() -> None:
-    """Import Opacus without the handler that it gives to the log of all libraries."""
+@contextmanager
+def importing_opacus() -> Iterator[None]:
+    """Around its imports: without the handler that it gives to the log of all libraries; UserError where one fails."""
     before = logging.root.handlers[:]
-    import opacus  # noqa: F401
-
-    logging.root.handlers[:] = before
+    try:
+        yield
+    except ImportError as error:
+        mend = 'pip install -U "ldm-privacy[privacy]"'
+        raise UserError(f"denoiser.privacy: Opacus can't be imported ({reason_of(error)}); {mend}.") from error
+    finally:
+        logging.root.handlers[:] = before
 
 
 def per_sample_hooks(network: nn.Module) -> Any:
     """Opacus' hooks in a network in training mode: a backward pass of a mean over samples leaves `grad_sample` in parameters.
 
-    Parameters keep their names, and the network its class.
+    Parameters keep their names, and the network its class. Torch warns of the first layers, which are asked with what needs no
+    gradient: they are given what they need all the same. Raises UserError where Opacus can't be imported.
     """
-    quiet_import()
-    from opacus.grad_sample.grad_sample_module import GradSampleHooks
-
-    # The first layers are asked with what needs no gradient, and are given what they need all the same.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")
+    with importing_opacus():
+        from opacus.grad_sample.grad_sample_module import GradSampleHooks
     return GradSampleHooks(network, loss_reduction="mean")
 
 
@@ -165,8 +170,8 @@ def check_per_sample_gradients(network: nn.Module, latent: Latent, timestep: Tim
     """Raise UserError unless the hooks find of each sample the gradient that it has alone.
 
     Of a copy of the network, as if trained (no weight is 0), without dropout. So layers that Opacus doesn't know, and those
-    that mix the samples of a batch, are found before anything is trained. A pass of the batch and one of each sample, forward
-    and back.
+    that mix the samples of a batch, are found before anything is trained, and an Opacus that can't be imported. A pass of the
+    batch and one of each sample, forward and back.
     """
     advice = "DP-SGD needs the gradient of each image alone; use another denoiser.network."
     for name, layer in network.named_modules():
@@ -193,6 +198,8 @@ def check_per_sample_gradients(network: nn.Module, latent: Latent, timestep: Tim
             ]
             per_sample_hooks(network)
             loss(slice(None)).backward()
+        except UserError:
+            raise
         except Exception as error:  # libraries raise whatever they stumble over in layers that they don't know
             raise UserError(f"denoiser.privacy: Opacus can't take this network ({reason_of(error)}). {advice}") from error
     for place, (name, parameter) in enumerate(parameters.items()):

@@ -1,6 +1,6 @@
 """What a look at the quality of generations found, as plain numbers and a few pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,6 @@ class QualityReport:
         return {"generations": figure}
 
 
-def primary_of(distances: Mapping[str, object]) -> str:
+def primary_of(distances: Collection[str]) -> str:
     """Of those names of distances the one that quality is told by."""
     return "kid" if "kid" in distances else "kid_random"

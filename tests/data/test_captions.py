@@ -177,4 +177,4 @@ def test_noise_on_the_embeddings_is_of_their_size_and_of_the_training_alone():
     mine = captions.given_in_training({"caption": own["caption"][50:]}, 120, lambda whole: whole[50:])
     torch.testing.assert_close(mine["encoder_hidden_states"], noisy[50:])
     assert "noise of 0.5 of their size" in captions.note
-    assert captions.members_part == "the tokenizer has of the members' captions"
+    assert captions.members_part == "what the tokenizer has of the members' captions"

@@ -12,6 +12,7 @@ from ldm_privacy.evidence.epsilon import Proven, said_of_epsilon
 from ldm_privacy.evidence.gather import gather_evidence
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.metrics import epsilon_lower_bound
+from ldm_privacy.metrics.rounding import at_least
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.metrics_file import write_metrics
 from ldm_privacy.report.page.page import Page, render
@@ -73,8 +74,8 @@ def test_without_coins_nothing_is_said_of_epsilon():
     assert epsilon(Evaluation(evidence, {}, None, name="a run", epoch=1, facts={})) is None
     said = said_of_epsilon(evidence.report, INSIDER, KEY, PROOF)
     assert said == (
-        "Proven of the denoiser's training, the codec given: epsilon at most 8.00 at delta 1e-05. No coins decided who is a "
-        "member, so the audit can't test it.",
+        "Proven for one image, of the denoiser's training, the codec given: epsilon at most 8 at delta 1e-05. No coins decided "
+        "who is a member, so the audit can't test it.",
     )
 
 
@@ -83,15 +84,20 @@ def test_the_verdict_names_the_bounds_of_both_whom_it_rests_on_and_their_conditi
     said = verdict_of(evidence).sentences[-1]
     half = mine.best
     assert mine.value > theirs.value > 0
-    assert f"Epsilon is at least {mine.value:.2f}: sima_history/all guesses {half.num_correct} of {half.num_guesses}" in said
-    assert f"with the model alone sima/all shows that it is at least {theirs.value:.2f}" in said
+    assert (
+        f"Epsilon is at least {at_least(mine.value)}: sima_history/all guesses {half.num_correct} of {half.num_guesses}" in said
+    )
+    assert f"with the model alone sima/all shows that it is at least {at_least(theirs.value)}" in said
     for condition in ("95% confidence over the coins and this one training", "all that was trained on members", "one image"):
         assert condition in said
 
 
 def test_of_groups_and_of_scores_that_say_nothing():
     report = report_of(scores_of(group_size=4), intervals=QUICK)
-    assert "differ by one group" in said_of_epsilon(report, INSIDER, KEY)[0]
+    assert report.row(INSIDER).epsilon.at(PROOF.delta).value > 1
+    said, told = said_of_epsilon(report, INSIDER, KEY, replace(PROOF, epsilon=1.0))
+    assert "differ by one group" in said
+    assert told.endswith("at delta 1e-05. The coins were each a group's: the two can't be compared."), "no false alarm"
     noise = replace(scores_of(strength=0.0), derived={})
     report = report_of(noise, intervals=QUICK)
     assert report.row(KEY).epsilon.value == 0
@@ -101,8 +107,10 @@ def test_of_groups_and_of_scores_that_say_nothing():
 def test_a_proof_stands_beside_the_bound_at_its_own_delta_and_is_contradicted_where_it_is(evidence):
     tested = evidence.report.row(INSIDER).epsilon.at(PROOF.delta)
     told = said_of_epsilon(evidence.report, INSIDER, KEY, PROOF)[1]
-    assert told.startswith("Proven of the denoiser's training, the codec given: epsilon at most 8.00 at delta 1e-05. At that")
-    assert f"at least {tested.value:.2f}: no contradiction, and no proof either." in told
+    assert told.startswith(
+        "Proven for one image, of the denoiser's training, the codec given: epsilon at most 8 at delta 1e-05. At that"
+    )
+    assert f"at least {at_least(tested.value)}: no contradiction, and no proof either." in told
     low = replace(PROOF, epsilon=tested.value - 0.01)
     assert "more than the proof allows" in said_of_epsilon(evidence.report, INSIDER, KEY, low)[1]
     assert "more than" not in said_of_epsilon(evidence.report, INSIDER, KEY, replace(PROOF, epsilon=tested.value))[1]
@@ -117,13 +125,13 @@ def test_every_row_stands_in_the_section_the_table_and_the_file(evidence, tmp_pa
     assert {tuple(table.rows[place][:2]) for place in table.emphasised} == {("sima", "all"), ("sima_history", "all")}
     row = evidence.report.row(INSIDER)
     half = row.epsilon.best
-    cells = (f"{row.epsilon.value:.2f}", *map(str, (half.num_correct, half.num_guesses, half.num_coins)))
+    cells = (at_least(row.epsilon.value), *map(str, (half.num_correct, half.num_guesses, half.num_coins)))
     assert ("sima_history", "all", *cells) in table.rows
     assert "chosen by its result" in " ".join(conditions.items)
     assert "{unit}" not in " ".join(conditions.items)
     html = render(Page("A run", "", verdict_of(evidence), {"epsilon": section}, ""))
     assert "How large epsilon is at least" in html
-    assert "epsilon at most 8.00" in html
+    assert "epsilon at most 8 at delta" in html
 
     console = Console(record=True, width=140, file=(tmp_path / "out").open("w"))
     print_audit(evidence.report, console, title="a run")
@@ -134,5 +142,5 @@ def test_every_row_stands_in_the_section_the_table_and_the_file(evidence, tmp_pa
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert stored["epsilon"]["insider"]["key"] == "sima_history/all"
     assert stored["epsilon"]["insider"]["value"] == row.epsilon.value
-    assert stored["epsilon"]["proven"] == {"epsilon": 8.0, "delta": 1e-5, "of": PROOF.of}
+    assert stored["epsilon"]["proven"] == {"epsilon": 8.0, "delta": 1e-5, "of": PROOF.of, "unit": "image"}
     assert next(each for each in stored["rows"] if each["attack"] == "sima_history")["epsilon"]["halves"][0]["num_coins"] == 100

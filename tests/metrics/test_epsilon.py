@@ -53,6 +53,15 @@ def test_no_guess_says_nothing_and_what_cannot_be_is_refused():
     for delta in (-1e-9, 1):
         with pytest.raises(UserError, match="delta is"):
             epsilon_lower_bound(5, 5, delta=delta)
+    for counts in ((1.5, 3, 3), (1, 2.5, 3), (1, 2, 2.5), (float("nan"), 2, 2)):
+        with pytest.raises(UserError, match="are whole numbers"):
+            epsilon_lower_bound(*counts[:2], num_coins=counts[2])
+    with pytest.raises(UserError, match=r"^0 scores of 0 samples"):
+        guess_thresholds(np.zeros(0), np.zeros(0, dtype=bool))
+    with pytest.raises(UserError, match=r"^3 scores of 2 samples"):
+        guess_thresholds(np.zeros(3), np.array([True, False]))
+    with pytest.raises(UserError, match="no folds"):
+        crossfit_epsilon([])
 
 
 def drawn(count, *, shift=1.5, decimals=8, seed=0):

@@ -77,3 +77,15 @@ def test_what_does_not_fit_is_refused_by_its_key():
         built(attention=[True])
     with pytest.raises(UserError, match=r"^denoiser\.network\.block_out_channels: 6 is not a multiple of .* = 4\.$"):
         built(block_out_channels=(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("head_channels", "options"),
+    [(6, {"attention": [True, False]}), (100, {"mid_block_attention": True}), (8, {"attention": [False, True]})],
+)
+def test_heads_that_do_not_divide_the_channels_of_a_block_that_attends_are_refused(head_channels, options):
+    told = rf"^denoiser\.network\.head_channels: {head_channels} doesn't divide (8|12) of block_out_channels, which attends\.$"
+    with pytest.raises(UserError, match=told):
+        built(block_out_channels=(8, 12), head_channels=head_channels, **options)
+    built(block_out_channels=(8, 12), head_channels=head_channels)
+    built(block_out_channels=(8, 12), head_channels=None, **options)

@@ -52,7 +52,7 @@ def test_the_answer_has_the_latents_shape_and_the_caption_counts():
         ),
         ({"block_out_channels": (8, 6)}, r"^denoiser\.network\.block_out_channels: 6 is not a multiple of .* = 4\.$"),
         ({"attention": [True]}, r"^denoiser\.network\.attention: 1 entries for 2 block_out_channels\.$"),
-        ({"num_heads": 3}, r"^denoiser\.network\.num_heads: 3 heads can't share 8 of block_out_channels evenly\.$"),
+        ({"num_heads": 3}, r"^denoiser\.network\.num_heads: 3 doesn't divide 8 of block_out_channels, which attends\.$"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_key(options, message):

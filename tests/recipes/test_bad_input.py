@@ -125,6 +125,15 @@ QUALITY = "watch.quality.class=quality"
             r"^data\.repeats: a member .* use data\.repeats\.share=0",
         ),
         (
+            "denoiser.privacy.noise_multiplier=1 gate.auroc=0.7 audit.stop.at=fail",
+            r"^audit\.stop\.at: fail lets audits, which see the members without noise, .* use audit\.stop\.at=null\.$",
+        ),
+        (
+            "denoiser.privacy.max_gradient_norm=2",
+            r"^denoiser\.privacy\.max_gradient_norm: without noise .* set denoiser\.privacy\.noise_multiplier too",
+        ),
+        ("denoiser.privacy.delta=0.001", r"^denoiser\.privacy\.delta: without noise there is no DP-SGD"),
+        (
             "denoiser.timestep_sampling.class=uniform denoiser.timestep_sampling.slope=2",
             r"^denoiser\.timestep_sampling\.slope: 'uniform' takes no such .* u_shaped",
         ),

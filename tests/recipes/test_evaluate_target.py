@@ -111,6 +111,11 @@ def test_a_folder_has_no_reference_unless_one_is_named_and_the_pictures_are_brou
         ("sd", ["name=../x"], r"^name: '\.\./x' can't be a folder's name"),
         ("sd", ["data.index_file=null"], r"^data\.index_file: missing; name an \.npz file that says who is a member"),
         ("sd", ["data.index_file=nosuch.npz"], r"^data\.index_file: nosuch\.npz does not exist\.$"),
+        (
+            "sd",
+            ["data.split=coin", "data.index_file=null", "data.num_members=8", "data.num_heldout=8"],
+            r"^data\.split=coin: the target is trained already, .*; name its members with data\.index_file\.$",
+        ),
         ("sd", ["data.flip=true"], r"^'data\.flip' can't be changed here"),
         ("sd", ["denoiser.batch_size=3"], r"^'denoiser\.batch_size' can't be changed here: nothing is trained here"),
         ("sd", ["target.dtyp=float32"], r"^target: unknown key 'dtyp'\. Did you mean 'dtype'"),

@@ -1,6 +1,10 @@
 """DP-SGD: each sample's gradient clipped, noise of the stated size, batches as the accountant counts on, epsilon as it says."""
 
 import math
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from ldm_privacy.device import limit_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.unet import unet
-from ldm_privacy.targets.privacy import Privacy
+from ldm_privacy.targets.privacy import NEVER_COVERED, Privacy
 from ldm_privacy.training.private import PrivateDenoiserModule, check_per_sample_gradients, epsilon
 from tests.training.test_conditions_and_networks import CONDITIONS, MEMBERS, NETWORKS, PAIRS
 
@@ -230,11 +234,36 @@ def test_what_has_no_gradient_of_its_own_by_sample_is_refused(network, words):
     assert "\n" not in str(caught.value)
 
 
+def test_an_opacus_that_can_not_be_imported_is_no_networks_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opacus.grad_sample.grad_sample_module", None)
+    told = r'^denoiser\.privacy: Opacus can\'t be imported \(.*\); pip install -U "ldm-privacy\[privacy\]"\.$'
+    with pytest.raises(UserError, match=told):
+        check_per_sample_gradients(private().network, torch.randn(2, 4, 4, 4), torch.tensor([3, 900]), {})
+    monkeypatch.setitem(sys.modules, "opacus.accountants", None)
+    with pytest.raises(UserError, match=told):
+        epsilon(privacy(), 1)
+
+
+def test_a_training_leaves_the_filters_of_warnings_as_they_were():
+    before = list(warnings.filters)
+    fit(private(), max_epochs=1)
+    assert warnings.filters == before
+
+
+def test_what_the_guarantee_leaves_out_is_one_list_that_the_page_says_too():
+    stated = privacy()
+    assert all(each in str(stated) for each in NEVER_COVERED)
+    given = replace(stated, given=("what the tokenizer has of the members' captions",))
+    assert f"(not covered: {'; '.join((*given.given, *NEVER_COVERED))})" in given.covered
+    page = " ".join((Path(__file__).parents[2] / "docs" / "defences.md").read_text().split())
+    assert all(each in page for each in NEVER_COVERED)
+
+
 def test_a_record_is_read_back_whole_or_not_at_all():
     reached = privacy().after(7, 2.5)
     assert Privacy.from_record(reached.record()) == reached
-    assert str(reached).startswith("epsilon 2.5 at delta 0.001 (DP-SGD, 7 steps, ")
-    for damage in ({"epsilon": "0.1"}, {"num_steps": 7.0}, {"given": None}, {"more": 1}):
+    assert str(reached).startswith("epsilon at most 2.5 at delta 0.001 (DP-SGD, 7 steps, ")
+    for damage in ({"epsilon": "0.1"}, {"num_steps": 7.0}, {"given": None}, {"given": (1,)}, {"more": 1}):
         with pytest.raises(UserError, match="privacy"):
             Privacy.from_record({**reached.record(), **damage})
     with pytest.raises(UserError, match="privacy"):
