@@ -135,9 +135,10 @@ def check_compared(runs: Sequence[Run], quality: str) -> None:
         _by_content(looks, "feature_network", [each.feature_sha256 for each in pair])
         if quality == primary_of(()) + HELDOUT:  # of fixed features
             looks = [{**look, "feature_network": None} for look in looks if look]
-        if differs := difference(data[0], data[1], "data") or (
-            len(looks) == 2 and all(looks) and difference(looks[0], looks[1], "watch.quality")
-        ):
+        differs = difference(data[0], data[1], "data")
+        if not differs and len(looks) == 2 and all(looks):
+            differs = difference(looks[0], looks[1], "watch.quality")
+        if differs:
             raise UserError(
                 f"{run.folder.path} has {differs} as {runs[0].folder.path}: their numbers can't be compared; name runs of the "
                 "same images and the same watch.quality."
