@@ -198,8 +198,7 @@ def _audited(subject: Subject, out: Path) -> Audit:
 def is_of_scores(gate: Gate) -> bool:
     """Whether all that the limits hold is in a file of scores; what was chosen among many keep fractions isn't."""
     return all(
-        isinstance(each, TprLimit)
-        or (isinstance(each, AurocLimit) and (each.attack is None or "/" in each.attack.removesuffix(f"/{TUNED}")))
+        isinstance(each, AurocLimit | TprLimit) and (each.attack is None or "/" in each.attack.removesuffix(f"/{TUNED}"))
         for each in gate.limits
     )
 

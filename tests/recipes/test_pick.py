@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.gate import Gate
+from ldm_privacy.evidence.limits.auroc import AurocLimit
+from ldm_privacy.evidence.limits.copies import CopiesLimit
+from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.pick import is_of_scores
 from ldm_privacy.recipes.pick_command import in_order
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.record import RECORD
@@ -195,3 +200,10 @@ def test_checkpoints_that_are_not_of_one_run_are_refused(run, tmp_path, change, 
         cli.main(["pick", str(tmp_path), *words])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "pick").exists()
+
+
+@pytest.mark.parametrize(("attack", "is_there"), [(None, True), ("sima/all", True), ("sima", False), ("sima/tuned", False)])
+def test_what_is_held_of_a_named_attack_is_in_a_file_of_scores_under_a_mask_that_was_given(attack, is_there):
+    for limit in (AurocLimit(0.6, attack=attack), TprLimit(0.1, target_fpr=0.01, attack=attack)):
+        assert is_of_scores(Gate([limit])) is is_there
+    assert not is_of_scores(Gate([CopiesLimit(0.1)]))
