@@ -150,7 +150,7 @@ class CodecLoss:
 
     @property
     def is_within(self) -> bool:
-        """Whether it is part of the compiled step, where it is given image, posterior and output of all samples, and no more."""
+        """Whether it is part of the compiled step, which gives it image, posterior and output of all samples, and no more."""
         return self.compiles and not (self.needs_decoder or self.needs_last_layer) and self.is_always_due and self.share == 1
 
     def is_due(self, step: int) -> bool:

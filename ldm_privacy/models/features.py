@@ -136,7 +136,7 @@ class FeatureNetwork:
         return (pixels - self._mean) / self._std
 
     def _look_at_nothing(self, resolution: int | None) -> None:
-        """Raise UserError where there are no features of a black image: the files may each be whole, and not belong together."""
+        """Raise UserError where there are no features of a black image: files may be whole and not belong together."""
         own = getattr(self.network.config, "image_size", None)
         size = resolution or (own if isinstance(own, int) else 224)
         try:

@@ -62,8 +62,8 @@ def check_losses(setup: RunSetup, codec: Codec) -> None:
             each.is_reconstruction and each.weight and each.is_always_due for each in setup.losses.values()
         ):
             raise UserError(
-                f"{key}: its weight is relative to the reconstruction losses', and none of a weight above 0 is computed in every "
-                f"step; add one, such as l1, or take this out with {key}=null."
+                f"{key}: its weight is relative to the reconstruction losses', and none of a weight above 0 is computed in "
+                f"every step; add one, such as l1, or take this out with {key}=null."
             )
         if loss.first_step >= num_steps:
             raise UserError(f"{key}.first_step: {loss.first_step:,}, but stage 1 has {num_steps:,} steps; use a lower one.")

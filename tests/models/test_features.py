@@ -164,7 +164,9 @@ def test_files_that_are_each_whole_but_give_no_features_are_refused(copy):
             FeatureNetwork.open(path, resolution=8)
     (copy / PREPROCESSOR).write_text(json.dumps(settings))
     weights = load_file(copy / WEIGHTS)
-    save_file({name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}, copy / WEIGHTS)
+    save_file(
+        {name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}, copy / WEIGHTS
+    )
     with pytest.raises(UserError, match=r"makes of an image of 8 pixels what is not finite"):
         FeatureNetwork.open(path, resolution=8)
 

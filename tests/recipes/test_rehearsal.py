@@ -142,7 +142,7 @@ CASES = {
         "LOSSES",
         "class Mine(CodecLoss):\n    def __call__(self, batch):\n        batch.decode(batch.mean).nothing",
         ["autoencoder.losses.mine={class: mine}"],
-        2,
+        3,
         "has no attribute 'nothing'",
     ),
     "compiled loss draws": (

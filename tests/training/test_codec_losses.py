@@ -128,7 +128,9 @@ def test_what_is_in_the_compiled_step_can_neither_draw_nor_decode():
 
 def test_losses_compute_in_float32_in_any_precision_of_the_networks():
     loss = Noted()
-    module = autoencoder(losses=PLAIN | {"a": loss, "critic": critic(), "flat": RelaxedDistortion(), "even": InfluenceVariance()})
+    module = autoencoder(
+        losses=PLAIN | {"a": loss, "critic": critic(), "flat": RelaxedDistortion(), "even": InfluenceVariance()}
+    )
     inside = []
     module.autoencoder.decoder.conv_out.register_forward_hook(lambda *seen: inside.append(seen[2].dtype))
     fit(module, precision="bf16-mixed", max_epochs=1)
