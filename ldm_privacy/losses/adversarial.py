@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from ldm_privacy.losses.base import Autoencoded, CodecLoss, ShareOfBatch, Weight
+from ldm_privacy.losses.base import Autoencoded, CodecLoss, Rate, ShareOfBatch, Weight
 from ldm_privacy.losses.critic import Critic, hinge, scores
 from ldm_privacy.processes import add_up
 from ldm_privacy.registry import LOSSES
@@ -37,8 +37,7 @@ class Adversarial(CodecLoss):
         num_steps: Of the stage.
     """
 
-    needs_decoder = needs_last_layer = True
-    compiles = False
+    needs_decoder = needs_last_layer = needs_reconstruction = True
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class Adversarial(CodecLoss):
         first_step: NonNegativeInt | None = None,
         every: PositiveInt = 1,
         share: ShareOfBatch = 1.0,
-        learning_rate: float = 2e-4,
+        learning_rate: Rate = 2e-4,
         image_channels: int,
         resolution: int,
         seed: int,

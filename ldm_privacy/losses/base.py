@@ -12,12 +12,15 @@ from ldm_privacy.types import Decoder, Image
 
 Weight = Annotated[float, Field(ge=0)]
 ShareOfBatch = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""Of an AdamW."""
 
 
 class Autoencoded(NamedTuple):
     """The samples of a batch that a loss looks at, on their way through the autoencoder.
 
     Several processes have some of them each; what is drawn belongs to their places in the whole batch, and to the loss alone.
+    All numbers are in the image's dtype, float32 in a run, whatever the precision of the networks.
 
     Attributes:
         image: What went in.
@@ -26,7 +29,7 @@ class Autoencoded(NamedTuple):
         decode: The decoder, from means to images; differentiable in both and in its weights, twice.
         last_weight: Of the decoder's last convolution.
         step: Steps of the stage before this one.
-        seed: Of the draws of this loss in this step.
+        seed: Of the draws of this loss in this step; None: it draws nothing.
         place: (batch,) int64, of these samples among those of all processes; None: 0, 1, ...
         num_samples: In all processes; None: as many as here.
         weight: Share of them that is here, so that mean values times it add up over the processes.
@@ -39,7 +42,7 @@ class Autoencoded(NamedTuple):
     decode: Decoder | None = None
     last_weight: Tensor | None = None
     step: int = 0
-    seed: int = 0
+    seed: int | None = 0
     place: Tensor | None = None
     num_samples: int | None = None
     weight: float = 1.0
@@ -48,6 +51,12 @@ class Autoencoded(NamedTuple):
     def places(self) -> Tensor:
         """(batch,) int64."""
         return torch.arange(len(self.image), device=self.image.device) if self.place is None else self.place
+
+    @property
+    def _drawn(self) -> int:
+        if self.seed is None:
+            raise ValueError("a loss that draws can't be part of the compiled step: leave `compiles` False")
+        return self.seed
 
     def rows(self, rows: Tensor) -> "Autoencoded":
         """Some of the samples that are here."""
@@ -61,11 +70,11 @@ class Autoencoded(NamedTuple):
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape of `like`, (batch, ...)."""
-        return normal(purpose, (self.seed, self.places), like.shape[1:], like.device).to(like)
+        return normal(purpose, (self._drawn, self.places), like.shape[1:], like.device).to(like)
 
     def uniform(self, purpose: str, like: Tensor) -> Tensor:
         """A number in (0, 1) for each sample, (batch, 1, 1, 1)."""
-        return uniform(purpose, (self.seed, self.places), (1, 1, 1), like.device).to(like)
+        return uniform(purpose, (self._drawn, self.places), (1, 1, 1), like.device).to(like)
 
     def over_all(self, mean: Tensor) -> Tensor:
         """A mean over the samples here as that over the samples of all processes; its gradient is that of the part here."""
@@ -95,14 +104,17 @@ class CodecLoss:
         is_reconstruction: It says how far the output is from the image; what others are weighted against.
         needs_decoder: It decodes, with `decode`.
         needs_last_layer: It looks at gradients at `last_weight`.
-        compiles: Its arithmetic can be part of the compiled step; else it runs beside that.
+        needs_reconstruction: Its weight comes from the reconstruction losses, so one of them must count in every step.
+        compiles: It is arithmetic of image, posterior and output alone, which can be part of the compiled step; else it runs
+            beside that.
         told: Further numbers of the newest step by name, which are logged as "<label>_<name>".
     """
 
     is_reconstruction: ClassVar[bool] = False
     needs_decoder: ClassVar[bool] = False
     needs_last_layer: ClassVar[bool] = False
-    compiles: ClassVar[bool] = True
+    needs_reconstruction: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
 
     def __init__(
         self, *, weight: Weight = 1.0, first_step: NonNegativeInt = 0, every: PositiveInt = 1, share: ShareOfBatch = 1.0
@@ -130,6 +142,16 @@ class CodecLoss:
         and without.
         """
         return {}
+
+    @property
+    def is_always_due(self) -> bool:
+        """Whether it is computed in every step."""
+        return (self.first_step, self.every) == (0, 1)
+
+    @property
+    def is_within(self) -> bool:
+        """Whether it is part of the compiled step, which gives it image, posterior and output of all samples, and no more."""
+        return self.compiles and not (self.needs_decoder or self.needs_last_layer) and self.is_always_due and self.share == 1
 
     def is_due(self, step: int) -> bool:
         """Whether it is computed in that step, counted from 0."""

@@ -56,6 +56,10 @@ class Critic(nn.Sequential):
                     layers.append(nn.LeakyReLU(0.2))
         super().__init__(*layers)
 
+    def forward(self, image: Image) -> Tensor:
+        """(batch, 1, rows, columns), in the image's dtype."""
+        return super().forward(image).to(image)
+
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
     """mean relu(1 - real) / 2 + mean relu(1 + fake) / 2: what the critic minimises."""

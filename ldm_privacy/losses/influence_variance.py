@@ -23,7 +23,6 @@ class InfluenceVariance(CodecLoss):
     """
 
     needs_decoder = True
-    compiles = False
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ class KL(CodecLoss):
     `mean of (mu^2 + sigma^2 - 1 - ln sigma^2) / 2`.
     """
 
+    compiles = True
+
     def __call__(self, batch: Autoencoded) -> Tensor:
         mean, log_variance = batch.mean, batch.log_variance
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()

@@ -22,11 +22,10 @@ class Perceptual(CodecLoss):
 
     Args:
         weight, first_step, every, share: See `CodecLoss`.
-        path, sha256: See `FeatureNetwork.open`.
+        path, sha256, resolution: See `FeatureNetwork.open`.
     """
 
     is_reconstruction = True
-    compiles = False
 
     def __init__(
         self,
@@ -37,9 +36,10 @@ class Perceptual(CodecLoss):
         first_step: NonNegativeInt = 0,
         every: PositiveInt = 1,
         share: ShareOfBatch = 1.0,
+        resolution: int,
     ):
         super().__init__(weight=weight, first_step=first_step, every=every, share=share)
-        self.features = FeatureNetwork.open(path, sha256=sha256)
+        self.features = FeatureNetwork.open(path, sha256=sha256, resolution=resolution)
 
     @property
     def passes(self) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from ldm_privacy.registry import LOSSES
 class L1(CodecLoss):
     """mean |x' - x| over all pixels (Rao, Qu, Moyer, 2511.20592)."""
 
-    is_reconstruction = True
+    is_reconstruction = compiles = True
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         return (batch.output - batch.image).abs().mean()
@@ -20,7 +20,7 @@ class L1(CodecLoss):
 class L2(CodecLoss):
     """mean (x' - x)^2 over all pixels."""
 
-    is_reconstruction = True
+    is_reconstruction = compiles = True
 
     def __call__(self, batch: Autoencoded) -> Tensor:
         return (batch.output - batch.image).square().mean()

@@ -25,7 +25,6 @@ class RelaxedDistortion(CodecLoss):
     """
 
     needs_decoder = True
-    compiles = False
 
     @property
     def passes(self) -> dict[str, tuple[int, int]]:

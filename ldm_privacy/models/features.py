@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.models.folder import file_of, settings_of
+from ldm_privacy.models.folder import config_of, file_of, settings_of
 from ldm_privacy.models.weights import built_with, read_safetensors
 from ldm_privacy.types import Image
 
@@ -36,7 +36,8 @@ class FeatureNetwork:
     """Features of images in [-1, 1], differentiable in the image; one pass of the network a call.
 
     Images are resized, cropped and normalised as the folder's preprocessor_config.json says, a grey one is made of three
-    equal channels; its values are not rounded to bytes and not clipped. The network is frozen and in evaluation mode.
+    equal channels; its values are not rounded to bytes and not clipped. The network is frozen and in evaluation mode. Features
+    have the image's dtype.
 
     Args:
         network: One of `KINDS`, with float32 weights.
@@ -58,18 +59,19 @@ class FeatureNetwork:
         self._mean, self._std = mean, std
 
     @classmethod
-    def open(cls, path: str, *, sha256: str | None = None) -> "FeatureNetwork":
+    def open(cls, path: str, *, sha256: str | None = None, resolution: int | None = None) -> "FeatureNetwork":
         """The network of a local folder: config.json, model.safetensors and preprocessor_config.json, whole or refused.
 
-        Not by transformers' own loader, which leaves weights that the file lacks random.
+        Not by transformers' own loader, which leaves weights that the file lacks random. It looks at a blank image, twice.
 
         Args:
             path: A folder that `save_pretrained` of one of `KINDS` and of its image processor wrote.
             sha256: That the files must have; None: any.
+            resolution: Height and width of the images to come; None: the network's own.
 
         Raises:
             UserError: No such folder, a file or a weight is missing, unknown or doesn't fit, another kind of network, another
-                hash.
+                hash, or there are no features of a blank image.
         """
         if find_spec("transformers") is None:
             raise UserError("a feature network needs transformers: pip install 'ldm-privacy[captions]'.")
@@ -89,7 +91,9 @@ class FeatureNetwork:
             )
         try:
             network = _network_of(settings_of(files[0]), files)
-            return cls(network, settings_of(files[2]), path=path, sha256=found)
+            made = cls(network, settings_of(files[2]), path=path, sha256=found)
+            made._look_at_nothing(resolution)
+            return made
         except UserError as error:
             raise UserError(
                 f"path: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
@@ -104,14 +108,13 @@ class FeatureNetwork:
     def pooled(self, image: Image) -> Tensor:
         """(batch, dim): the pooled output; of a ViTModel the class token, for its pooler is not in every file."""
         output = self._output(image)
-        if type(self.network).__name__ == "ViTModel":
-            return output.last_hidden_state[:, 0]
-        return output.pooler_output.flatten(1)
+        is_vit = type(self.network).__name__ == "ViTModel"
+        return (output.last_hidden_state[:, 0] if is_vit else output.pooler_output.flatten(1)).to(image)
 
     def layers(self, image: Image) -> list[Tensor]:
         """(batch, channels, height, width) of every layer, from the embedding on; of a transformer its patches' tokens."""
         output = self._output(image)
-        return [state if state.ndim == 4 else _as_map(state) for state in output.hidden_states]
+        return [(state if state.ndim == 4 else _as_map(state)).to(image) for state in output.hidden_states]
 
     def prepared(self, image: Image) -> Tensor:
         """(batch, 3, height, width): what the network sees of images (batch, 1 or 3, height, width) in [-1, 1]."""
@@ -125,9 +128,25 @@ class FeatureNetwork:
             options = {} if self._mode == "nearest-exact" else {"antialias": True}
             pixels = interpolate(pixels, size=size, mode=self._mode, **options)
         if self._crop is not None:
-            top, left = ((have - want) // 2 for have, want in zip(pixels.shape[-2:], self._crop))
-            pixels = pixels[..., top : top + self._crop[0], left : left + self._crop[1]]
+            sides = []
+            for want, have in zip(self._crop[::-1], pixels.shape[:-3:-1]):
+                before = -((have - want) // 2)  # below 0 it is cut, above it is black
+                sides += [before, want - have - before]
+            pixels = pad(pixels, sides)
         return (pixels - self._mean) / self._std
+
+    def _look_at_nothing(self, resolution: int | None) -> None:
+        """Raise UserError where there are no features of a black image: files may be whole and not belong together."""
+        own = getattr(self.network.config, "image_size", None)
+        size = resolution or (own if isinstance(own, int) else 224)
+        try:
+            with torch.no_grad():
+                blank = -torch.ones(1, 3, size, size)
+                found = [self.pooled(blank), *self.layers(blank)]
+        except Exception as error:  # the library raises whatever it stumbles over in images that it doesn't expect
+            raise UserError(f"{self.name} can't look at an image of {size} pixels ({reason_of(error)})") from None
+        if not all(each.isfinite().all() for each in found):
+            raise UserError(f"{self.name} makes of an image of {size} pixels what is not finite")
 
     def _output(self, image: Image) -> Any:
         return self.network(pixel_values=self.prepared(image), output_hidden_states=True)
@@ -152,9 +171,8 @@ def _network_of(settings: dict[str, Any], files: list[Path]) -> nn.Module:
     maker = getattr(transformers, kind)
     weights = {name: each for name, each in read_safetensors(files[1]).items() if not name.endswith("position_ids")}
     options = {"add_pooling_layer": any("pooler." in name for name in weights)} if kind == "ViTModel" else {}
-    left_out = {"dtype", "torch_dtype", "model_type", "architectures"}
     try:
-        config = maker.config_class(**{name: value for name, value in settings.items() if name not in left_out})
+        config = config_of(maker.config_class, settings)
         with torch.device("meta"):
             expected = set(maker(config, **options).state_dict())
     except Exception as error:  # the library raises whatever it stumbles over in settings that it doesn't check
@@ -191,9 +209,9 @@ def _sizes(preprocessor: dict[str, Any]) -> tuple[int | tuple[int, int] | None, 
             raise UserError(f"{PREPROCESSOR} has the {name} {size!r}, which is none")
         return numbers[0] if len(numbers) == 1 else numbers  # type: ignore[return-value]
 
-    mode = _MODES.get(preprocessor.get("resample", 3))
-    if mode is None:
-        raise UserError(f"{PREPROCESSOR} has resample {preprocessor['resample']!r}, and one of {sorted(_MODES)} is needed")
+    resample = preprocessor.get("resample", 3)
+    if not isinstance(resample, int) or resample not in _MODES:
+        raise UserError(f"{PREPROCESSOR} has resample {resample!r}, and one of {sorted(_MODES)} is needed")
     edge: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     if preprocessor.get("do_resize", True):
@@ -202,17 +220,20 @@ def _sizes(preprocessor: dict[str, Any]) -> tuple[int | tuple[int, int] | None, 
         crop = of(preprocessor.get("crop_size"), "crop_size")
     if isinstance(edge, int) and edge < 384 and isinstance(share := preprocessor.get("crop_pct"), float) and 0 < share <= 1:
         edge, crop = int(edge / share), edge  # of ConvNextImageProcessor, which ResNet's folders name
-    return edge, (crop, crop) if isinstance(crop, int) else crop, mode
+    return edge, (crop, crop) if isinstance(crop, int) else crop, _MODES[resample]
 
 
 def _statistics(preprocessor: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of pixels in [0, 1], by channel."""
-    if abs(preprocessor.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3 or not preprocessor.get("do_rescale", True):
+    factor = preprocessor.get("rescale_factor", 1 / 255)
+    is_255th = isinstance(factor, int | float) and abs(factor * 255 - 1) < 1e-3
+    if not is_255th or not preprocessor.get("do_rescale", True):
         raise UserError(f"{PREPROCESSOR} has another rescale_factor than 1/255, which can't be used")
     if not preprocessor.get("do_normalize", True):
         return [0.0] * 3, [1.0] * 3
     found = [preprocessor.get(name) for name in ("image_mean", "image_std")]
-    for each in found:
-        if not isinstance(each, list) or len(each) != 3 or not all(isinstance(number, int | float) for number in each):
-            raise UserError(f"{PREPROCESSOR} has no image_mean and image_std of three numbers")
+    for each, least in zip(found, (-1e3, 1e-6)):
+        is_list = isinstance(each, list) and len(each) == 3
+        if not is_list or not all(isinstance(number, int | float) and least < number < 1e3 for number in each):  # type: ignore[union-attr]
+            raise UserError(f"{PREPROCESSOR} has no image_mean and image_std of three numbers, these above 0")
     return found[0], found[1]  # type: ignore[return-value]

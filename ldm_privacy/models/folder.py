@@ -1,6 +1,8 @@
 """Files of a network that is somebody else's: in a folder of diffusers or transformers, or in a repository of the Hub."""
 
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,14 @@ def settings_of(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UserError(f"{file} holds no settings")
     return settings
+
+
+def config_of(config_class: Any, settings: Mapping[str, Any]) -> Any:
+    """A configuration of transformers, with those settings of a file that its class names.
+
+    transformers would take any other along: names of code on the Hub, which it fetches and runs, among them. How a network
+    answers is not the file's to say either.
+    """
+    # `tie_word_embeddings` is no field of T5's, and tells its first version from the second.
+    known = {*inspect.signature(config_class).parameters, "tie_word_embeddings"} - {"architectures", "dtype", "return_dict"}
+    return config_class(**{name: value for name, value in settings.items() if name in known})

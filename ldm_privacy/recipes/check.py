@@ -58,13 +58,20 @@ def check_losses(setup: RunSetup, codec: Codec) -> None:
         for what, is_needed, found in needs:
             if is_needed and found is None:
                 raise UserError(f"{key}: it needs {what}, and the codec '{codec.name}' has none; take it out with {key}=null.")
+        if loss.needs_reconstruction and not any(
+            each.is_reconstruction and each.weight and each.is_always_due for each in setup.losses.values()
+        ):
+            raise UserError(
+                f"{key}: its weight is relative to the reconstruction losses', and none of a weight above 0 is computed in "
+                f"every step; add one, such as l1, or take this out with {key}=null."
+            )
         if loss.first_step >= num_steps:
             raise UserError(f"{key}.first_step: {loss.first_step:,}, but stage 1 has {num_steps:,} steps; use a lower one.")
         if loss.share * batches[0] < 0.5:
             raise UserError(
                 f"{key}.share: {loss.share:g} of a batch of {batches[0]} is no sample; use at least {1 / batches[0]:.2g}."
             )
-    if setup.losses and not any((loss.first_step, loss.every) == (0, 1) for loss in setup.losses.values()):
+    if setup.losses and not any(loss.is_always_due for loss in setup.losses.values()):
         raise UserError("autoencoder.losses: none of them is computed in every step; one needs first_step 0 and every 1.")
 
 

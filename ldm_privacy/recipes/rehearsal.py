@@ -18,7 +18,7 @@ from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.controls.finding import Case, findings_of
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.stream import stream_influence
-from ldm_privacy.losses.base import Autoencoded
+from ldm_privacy.losses.base import Autoencoded, CodecLoss
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.ideal import MembershipBlindPredictor
@@ -98,14 +98,8 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
                 if not 0 <= int(drawn.min()) <= int(drawn.max()) < setup.num_train_timesteps:
                     raise ValueError(f"timesteps: {int(drawn.min())} to {int(drawn.max())} is outside the noise schedule")
         for loss in filter(is_own, setup.losses.values()):
-            with blamed_on(loss), torch.enable_grad():
-                float(loss.weight)
-                image = setup.data.images(setup.audited_index[:2])
-                mean, output = _noise(setup, codec, torch.arange(2)).requires_grad_(), (0.5 * image).requires_grad_()
-                batch = Autoencoded(image, mean, 0.5 * mean, output, codec.decode, last_weight(codec.network))
-                value = check_shape("loss", loss(batch), ())
-                if not value.isfinite() or not value.requires_grad:
-                    raise ValueError("loss: it is not finite, or no gradient flows through it")
+            with blamed_on(loss):
+                _rehearse_loss(setup, codec, loss)
         samples = setup.blank_samples(codec)
         if any(is_own(WATCHERS.get(each.name)) for each in setup.config.watch.values()):
             samples = _with_noise(setup, codec, samples)
@@ -147,6 +141,23 @@ def _rehearse_calibrations(setup: Setup, audit: Audit) -> None:
             with blamed_on(each.calibration):
                 if not made.scores[each.key].isfinite().all():
                     raise ValueError("score: it is not finite")
+
+
+def _rehearse_loss(setup: RunSetup, codec: Codec, loss: CodecLoss) -> None:
+    """On two images, given what a step gives it."""
+    image, place, last = setup.data.images(setup.audited_index[:2]), torch.arange(2), last_weight(codec.network)
+    if last is not None:
+        last.requires_grad_()  # as stage 1 will
+    with torch.enable_grad():
+        mean = _noise(setup, codec, place).requires_grad_()
+        batch = Autoencoded(image, mean, 0.5 * mean, codec.decode(mean), seed=None)
+        if not loss.is_within:
+            whole = {"decode": codec.decode, "last_weight": last, "num_samples": 2}
+            batch = batch._replace(**whole, place=place, seed=setup.config.seed)
+        value = check_shape("loss", loss(batch), ())
+        if not value.isfinite() or not value.requires_grad:
+            raise ValueError("loss: it is not finite, or no gradient flows through it")
+        check_shape("weighted", loss.weighted(value, batch, (batch.output - image).abs().mean()), ())
 
 
 def _rehearse_codec(setup: Setup, codec: Codec) -> None:

@@ -190,7 +190,6 @@ class Parts:
             if (own := settings.get("model_type", asked)) != asked:
                 raise UserError(f"{self.folder / part / 'config.json'}: describes a {own}, and a {asked} is needed.")
             weights = self.taken(part, settings, with_names_of(kind, self.weights(part)), torch.float32)
-            settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype", "model_type")}
             self.kept(part, text_model(settings, tied(kind, weights), f"{self.folder / part}: {kind}", kind))
         return self.modules[part]
 

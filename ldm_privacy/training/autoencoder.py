@@ -44,11 +44,7 @@ class AutoencoderModule(StepwiseModule):
         self.autoencoder = autoencoder.train().requires_grad_(True)
         self.lay_out(autoencoder)
         self.images, self.losses, self.flip = images, dict(losses), flip
-        self._within = {
-            label: loss
-            for label, loss in self.losses.items()
-            if loss.compiles and (loss.first_step, loss.every, loss.share) == (0, 1, 1)
-        }
+        self._within = {label: loss for label, loss in self.losses.items() if loss.is_within}
         self._looked_at: dict[str, Autoencoded] = {}
         self._encode, self._step = self._encoded, self._autoencoded
 
@@ -118,7 +114,9 @@ class AutoencoderModule(StepwiseModule):
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
-        self.teach()  # here, not at the end of the batch: a checkpoint that is stored there must hold what was learned
+        # Here, not at the end of the batch: a checkpoint that is stored there must hold what was learned.
+        with self.trainer.precision_plugin.forward_context():
+            self.teach()
 
     def teach(self) -> None:
         """A step of the networks that losses train themselves, on the batch that the autoencoder has just learned from."""
@@ -144,17 +142,18 @@ class AutoencoderModule(StepwiseModule):
     def _encoded(self, autoencoder: AutoencoderKL, image: Image, noise: Tensor) -> tuple[Tensor, Tensor, Latent]:
         """Mean and log variance of the posterior, and its sample: mean + standard deviation * noise."""
         posterior = autoencoder.encode(image).latent_dist
-        return posterior.mean, posterior.logvar, posterior.mean + (0.5 * posterior.logvar).exp() * noise
+        mean, log_variance = posterior.mean.to(image), posterior.logvar.to(image)
+        return mean, log_variance, mean + (0.5 * log_variance).exp() * noise
 
     def _autoencoded(self, autoencoder: AutoencoderKL, image: Image, noise: Tensor) -> tuple[Tensor, ...]:
         """Mean, log variance and output, and the losses that are part of every step, of the whole of it."""
         mean, log_variance, latent = self._encode(autoencoder, image, noise)
-        output = autoencoder.decode(latent).sample
-        batch = Autoencoded(image, mean, log_variance, output)
+        output = autoencoder.decode(latent).sample.to(image)
+        batch = Autoencoded(image, mean, log_variance, output, seed=None)
         return mean, log_variance, output, *(loss(batch) for loss in self._within.values())
 
     def _decoded(self, latent: Latent) -> Image:
-        return self.autoencoder.decode(latent).sample
+        return self.autoencoder.decode(latent).sample.to(latent)
 
 
 def last_weight(autoencoder: torch.nn.Module | None) -> Tensor | None:

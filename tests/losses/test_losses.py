@@ -44,6 +44,13 @@ def test_every_loss_is_a_number_that_trains_something_and_takes_the_arguments_of
     assert any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
 
 
+@pytest.mark.parametrize("rate", [-1.0, 0.0, 2.0, "nan"])
+def test_the_critics_learning_rate_is_one(features, rate):
+    with pytest.raises(UserError, match=r"autoencoder\.losses\.x\.learning_rate: ") as caught:
+        build("adversarial", features, learning_rate=rate)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "match"),
     [

@@ -118,3 +118,74 @@ def test_a_folder_is_whole_or_refused_in_one_line(copy, tmp_path):
     refused("path: there is no .*preprocessor_config.json")
     with pytest.raises(UserError, match="path: there is no folder"):
         FeatureNetwork.open(str(tmp_path / "nowhere"))
+
+
+def rewritten(copy, name, **change):
+    file = copy / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    return copy
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 33), (33, 20), (21, 20), (40, 48)])
+@pytest.mark.parametrize("crop", [(32, 32), (33, 30)])
+def test_a_crop_beyond_the_image_is_black_as_in_transformers(tmp_path, size, crop):
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+    processor = CLIPImageProcessorPil(do_resize=False, crop_size={"height": crop[0], "width": crop[1]})
+    processor.save_pretrained(tmp_path)
+    preprocessor = json.loads((tmp_path / PREPROCESSOR).read_text())
+    model = CLIPVisionModel(CLIPVisionConfig(**SETTINGS["CLIPVisionModel"]))
+    network = FeatureNetwork(model, preprocessor, path=str(tmp_path), sha256="")
+    image = smooth(1, 3)[..., : size[0], : size[1]]
+    picture = Image.fromarray(((image[0].permute(1, 2, 0) + 1) * 127.5).round().numpy().astype(np.uint8))
+    seen = processor(picture, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(network.prepared(image), seen, rtol=0, atol=1e-5)
+
+
+def test_files_that_are_each_whole_but_give_no_features_are_refused(copy):
+    path = str(copy)
+    network = FeatureNetwork.open(path, resolution=8)
+    assert network.pooled(-torch.ones(1, 1, 8, 8)).isfinite().all()
+    settings = json.loads((copy / PREPROCESSOR).read_text())
+    for change, words in (
+        ({"image_std": [0.0, 1, 1]}, "these above 0"),
+        ({"image_std": [float("nan"), 1, 1]}, "these above 0"),
+        ({"image_mean": [float("inf"), 1, 1]}, "of three numbers"),
+        ({"resample": [3]}, r"resample \[3\]"),
+        ({"rescale_factor": "x"}, "another rescale_factor"),
+    ):
+        rewritten(copy, PREPROCESSOR, **change)
+        with pytest.raises(UserError, match=rf"^path: {PREPROCESSOR} has .*{words}.*\. Name a folder whose files are whole"):
+            FeatureNetwork.open(path)
+        (copy / PREPROCESSOR).write_text(json.dumps(settings))
+    if type(network.network).__name__ in ("CLIPVisionModel", "ViTModel"):  # the others take images of any size
+        rewritten(copy, PREPROCESSOR, size={"height": 16, "width": 16}, do_center_crop=False)
+        with pytest.raises(UserError, match=r"^path: copy \(\w+\) can't look at an image of 8 pixels \(.*belong together\.$"):
+            FeatureNetwork.open(path, resolution=8)
+    (copy / PREPROCESSOR).write_text(json.dumps(settings))
+    weights = load_file(copy / WEIGHTS)
+    save_file(
+        {name: each * float("nan") if each.is_floating_point() else each for name, each in weights.items()}, copy / WEIGHTS
+    )
+    with pytest.raises(UserError, match=r"makes of an image of 8 pixels what is not finite"):
+        FeatureNetwork.open(path, resolution=8)
+
+
+def test_a_folder_names_no_code_and_not_how_its_network_answers(copy, monkeypatch):
+    import transformers
+
+    asked = []
+    monkeypatch.setattr(
+        transformers.modeling_utils, "lazy_import_flash_attention", lambda *seen, **more: asked.append(seen), raising=False
+    )
+    expected = FeatureNetwork.open(str(copy)).pooled(smooth(1, 3))
+    for name in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        rewritten(copy, CONFIG, **{name: "kernels-community/flash-attn"})
+    rewritten(copy, CONFIG, return_dict=False, use_kernels=True, quantization_config={"a": 1}, auto_map={"AutoModel": "x.y"})
+    network = FeatureNetwork.open(str(copy))
+    config = network.network.config
+    assert config._attn_implementation in ("sdpa", "eager")
+    assert config.return_dict
+    assert not {"use_kernels", "quantization_config", "auto_map"} & vars(config).keys()
+    assert not asked
+    assert torch.equal(network.pooled(smooth(1, 3)), expected)

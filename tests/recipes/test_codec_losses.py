@@ -1,5 +1,6 @@
 """Losses of stage 1 in a run: what the plan counts is what happens; what can't be computed is told before anything is made."""
 
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from ldm_privacy.losses.critic import Critic
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.check import check_losses
-from ldm_privacy.recipes.codec_stage import stage_1
+from ldm_privacy.recipes.codec_stage import stage_1, train_codec
 from ldm_privacy.recipes.plan import costs
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
@@ -68,6 +69,10 @@ def test_the_plan_counts_what_the_losses_cost(monkeypatch):
             ["autoencoder.losses={reconstruction: {every: 2}, kl: {every: 2}}"],
             r"losses: none of them is computed in every step",
         ),
+        ([CRITIC, "autoencoder.losses.reconstruction=null"], "losses.critic: its weight is relative to the"),
+        ([CRITIC, "autoencoder.losses.reconstruction.weight=0"], "losses.critic: its weight is relative"),
+        ([CRITIC, "autoencoder.losses.reconstruction.every=2"], "losses.critic: .* none of a weight above 0 is"),
+        ([f"{CRITIC[:-1]}, learning_rate: -1}}"], r"losses\.critic\.learning_rate: -1 should be greater than 0"),
         ([f"{CRITIC[:-1]}, wait: 3}}"], r"losses\.critic: unknown key 'wait'"),
         (["autoencoder.losses.looks={class: perceptual, path: nowhere}"], r"losses\.looks\.path: there is no folder 'nowhere'"),
     ],
@@ -77,6 +82,20 @@ def test_a_loss_that_cant_be_is_told_in_one_line_and_no_run_is_made(tmp_path, ov
         cli.train(arguments(tmp_path / "runs", *overrides))
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("label", ["reconstruction", "sharp"])
+def test_what_stage_1_reached_is_told_whatever_the_losses_label(tmp_path, capsys, label):
+    named = [] if label == "reconstruction" else ["autoencoder.losses={reconstruction: null, sharp: {class: l2}}"]
+    setup = setup_of(*named)
+    run = SimpleNamespace(autoencoder=tmp_path / "autoencoder", autoencoder_last=tmp_path / "last.ckpt")
+
+    def fitted(module, callbacks, *, max_epochs, **ignored):
+        fit(module, max_epochs=max_epochs)
+
+    fitting = SimpleNamespace(run=run, fit=fitted, resume_point=lambda *ignored: None)
+    train_codec(setup, fitting, setup.codec, {})
+    assert re.search(rf"^Autoencoder trained: {label} loss \d\.\d{{4}}\.$", capsys.readouterr().out, re.MULTILINE)
 
 
 def headless():

@@ -138,6 +138,30 @@ CASES = {
         0,
         "not a tensor of shape ()",
     ),
+    "loss's decoder": (
+        "LOSSES",
+        "class Mine(CodecLoss):\n    def __call__(self, batch):\n        batch.decode(batch.mean).nothing",
+        ["autoencoder.losses.mine={class: mine}"],
+        3,
+        "has no attribute 'nothing'",
+    ),
+    "compiled loss draws": (
+        "LOSSES",
+        "class Mine(CodecLoss):\n    compiles = True\n    def __call__(self, batch):\n"
+        "        return batch.normal('x', batch.output).mean()",
+        ["autoencoder.losses.mine={class: mine}"],
+        4,
+        "leave `compiles` False",
+    ),
+    "loss's gradients": (
+        "LOSSES",
+        "class Mine(CodecLoss):\n    needs_last_layer = True\n    def __call__(self, batch):\n"
+        "        return batch.output.mean()\n    def weighted(self, value, batch, reconstruction):\n"
+        "        return torch.autograd.grad(reconstruction, batch.last_weight)[0]",
+        ["autoencoder.losses.mine={class: mine}"],
+        0,
+        "weighted: it returns torch.float32 (1, 8, 3, 3), not a tensor of shape ()",
+    ),
     "condition's rows": (
         "CONDITIONS",
         "class Mine(ConditionSource):\n    def network_arguments(self):\n        return {}\n    def record(self):\n"

@@ -10,6 +10,7 @@ from ldm_privacy import processes
 from ldm_privacy.errors import UserError
 from ldm_privacy.losses import adversarial, base
 from ldm_privacy.losses.adversarial import Adversarial
+from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.losses.influence_variance import InfluenceVariance
 from ldm_privacy.losses.kl import KL
 from ldm_privacy.losses.reconstruction import L1, L2
@@ -54,14 +55,14 @@ def test_a_loss_that_is_off_or_weighs_nothing_leaves_the_run_bit_for_bit_as_it_w
 def test_a_loss_begins_where_it_is_told_to_and_is_averaged_over_its_own_steps():
     module, steps, values = autoencoder(losses={"a": L1(), "b": L2(first_step=1, every=2)}), [], []
 
-    class Noted(L2):
+    class Listed(L2):
         def __call__(self, batch):
             value = super().__call__(batch)
             steps.append(batch.step)
             values.append(float(value.detach()))
             return value
 
-    module.losses["b"] = Noted(first_step=1, every=2)
+    module.losses["b"] = Listed(first_step=1, every=2)
     fit(module, max_epochs=3)
     assert steps == [1, 3, 5, 7]
     assert module.epoch_means["autoencoder/train_b"] == pytest.approx(values[-1], rel=1e-6), "of steps 6, 7, 8 it has one"
@@ -75,6 +76,70 @@ def test_the_critic_learns_and_is_logged_with_its_weight(plain):
     new = critic().critic
     assert not torch.equal(module.losses["critic"].critic[0].weight, new[0].weight)
     assert any(not torch.equal(mine, theirs) for mine, theirs in zip(module.parameters(), plain.parameters()))
+
+
+class Noted(CodecLoss):
+    """Keeps what it was given; as one that says no more than that it decodes."""
+
+    needs_decoder = True
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seen, self.drawn = [], []
+
+    def __call__(self, batch):
+        decoded = batch.decode(batch.mean)
+        self.seen += [batch.mean, batch.log_variance, batch.output, decoded]
+        self.drawn.append(batch.normal("any", decoded))
+        return decoded.square().mean()
+
+    def learn(self, batch):
+        self.seen += [batch.mean, batch.output, batch.decode(batch.mean)]
+        return {}
+
+
+def test_what_a_loss_draws_is_of_the_seed_its_label_and_the_step():
+    def drawn(label, seed=0):
+        loss = Noted()
+        fit(autoencoder(losses=PLAIN | {label: loss}, seed=seed), max_epochs=1)
+        return loss.drawn
+
+    one, same, other, seeded = drawn("a"), drawn("a"), drawn("b"), drawn("a", seed=1)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(one, same, strict=True))
+    for drawings in ((one[0], other[0], seeded[0]), one[:2]):
+        assert len({float(each.flatten()[0]) for each in drawings}) == len(drawings)
+
+
+def test_what_is_in_the_compiled_step_can_neither_draw_nor_decode():
+    class Draws(Noted):
+        needs_decoder = False
+        compiles = True
+
+        def __call__(self, batch):
+            return (batch.output * batch.normal("any", batch.output)).mean()
+
+    with pytest.raises(ValueError, match="a loss that draws can't be part of the compiled step: leave `compiles` False"):
+        fit(autoencoder(losses=PLAIN | {"a": Draws()}))
+    fit(autoencoder(losses=PLAIN | {"a": Draws(share=0.5)}), max_epochs=1)
+    assert not Noted().is_within
+    assert KL().is_within
+    assert not KL(every=2).is_within
+
+
+def test_losses_compute_in_float32_in_any_precision_of_the_networks():
+    loss = Noted()
+    module = autoencoder(
+        losses=PLAIN | {"a": loss, "critic": critic(), "flat": RelaxedDistortion(), "even": InfluenceVariance()}
+    )
+    inside = []
+    module.autoencoder.decoder.conv_out.register_forward_hook(lambda *seen: inside.append(seen[2].dtype))
+    fit(module, precision="bf16-mixed", max_epochs=1)
+    assert set(inside) == {torch.bfloat16}, "the critic's reconstructions too are those of the step's precision"
+    assert {each.dtype for each in [*loss.seen, *loss.drawn]} == {torch.float32}
+    assert {each.dtype for each in module._sums.values()} == {torch.float32}
+    # float32 tells apart what bfloat16, of three digits, would not.
+    for name in ("flat", "even"):
+        assert module._sums[name] != module._sums[name].bfloat16().float()
 
 
 def trainer(folder, **options):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.models.folder import config_of
 from ldm_privacy.models.weights import built_with
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def text_model(settings: dict[str, Any], state: object, what: str, kind: str = "
     maker: Any = getattr(transformers, kind)
 
     def build() -> nn.Module:
-        model = maker(maker.config_class(**settings))
+        model = maker(config_of(maker.config_class, settings))
         # Some releases have one more module around the same.
         return getattr(model, "text_model", model) if kind == "CLIPTextModel" else model
 

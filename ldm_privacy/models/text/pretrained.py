@@ -47,9 +47,8 @@ def pretrained_text_encoder(
         ) from None
     try:
         settings = settings_of(config)
-        if (kind := settings.pop("model_type", None)) != _KIND:
+        if (kind := settings.get("model_type")) != _KIND:
             raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
-        settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
         network = text_model(settings, with_names_of("CLIPTextModel", read_safetensors(weights)), f"the text encoder {weights}")
     except UserError as error:
         raise UserError(
@@ -103,7 +102,8 @@ def tokenizer_in(path: str | Path, subfolder: str | None = None, revision: str |
         if folder.is_dir():
             found = AutoTokenizer.from_pretrained(folder / (subfolder or ""), local_files_only=True, trust_remote_code=False)
         else:
-            found = AutoTokenizer.from_pretrained(path, subfolder=subfolder or "", revision=revision or "main")
+            where = {"subfolder": subfolder or "", "revision": revision or "main"}
+            found = AutoTokenizer.from_pretrained(path, **where, trust_remote_code=False)
         if not isinstance(found.model_max_length, int) or found.model_max_length < 2:
             raise ValueError(f"model_max_length is {found.model_max_length!r}, no number of tokens")
     except Exception as error:  # the library raises whatever it stumbles over in files that it doesn't check

@@ -94,6 +94,13 @@ def test_weights_under_their_old_names_and_in_half_precision_are_read(folder, ch
     torch.testing.assert_close(states, states_of(pretrained_text_encoder(str(folder), **FOLDERS)), rtol=1e-2, atol=1e-2)
 
 
+def test_a_folder_names_no_code_and_not_how_its_network_answers(folder, changed):
+    kernel = dict.fromkeys(("attn_implementation", "_attn_implementation"), "kernels-community/flash-attn")
+    encoder = pretrained_text_encoder(str(changed(**kernel, return_dict=False, use_kernels=True)), **FOLDERS)
+    assert encoder.network.config._attn_implementation in ("sdpa", "eager")
+    assert torch.equal(states_of(encoder), states_of(pretrained_text_encoder(str(folder), **FOLDERS)))
+
+
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
