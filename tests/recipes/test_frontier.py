@@ -213,11 +213,9 @@ def test_a_network_that_was_moved_is_the_same_and_one_that_changed_is_another(tm
 
 
 def test_bounds_of_another_confidence_are_brought_to_that_of_the_frontier(tmp_path):
-    plain, wide = (
-        Run.open(make_run(tmp_path / str(confidence), audit={"confidence": confidence}))
-        for confidence in (0.95, 0.6826894921370859)
-    )
-    one, other = (run.qualities["kid_random_heldout"][10] for run in (plain, wide))
+    of_one_deviation = 0.6826894921370859
+    runs = [make_run(tmp_path / str(each), audit={"confidence": each}) for each in (0.95, of_one_deviation)]
+    one, other = (Run.open(run).qualities["kid_random_heldout"][10] for run in runs)
     assert one.upper - one.value == pytest.approx(0.01)
     assert other.upper - other.value == pytest.approx(0.01 * 1.959963984540054)
     assert other.value - other.lower == pytest.approx(0.01 * 1.959963984540054)

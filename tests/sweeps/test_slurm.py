@@ -22,7 +22,7 @@ def test_a_job_is_submitted_again_however_often_its_time_is_up(tmp_path, monkeyp
     submitit = pytest.importorskip("submitit")
     made = []
 
-    class Executor(submitit.SlurmExecutor):
+    class SlurmExecutor(submitit.SlurmExecutor):
         @classmethod
         def affinity(cls):
             return 1
@@ -31,7 +31,7 @@ def test_a_job_is_submitted_again_however_often_its_time_is_up(tmp_path, monkeyp
             made.append(self)
             return submissions
 
-    monkeypatch.setattr("submitit.auto.auto.plugins.get_executors", lambda: {"slurm": Executor})
+    monkeypatch.setattr("submitit.auto.auto.plugins.get_executors", lambda: {"slurm": SlurmExecutor})
     slurm.submit(tmp_path, "module", 1, {"timeout_min": 6})
     assert made[0].max_num_timeout >= 10**6
 

@@ -105,7 +105,10 @@ class Ended:
 
 @pytest.mark.parametrize(
     ("code", "why"),
-    [(-9, "was killed by signal 9, 5 times (9: for want of memory?)"), (1, "ended with code 1, 5 times: see {log}")],
+    [
+        (-9, "was killed by signal 9, 5 times (9: for want of memory?)"),
+        (1, "ended with code 1, 5 times: see {log}"),
+    ],
 )
 def test_a_trial_that_is_killed_again_and_again_where_it_was_counts_as_failed(tmp_path, journal, code, why):
     started = []
