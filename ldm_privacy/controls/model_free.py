@@ -175,7 +175,8 @@ def _cross_fitted_auroc(
     if not areas:  # groups so uneven that no fold has two of them on both sides
         return Estimate(0.5, 0.0, 1.0)
     weight = np.array(weights) / np.sum(weights)
-    value, variance = float(weight @ areas), 2 * float(weight**2 @ variances)
+    # A mean lies between its terms, and where all are 1 it is no rounding less: that has bounds of its own.
+    value, variance = float(np.clip(weight @ areas, min(areas), max(areas))), 2 * float(weight**2 @ variances)
     exact = interval_without_spread(value, num_pairs / 2, is_tied=tied, confidence=confidence)
     if exact is not None or variance == 0:
         return exact or Estimate(value, 0.0, 1.0)

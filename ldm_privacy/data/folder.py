@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import datasets
-import PIL.Image
 import pyarrow as pa
 import pyarrow.csv
 from datasets import ClassLabel, Dataset, Features
 
+from ldm_privacy.data.endings import image_endings
 from ldm_privacy.data.sources import ImageSource, existing_folder
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES
@@ -23,8 +23,6 @@ from ldm_privacy.registry import IMAGE_SOURCES
 log = logging.getLogger("ldm_privacy")
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-_NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow knows by name and can't read, or not without other programs."""
 
 
 @IMAGE_SOURCES.register("folder")
@@ -97,7 +95,7 @@ class _Found:
 
 def _look_through(folder: str, above: str, found: _Found, trail: set[tuple[int, int]]) -> None:
     """Sort what lies in a folder; `trail` holds the identities of it and of the folders above it."""
-    endings = _image_endings()
+    endings = image_endings()
     for entry in os.scandir(folder):
         name = above + entry.name
         if entry.name.startswith("."):
@@ -120,11 +118,6 @@ def _look_through(folder: str, above: str, found: _Found, trail: set[tuple[int, 
 def _identity(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _image_endings() -> set[str]:
-    PIL.Image.init()
-    return {ending for ending, kind in PIL.Image.EXTENSION.items() if kind in PIL.Image.OPEN and kind not in _NO_IMAGES}
 
 
 def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[str, Any]]:

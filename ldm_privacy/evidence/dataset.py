@@ -59,15 +59,23 @@ def dataset_verdict(report: AuditReport, key: AuditKey, *, seed: int = 0) -> Dat
     }
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()])))
     most = tests[key].num_suspect
-    sizes = sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})
+    sizes = set_sizes(most)
     alpha = 1 - report.confidence
     by_size = p_value_by_set_size(*sides(key), sizes, alpha=alpha, seed=seed, widening=widening[key], **groups)
-    false_alarms = _false_alarms(sides(key)[1], groups.get("heldout_group"), sizes, alpha, seed)
+    false_alarms = false_alarms_of(sides(key)[1], groups.get("heldout_group"), sizes, alpha, seed)
     return DatasetVerdict(tests[key], by_size, false_alarms, adjusted)
 
 
-def _false_alarms(score: Tensor, group: Tensor | None, sizes: list[int], alpha: float, seed: int) -> dict[int, float]:
-    """Held-out samples against held-out samples: each of `NUM_HALVINGS` random halves in the part of the suspect set."""
+def set_sizes(most: int) -> list[int]:
+    """Powers of two and halfway between, from 2 up to and with `most`."""
+    return sorted({size for power in range(1, 20) for size in (2**power, 3 * 2 ** (power - 1)) if size < most} | {most})
+
+
+def false_alarms_of(score: Tensor, group: Tensor | None, sizes: list[int], alpha: float, seed: int) -> dict[int, float]:
+    """Held-out samples against held-out samples: each of `NUM_HALVINGS` random halves in the part of the suspect set.
+
+    By size, as far as a half has so many samples (groups), the share of sets with a p-value below alpha.
+    """
     unit = torch.arange(len(score)) if group is None else torch.unique(group, return_inverse=True)[1]
     num_units = int(unit.max()) + 1
     possible = [size for size in sizes if size <= num_units // 2]

@@ -25,6 +25,7 @@ from ldm_privacy.recipes.evaluate_check import BESIDE, OURS, check_ours, check_t
 from ldm_privacy.recipes.frontier_command import frontier
 from ldm_privacy.recipes.known import check_trainable
 from ldm_privacy.recipes.pick_command import pick
+from ldm_privacy.recipes.suspect_command import suspect
 from ldm_privacy.recipes.sweep import sweep
 from ldm_privacy.recipes.terminal import console, is_first, run_program
 from ldm_privacy.registry import nearest_name
@@ -146,6 +147,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sweep": sweep,
     "frontier": frontier,
     "pick": pick,
+    "suspect": suspect,
 }
 
 

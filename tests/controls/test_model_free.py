@@ -222,3 +222,11 @@ def test_brightened_cifar_members_are_caught_and_untouched_ones_are_not(shared_f
         changed = torch.where(is_member[:, None, None, None], (pixels.int() + levels).clamp(max=255), pixels.int())
         control = classified(image_features(changed.float() / 127.5 - 1), is_member)["logistic"]
         assert control.leaks is leaks, control.sentence
+
+
+def test_sides_that_are_parted_perfectly_in_every_fold_have_bounds():
+    """A mean of ones may be rounded below 1, and then had no interval but all of [0, 1]."""
+    is_member = torch.arange(80 + 72) < 80  # so many that the weights of the folds add up to 0.9999999999999998
+    found = classify({"colour": is_member.float()}, is_member)[0].estimate
+    assert found.value == 1
+    assert found.lower > 0.9

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli
+from ldm_privacy.recipes import cli, suspect_levels
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.lora import Base
 from ldm_privacy.targets.parts import Parts
@@ -185,3 +185,23 @@ def test_the_last_safe_adapter_is_picked_in_the_order_of_the_numbers_and_images_
     assert not found.rows
     with pytest.raises(UserError, match=r"^gate: there is no limit to pick by"):
         cli.main(words)
+
+
+def test_a_folder_is_suspected_against_an_adapter_and_its_base_by_its_captions(place, line, tmp_path, monkeypatch):
+    monkeypatch.setattr(suspect_levels, "NUM_GENERATED", 20)
+    monkeypatch.setattr(suspect_levels, "NUM_STEPS", (2, 2))
+    suspects, generator = tmp_path / "suspects", np.random.default_rng(7)
+    suspects.mkdir()
+    rows = ["file_name,text"]
+    for number in range(12):
+        coarse = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((20, 20), Image.Resampling.BILINEAR).save(suspects / f"{number}.png")
+        rows.append(f"{number}.png,dog {number}")
+    (suspects / "metadata.csv").write_text("\n".join(rows))
+    words = ["suspect", str(suspects), f"ckpt={place / 'lora-0.safetensors'}", f"base={place / 'sd'}", *line]
+    assert cli.main([*words, f"out={tmp_path / 'out'}"]) == 0
+    found = json.loads((tmp_path / "out" / "suspect.json").read_text())
+    assert found["asked"]["told"] == "the captions of 12 of 12 images"
+    assert found["asked"]["scores"] == "audited for this"
+    assert found["score"]["key"] in ("sima/all", "loss/all", "sima/top60", "loss/top60")
+    assert len(found["scores"]["suspects"]) == 12
