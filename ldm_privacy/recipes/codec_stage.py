@@ -51,10 +51,10 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         callbacks = [bar, StopOnNonFiniteLoss(last, "autoencoder.learning_rate"), checkpoints]
         resumed = fitting.resume_point(last, "autoencoder")
         fitting.fit(module, callbacks, max_epochs=epochs, resumed=resumed, last=last)
-        label = next((label for label, loss in module.losses.items() if loss.is_reconstruction), None)
-        reached = module.epoch_means.get(f"autoencoder/train_{label}")
+        first = next((label for label, loss in module.losses.items() if loss.is_reconstruction), None)
+        reached = module.epoch_means.get(f"autoencoder/train_{first}")
         if reached is not None:
-            console.print(f"Autoencoder trained: {label} loss {reached:.4f}.", highlight=False)
+            console.print(f"Autoencoder trained: {first} loss {reached:.4f}.", highlight=False)
         module.autoencoder.cpu().eval().requires_grad_(False)
     if is_main() and isinstance(codec, KLCodec):
         temporary = run.autoencoder.with_name("autoencoder.tmp")

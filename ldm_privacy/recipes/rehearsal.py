@@ -152,8 +152,7 @@ def _rehearse_loss(setup: RunSetup, codec: Codec, loss: CodecLoss) -> None:
         mean = _noise(setup, codec, place).requires_grad_()
         batch = Autoencoded(image, mean, 0.5 * mean, codec.decode(mean), seed=None)
         if not loss.is_within:
-            whole = {"decode": codec.decode, "last_weight": last, "num_samples": 2}
-            batch = batch._replace(**whole, place=place, seed=setup.config.seed)
+            batch = batch._replace(decode=codec.decode, last_weight=last, seed=setup.config.seed, place=place, num_samples=2)
         value = check_shape("loss", loss(batch), ())
         if not value.isfinite() or not value.requires_grad:
             raise ValueError("loss: it is not finite, or no gradient flows through it")
