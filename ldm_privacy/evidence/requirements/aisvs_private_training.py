@@ -15,14 +15,14 @@ class PrivateTraining(Requirement):
     reference = "OWASP AISVS 1.0, 11.2.4"
     says = '"Verify that training on sensitive datasets employs differentially-private optimization."'
     held_to = (
-        "The standard's research note has a claimed epsilon checked by an audit of one run. Held here: the audit doesn't refute "
-        "the claim (the training's own proof, or gate.epsilon), and could have. Whether the data are sensitive, and whether "
-        "the optimisation is private, no attack can show: pass means that the claim wasn't refuted."
+        "The standard's research note has a claimed epsilon checked by an audit of one run. Held here: the audit doesn't "
+        "refute the claim (the training's own proof, or gate.epsilon), and could have. Whether the data are sensitive, and "
+        "whether the optimization is private, no attack can show: pass means that the claim wasn't refuted."
     )
     source = "https://github.com/OWASP/AISVS/blob/main/1.0/en/0x10-C11-Adversarial-Robustness.md"
     lacks = "a training with data.split=coin"
     more = "data.num_members and data.num_heldout of another training with data.split=coin"
-    mend = "find out what the proof leaves out (a codec that saw the members, a bug) and train again, or claim no less than this"
+    mend = "find out what the proof leaves out (a codec that saw the members, a bug) and train again, or claim no less"
 
     def limits(self, case: Case) -> list[Limit]:
         claim = case.claim

@@ -21,9 +21,9 @@ class Membership(Requirement):
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of members found at {FPR:.0%} false "
-        f"positives is at most {TPR:g}, for every attack without a mask and for whoever has the run's checkpoints too. A share of "
-        "the audited images says nothing of one certain person. Undecided where the images of both sides differ without any "
-        "model."
+        f"positives is at most {TPR:g}, for every attack without a mask and for whoever has the run's checkpoints too. A share "
+        "of the audited images says nothing of one certain person. Undecided where the images of both sides differ without "
+        "any model."
     )
     source = "https://www.edpb.europa.eu/system/files/2024-12/edpb_opinion_202428_ai-models_en.pdf"
     lacks = f"{1 / FPR:g} held-out images at least, and {FPR:g} among audit.target_fprs"

@@ -98,12 +98,12 @@ class Requirement:
         judgements = Gate(self.limits(case)).rule(Found(case.evidence.report, case.evidence.key, case.results)).judgements
         if (obstacle := self.obstacle(case)) is not None:
             decision: Decision = "undecided"
-            why, takes = (f"{decision}: {obstacle[0]}.",), obstacle[1]
+            why, takes = [f"{decision}: {obstacle[0]}."], obstacle[1]
         else:
             decision = worst([each.decision for each in judgements])
-            why, takes = tuple(each.sentence for each in judgements), self.takes(decision, judgements)
+            why, takes = [each.sentence for each in judgements], self.takes(decision, judgements)
         found = tuple(self.found(case, judgements))
-        return Answer(self.reference, self.says, self.held_to, self.source, decision, found, why, takes, judgements)
+        return Answer(self.reference, self.says, self.held_to, self.source, decision, found, tuple(why), takes, judgements)
 
     def takes(self, decision: Decision, judgements: Sequence[Judgement]) -> str:
         """What it would take to pass, or to decide."""
