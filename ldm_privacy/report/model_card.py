@@ -152,7 +152,7 @@ def text(evaluation: Evaluation, split_hash: str) -> str:
         "",
         "### Conditions",
         "",
-        *table_lines(("", ""), facts),
+        *table_lines(("condition", "of this audit"), facts),
         "",
         *(f"* {each}" for each in LIMITS),
         "",

@@ -21,7 +21,8 @@ class Extraction(Requirement):
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of generated images that copy a "
-        f"member is at most {COPIES:g}. Images are generated as a user would; who chooses prompts, or inverts the model, may get more."
+        f"member is at most {COPIES:g}. Images are generated as a user would; "
+        "who chooses prompts, or inverts the model, may get more."
     )
     source = "https://www.edpb.europa.eu/system/files/2024-12/edpb_opinion_202428_ai-models_en.pdf"
     lacks = f"generations: watch.generations.class=generations gate.copies={COPIES:g}"
