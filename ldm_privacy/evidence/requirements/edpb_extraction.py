@@ -13,11 +13,11 @@ COPIES = 0.005
 class Extraction(Requirement):
     """The share of generated images that copy a member."""
 
-    reference = "EDPB Opinion 28/2024, para. 43 and 55: extraction"
+    reference = "EDPB Opinion 28/2024: extraction"
     says = (
-        "A model counts as anonymous only where the likelihood that personal data of those it was trained on are extracted, or "
-        'obtained by queries, is "insignificant for any data subject"; tests against regurgitation of training data are among '
-        "what authorities look at."
+        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was trained "
+        'on are extracted, or obtained by queries, is "insignificant for any data subject"; tests against regurgitation of training data '
+        "are among what authorities look at."
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of generated images that copy a "

@@ -13,11 +13,11 @@ FPR, TPR = 0.01, 0.05
 class Membership(Requirement):
     """The share of members that are found at a small false positive rate, by anybody."""
 
-    reference = "EDPB Opinion 28/2024, para. 43 and 55: membership"
+    reference = "EDPB Opinion 28/2024: membership"
     says = (
-        "A model counts as anonymous only where the likelihood that personal data of those it was trained on are extracted, or "
-        'obtained by queries, is "insignificant for any data subject", with all means that are reasonably likely to be used; '
-        "tests against membership inference are among what authorities look at."
+        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was trained "
+        'on are extracted, or obtained by queries, is "insignificant for any data subject", with all means that are reasonably '
+        "likely to be used; tests against membership inference are among what authorities look at."
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of members found at {FPR:.0%} false "
