@@ -15,9 +15,9 @@ class Extraction(Requirement):
 
     reference = "EDPB Opinion 28/2024: extraction"
     says = (
-        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was trained "
-        'on are extracted, or obtained by queries, is "insignificant for any data subject"; tests against regurgitation of training data '
-        "are among what authorities look at."
+        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was "
+        'trained on are extracted, or obtained by queries, is "insignificant for any data subject"; tests against '
+        "regurgitation of training data are among what authorities look at."
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of generated images that copy a "

@@ -15,9 +15,9 @@ class Membership(Requirement):
 
     reference = "EDPB Opinion 28/2024: membership"
     says = (
-        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was trained "
-        'on are extracted, or obtained by queries, is "insignificant for any data subject", with all means that are reasonably '
-        "likely to be used; tests against membership inference are among what authorities look at."
+        "Paragraphs 43 and 55: a model counts as anonymous only where the likelihood that personal data of those it was "
+        'trained on are extracted, or obtained by queries, is "insignificant for any data subject", with all means that '
+        "are reasonably likely to be used; tests against membership inference are among what authorities look at."
     )
     held_to = (
         f"The Opinion names no number. Held here, and ours: the upper bound of the share of members found at {FPR:.0%} false "
