@@ -18,12 +18,11 @@ def requirement_rows(answers: Sequence[Answer]) -> list[tuple[str, str, str, str
 
 
 def words_of(answer: Answer) -> list[tuple[str, str]]:
-    """What it says, what it is held to, why it is decided so, where it stands."""
+    """What it says, what it is held to, why it is decided so."""
     return [
         ("says", answer.says),
         ("held to", answer.held_to),
         *(("why", each) for each in answer.why),
-        ("source", answer.source),
     ]
 
 
@@ -35,7 +34,7 @@ def write_requirements(evaluation: Evaluation, folder: Path, *, split_hash: str)
     lines += table_lines(COLUMNS, requirement_rows(answers))
     for each in answers:
         lines += ["", f"## {each.reference}: {each.decision}", ""]
-        lines += [f"* {name}: {plain_text(words)}" for name, words in words_of(each)]
+        lines += [f"* {name}: {plain_text(words)}" for name, words in (*words_of(each), ("source", each.source))]
     (folder / "requirements.md").write_bytes(("\n".join(lines) + "\n").encode("utf-8", errors="replace"))
     content = {
         "name": evaluation.name,
