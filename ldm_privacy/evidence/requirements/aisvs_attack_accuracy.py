@@ -1,7 +1,7 @@
 """OWASP AISVS 11.2.5: attacks are no better than guessing."""
 
 from ldm_privacy.evidence.limits.limit import Limit
-from ldm_privacy.evidence.requirements.every_attack import EveryAuroc, EveryTpr
+from ldm_privacy.evidence.requirements.every_attack import auroc_limits, tpr_limits
 from ldm_privacy.evidence.requirements.requirement import Case, Requirement, leaking
 from ldm_privacy.registry import REQUIREMENTS
 
@@ -29,7 +29,7 @@ class AttackAccuracy(Requirement):
     more = "audit.max_samples, or more held-out images"
 
     def limits(self, case: Case) -> list[Limit]:
-        return [EveryAuroc(AUROC), EveryTpr(TPR, target_fpr=FPR)]
+        return [*auroc_limits(AUROC, case.found), *tpr_limits(TPR, case.found, target_fpr=FPR)]
 
     def obstacle(self, case: Case) -> tuple[str, str] | None:
         return leaking(case)

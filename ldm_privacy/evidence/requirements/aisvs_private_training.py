@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ldm_privacy.evidence.limits.epsilon import EpsilonLimit
-from ldm_privacy.evidence.limits.limit import Found, Judgement, Limit
+from ldm_privacy.evidence.limits.limit import Judgement, Limit
 from ldm_privacy.evidence.requirements.requirement import Case, Requirement
 from ldm_privacy.registry import REQUIREMENTS
 
@@ -37,5 +37,5 @@ class PrivateTraining(Requirement):
     def found(self, case: Case, judgements: Sequence[Judgement]) -> list[str]:
         """The bound, claim or none."""
         limit = EpsilonLimit(0.0, delta=0.0 if case.claim is None else case.claim.delta)
-        readings = limit.readings(Found(case.evidence.report, case.evidence.key))
+        readings = limit.readings(case.found)
         return [f"{limit.shown(each.estimate)} of {each.of}" for each in readings]

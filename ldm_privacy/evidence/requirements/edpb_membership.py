@@ -1,7 +1,7 @@
 """EDPB Opinion 28/2024: who was in the training data can't be told."""
 
 from ldm_privacy.evidence.limits.limit import Limit
-from ldm_privacy.evidence.requirements.every_attack import EveryTpr
+from ldm_privacy.evidence.requirements.every_attack import tpr_limits
 from ldm_privacy.evidence.requirements.requirement import Case, Requirement, leaking
 from ldm_privacy.registry import REQUIREMENTS
 
@@ -30,7 +30,7 @@ class Membership(Requirement):
     more = "audit.max_samples, or more held-out images"
 
     def limits(self, case: Case) -> list[Limit]:
-        return [EveryTpr(TPR, target_fpr=FPR)]
+        return tpr_limits(TPR, case.found, target_fpr=FPR)
 
     def obstacle(self, case: Case) -> tuple[str, str] | None:
         return leaking(case)

@@ -1,27 +1,22 @@
-"""Limits that hold every attack of an audit: who tests must not choose the weakest."""
+"""Limits that hold every attack of an audit: who tests must not choose the weakest, nor be condemned by the luckiest.
+
+What the verdict rests on was named beforehand and is held as the gate holds it. Every other attack without a mask must pass as
+well, but the worst of them is chosen by its result: it fails only where its lower bound is above the limit, and is undecided
+where its estimate alone is.
+"""
 
 from dataclasses import dataclass
 
 from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.evidence.limits.auroc import AurocLimit, rows_of
-from ldm_privacy.evidence.limits.limit import Found, Reading
+from ldm_privacy.evidence.limits.limit import Decision, Found, Limit, Reading
 from ldm_privacy.evidence.limits.tpr import TprLimit
+from ldm_privacy.types import Estimate
 
 
 @dataclass(frozen=True)
-class EveryAuroc(AurocLimit):
-    """Every attack without a mask, plain and calibrated, and what the verdict rests on."""
-
-    def rows(self, found: Found) -> list[AuditRow]:
-        return every_row(found)
-
-
-@dataclass(frozen=True)
-class EveryTpr(TprLimit):
-    """The same scores; nothing where the held-out images are too few for one false positive at that rate."""
-
-    def rows(self, found: Found) -> list[AuditRow]:
-        return every_row(found)
+class ShownTpr(TprLimit):
+    """Nothing is read where the held-out images are too few for one false positive at that rate."""
 
     def readings(self, found: Found) -> list[Reading]:
         return super().readings(found) if self.counts(found)["held-out images"] * self.target_fpr >= 1 else []
@@ -33,7 +28,37 @@ class EveryTpr(TprLimit):
         )
 
 
-def every_row(found: Found) -> list[AuditRow]:
-    """Of an audit: the primary attack as both persons have it, then every attack without a mask."""
-    keys = dict.fromkeys([*(row.key for row in rows_of(found, "insider")), *found.report.unmasked])
-    return [found.report.row(key) for key in keys]
+class Others(Limit):
+    """Mixed into a limit: it holds the attacks that weren't named beforehand."""
+
+    def rows(self, found: Found) -> list[AuditRow]:
+        """Every attack without a mask, plain and calibrated, but for what the verdict rests on."""
+        named = {row.key for row in rows_of(found, "insider")}
+        return [found.report.row(key) for key in found.report.unmasked if key not in named]
+
+    def decide(self, estimate: Estimate) -> Decision:
+        decision = super().decide(estimate)
+        return "undecided" if decision == "fail" and estimate.lower <= self.most else decision
+
+
+@dataclass(frozen=True)
+class OtherAuroc(Others, AurocLimit):
+    """AUROCs of the others."""
+
+
+@dataclass(frozen=True)
+class OtherTpr(Others, ShownTpr):
+    """TPRs of the others."""
+
+
+def auroc_limits(most: float, found: Found) -> list[Limit]:
+    """What was named, and the others where there are any."""
+    limits: list[Limit] = [AurocLimit(most)]
+    return [*limits, OtherAuroc(most)] if OtherAuroc(most).rows(found) else limits
+
+
+def tpr_limits(most: float, found: Found, *, target_fpr: float) -> list[Limit]:
+    """The same of TPRs."""
+    others = OtherTpr(most, target_fpr=target_fpr)
+    limits: list[Limit] = [ShownTpr(most, target_fpr=target_fpr)]
+    return [*limits, others] if others.rows(found) else limits

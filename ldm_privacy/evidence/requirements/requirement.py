@@ -32,6 +32,11 @@ class Case:
     results: Mapping[str, object] = field(default_factory=dict)
     claim: Proven | None = None
 
+    @property
+    def found(self) -> Found:
+        """What limits are held against."""
+        return Found(self.evidence.report, self.evidence.key, self.results)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -90,12 +95,18 @@ class Requirement:
         return None
 
     def found(self, case: Case, judgements: Sequence[Judgement]) -> list[str]:
-        """Our numbers in words."""
-        return [f"{each.found} of {each.worst.of}" for each in judgements if each.worst is not None]
+        """Our numbers in words: the worst of each quantity."""
+        worst: dict[str, tuple[tuple[int, float], str]] = {}
+        for each in judgements:
+            if each.worst is not None:
+                rank = (DECISIONS.index(each.decision), each.worst.estimate.upper)
+                told = rank, f"{each.found} of {each.worst.of}"
+                worst[each.quantity] = max(worst.get(each.quantity, told), told)
+        return [text for _, text in worst.values()]
 
     def answer(self, case: Case) -> Answer:
         """What the audit says of it. A pure function of the case; no network passes."""
-        judgements = Gate(self.limits(case)).rule(Found(case.evidence.report, case.evidence.key, case.results)).judgements
+        judgements = Gate(self.limits(case)).rule(case.found).judgements
         if (obstacle := self.obstacle(case)) is not None:
             decision: Decision = "undecided"
             why, takes = [f"{decision}: {obstacle[0]}."], obstacle[1]
@@ -114,7 +125,7 @@ class Requirement:
         undecided = [each for each in judgements if each.decision == "undecided"]
         steps = [f"{each.needed} ({self.more})" for each in undecided if each.needed]
         if any(each.worst is not None and not each.needed for each in undecided):
-            steps.append("more samples than there could be: the estimate is at the limit")
+            steps.append(f"more images ({self.more}); how many can't be said: an estimate lies at its limit or above it")
         if any(each.worst is None for each in undecided):
             steps.append(self.lacks)
         return "; ".join(dict.fromkeys(steps))
