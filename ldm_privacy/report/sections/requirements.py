@@ -13,7 +13,7 @@ def requirements(evaluation: Evaluation) -> Section:
     """Each with its decision and our number; what it takes, its words and the reasons folded below."""
     answers = evaluation.answers
     table = requirement_rows(answers)
-    said = [f"{reference}: {decision}{'' if found == '-' else f' ({found})'}." for reference, decision, found, _ in table]
+    said = [f"{reference}: {decision}{'' if found == '-' else f'; {found}'}." for reference, decision, found, _ in table]
     rows = [(row[0], Cell(row[1], TONES[each.decision]), *row[2:]) for each, row in zip(answers, table)]
     words = [(each.reference, *pair) for each in answers for pair in words_of(each)]
     return Section(
