@@ -141,9 +141,17 @@ def test_a_claim_without_coins_needs_coins(few):
     assert given.takes == "a training with data.split=coin"
 
 
-def test_the_gates_epsilon_is_a_claim_and_a_proof_goes_first(exposed):
+def test_the_gates_epsilon_is_a_claim_that_can_be_refuted_and_never_met_and_a_proof_goes_first(exposed, guessed):
     ruling = Gate([EpsilonLimit(0.1)]).rule(Found(exposed.report, KEY))
-    assert "0.1 (gate.epsilon)" in decided(exposed, ruling=ruling)[PRIVATE].why[0]
+    refuted = decided(exposed, ruling=ruling)[PRIVATE]
+    assert refuted.decision == "fail"
+    assert "0.1 (gate.epsilon)" in refuted.why[0]
+    ruling = Gate([EpsilonLimit(3.0)]).rule(Found(guessed.report, KEY))
+    assert ruling.decision == "pass"
+    unproven = decided(guessed, ruling=ruling)[PRIVATE]
+    assert unproven.decision == "undecided"
+    assert "(the claim of 3 isn't refuted)" in unproven.why[0]
+    assert unproven.takes == "private training (denoiser.privacy)"
     proven = replace(exposed, proven=Proven(0.2, 0.0, "the denoiser"))
     assert "0.2 (gate.epsilon)" in decided(proven, ruling=ruling)[PRIVATE].why[0]
 

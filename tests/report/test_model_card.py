@@ -31,7 +31,12 @@ def evaluation():
     data = replace(data, derived={INSIDER: Derived(KEY, True)})
     pictures = Pictures(data)
     evidence = gather_evidence(report_of(data, intervals=QUICK), KEY, make_samples(data), pictures, num_permutations=9)
-    facts = {"data": "folder {'path': '/home/me/photos'}", "split": "60 members", "checkpoint": "/home/me/last.ckpt"}
+    facts = {
+        "data": "folder {'path': '/home/me/photos'}",
+        "split": "60 members",
+        "seed": "8714",
+        "checkpoint": "/home/me/last.ckpt",
+    }
     return Evaluation(evidence, {}, pictures, HOSTILE, 7, facts, commands=("evaluate /home/me",), date="2026-01-31")
 
 
@@ -89,10 +94,11 @@ def test_a_result_is_laid_out_as_hugging_faces_own_writer_does(evaluation, folde
     assert first | {"verified": False} == expected["metrics"][0] | {"verified": False}
 
 
-def test_what_is_published_holds_no_path_and_interprets_nothing(folder):
+def test_what_is_published_holds_no_path_and_no_seed_and_interprets_nothing(folder):
     for name in ("model_card.md", "requirements.md"):
         text = (folder / name).read_text()
         assert "/home/me" not in text
+        assert "8714" not in text
         body = text.split("\n---\n", 1)[-1]
         assert "<img" not in body
         assert "[d](" not in body
