@@ -15,9 +15,9 @@ class PrivateTraining(Requirement):
     reference = "OWASP AISVS 1.0, 11.2.4"
     says = '"Verify that training on sensitive datasets employs differentially-private optimization."'
     held_to = (
-        "The standard's research note has a claimed epsilon checked by an audit of one run. Held here: the training proves one, "
-        "and the audit doesn't refute it, and could have. A claim without a proof (gate.epsilon) can be refuted, and else decides "
-        "nothing. Whether the data are sensitive no attack can show, nor that a proof is right: pass means not refuted."
+        "The standard's research note has a claimed epsilon checked by an audit of one run. Held here: the training proves "
+        "one, the audit doesn't refute it, and could have. A claim without a proof (gate.epsilon) can be refuted, and else "
+        "decides nothing. Whether the data are sensitive no attack can show, nor that a proof is right: pass means not refuted."
     )
     source = "https://github.com/OWASP/AISVS/blob/main/1.0/en/0x10-C11-Adversarial-Robustness.md"
     lacks = "a training with data.split=coin"
@@ -31,9 +31,8 @@ class PrivateTraining(Requirement):
     def obstacle(self, case: Case) -> tuple[str, str] | None:
         """Without a proof a claim can be refuted, never met."""
         claim = case.claim
-        if case.evidence.proven is not None or (
-            claim is not None and self.limits(case)[0].judge(case.found).decision == "fail"
-        ):
+        is_refuted = any(each.judge(case.found).decision == "fail" for each in self.limits(case))
+        if case.evidence.proven is not None or is_refuted:
             return None
         coins = "" if self.found(case, ()) else ", with data.split=coin so that it can be checked"
         claimed = "" if claim is None else f" (the claim of {claim.epsilon:g} isn't refuted)"
