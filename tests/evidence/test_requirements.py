@@ -69,6 +69,7 @@ def test_an_audit_that_finds_everybody_fails_every_requirement(exposed):
     assert given[GUESSING].found[0].startswith(f"AUROC {worst}")
     assert all("earlier checkpoint" in given[name].takes for name in (EXTRACTION, MEMBERSHIP, GUESSING))
     assert "that claim is refuted" in given[PRIVATE].why[0]
+    assert given[PRIVATE].found[0] == "epsilon proven of the denoiser: 0.5 at delta 1e-05"
 
 
 def test_an_audit_that_finds_nobody_among_many_passes_every_requirement(guessed):

@@ -34,12 +34,14 @@ class PrivateTraining(Requirement):
         is_refuted = any(each.judge(case.found).decision == "fail" for each in self.limits(case))
         if case.evidence.proven is not None or is_refuted:
             return None
-        coins = "" if self.found(case, ()) else ", with data.split=coin so that it can be checked"
+        coins = "" if case.evidence.report.data.by_coins else ", with data.split=coin so that it can be checked"
         claimed = "" if claim is None else f" (the claim of {claim.epsilon:g} isn't refuted)"
         return f"nothing proves an epsilon of this training{claimed}", f"private training (denoiser.privacy){coins}"
 
     def found(self, case: Case, judgements: Sequence[Judgement]) -> list[str]:
-        """The bound, claim or none."""
+        """The proof where there is one; the bound, claim or none."""
+        proven = case.evidence.proven
+        told = [] if proven is None else [f"epsilon proven of {proven.of}: {proven.epsilon:.3g} at delta {proven.delta:.2g}"]
         limit = EpsilonLimit(0.0, delta=0.0 if case.claim is None else case.claim.delta)
         readings = limit.readings(case.found)
-        return [f"{limit.shown(each.estimate)} of {each.of}" for each in readings]
+        return [*told, *(f"{limit.shown(each.estimate)} of {each.of}" for each in readings)]
