@@ -110,6 +110,7 @@ INFLUENCE_ESTIMATORS = Registry("INFLUENCE_ESTIMATORS", "influence estimator", "
 LOGGERS = Registry("LOGGERS", "logger", "runs")
 LOSSES = Registry("LOSSES", "loss", "losses")
 MASK_RULES = Registry("MASK_RULES", "mask rule", "geometry")
+REQUIREMENTS = Registry("REQUIREMENTS", "requirement", "evidence")
 SECTIONS = Registry("SECTIONS", "report section", "report")
 TARGETS = Registry("TARGETS", "target", "targets")
 TIMESTEP_SAMPLERS = Registry("TIMESTEP_SAMPLERS", "timestep sampler", "training")

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import Evidence
+from ldm_privacy.evidence.requirements.requirement import Answer, answers
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import ImagePair, Picture
 from ldm_privacy.types import Images
@@ -34,6 +37,7 @@ class Evaluation:
         has_decoder: What was audited is latents; False in pixel space.
         results: What watchers found that look in an evaluation, by label.
         ruling: Of the gate; None where there are no limits.
+        date: Of the audit, as 2026-01-31, in UTC.
         onsets: A sentence for each onset; empty where the training is not known.
         forecasts: What pilots foretold of it and what came of that; what this training foretells of others.
     """
@@ -53,6 +57,12 @@ class Evaluation:
     has_decoder: bool = True
     results: Mapping[str, object] = field(default_factory=dict)
     ruling: Ruling | None = None
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """What the audit says of every requirement."""
+        return answers(self.evidence, results=self.results, ruling=self.ruling)
 
     def result(self, kind: type[T]) -> T | None:
         """The first of the results that is of that kind."""

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: metrics.json, scores.parquet, exposed.csv, report.html, figures, what results bring."""
+"""The folder of an evaluation: report, metrics, scores, exposed members, requirements, model card, what results bring."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +21,13 @@ from ldm_privacy.report.figures.image_onset import early_list_figure, image_onse
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
 from ldm_privacy.report.metrics_file import write_metrics
+from ldm_privacy.report.model_card import write_card
 from ldm_privacy.report.page.blocks import Section
 from ldm_privacy.report.page.page import Page, write_page
+from ldm_privacy.report.requirement_files import write_requirements
 from ldm_privacy.types import Decoder, Images
 
-FILES = "report.html, metrics.json, scores.parquet, exposed.csv, figures/"
+FILES = "report.html, metrics.json, scores.parquet, exposed.csv, requirements.md, requirements.json, model_card.md, figures/"
 
 
 def evidence_figures(
@@ -127,6 +129,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     write_metrics(evidence, folder / "metrics.json", facts=facts, watched=watched, ruling=evaluation.ruling)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
     write_exposed(evidence, folder / "exposed.csv")
+    write_requirements(evaluation, folder, split_hash=facts["split_hash"])
+    write_card(evaluation, folder / "model_card.md", split_hash=facts["split_hash"])
     for each in evaluation.results.values():
         if hasattr(each, "write"):
             each.write(folder)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.limits.limit import Judgement, worst
+from ldm_privacy.report.markdown import clean, plain_text, table_lines
 from ldm_privacy.report.tables import plain_table
 
 COLUMNS = ("decision", "limit", "at most", "found", "of")
@@ -54,11 +55,11 @@ def write_junit(rulings: Mapping[str, Ruling], path: Path) -> None:
     """
     root = ElementTree.Element("testsuites", _counts([each for ruling in rulings.values() for each in ruling.judgements]))
     for name, ruling in rulings.items():
-        audit = _clean(name)
+        audit = clean(name)
         suite = ElementTree.SubElement(root, "testsuite", {"name": audit, **_counts(ruling.judgements)})
         for each in ruling.judgements:
-            case = ElementTree.SubElement(suite, "testcase", {"classname": audit, "name": _clean(each.limit), "time": "0"})
-            sentence = _clean(each.sentence)
+            case = ElementTree.SubElement(suite, "testcase", {"classname": audit, "name": clean(each.limit), "time": "0"})
+            sentence = clean(each.sentence)
             if each.decision == "pass":
                 ElementTree.SubElement(case, "system-out").text = sentence
             else:
@@ -72,11 +73,9 @@ def write_junit(rulings: Mapping[str, Ruling], path: Path) -> None:
 def write_markdown(rulings: Mapping[str, Ruling], path: Path) -> None:
     """The decision in one line, and a row for each limit."""
     decision = worst([each.decision for each in rulings.values()])
-    lines = [f"**Membership audit: {decision}**", ""]
-    lines += [f"| {' | '.join(('audit', *COLUMNS))} |", "|" + " --- |" * (len(COLUMNS) + 1)]
-    for name, ruling in rulings.items():
-        lines += [f"| {' | '.join(_cell(cell) for cell in (name, *row))} |" for row in gate_rows(ruling)]
-    lines += ["", *(f"* {_cell(each.sentence)}" for ruling in rulings.values() for each in ruling.judgements)]
+    rows = [(name, *row) for name, ruling in rulings.items() for row in gate_rows(ruling)]
+    lines = [f"**Membership audit: {decision}**", "", *table_lines(("audit", *COLUMNS), rows), ""]
+    lines += [f"* {plain_text(each.sentence)}" for ruling in rulings.values() for each in ruling.judgements]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -84,13 +83,3 @@ def write_markdown(rulings: Mapping[str, Ruling], path: Path) -> None:
 def _counts(judgements: Sequence[Judgement]) -> dict[str, str]:
     of = [each.decision for each in judgements]
     return {"tests": str(len(of)), "failures": str(of.count("fail")), "errors": str(of.count("undecided"))}
-
-
-def _clean(text: str) -> str:
-    """Without what XML can't hold."""
-    return "".join(each for each in text if each.isprintable())
-
-
-def _cell(text: str) -> str:
-    """Without what ends a cell of a table or begins markup."""
-    return _clean(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

@@ -71,16 +71,17 @@ def write_metrics(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Strict JSON of mappings, lists and records (dataclasses); numbers that JSON doesn't have become null."""
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As mappings, lists and numbers alone; numbers that JSON doesn't have become None."""
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -77,6 +77,7 @@ LATENT = (
     "image_source",
     "logger",
     "control",
+    "requirement",
     "report_section",
 )
 OUTSIDE = [*overrides(*map(line, LATENT), line("codec", 2)), *SMALL_KL, *SMALL_UNET]
@@ -147,6 +148,12 @@ def test_a_calibration_stands_beside_the_attack_and_is_an_outsiders(outside, eva
         "outsider": "sima_noisiest/all",
     }
     assert ("denoiser", 0, "calibration/sima_noisiest/all/half2/slope0") in series(outside)
+
+
+def test_a_requirement_has_its_answer(outside, evaluation):
+    answers = json.loads((outside / evaluation[2] / "requirements.json").read_text())["requirements"]
+    (own,) = [each for each in answers if each["reference"] == "House rule 7"]
+    assert {each["limit"] for each in own["judgements"]} == {"gate.auroc"}
 
 
 def test_a_mask_keeps_what_it_says_and_is_a_control(evaluation):

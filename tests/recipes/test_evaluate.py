@@ -9,6 +9,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from huggingface_hub import ModelCard
 
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.score_file import read_scores, write_scores
@@ -78,8 +79,11 @@ def refused(arguments, message):
 
 def test_the_end_of_a_training_leaves_the_evaluation_of_its_last_checkpoint(run, tmp_path):
     assert cli.evaluate([f"ckpt={last(run)}", f"out={tmp_path}"]) == 0
-    for name in ("report.html", "metrics.json", "scores.parquet", "exposed.csv"):
+    for name in ("report.html", "metrics.json", "scores.parquet", "exposed.csv", "requirements.md"):
         assert (run / "evaluation" / name).stat().st_size > 100, name
+    cards = [ModelCard.load(folder / "model_card.md").data for folder in (run / "evaluation", tmp_path)]
+    assert cards[0].eval_results == cards[1].eval_results
+    assert {each.metric_args["who"] for each in cards[0].eval_results} == {"insider", "outsider"}
     both = [json.loads((folder / "metrics.json").read_text()) for folder in (run / "evaluation", tmp_path)]
     assert both[0] == both[1]
     page = (run / "evaluation" / "report.html").read_text()

@@ -6,10 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli, suspect_levels
+from ldm_privacy.registry import REQUIREMENTS
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.lora import Base
 from ldm_privacy.targets.parts import Parts
@@ -75,6 +77,8 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
         folder = tmp_path / "runs" / f"lora-{seed}" / "evaluation"
         found = json.loads((folder / "metrics.json").read_text())
         assert found["verdict"]["insider"] == "loss_ratio/all"
+        assert ModelCard.load(folder / "model_card.md").data.eval_results[0].metric_args["attack"] == "loss_ratio/all"
+        assert len(json.loads((folder / "requirements.json").read_text())["requirements"]) == len(list(REQUIREMENTS))
         page = (folder / "report.html").read_text()
         for words in (
             "What was audited",

@@ -206,7 +206,8 @@ def test_a_latent_space_has_masks_and_the_scaling_of_diffusers(images, tmp_path)
     assert ">image complexity<" in page.read_text()
     assert "Generations lie " in page.read_text()
     assert "random convolutions, seed 0" in page.read_text()
-    assert {"scores.parquet", "metrics.json", "exposed.csv"} < {each.name for each in page.parent.iterdir()}
+    written = {each.name for each in page.parent.iterdir()}
+    assert {"scores.parquet", "metrics.json", "exposed.csv", "model_card.md", "requirements.json"} < written
 
 
 def test_mistakes_cost_one_line(images):

@@ -44,7 +44,8 @@ PROTOCOL = {
 }
 HOSTILE = "<script>run('x')<img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}$"
 HISTORY = ["onset", "image_onset"]
-ORDER = ["forest", *HISTORY, "attacks", "controls", "curves", "images", "agreement", "set", "geometry", "protocol", "limits"]
+EVIDENCE = ["attacks", "controls", "curves", "images", "agreement", "set", "requirements", "geometry"]
+ORDER = ["forest", *HISTORY, *EVIDENCE, "protocol", "limits"]
 ONSETS = ("Memorization onset: epoch 5.",)
 FORECASTS = ("Foretold: epoch 4.", "It rests on a run.")
 WITH_FIGURES = (onset, image_onset, curves, agreement, whole_set, geometry)
@@ -337,7 +338,7 @@ def plug_in(monkeypatch):
         sentence = "Files of members are larger."
         return Finding("file size", WITHOUT_MODEL, sentence, "", score, area, True, True, pairs=(pair,), numbers={"bytes": 7})
 
-    @SECTIONS.register("requirements")
+    @SECTIONS.register("rules")
     def requirements(evaluation):
         told = Paragraph(f"{evaluation.evidence.key} of {evaluation.name} is audited.")
         return Section("What is required", "", [told], place=15)
@@ -348,9 +349,7 @@ def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plu
     write_evaluation(tmp_path, evaluation_of(evidence, {}, pictures), facts={"split_hash": "cd" * 32})
     page = (tmp_path / "report.html").read_text()
     reader = Reader(page)
-    assert [name for name in reader.ids if name in ("attacks", "requirements", "controls")] == [
-        *("attacks", "requirements", "controls")
-    ]
+    assert [name for name in reader.ids if name in ("attacks", "rules", "controls")] == [*("attacks", "rules", "controls")]
     assert "sima/all of a run is audited." in page
     assert any(row[:3] == [WITHOUT_MODEL, "file size", short(Estimate(0.9, 0.8, 0.95))] for row in reader.rows)
     assert "Files of members are larger." in page
@@ -400,6 +399,7 @@ def folder(found, tmp_path_factory):
 
 def test_the_folder_holds_every_file_and_every_figure(folder):
     names = {"report.html", "metrics.json", "scores.parquet", "exposed.csv", "figures"}
+    names |= {"requirements.md", "requirements.json", "model_card.md"}
     assert {path.name for path in folder.iterdir()} == names
     assert {path.stem for path in (folder / "figures").iterdir()} == {"p_value", "histogram"}
     for path in (folder / "figures").iterdir():

@@ -93,8 +93,12 @@ class AurocLimit(Limit):
     def quantity(self) -> str:
         return "AUROC"
 
+    def rows(self, found: Found) -> list[AuditRow]:
+        """Those that it holds."""
+        return rows_of(found, self.who, self.attack)
+
     def readings(self, found: Found) -> list[Reading]:
-        return [_turned(named(found, row.key), row.metrics.auroc) for row in rows_of(found, self.who, self.attack)]
+        return [_turned(named(found, row.key), row.metrics.auroc) for row in self.rows(found)]
 
     def counts(self, found: Found) -> dict[str, int]:
         return counts_of(found)

@@ -22,11 +22,13 @@ class EpsilonLimit(Limit):
     Args:
         most: Above 0.
         who: Has the score.
+        delta: Of the claim.
     """
 
     most: float
     _: KW_ONLY
     who: Who = "insider"
+    delta: float = 0.0
 
     @property
     def name(self) -> str:
@@ -39,8 +41,9 @@ class EpsilonLimit(Limit):
     def readings(self, found: Found) -> list[Reading]:
         """The bound twice, and what could have been shown."""
         row = rows_of(found, self.who)[-1]
-        if (bound := row.epsilon) is None:
+        if row.epsilon is None:
             return []
+        bound = row.epsilon.at(self.delta)
         return [Reading(named(found, row.key), Estimate(bound.value, bound.value, bound.most))]
 
     def counts(self, found: Found) -> dict[str, int]:
@@ -55,7 +58,7 @@ class EpsilonLimit(Limit):
         return "pass" if estimate.upper > self.most else "undecided"
 
     def shown(self, estimate: Estimate) -> str:
-        return f"epsilon of at least {estimate.lower:.3f}"
+        return f"epsilon of at least {estimate.lower:.3f}" + (f" at delta {self.delta:.2g}" if self.delta else "")
 
     def reason(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
         allowed, most = f"{self.most:g} (gate.epsilon)", f"{estimate.upper:.3f} with every coin of a half guessed right"
@@ -63,7 +66,9 @@ class EpsilonLimit(Limit):
             return f"above {allowed}: that claim is refuted"
         if decision == "pass":
             return f"so {allowed} is not refuted, and could have been: {most}"
+        return f"and {allowed} could not have been refuted ({most}); it takes {self.needed(estimate, counts)}"
+
+    def needed(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
         # -ln(alpha^(-1 / r) - 1) > most, and the coins' alpha from what they can show at most.
         times = math.log1p(math.exp(-self.most)) / math.log1p(math.exp(-estimate.upper))
-        needed = " and ".join(f"{math.ceil(count / times):,} {what}" for what, count in counts.items())
-        return f"and {allowed} could not have been refuted ({most}); it takes {needed} at least"
+        return " and ".join(f"{math.ceil(count / times):,} {what}" for what, count in counts.items()) + " at least"

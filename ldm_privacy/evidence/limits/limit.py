@@ -48,6 +48,7 @@ class Judgement:
         decision: See `decide`.
         sentence: The decision first.
         worst, found: Of what the limit holds, as a number and in words; None and "-" where nothing was measured.
+        needed: How many samples would decide, in words, where it is undecided and that can be said; else empty.
     """
 
     limit: str
@@ -57,6 +58,7 @@ class Judgement:
     sentence: str
     worst: Reading | None
     found: str = "-"
+    needed: str = ""
 
 
 def decide(estimate: Estimate, most: float) -> Decision:
@@ -148,7 +150,8 @@ class Limit:
         more = f" Held to it as well: {', '.join(others)}." if others else ""
         why = self.reason(read.estimate, self.counts(found))
         sentence = f"{decision}: {self.shown(read.estimate)} of {read.of}, {why}.{more}"
-        return Judgement(self.name, self.quantity, self.most, decision, sentence, read, self.shown(read.estimate))
+        needed = self.needed(read.estimate, self.counts(found)) if decision == "undecided" else ""
+        return Judgement(self.name, self.quantity, self.most, decision, sentence, read, self.shown(read.estimate), needed)
 
     def shown(self, estimate: Estimate) -> str:
         """One reading in words."""
@@ -162,9 +165,14 @@ class Limit:
             return f"not below {allowed}, {sure}"
         if estimate.upper <= self.most:
             return f"its upper bound is at most {allowed}"
-        factor = growth(estimate, self.most)
         now = " and ".join(f"{count:,} {what}" for what, count in counts.items())
-        if factor * max(counts.values()) > MOST_SAMPLES:
+        if not (needed := self.needed(estimate, counts)):
             return f"below {allowed}, but not its upper bound; no number of samples that there could be would decide ({now})"
-        needed = " and ".join(f"{rounded_up(factor * count):,} {what}" for what, count in counts.items())
-        return f"below {allowed}, but not its upper bound; if it stays there, about {needed} would decide, in place of {now}"
+        return f"below {allowed}, but not its upper bound; if it stays there, {needed} would decide, in place of {now}"
+
+    def needed(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
+        """How many samples would decide if an undecided estimate stays, in words; empty where no number would."""
+        factor = growth(estimate, self.most)
+        if factor * max(counts.values()) > MOST_SAMPLES:
+            return ""
+        return "about " + " and ".join(f"{rounded_up(factor * count):,} {what}" for what, count in counts.items())

@@ -2,6 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass
 
+from ldm_privacy.audit.row import AuditRow
 from ldm_privacy.evidence.limits.auroc import Who, counts_of, left_out, named, rows_of
 from ldm_privacy.evidence.limits.limit import Found, Limit, Reading
 
@@ -32,10 +33,14 @@ class TprLimit(Limit):
     def quantity(self) -> str:
         return f"TPR@{100 * self.target_fpr:g}%FPR"
 
+    def rows(self, found: Found) -> list[AuditRow]:
+        """Those that it holds."""
+        return rows_of(found, self.who, self.attack)
+
     def readings(self, found: Found) -> list[Reading]:
         return [
             Reading(named(found, row.key), each)
-            for row in rows_of(found, self.who, self.attack)
+            for row in self.rows(found)
             for each in row.metrics.tpr_at_fpr
             if each.target_fpr == self.target_fpr
         ]

@@ -1,0 +1,1 @@
+"""Requirements of standards and authorities, and what an audit says of each. One requirement is one file."""
