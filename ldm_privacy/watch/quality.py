@@ -93,7 +93,8 @@ class Quality(Watcher):
         self._network: FeatureNetwork | None = None
         if self.feature_network is not None:
             try:
-                self._network = FeatureNetwork.open(self.feature_network, sha256=self.sha256)
+                size = self.images(self.heldout_index[:1]).shape[-1]
+                self._network = FeatureNetwork.open(self.feature_network, sha256=self.sha256, resolution=size)
             except UserError as error:
                 raise UserError(str(error).replace("path: ", "feature_network: ", 1)) from error
         self._random = RandomFeatures()

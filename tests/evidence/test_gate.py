@@ -19,6 +19,7 @@ from ldm_privacy.evidence.limits.epsilon import EpsilonLimit
 from ldm_privacy.evidence.limits.limit import Found, decide, growth, rounded_up
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.metrics import GenerationCopies, auroc_interval, clopper_pearson, epsilon_lower_bound
+from ldm_privacy.metrics.rounding import at_least
 from ldm_privacy.types import AuditKey, Estimate
 from tests.evidence.synthetic import QUICK, make_scores
 
@@ -205,7 +206,7 @@ def test_a_claim_of_epsilon_is_refuted_or_could_have_been_or_could_not(strength,
     assert bound.most == pytest.approx(epsilon_lower_bound(60, 60, confidence=0.975))
     assert 2.0 < bound.most < 2.9
     (judged,) = Gate([EpsilonLimit(most)]).rule(it).judgements
-    assert (judged.decision, judged.found) == (decision, f"epsilon of at least {bound.value:.3f}")
+    assert (judged.decision, judged.found) == (decision, f"epsilon of at least {at_least(bound.value)}")
     (without,) = Gate([EpsilonLimit(most)]).rule(found()).judgements
     assert without.sentence.startswith("undecided: no coins decided who is a member (data.split=coin)")
 

@@ -15,6 +15,7 @@ from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.evidence.not_tested import NEVER, not_tested
 from ldm_privacy.evidence.requirements.requirement import answers, in_short
 from ldm_privacy.metrics import GenerationCopies, epsilon_lower_bound
+from ldm_privacy.metrics.rounding import at_least
 from ldm_privacy.registry import REQUIREMENTS
 from ldm_privacy.types import AuditKey, Estimate, Intervals
 from tests.evidence.synthetic import Pictures, make_samples, make_scores
@@ -132,7 +133,10 @@ def test_where_the_images_differ_without_a_model_no_attack_number_decides(name, 
 def test_without_a_claim_epsilon_is_told_and_nothing_decided(exposed, few):
     bound = exposed.report.row(KEY).epsilon
     given = decided(exposed)[PRIVATE]
-    assert (given.decision, given.found) == ("undecided", (f"epsilon of at least {bound.value:.3f} of sima/all (outsider)",))
+    assert (given.decision, given.found) == (
+        "undecided",
+        (f"epsilon of at least {at_least(bound.value)} of sima/all (outsider)",),
+    )
     assert decided(few)[PRIVATE].found == ()
 
 
@@ -163,7 +167,7 @@ def test_a_claim_is_held_at_its_own_delta(exposed):
     assert at < exposed.report.row(KEY).epsilon.value
     (judged,) = Gate([EpsilonLimit(0.5, delta=1e-4)]).rule(Found(exposed.report, KEY)).judgements
     assert judged.worst.estimate.value >= at - 1e-9
-    assert judged.found == f"epsilon of at least {judged.worst.estimate.value:.3f} at delta 0.0001"
+    assert judged.found == f"epsilon of at least {at_least(judged.worst.estimate.value)} at delta 0.0001"
     assert judged.worst.estimate.value == exposed.report.row(KEY).epsilon.at(1e-4).value
 
 

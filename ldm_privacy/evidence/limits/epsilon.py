@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from ldm_privacy.evidence.limits.auroc import Who, counts_of, named, rows_of
 from ldm_privacy.evidence.limits.limit import Decision, Found, Limit, Reading
+from ldm_privacy.metrics.rounding import at_least, at_most
 from ldm_privacy.types import Estimate
 
 
@@ -58,10 +59,10 @@ class EpsilonLimit(Limit):
         return "pass" if estimate.upper > self.most else "undecided"
 
     def shown(self, estimate: Estimate) -> str:
-        return f"epsilon of at least {estimate.lower:.3f}" + (f" at delta {self.delta:.2g}" if self.delta else "")
+        return f"epsilon of at least {at_least(estimate.lower)}" + (f" at delta {self.delta:.2g}" if self.delta else "")
 
     def reason(self, estimate: Estimate, counts: Mapping[str, int]) -> str:
-        allowed, most = f"{self.most:g} (gate.epsilon)", f"{estimate.upper:.3f} with every coin of a half guessed right"
+        allowed, most = f"{self.most:g} (gate.epsilon)", f"{at_most(estimate.upper)} with every coin of a half guessed right"
         if (decision := self.decide(estimate)) == "fail":
             return f"above {allowed}: that claim is refuted"
         if decision == "pass":
