@@ -99,12 +99,14 @@ class Quality(Watcher):
                 raise UserError(str(error).replace("path: ", "feature_network: ", 1)) from error
         self._random = RandomFeatures()
         self._sides: tuple[Described, Described] | None = None
+        self._is_first = True
         self._reconstructions: tuple[int, dict[str, Estimate]] | None = None
 
     def look(self, target: Target, moment: Moment) -> Look:
         """See `passes`; reconstructions and the features of the two sides at the first look alone."""
         condition = self.samples.all_conditions()
-        reconstructed = None if self._reconstructions is not None else self._to_reconstruct()
+        reconstructed = self._to_reconstruct() if self._is_first else None
+        self._is_first = False  # in every process: the others have no row to tell it by, and would wait for the main one
         if not is_main():
             return Look()
         device = self.samples.latent.device

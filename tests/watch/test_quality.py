@@ -298,6 +298,18 @@ def test_other_processes_than_the_main_one_generate_nothing(monkeypatch):
     assert it.sentences() == []
 
 
+def test_every_process_gathers_what_is_reconstructed_at_the_first_look_alone(monkeypatch):
+    """One that gathered again would wait for the main one for ever."""
+    calls = []
+    monkeypatch.setattr("ldm_privacy.watch.quality.gather_on_main", lambda value: calls.append(value) or [value])
+    for is_main in (True, False):
+        monkeypatch.setattr("ldm_privacy.watch.quality.is_main", lambda is_main=is_main: is_main)
+        it = watcher()
+        for epoch in (1, 2):
+            it.look(model(FRESH), Moment(epoch, epoch))
+    assert len(calls) == 2
+
+
 def section(report):
     evaluation = Evaluation(None, {}, IMAGES.__getitem__, "run", 1, {}, results={} if report is None else {"quality": report})
     return SECTIONS.get("quality")(evaluation)
