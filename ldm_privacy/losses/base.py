@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm_privacy.processes import add_up
 from ldm_privacy.randomness import normal, uniform
@@ -178,3 +178,8 @@ class CodecLoss:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse. Raises UserError where it can't go on from that."""
+
+
+def last_weight(autoencoder: nn.Module | None) -> Tensor | None:
+    """The weight of the decoder's last convolution, `decoder.conv_out`; None where there is none."""
+    return getattr(getattr(getattr(autoencoder, "decoder", None), "conv_out", None), "weight", None)

@@ -8,6 +8,7 @@ from ldm_privacy.audit.samples import check_halves, is_calibration
 from ldm_privacy.calibrations.base import check_halves_suffice
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.masks import num_kept
+from ldm_privacy.losses.base import last_weight
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.plugins import blamed_on
@@ -19,8 +20,7 @@ from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
 from ldm_privacy.targets.record import Denoiser, check_plain
-from ldm_privacy.training.autoencoder import last_weight
-from ldm_privacy.training.private import check_per_sample_gradients
+from ldm_privacy.training.per_sample import check_per_sample_gradients
 
 
 def check_audit(setup: Setup) -> None:

@@ -18,7 +18,7 @@ from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.controls.finding import Case, findings_of
 from ldm_privacy.errors import UserError, under
 from ldm_privacy.geometry.stream import stream_influence
-from ldm_privacy.losses.base import Autoencoded, CodecLoss
+from ldm_privacy.losses.base import Autoencoded, CodecLoss, last_weight
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.ideal import MembershipBlindPredictor
@@ -31,7 +31,6 @@ from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
-from ldm_privacy.training.autoencoder import last_weight
 from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape, no_progress
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with

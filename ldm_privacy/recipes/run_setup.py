@@ -19,7 +19,7 @@ from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
 from ldm_privacy.targets.privacy import Privacy
-from ldm_privacy.training.private import epsilon
+from ldm_privacy.training.per_sample import epsilon
 from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.types import Progress
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.data.images import to_float
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.losses.base import Autoencoded, CodecLoss
+from ldm_privacy.losses.base import Autoencoded, CodecLoss, last_weight
 from ldm_privacy.processes import share_of
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
@@ -154,11 +154,6 @@ class AutoencoderModule(StepwiseModule):
 
     def _decoded(self, latent: Latent) -> Image:
         return self.autoencoder.decode(latent).sample.to(latent)
-
-
-def last_weight(autoencoder: torch.nn.Module | None) -> Tensor | None:
-    """The weight of the decoder's last convolution, `decoder.conv_out`; None where there is none."""
-    return getattr(getattr(getattr(autoencoder, "decoder", None), "conv_out", None), "weight", None)
 
 
 def _share_of(count: int) -> float:

@@ -10,7 +10,7 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.targets.door import open_target
 from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.targets.record import Checkpoint
-from ldm_privacy.training.private import epsilon
+from ldm_privacy.training.per_sample import epsilon
 from ldm_privacy.types import no_progress
 from tests.tiny import arguments, series, settings
 

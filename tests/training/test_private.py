@@ -17,7 +17,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.unet import unet
 from ldm_privacy.targets.privacy import NEVER_COVERED, Privacy
-from ldm_privacy.training.private import PrivateDenoiserModule, check_per_sample_gradients, epsilon
+from ldm_privacy.training.per_sample import check_per_sample_gradients, epsilon
+from ldm_privacy.training.private import PrivateDenoiserModule
 from tests.training.test_conditions_and_networks import CONDITIONS, MEMBERS, NETWORKS, PAIRS
 
 pytest.importorskip("opacus", reason="pip install -e .[privacy]")
