@@ -171,7 +171,7 @@ def common_quality(runs: Sequence[Run]) -> str:
     """The distance that quality is told by, of those that every run has that has any. Raises UserError where none has."""
     known = [{*run.qualities} for run in runs if run.qualities]
     common = set.intersection(*known) if known else set()
-    name = primary_of({each.removesuffix(HELDOUT): each for each in common}) + HELDOUT
+    name = primary_of({each.removesuffix(HELDOUT) for each in common}) + HELDOUT
     if name in common:
         return name
     raise UserError(

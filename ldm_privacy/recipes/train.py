@@ -12,7 +12,6 @@ from ldm_privacy.callbacks.checkpoints import Interrupted
 from ldm_privacy.commands import called
 from ldm_privacy.config import Component, Composed, stored_tree
 from ldm_privacy.config.compose import RESUMABLE, differences
-from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.data.split import Split
 from ldm_privacy.device import explain_out_of_memory
 from ldm_privacy.errors import UserError
@@ -25,9 +24,8 @@ from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.gate import Evaluated, conclude
-from ldm_privacy.recipes.gate_check import check_gate
+from ldm_privacy.recipes.known import check_trainable
 from ldm_privacy.recipes.launch import together
-from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
@@ -61,9 +59,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     """
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
     checkpoint = None if resumed is None else newest_checkpoint(resumed)
-    read_pilots(composed.tree)
-    check_privacy(composed.tree)
-    check_gate(composed.tree)  # with what interpolations stand for
+    check_trainable(composed.tree)  # again, with what interpolations stand for
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
         composed.config,
