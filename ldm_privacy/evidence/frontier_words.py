@@ -6,7 +6,7 @@ from ldm_privacy.evidence.frontier import Compared, Frontier
 from ldm_privacy.evidence.over_seeds import OverSeeds
 from ldm_privacy.types import Estimate
 
-COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+COUNTS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def headline(frontier: Frontier) -> tuple[str, ...]:
