@@ -13,8 +13,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.registry import nearest_name
 
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "png")
-LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category")
-CAPTION_NAMES = ("caption", "captions", "text", "prompt", "sentence", "sentences", "description")
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category", "cls")
+CAPTION_NAMES = ("caption", "captions", "text", "prompt", "sentence", "sentences", "description", "txt")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""Where a split comes from: drawn by seed, whole groups where there are groups, or read from an index file."""
+"""Where a split comes from: drawn by seed, whole groups where there are groups; read from an index file; or with the source."""
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ldm_privacy.data.split import HELDOUT_KEY, MEMBER_KEY, PUBLIC_KEY, Split, read_index_arrays
+from ldm_privacy.data.split import HELDOUT_KEY, MEMBER_KEY, PUBLIC_KEY, SIDES, Split, read_index_arrays
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import uniform
 
@@ -103,22 +103,61 @@ def split_from_index_file(
     except UserError as error:
         raise UserError(f"index file {path}: {error}") from None
     if group is not None:
-        _check_groups(whole, group, path)
-    order = _random_order(num_rows, seed)
+        _check_groups(whole, group, f"index file {path}")
+    counts = {"num_members": num_members, "num_heldout": num_heldout, "num_public": num_public}
+    return _some_of(whole, counts, group, seed, str(path))
 
-    def some(key: str, count: int | None, index: Tensor, *, least: int) -> Tensor:
-        wanted = len(index) if count is None else count
+
+def split_from_sides(
+    sides: Sequence[str],
+    *,
+    num_rows: int,
+    num_members: int | None = None,
+    num_heldout: int | None = None,
+    num_public: int | None = 0,
+    seed: int = 0,
+    group: Tensor | None = None,
+    by_coins: bool = False,
+) -> Split:
+    """The split that a source comes with; the same as if an index file named its rows.
+
+    Args:
+        sides: Of each row, "member" or "heldout"; whatever else is on neither side.
+        num_rows, num_members, num_heldout, num_public, seed, group: As of `split_from_index_file`.
+        by_coins: UserError, for the sides are decided.
+    """
+    if by_coins:
+        raise UserError(
+            "data.split=coin: data.source comes with its sides, so no coins are tossed; take data.split out (or, of imagenet, the "
+            "sides: data.source.heldout_per_class=0)."
+        )
+    member, heldout = (torch.tensor([row for row, each in enumerate(sides) if each == side]).long() for side in SIDES)
+    whole = Split(member, heldout, torch.empty(0, dtype=torch.int64), num_rows)
+    if group is not None:
+        _check_groups(whole, group, "data.source")
+    counts = {"num_members": num_members, "num_heldout": num_heldout, "num_public": num_public}
+    return _some_of(whole, counts, group, seed, "data.source")
+
+
+def _some_of(whole: Split, counts: Mapping[str, int | None], group: Tensor | None, seed: int, named_by: str) -> Split:
+    """Of the sets that a file or a source names, so many rows each, at random by seed; None: all."""
+    order = _random_order(whole.num_rows, seed)
+
+    def some(key: str, index: Tensor, *, least: int) -> Tensor:
+        wanted = len(index) if (count := counts[key]) is None else count
         if not least <= wanted <= len(index):
-            raise UserError(f"data.{key}={wanted}: {path} names {len(index)} of them; at least {least} is needed, at most all.")
+            raise UserError(
+                f"data.{key}={wanted}: {named_by} names {len(index)} of them; at least {least} is needed, at most all."
+            )
         return order[torch.isin(order, index)][:wanted]
 
-    members = some("num_members", num_members, whole.member_index, least=1)
-    heldout = some("num_heldout", num_heldout, whole.heldout_index, least=1)
-    if num_public and not len(public):
-        public = _draw_public(whole, num_public, order, group, seed, path)
+    members = some("num_members", whole.member_index, least=1)
+    heldout = some("num_heldout", whole.heldout_index, least=1)
+    if (num_public := counts["num_public"]) and not len(whole.public_index):
+        public = _draw_public(whole, num_public, order, group, seed, named_by)
     else:
-        public = some("num_public", num_public, public, least=0)
-    return Split(members, heldout, public, num_rows)
+        public = some("num_public", whole.public_index, least=0)
+    return Split(members, heldout, public, whole.num_rows)
 
 
 def _toss(drawn: Split, unit: Tensor, seed: int) -> Split:
@@ -131,21 +170,19 @@ def _random_order(count: int, seed: int) -> Tensor:
     return uniform("split", (seed, torch.arange(count)), ()).argsort(stable=True)
 
 
-def _check_groups(split: Split, group: Tensor, path: str | os.PathLike[str]) -> None:
-    """Refuse a group that the file has in two of its sets."""
+def _check_groups(split: Split, group: Tensor, where: str) -> None:
+    """Refuse a group that is in two of the sets that a file or a source names."""
     for (name, index), (other_name, other) in itertools.combinations(split.parts().items(), 2):
         shared = index[torch.isin(group[index], group[other])]
         if len(shared):
             raise UserError(
-                f"index file {path}: {len(group[shared].unique())} groups are in both {name} and {other_name}, among them "
-                f"that of row {int(shared[0])}; leave data.group_column out or mend the file."
+                f"{where}: {len(group[shared].unique())} groups are in both {name} and {other_name}, among them "
+                f"that of row {int(shared[0])}; leave data.group_column out or mend who is where."
             )
 
 
-def _draw_public(
-    split: Split, count: int, order: Tensor, group: Tensor | None, seed: int, path: str | os.PathLike[str]
-) -> Tensor:
-    """Rows (whole groups) that the file doesn't name."""
+def _draw_public(split: Split, count: int, order: Tensor, group: Tensor | None, seed: int, named_by: str) -> Tensor:
+    """Rows (whole groups) that are on neither side."""
     free = torch.ones(split.num_rows, dtype=torch.bool)
     if group is not None:
         free = ~torch.isin(group, group[split.audited_index])
@@ -153,7 +190,7 @@ def _draw_public(
     left = int(free.sum())
     if not 0 <= count <= left:
         rows = f"{left} of the {split.num_rows} rows"
-        raise UserError(f"data.num_public={count}: {rows} are on neither side of {path} and can be drawn; lower it.")
+        raise UserError(f"data.num_public={count}: {rows} are on neither side of {named_by} and can be drawn; lower it.")
     return order[free[order]][:count] if group is None else _take_groups(group, free, count, "public", seed)
 
 

@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import datasets
@@ -16,7 +16,8 @@ import pyarrow.csv
 from datasets import ClassLabel, Dataset, Features
 
 from ldm_privacy.data.endings import image_endings
-from ldm_privacy.data.sources import ImageSource, existing_folder
+from ldm_privacy.data.places import existing_folder, leads_out
+from ldm_privacy.data.sources import ImageSource
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES
 
@@ -134,7 +135,15 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
             raise UserError(f"{file}: no column 'file_name', which says what image a row describes. Columns: {columns}.")
         if "image" in table.column_names:
             raise UserError(f"{file}: the column 'image' is taken by the files; give it another name.")
-        files += [_file_of(file, row, value.as_py()) for row, value in enumerate(table["file_name"])]
+        names = table["file_name"].to_pylist()
+        paths = [_path_of(file, row, name) for row, name in enumerate(names)]
+        if missing := [row for row, path in enumerate(paths) if not path.is_file()]:
+            more = f", nor those that {len(missing) - 1} further rows name" if len(missing) > 1 else ""
+            raise UserError(
+                f"{file}, row {missing[0]}: there is no file '{names[missing[0]]}' in {file.parent}{more}; mend file_name or take "
+                "the row out."
+            )
+        files += map(str, paths)
         tables.append(table.drop_columns(["file_name"]))
     if not files:
         raise UserError(
@@ -154,23 +163,19 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
     return {"image": files, **whole.to_pydict()}, {"image": datasets.Image(), **Features.from_arrow_schema(whole.schema)}
 
 
-def _file_of(metadata: Path, row: int, name: object) -> str:
-    """The file that a row names."""
+def _path_of(metadata: Path, row: int, name: object) -> Path:
+    """Where the file that a row names would lie."""
     where = f"{metadata}, row {row}"
     if not isinstance(name, str) or not name:
         raise UserError(
             f"{where}: file_name is {'missing' if name in (None, '') else f'{name!r}, no text'}; name an image file."
         )
-    path = posixpath.normpath(name)
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or path.startswith("../"):
+    if leads_out(name):
         last = PureWindowsPath(name).name
         raise UserError(
             f"{where}: file_name '{name}' leads out of the folder; write it from where {metadata.name} lies, such as '{last}'."
         )
-    file = metadata.parent / path
-    if not file.is_file():
-        raise UserError(f"{where}: there is no file '{name}' in {metadata.parent}; mend file_name or take the row out.")
-    return str(file)
+    return metadata.parent / posixpath.normpath(name)
 
 
 def _read_csv(file: Path) -> pa.Table:

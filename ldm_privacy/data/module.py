@@ -1,6 +1,7 @@
 """The images of a run: source, split, pixels in memory, everything addressed by sample index."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -8,7 +9,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from ldm_privacy.data.columns import all_captions, class_codes, group_codes
-from ldm_privacy.data.draw import draw_split, split_from_index_file
+from ldm_privacy.data.draw import draw_split, split_from_index_file, split_from_sides
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.images import decode_image, opened_image, to_float
 from ldm_privacy.data.sources import ImageSource
@@ -31,11 +32,11 @@ class ImageData:
         source: Where the images come from.
         resolution: Side in pixels; the shorter side is resized to it, the centre square kept.
         channels: 1 (grey) or 3 (colour).
-        num_members: Rows that the denoiser trains on; None: all that the index file names.
-        num_heldout: Rows that it never sees; None: all that the index file names.
+        num_members: Rows that the denoiser trains on; None: all that the index file names, or the source where it has sides.
+        num_heldout: Rows that it never sees; None: as of members.
         num_public: Rows for the autoencoder alone, disjoint from both; None: all that the index file names.
-        index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, optionally, `public_idxs`; without it rows are drawn by
-            seed.
+        index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, optionally, `public_idxs`; without it the sides are the
+            source's own where it has some, and otherwise rows are drawn by seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
         seed: Of the split.
         by_coins: A fair coin decides of each row that is drawn (of each group) on which side it is; see `draw_split`.
@@ -75,7 +76,7 @@ class ImageData:
             raise UserError(f"data.resolution={resolution}: must be at least 1.")
         counts = {"num_members": num_members, "num_heldout": num_heldout, "num_public": num_public}
         for key, count in counts.items():
-            if count is None and index_file is None:
+            if count is None and index_file is None and source.side_column is None:
                 raise UserError(f"data.{key}: missing; give a number (only data.index_file can stand for it).")
         dataset = source.load()
         num_rows = len(dataset)
@@ -91,8 +92,12 @@ class ImageData:
             self._label, self.class_names = class_codes(dataset, columns.label)
         self.num_classes = None if self._label is None else len(self.class_names or range(int(self._label.max()) + 1))
         self._group = None if group_column is None else group_codes(dataset, group_column)
-        draw = partial(draw_split, by_coins=by_coins) if index_file is None else partial(split_from_index_file, index_file)
-        drawn = split or draw(num_rows=num_rows, group=self._group, seed=seed, **counts)  # type: ignore[arg-type]
+        draw: Callable[..., Split] = partial(draw_split, by_coins=by_coins)
+        if index_file is not None:
+            draw = partial(split_from_index_file, index_file)
+        elif (side := source.side_column) is not None:
+            draw = partial(split_from_sides, dataset.select_columns([side])[:][side], by_coins=by_coins)
+        drawn = split or draw(num_rows=num_rows, group=self._group, seed=seed, **counts)
         rows = torch.cat([drawn.audited_index, drawn.public_index]).sort().values
         self._position = torch.full((num_rows,), -1)
         self._position[rows] = torch.arange(len(rows))

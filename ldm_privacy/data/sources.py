@@ -1,13 +1,8 @@
 """Where images come from. A source gives one data set whose row number is the sample index."""
 
-import contextlib
-import glob
-import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -15,6 +10,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.data.digit_captions import described
+from ldm_privacy.data.places import existing_folder
+from ldm_privacy.data.prepared import explained, prepared
 from ldm_privacy.data.wide import ValueRange
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
@@ -60,6 +57,11 @@ class ImageSource(ABC):
         if len(dataset) == 0:
             raise UserError("data.source: the data set has no rows.")
         return dataset.cast_column(self.columns(dataset).image, datasets.Image(decode=False))
+
+    @property
+    def side_column(self) -> str | None:
+        """The column that says "member" or "heldout" where the source comes with its sides; None: they are drawn."""
+        return None
 
     def columns(self, dataset: Dataset) -> Columns:
         """Where image, label and caption are in the loaded data set."""
@@ -139,34 +141,7 @@ class Parquet(ImageSource):
     files: str | list[str]
 
     def open(self) -> Dataset:
-        files = []
-        for pattern in [self.files] if isinstance(self.files, str) else self.files:
-            expanded = os.path.expanduser(pattern)
-            if os.path.isdir(expanded):
-                raise UserError(
-                    f"data.source.files: '{pattern}' is a folder; name its files, as in '{pattern.rstrip('/')}/*.parquet', or "
-                    "use data.source.class=folder (of images) or saved, with data.source.path."
-                )
-            matches = [expanded] if os.path.isfile(expanded) else sorted(glob.glob(expanded, recursive=True))
-            if not matches:
-                raise UserError(f"data.source.files: no file matches '{pattern}' (from the directory {os.getcwd()}).")
-            files += matches
-        if not files:
-            raise UserError("data.source.files: the list is empty; name at least one parquet file.")
-        with _explained(f"data.source.files: can't read {', '.join(files)} as parquet"):
-            paths = [os.path.abspath(file) for file in files]
-            escaped = [glob.escape(path) for path in paths]
-            return datasets.load_dataset("parquet", name=_identity(paths), data_files={"train": escaped}, split="train")
-
-
-def _identity(paths: list[str]) -> str:
-    """What these files are now. The library's own cache knows them by name and time alone, and a copy may keep both."""
-    digest = hashlib.sha256()
-    for path in paths:
-        status = os.stat(path)
-        fields = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        digest.update(f"{path} {fields}\n".encode())
-    return digest.hexdigest()[:32]
+        return prepared("parquet", self.files)
 
 
 @IMAGE_SOURCES.register("saved")
@@ -176,7 +151,7 @@ class Saved(ImageSource):
 
     Args:
         path: The folder.
-        split: Which split, where the folder holds several.
+        split: Which split, where the folder holds several; several of them, as in "train+test", one after the other.
     """
 
     path: str
@@ -184,33 +159,16 @@ class Saved(ImageSource):
 
     def open(self) -> Dataset:
         path, advice = existing_folder(self.path), " For a folder of image files use data.source.class=folder."
-        with _explained(f"data.source.path: {path} was not written by save_to_disk", advice):
+        with explained(f"data.source.path: {path} was not written by save_to_disk", advice):
             saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, DatasetDict):
             if self.split is not None:
                 raise UserError(f"data.source.split: {path} holds one data set without splits; leave data.source.split out.")
             return saved
         names = [str(name) for name in saved]
-        split = names[0] if self.split is None and len(names) == 1 else self.split
-        if split in names:
-            return saved[split]
-        problem = f"there is no split '{self.split}' in {path}.{nearest_name(self.split, names)}" if self.split else "missing."
-        raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
-
-
-def existing_folder(path: str) -> Path:
-    """The folder at that path, absolute. Raises UserError where there is none."""
-    folder = Path(path).expanduser().absolute()
-    if not folder.is_dir():
-        problem = f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}"
-        raise UserError(f"data.source.path: {problem}; name the one that holds the data now.")
-    return folder
-
-
-@contextlib.contextmanager
-def _explained(problem: str, advice: str = "") -> Iterator[None]:
-    """Turn what `datasets` raises inside into a UserError of one line."""
-    try:
-        yield
-    except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{problem} ({reason_of(error.__cause__ or error)}).{advice}") from error
+        wanted = names if self.split is None and len(names) == 1 else (self.split or "").split("+")
+        if unknown := [name for name in wanted if name not in names]:
+            near = nearest_name(unknown[0], names)
+            problem = f"there is no split '{unknown[0]}' in {path}.{near}" if self.split else "missing."
+            raise UserError(f"data.source.split: {problem} Splits: {', '.join(names)}.")
+        return datasets.concatenate_datasets([saved[name] for name in wanted])

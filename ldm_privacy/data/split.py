@@ -18,6 +18,8 @@ from ldm_privacy.errors import UserError
 
 MEMBER_KEY, HELDOUT_KEY, PUBLIC_KEY = KEYS = ("mia_train_idxs", "mia_eval_idxs", "public_idxs")
 """What an index file calls the three sets."""
+MEMBER, HELDOUT = SIDES = ("member", "heldout")
+"""What a source that comes with its sides calls them."""
 BY_COINS = "by_coins"
 """Of a stored split; one that doesn't say is not."""
 

@@ -30,7 +30,7 @@ def pixels_of(image):
 
 
 def test_registered_names():
-    assert list(IMAGE_SOURCES) == ["digits", "folder", "hub", "parquet", "saved"]
+    assert list(IMAGE_SOURCES) == ["celeba", "coco", "digits", "flickr30k", "folder", "hub", "imagenet", "parquet", "saved", "webdataset"]
     assert IMAGE_SOURCES.get("parquet") is Parquet
 
 
