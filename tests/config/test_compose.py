@@ -60,12 +60,21 @@ def test_every_entry_file_is_valid_and_begins_with_its_command(path):
     assert any(f"--config {path.name}" in line for line in head)
 
 
+@pytest.mark.parametrize("path", entry_files(), ids=lambda path: path.name)
+def test_what_needs_a_gpu_says_how_it_is_tried_on_any_machine(path):
+    head = path.read_text().partition("\ndefaults:")[0]
+    _, _, small = head.partition("A small try on any machine:")
+    assert ("for a GPU" in head or "for GPUs" in head) <= bool(small)
+    if small:
+        compose(str(path), [word for word in small.split() if "=" in word])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         (
             "data.source.path=scans",
-            "data.source.path: 'digits' takes no such key; it belongs to folder, saved. Name the class, as in",
+            "data.source.path: 'digits' takes no such key; it belongs to folder, imagenet, saved. Name the class, as in",
         ),
         ("geometry.influence.num_probs=3", "geometry.influence: unknown key 'num_probs'. Did you mean 'num_probes'?"),
         ("name=3", """name: 3 should be a valid string; quote it: '"3"' on the command line, "3" in a file."""),

@@ -19,6 +19,8 @@ from ldm_privacy.recipes import cli
 from ldm_privacy.targets.door import open_target
 from tests.reference.autoencoders import far_from_zero
 from tests.reference.geometry import dense_jacobian
+from tests.standins import overrides as source_overrides
+from tests.standins import write_celeba, write_imagenet, write_medical
 from tests.tiny import arguments, series
 
 GEOMETRY = ("distortion", "influence", "masks", "pixel_influence")
@@ -58,7 +60,25 @@ OF_AN_ENTRY = {
     "digits_captions": ["data.num_public=16", *TRAJECTORIES],
     "emoji": ["data.num_public=16", "data.repeats.times=2", *TRAJECTORIES],
     "cifar10_small": ["data.num_public=16"],
+    "cifar100_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]"],
+    "stl10_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]"],
+    "celeba": ["data.resolution=32"],
+    "celeba_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]", "data.resolution=16"],
+    "imagenet100k": [
+        *("data.resolution=32", "autoencoder.network.class=kl", "denoiser.network.attention=[false,true]"),
+        *("trainer.precision=32-true", "data.num_members=null", "data.num_heldout=null"),
+        "autoencoder.max_epochs=0",
+    ],
+    "medical": ["data.resolution=32", "denoiser.network.attention=[false,true]", "gate.auroc=0.999"],
 }
+"""Beyond SMALL."""
+FORMS = {
+    "celeba": ("celeba", lambda at: write_celeba(at, 60), ["data.group_column=identity"]),
+    "imagenet100k": ("imagenet", lambda at: write_imagenet(at, 6, num_heldout=6), ["data.source.per_class=6", "data.source.heldout_per_class=6"]),
+    "medical": ("folder", lambda at: write_medical(at, 60, num_patients=20), []),
+}
+FORMS["celeba_pixels"] = FORMS["celeba"]
+"""Of an entry: the class of its source, who writes a stand-in, and what to say besides. All others read the images of one file."""
 
 
 @pytest.fixture
@@ -76,9 +96,20 @@ def images(tmp_path):
     return path
 
 
+def source_of(entry, images, folder):
+    """The overrides that give an entry file images in the form that it reads."""
+    if entry in FORMS:
+        name, write, besides = FORMS[entry]
+        return [*source_overrides(name, write(folder)), *besides]
+    return [] if entry.startswith("digits") else source_overrides("parquet", {"files": str(images)})
+
+
 # Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. Of those by
 # condition the captioned digits have all that the others have.
-ALIKE = ("digits_classes", "emoji", "cifar10_fast")
+ALIKE = (
+    *("digits_classes", "emoji", "cifar10_fast", "mnist", "cifar100", "celeba"),
+    *("cifar100_pixels", "stl10_pixels", "celeba_pixels"),
+)
 RUNS = [
     pytest.param(path, path.stem == "digits", id=path.stem, marks=[pytest.mark.slow] if path.stem in ALIKE else [])
     for path in entry_files()
@@ -89,13 +120,12 @@ COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", mar
 
 @pytest.mark.parametrize(("entry", "draws"), [*RUNS, COLOUR])
 def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
-    overrides = [*SMALL, *OF_AN_ENTRY.get(entry.stem, []), f"output_dir={tmp_path}/runs"]
+    overrides = [*SMALL, f"output_dir={tmp_path}/runs"]
     if "pixels" not in entry.stem:
         blocks = "[8,8]" if entry.stem.startswith("digits") else "[8,8,8]"
         overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
         overrides += ["autoencoder.max_epochs=1"]
-    if entry.stem.startswith(("cifar10", "emoji")):
-        overrides += ["data.source.class=parquet", f"data.source.files={images}"]
+    overrides += [*OF_AN_ENTRY.get(entry.stem, []), *source_of(entry.stem, images, tmp_path / "data")]
     overrides.append(f"trainer.figures={str(draws).lower()}")
     assert cli.train(["--config", str(entry), *overrides]) == 0
     run = tmp_path / "runs" / entry.stem
