@@ -1,9 +1,9 @@
 """What a training costs in floating-point operations: `python -m benchmarks.flops cifar10.yaml imagenet100k.yaml=100000`.
 
-Without data and without weights: networks are built without memory, and torch.utils.flop_counter counts the convolutions and matrix
-products of one image's forward pass (a product and its sum are two). A training step is three of them, one forward and two for the
-gradient. What audits, encoding and pictures take besides is not in it: `train.py ... dry_run=true` counts their passes. The number
-after = is that of members, where the config gives none; EFLOP = 1e18 operations.
+Without data and without weights: networks are built without memory, and torch.utils.flop_counter counts the convolutions and
+matrix products of one image's forward pass (a product and its sum are two). Training takes three of them for a sample, one
+forward and two for the gradient. What audits, encoding and pictures take besides is not in it: `train.py ... dry_run=true`
+counts their passes. The number after = is that of members, where the config gives none; EFLOP = 1e18 operations.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldm_privacy.config import Config, compose
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.recipes.run_setup import CODEC_EPOCHS
 from ldm_privacy.recipes.terminal import console
@@ -27,18 +26,19 @@ NUM_TOKENS, TOKEN_SIZE = 77, 768
 """Of Stable Diffusion 1's captions."""
 
 
-def codec_of(config: Config) -> Codec:
-    """The config's codec, or the architecture of Stable Diffusion's autoencoder where it is a pretrained one."""
-    network = config.autoencoder.network
+def codec_of(config: Config) -> tuple[nn.Module | None, torch.Size]:
+    """The network of the config's codec and the latents' shape; of a pretrained one the architecture of Stable Diffusion's."""
+    network, channels, resolution = config.autoencoder.network, config.data.channels, config.data.resolution
     if network.name != "pretrained":
-        return network.build_a(Codec, image_channels=config.data.channels, resolution=config.data.resolution)
+        codec = network.build_a(Codec, image_channels=channels, resolution=resolution)
+        return codec.network and codec.network.to("meta"), codec.latent_shape(channels, resolution)
     widths = (128, 256, 512, 512)
     down, up = ("DownEncoderBlock2D",) * len(widths), ("UpDecoderBlock2D",) * len(widths)
-    return KLCodec(
-        AutoencoderKL(
+    with torch.device("meta"):
+        found = AutoencoderKL(
             block_out_channels=widths, down_block_types=down, up_block_types=up, latent_channels=4, layers_per_block=2
         )
-    )
+    return found, torch.Size((4, resolution // 8, resolution // 8))
 
 
 def denoiser_of(config: Config, latent: torch.Size) -> nn.Module:
@@ -63,9 +63,8 @@ def row(entry: str, num_members: int | None) -> list[str]:
     members = num_members or config.data.num_members
     if members is None:
         raise SystemExit(f"{entry}: how many members? {entry}=100000")
+    codec, latent_shape = codec_of(config)
     with torch.device("meta"):
-        codec = codec_of(config)
-        latent_shape = codec.latent_shape(config.data.channels, config.data.resolution)
         denoiser = denoiser_of(config, latent_shape)
         image = torch.empty(1, config.data.channels, config.data.resolution, config.data.resolution)
         latent, timestep = torch.empty(1, *latent_shape), torch.zeros(1, dtype=torch.int64)
@@ -75,7 +74,7 @@ def row(entry: str, num_members: int | None) -> list[str]:
         elif config.denoiser.condition.name == "labels":
             named = {"class_labels": torch.zeros(1, dtype=torch.int64)}
         of_denoiser = flops(denoiser, latent, timestep, **named)
-        of_codec = flops(codec.network, image) if codec.network is not None else 0
+        of_codec = flops(codec, image) if codec is not None else 0
     epochs = config.autoencoder.max_epochs if config.autoencoder.max_epochs is not None else CODEC_EPOCHS * bool(of_codec)
     first, second = members * epochs, members * config.trainer.max_epochs
     return [

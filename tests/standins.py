@@ -52,7 +52,11 @@ def write_coco(folder: Path, n: int, *, kind: str = "captions") -> dict[str, str
         picture(identity).save(images / f"{identity:012}.jpg")
     listed = [{"id": each, "file_name": f"{each:012}.jpg", "width": 40, "height": 32} for each in reversed(identities)]
     said = [
-        {"id": 10 * number + place, "image_id": identity, **({"caption": text} if kind == "captions" else {"bbox": [0, 0, 1, 1]})}
+        {
+            "id": 10 * number + place,
+            "image_id": identity,
+            **({"caption": text} if kind == "captions" else {"bbox": [0, 0, 1, 1]}),
+        }
         for number, identity in enumerate(identities)
         for place, text in enumerate(captions_of(number))
     ]
@@ -64,8 +68,8 @@ def write_coco(folder: Path, n: int, *, kind: str = "captions") -> dict[str, str
 def write_flickr30k(folder: Path, n: int, *, layout: str = "annotations") -> dict[str, str]:
     """Flickr30k: flickr30k-images/ beside one of the three files that its captions come in (source `flickr30k`).
 
-    "annotations": the Hub's flickr_annotations_30k.csv; "results": Kaggle's results.csv, in which one line lacks a bar, as in the
-    real one; "token": the first one's results_20130124.token.
+    "annotations": the Hub's flickr_annotations_30k.csv; "results": Kaggle's results.csv, in which one line lacks a bar, as in
+    the real one; "token": the first one's results_20130124.token.
     """
     images = folder / "flickr30k-images"
     images.mkdir(parents=True, exist_ok=True)
@@ -110,7 +114,11 @@ def write_imagenet(
     for number, synset in enumerate(synsets):
         for side, count, brightest in (("train", n, 256), ("val", num_heldout, brightest_heldout)):
             for place in range(count):
-                name = f"{synset}_{place}.JPEG" if side == "train" else f"ILSVRC2012_val_{num_classes * place + number + 1:08}.JPEG"
+                name = (
+                    f"{synset}_{place}.JPEG"
+                    if side == "train"
+                    else f"ILSVRC2012_val_{num_classes * place + number + 1:08}.JPEG"
+                )
                 (folder / side / synset).mkdir(parents=True, exist_ok=True)
                 seed = 10_000 * (side == "val") + 100 * number + place
                 picture(seed, brightest=brightest).save(folder / side / synset / name, "JPEG")

@@ -29,7 +29,9 @@ class DataConfig:
     source: Component = component("where the images come from", registry.IMAGE_SOURCES)
     resolution: Annotated[int, Field(gt=0, le=4096)] = option("height and width that images are brought to")
     channels: Literal[1, 3] = option("1 = grey, 3 = colour")
-    num_members: PositiveInt | None = option("training images; null = all of the index file, or of a source that comes with its sides", None)
+    num_members: PositiveInt | None = option(
+        "training images; null = all of the index file, or of a source that comes with its sides", None
+    )
     num_heldout: PositiveInt | None = option("images that are never trained on; null = as of members", None)
     num_public: NonNegativeInt | None = option(
         "further images, disjoint from both, for the autoencoder; null: all public_idxs of the index file", 0

@@ -34,7 +34,9 @@ class CelebA(ImageSource):
                 continue
             if len(fields) != 2 or not fields[1].isdecimal() or fields[0] in people:
                 is_twice = fields[0] in people
-                problem = f"'{fields[0]}' stands in a line before" if is_twice else "no name and number, as in '000001.jpg 2880'"
+                problem = (
+                    f"'{fields[0]}' stands in a line before" if is_twice else "no name and number, as in '000001.jpg 2880'"
+                )
                 raise UserError(f"{file}, line {number}: {problem}; name identity_CelebA.txt.")
             people[fields[0]] = int(fields[1])
         names = sorted(people)

@@ -140,8 +140,8 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
         if missing := [row for row, path in enumerate(paths) if not path.is_file()]:
             more = f", nor those that {len(missing) - 1} further rows name" if len(missing) > 1 else ""
             raise UserError(
-                f"{file}, row {missing[0]}: there is no file '{names[missing[0]]}' in {file.parent}{more}; mend file_name or take "
-                "the row out."
+                f"{file}, row {missing[0]}: there is no file '{names[missing[0]]}' in {file.parent}{more}; mend file_name or "
+                "take the row out."
             )
         files += map(str, paths)
         tables.append(table.drop_columns(["file_name"]))

@@ -23,8 +23,8 @@ class ImageNet(ImageSource):
     """Class folders, so many images of each, chosen by a hash of the file's name without its ending: the same on every machine.
 
     The column "side" says who is a member: the first `per_class` of each class in the order of the hash. Held-out are the first
-    `heldout_per_class` of `heldout_path`'s folder of that class; without `heldout_path`, those that follow the members in the same
-    one: then the sides are exchangeable, and the members are the same. Rows: members by class and name, then held-out.
+    `heldout_per_class` of `heldout_path`'s folder of that class; without `heldout_path`, those that follow the members in the
+    same one: then the sides are exchangeable, and the members are the same. Rows: members by class and name, then held-out.
 
     Args:
         path: The folder of class folders (train/, with n01440764/ and so on).
@@ -50,8 +50,8 @@ class ImageNet(ImageSource):
             heldout = _first_by_hash(self.heldout_path, "heldout_path", self.heldout_per_class)
             if differing := sorted({*chosen} ^ {*heldout}):
                 raise UserError(
-                    f"data.source.heldout_path: {len(differing)} class folders are in {self.path} or in {self.heldout_path} alone, "
-                    f"the first is {differing[0]}; both need the same classes."
+                    f"data.source.heldout_path: {len(differing)} class folders are in {self.path} or in {self.heldout_path} "
+                    f"alone, the first is {differing[0]}; both need the same classes."
                 )
         members = {name: files[: self.per_class] for name, files in chosen.items()}
         rows = [
@@ -70,19 +70,21 @@ def _first_by_hash(path: str, key: str, count: int) -> dict[str, list[str]]:
     root, endings = existing_folder(path, key), image_endings()
 
     def images(folder: os.DirEntry[str]) -> list[str]:
-        stems = {name: stem for name in os.listdir(folder) for stem, ending in [os.path.splitext(name)] if ending.lower() in endings}
+        stems = {
+            name: stem for name in os.listdir(folder) for stem, ending in [os.path.splitext(name)] if ending.lower() in endings
+        }
         by_hash = sorted((hashlib.sha256(stem.encode()).digest(), name) for name, stem in stems.items() if stem[0] != ".")
         return [os.path.join(folder.path, name) for _, name in by_hash]
 
     found = {entry.name: images(entry) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
     if not any(found.values()):
         raise UserError(
-            f"data.source.{key}: no folder in {root} holds images; name the one of the class folders (n01440764 and so on), and sort "
-            "images that lie in none into theirs."
+            f"data.source.{key}: no folder in {root} holds images; name the one of the class folders (n01440764, ...), and "
+            "sort images that lie in none into theirs."
         )
     if short := sorted(name for name, files in found.items() if len(files) < count):
         raise UserError(
-            f"data.source.{key}: {len(short)} of the {len(found)} class folders in {root} hold fewer than {count} images, the first, "
-            f"{short[0]}, {len(found[short[0]])}; copy the rest of them, or lower data.source.per_class or heldout_per_class."
+            f"data.source.{key}: {len(short)} of the {len(found)} class folders in {root} hold fewer than {count} images, the "
+            f"first, {short[0]}, {len(found[short[0]])}; copy the rest, or lower data.source.per_class or heldout_per_class."
         )
     return {name: files[:count] for name, files in found.items()}

@@ -60,8 +60,8 @@ def named_images(names: Sequence[str], folder: Path, *, by: Path, key: str = "im
     present = set(os.listdir(folder))
     if missing := [name for name in names if name not in present and not (folder / name).is_file()]:
         raise UserError(
-            f"data.source.{key}: {len(missing):,} of the {len(names):,} images that {by} names aren't in {folder}; the first is "
-            f"'{missing[0]}'. Copy all of them there, or name the folder that has them."
+            f"data.source.{key}: {len(missing):,} of the {len(names):,} images that {by} names aren't in {folder}; the first "
+            f"is '{missing[0]}'. Copy all of them there, or name the folder that has them."
         )
     endings = image_endings()
     if unnamed := sorted(name for name in present - set(names) if os.path.splitext(name)[1].lower() in endings):

@@ -31,8 +31,9 @@ def prepared(kind: str, patterns: str | list[str]) -> Dataset:
         expanded = os.path.expanduser(pattern)
         if os.path.isdir(expanded):
             raise UserError(
-                f"data.source.files: '{pattern}' is a folder; name its files, as in '{pattern.rstrip('/')}/*.{_ENDINGS[kind]}', or "
-                "use data.source.class=folder (of images) or saved, with data.source.path."
+                f"data.source.files: '{pattern}' is a folder; name its files, as in "
+                f"'{pattern.rstrip('/')}/*.{_ENDINGS[kind]}', or use data.source.class=folder (of images) or "
+                "saved, with data.source.path."
             )
         is_one = os.path.isfile(expanded)
         matches = [expanded] if is_one else sorted(glob.glob(expanded, recursive=True))
@@ -40,8 +41,8 @@ def prepared(kind: str, patterns: str | list[str]) -> Dataset:
             raise UserError(f"data.source.files: no file matches '{pattern}' (from the directory {os.getcwd()}).")
         if not is_one and (missing := _missing(matches)):
             raise UserError(
-                f"data.source.files: {len(missing)} of the files whose names count them aren't there, the first is {missing[0]}; copy "
-                "them, or name those that you mean in a list."
+                f"data.source.files: {len(missing)} of the files whose names count them aren't there, the first is "
+                f"{missing[0]}; copy them, or name those that you mean in a list."
             )
         files += matches
     if not files:
@@ -63,7 +64,7 @@ def explained(problem: str, advice: str = "") -> Iterator[None]:
 
 def _missing(files: list[str]) -> list[str]:
     """Of sets whose names say how many they are, those that aren't there."""
-    sets = {found.group(1, 3, 4, 5) + (len(found[2]),) for file in files if (found := _NUMBERED.fullmatch(file))}
+    sets = {(*found.group(1, 3, 4, 5), len(found[2])) for file in files if (found := _NUMBERED.fullmatch(file))}
     whole = {
         f"{before}{number:0{width}}{of}{total}{after}"
         for before, of, total, after, width in sets

@@ -30,7 +30,18 @@ def pixels_of(image):
 
 
 def test_registered_names():
-    assert list(IMAGE_SOURCES) == ["celeba", "coco", "digits", "flickr30k", "folder", "hub", "imagenet", "parquet", "saved", "webdataset"]
+    assert list(IMAGE_SOURCES) == [
+        "celeba",
+        "coco",
+        "digits",
+        "flickr30k",
+        "folder",
+        "hub",
+        "imagenet",
+        "parquet",
+        "saved",
+        "webdataset",
+    ]
     assert IMAGE_SOURCES.get("parquet") is Parquet
 
 

@@ -74,11 +74,15 @@ OF_AN_ENTRY = {
 """Beyond SMALL."""
 FORMS = {
     "celeba": ("celeba", lambda at: write_celeba(at, 60), ["data.group_column=identity"]),
-    "imagenet100k": ("imagenet", lambda at: write_imagenet(at, 6, num_heldout=6), ["data.source.per_class=6", "data.source.heldout_per_class=6"]),
+    "imagenet100k": (
+        "imagenet",
+        lambda at: write_imagenet(at, 6, num_heldout=6),
+        ["data.source.per_class=6", "data.source.heldout_per_class=6"],
+    ),
     "medical": ("folder", lambda at: write_medical(at, 60, num_patients=20), []),
 }
 FORMS["celeba_pixels"] = FORMS["celeba"]
-"""Of an entry: the class of its source, who writes a stand-in, and what to say besides. All others read the images of one file."""
+"""Of an entry: the class of its source, who writes a stand-in, and what to say besides. All others read one file of images."""
 
 
 @pytest.fixture
