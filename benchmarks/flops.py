@@ -76,16 +76,15 @@ def row(entry: str, num_members: int | None) -> list[str]:
         of_denoiser = flops(denoiser, latent, timestep, **named)
         of_codec = flops(codec, image) if codec is not None else 0
     epochs = config.autoencoder.max_epochs if config.autoencoder.max_epochs is not None else CODEC_EPOCHS * bool(of_codec)
-    first, second = members * epochs, members * config.trainer.max_epochs
+    passes = members * config.trainer.max_epochs
     return [
-        entry,
+        entry.removesuffix(".yaml"),
         f"{num_parameters(denoiser) / 1e6:.1f} M",
         f"{of_denoiser / 1e9:.2f}",
         f"{of_codec / 1e9:.2f}" if of_codec else "-",
-        f"{first:,}" if first else "-",
-        f"{3 * first * of_codec / 1e18:.3f}" if first else "-",
-        f"{second:,}",
-        f"{3 * second * of_denoiser / 1e18:.2f}",
+        f"{3 * members * epochs * of_codec / 1e18:.2g}" if epochs else "-",
+        f"{passes / 1e6:,.1f} M",
+        f"{3 * passes * of_denoiser / 1e18:.2g}",
     ]
 
 
@@ -93,11 +92,10 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("entries", nargs="+", metavar="ENTRY[=MEMBERS]")
-    columns = (
-        *("entry", "denoiser", "GFLOP a pass", "autoencoder, GFLOP a pass", "images of stage 1", "EFLOP of stage 1"),
-        *("images of stage 2", "EFLOP of stage 2"),
-    )
-    table = Table(*columns, box=box.MARKDOWN)
+    table = Table(box=box.MARKDOWN)
+    table.add_column("entry", no_wrap=True)
+    for column in ("parameters", "GFLOP", "codec GFLOP", "EFLOP, stage 1", "passes", "EFLOP"):
+        table.add_column(column, justify="right")
     for given in parser.parse_args().entries:
         entry, _, members = given.partition("=")
         table.add_row(*row(entry, int(members) if members else None))
