@@ -191,7 +191,7 @@ class Audit:
             ValueError: The reference's samples are others.
         """
         is_member, first = collected.is_member, collected.is_calibration
-        check_halves(first, is_member)
+        check_halves(first, is_member, collected.group)
         halves = [first, ~first] if self.cross_fit else [first]
         scores, sweeps, of_reference = {}, {}, {}
         for name, attack in self.asked.items():

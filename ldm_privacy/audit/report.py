@@ -159,7 +159,7 @@ def report_of(
         UserError: Members or held-out samples are missing from one of the halves, or a score is not finite.
     """
     intervals = intervals or Intervals()
-    check_halves(data.is_calibration, data.is_member)
+    check_halves(data.is_calibration, data.is_member, data.group)
     for key, score in data.scores.items():
         if not (finite := score.isfinite().all(0).all(0)).all():
             sample = int(data.sample_index[~finite][0])

@@ -160,8 +160,8 @@ class AuditedSamples:
         return self.influence
 
     def check_halves(self) -> None:
-        """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
-        check_halves(self.is_calibration, self.is_member)
+        """Raise UserError where a half of the audit has fewer than two members (or groups of them) or two held-out samples."""
+        check_halves(self.is_calibration, self.is_member, self.group)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "AuditedSamples":
         """The same with every column changed alike."""
@@ -189,11 +189,12 @@ def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None 
     return uniform("calibration-half", (seed, keys), (), device=keys.device) < 0.5
 
 
-def check_halves(is_calibration: Tensor, is_member: Tensor) -> None:
-    """Raise UserError where a half of the audit has fewer than two members or two held-out samples."""
+def check_halves(is_calibration: Tensor, is_member: Tensor, group: Tensor | None) -> None:
+    """Raise UserError where a half of the audit has fewer than two members or two held-out samples; groups, where there are."""
+    unit, of = (torch.arange(len(is_member)), "") if group is None else (group, "groups of ")
     for half in (is_calibration, ~is_calibration):
-        for side, what in ((is_member, "members"), (~is_member, "held-out samples")):
-            if int((half & side).sum()) < 2:
+        for side, what in ((is_member, f"{of}members"), (~is_member, f"{of}held-out samples")):
+            if len(unit[(half & side).to(unit.device)].unique()) < 2:
                 raise UserError(
                     f"a half of the audit has fewer than two {what}: audit more samples "
                     "(data.num_members, data.num_heldout, audit.max_samples)."

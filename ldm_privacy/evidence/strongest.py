@@ -78,7 +78,7 @@ def strongest(
         {ANY: every},
         {ANY: 1.0},
     )
-    check_halves(data.is_calibration, data.is_member)
+    check_halves(data.is_calibration, data.is_member, data.group)
     names, numbers = _candidates(scores, kept.timesteps, kept.num_fitted)
     choice = choose({1.0: every}, data)
     halves = reported_halves({1.0: every}, choice, data, num_fitted=max(numbers[place] for place in choice.places))

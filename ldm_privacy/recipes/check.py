@@ -39,8 +39,9 @@ def check_audit(setup: Setup) -> None:
         except UserError as error:
             raise UserError(under(f"audit.attacks.{label}", str(error), ())) from None
     _ = setup.masks, setup.influence, setup.calibrated
-    half = is_calibration(setup.audited_index, group=setup.data.groups(setup.audited_index))
-    check_halves(half, setup.audited_members)
+    group = setup.data.groups(setup.audited_index)
+    half = is_calibration(setup.audited_index, group=group)
+    check_halves(half, setup.audited_members, group)
     if setup.calibrations:
         check_halves_suffice(half, setup.audited_members, cross_fit=config.audit.cross_fit)
 

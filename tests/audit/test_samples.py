@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm_privacy.audit import samples as samples_module
-from ldm_privacy.audit.samples import AuditedSamples, is_calibration
+from ldm_privacy.audit.samples import AuditedSamples, check_halves, is_calibration
 from ldm_privacy.data.draw import draw_split
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepLowestInfluence, KeepTopDeviation
@@ -135,12 +135,23 @@ def test_only_shares_are_summed_over_processes(whole, monkeypatch):
 
 
 def test_halves_need_two_of_each_side(whole):
-    halves = replace(whole, is_member=torch.arange(10) < 5, is_calibration=torch.arange(10) % 2 == 0)
+    halves = replace(whole, is_member=torch.arange(10) < 5, is_calibration=torch.arange(10) % 2 == 0, group=None)
     halves.check_halves()
     with pytest.raises(UserError, match="a half of the audit has fewer than two members"):
         replace(halves, is_calibration=torch.arange(10) != 7).check_halves()
     with pytest.raises(UserError, match="a half of the audit has fewer than two held-out samples"):
         replace(halves, is_calibration=torch.arange(10) < 6).check_halves()
+
+
+def test_halves_need_two_groups_of_each_side(whole):
+    side = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    halves = {"is_calibration": side.repeat(2) % 2 == 0, "is_member": torch.arange(16) < 8}
+    check_halves(**halves, group=torch.cat([side, side + 4]))
+    few = torch.where(side == 3, 1, side)
+    with pytest.raises(UserError, match="a half of the audit has fewer than two groups of members"):
+        check_halves(**halves, group=torch.cat([few, side + 4]))
+    with pytest.raises(UserError, match="a half of the audit has fewer than two groups of held-out samples"):
+        check_halves(**halves, group=torch.cat([side, few + 4]))
 
 
 @pytest.mark.parametrize("cut", [6, 10])

@@ -66,20 +66,20 @@ OF_AN_ENTRY = {
     "celeba_pixels": [*WITHOUT_DECODER, "denoiser.network.attention=[false,true]", "data.resolution=16"],
     "imagenet100k": [
         *("data.resolution=32", "autoencoder.network.class=kl", "denoiser.network.attention=[false,true]"),
-        *("trainer.precision=32-true", "data.num_members=null", "data.num_heldout=null"),
+        *("denoiser.network.head_channels=8", "trainer.precision=32-true", "data.num_members=null", "data.num_heldout=null"),
         "autoencoder.max_epochs=0",
     ],
     "medical": ["data.resolution=32", "denoiser.network.attention=[false,true]", "gate.auroc=0.999"],
 }
 """Beyond SMALL."""
 FORMS = {
-    "celeba": ("celeba", lambda at: write_celeba(at, 60), ["data.group_column=identity"]),
+    "celeba": ("celeba", lambda at: write_celeba(at, 60, num_identities=30), ["data.group_column=identity"]),
     "imagenet100k": (
         "imagenet",
         lambda at: write_imagenet(at, 6, num_heldout=6),
         ["data.source.per_class=6", "data.source.heldout_per_class=6"],
     ),
-    "medical": ("folder", lambda at: write_medical(at, 60, num_patients=20), []),
+    "medical": ("folder", lambda at: write_medical(at, 60, num_patients=30), []),
 }
 FORMS["celeba_pixels"] = FORMS["celeba"]
 """Of an entry: the class of its source, who writes a stand-in, and what to say besides. All others read one file of images."""
