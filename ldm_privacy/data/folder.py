@@ -123,7 +123,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The columns of all metadata files together, and their features, with the image's in place of `file_name`."""
-    tables, files = [], []
+    tables, files = list[pa.Table](), list[str]()
     places = sorted(posixpath.dirname(name) for name in found.metadata)
     if both := [place for place, other in itertools.pairwise(places) if place == other]:
         raise UserError(f"{root / both[0]}: {' and '.join(METADATA)} lie there both; keep one.")

@@ -111,7 +111,7 @@ def source_of(entry, images, folder):
 # Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. Of those by
 # condition the captioned digits have all that the others have.
 ALIKE = (
-    *("digits_classes", "emoji", "cifar10_fast", "mnist", "cifar100", "celeba"),
+    *("digits_classes", "emoji", "cifar10_fast", "mnist", "cifar100", "celeba", "imagenet100k"),
     *("cifar100_pixels", "stl10_pixels", "celeba_pixels"),
 )
 RUNS = [
@@ -122,16 +122,28 @@ RUNS = [
 COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("entry", "draws"), [*RUNS, COLOUR])
-def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
-    overrides = [*SMALL, f"output_dir={tmp_path}/runs"]
-    if "pixels" not in entry.stem:
-        blocks = "[8,8]" if entry.stem.startswith("digits") else "[8,8,8]"
+def small(entry, images, folder):
+    """The command line of a small run of an entry file below `folder`."""
+    overrides = [*SMALL, f"output_dir={folder}/runs"]
+    if "pixels" not in entry:
+        blocks = "[8,8]" if entry.startswith("digits") else "[8,8,8]"
         overrides += [f"autoencoder.network.block_out_channels={blocks}", "autoencoder.network.norm_num_groups=4"]
         overrides += ["autoencoder.max_epochs=1"]
-    overrides += [*OF_AN_ENTRY.get(entry.stem, []), *source_of(entry.stem, images, tmp_path / "data")]
-    overrides.append(f"trainer.figures={str(draws).lower()}")
-    assert cli.train(["--config", str(entry), *overrides]) == 0
+    return ["--config", f"{entry}.yaml", *overrides, *OF_AN_ENTRY.get(entry, []), *source_of(entry, images, folder / "data")]
+
+
+@pytest.mark.parametrize("entry", ["celeba", "imagenet100k"])
+def test_its_plan_is_printed_and_nothing_made(entry, images, tmp_path, capsys):
+    assert cli.train([*small(entry, images, tmp_path), "dry_run=true"]) == 0
+    said = capsys.readouterr().out
+    assert "24 members, 24 held-out, 0 public" in said
+    assert "Cost in network passes" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("entry", "draws"), [*RUNS, COLOUR])
+def test_it_trains_audits_and_evaluates(entry, draws, images, tmp_path, figures):
+    assert cli.train([*small(entry.stem, images, tmp_path), f"trainer.figures={str(draws).lower()}"]) == 0
     run = tmp_path / "runs" / entry.stem
     assert ("denoiser", 1, "memorization/sima/all/auroc") in series(run)
     for name in PICTURES if draws else ():
