@@ -159,7 +159,7 @@ class Saved(ImageSource):
 
     def open(self) -> Dataset:
         path, advice = existing_folder(self.path), " For a folder of image files use data.source.class=folder."
-        with explained(f"data.source.path: {path} was not written by save_to_disk", advice):
+        with explained(f"data.source.path: {path} was not written by save_to_disk, or isn't whole", advice):
             saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, DatasetDict):
             if self.split is not None:
