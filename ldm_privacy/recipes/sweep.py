@@ -116,10 +116,12 @@ def _check_split(tree: Mapping[str, Any], seeds: Sequence[int]) -> None:
     data = data_of(tree)
     if (tree.get("data") or {}).get("seed") is not None:
         raise UserError("data.seed: a trial's seed decides its split, so that each seed has its own; take it out.")
-    if data["index_file"] is not None and data["num_members"] is data["num_heldout"] is None and len(seeds) > 1:
+    if data["num_members"] is data["num_heldout"] is None and len(seeds) > 1:
+        file = data["index_file"]
+        named = "data.source: all that it has on its sides" if file is None else f"data.index_file: all that {file} names"
         raise UserError(
-            f"data.index_file: all that {data['index_file']} names is one split for all seeds; give data.num_members and "
-            "data.num_heldout below its counts, which each seed draws anew, or a single seed."
+            f"{named} is one split for all seeds; give data.num_members and data.num_heldout below its counts, which each seed "
+            "draws anew, or a single seed."
         )
 
 

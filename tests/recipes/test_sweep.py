@@ -95,6 +95,14 @@ LABELS = ["map=none", "map=scaling_factor"]
             r"cell 'x': data\.index_file: all that a\.npz names is one split for all seeds",
         ),
         (
+            {
+                "cells": {"x": ["data={source: {class: imagenet, path: a}, num_members: null, num_heldout: null}"]},
+                "seeds": [0, 1],
+            },
+            [],
+            r"cell 'x': data\.source: all that it has on its sides is one split for all seeds",
+        ),
+        (
             {"cells": {"x": ["data.num_members=41"]}},
             [],
             r"cell 'x' has data\.num_members=41, not 40 as 'map=none': cells are compared on the same; make them equal\.$",
