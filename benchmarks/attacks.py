@@ -1,18 +1,22 @@
 """Attacks of this library beside the same attacks as the published code and as batched code have them.
 
     python -m benchmarks.attacks [--num-latents 1000] [--num-timesteps 20] [--num-masks 4] [--batch-size 64] [--rounds 5]
+                                 [--device cuda] [--network paper]
 
-SimA, Loss, PIA and SecMI on 4x8x8 latents that were encoded once, with a small UNet2DModel of random weights; seconds depend on
-the network, not on what it has learned. The published code (2509.25003, 2511.20592) calls the denoiser once a timestep and
-batch (SecMI: once for the way up, once for the way back) and takes one mask a run; batched code masks what such a call gives
-with all masks at once. Both draw noise with `torch.randn`. All are timed in turn, `--rounds` times; times are medians over the
-rounds, ratios medians of each round's ratio. Results are compared on the first latents with the same noise.
+SimA, Loss, PIA and SecMI on 4x8x8 latents that were encoded once, with a UNet2DModel of random weights, a small one or the
+published one; seconds depend on the network, not on what it has learned. The published code (2509.25003, 2511.20592) calls the
+denoiser once a timestep and batch (SecMI: once for the way up, once for the way back) and takes one mask a run; batched code
+masks what such a call gives with all masks at once. Both draw noise with `torch.randn`. All are timed in turn, `--rounds`
+times; times are medians over the rounds, ratios medians of each round's ratio. Results are compared on the first latents with
+the same noise. On a GPU all use TensorFloat-32, as audits do.
 """
 
 import argparse
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -22,9 +26,11 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.in_turn import in_turn, times_faster
+from benchmarks.in_turn import in_turn, speedup, times_faster
+from benchmarks.json_file import write_json
 from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.attacks.runner import attack_statistics, draw_noise
+from ldm_privacy.device import allow_tf32
 
 LATENT_SHAPE = (4, 8, 8)
 NUM_COMPARED = 64
@@ -32,22 +38,28 @@ INTERVAL = 10
 Predict = Callable[[Tensor, int], Tensor]
 
 
-class Network:
-    """A small UNet2DModel as a noise predictor."""
+SIZES = {"small": ((32, 64), 1, 8), "paper": ((128, 256, 256, 256), 2, 32)}
+"""Channels of the blocks, layers of each, groups of the normalisation."""
 
-    def __init__(self) -> None:
+
+class Network:
+    """A UNet2DModel as a noise predictor."""
+
+    def __init__(self, size: str = "small", device: str = "cpu") -> None:
         torch.manual_seed(0)
+        channels, layers, groups = SIZES[size]
         self.network = UNet2DModel(
             sample_size=LATENT_SHAPE[-1],
             in_channels=LATENT_SHAPE[0],
             out_channels=LATENT_SHAPE[0],
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
+            block_out_channels=channels,
+            layers_per_block=layers,
+            down_block_types=("DownBlock2D",) * len(channels),
+            up_block_types=("UpBlock2D",) * len(channels),
             add_attention=False,
-            norm_num_groups=8,
+            norm_num_groups=groups,
         ).eval()
+        self.network.to(device)
         self.alphas_cumprod = (1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)).cumprod(0)
 
     def __call__(self, noisy_latent: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
@@ -56,7 +68,7 @@ class Network:
 
     def predict(self, states: Tensor, timestep: int) -> Tensor:
         """epsilon, with one timestep for all."""
-        return self(states, torch.full((len(states),), timestep), None)
+        return self(states, torch.full((len(states),), timestep, device=states.device), None)
 
 
 # As published: contributions at every timestep, one call each, for one batch.
@@ -126,7 +138,7 @@ def batched(
 ) -> Tensor:
     """(masks, timesteps, batch): all masks of every call. `noise` (timesteps, *latent.shape) or drawn."""
     abar = network.alphas_cumprod.tolist()
-    statistics = torch.empty(len(keep_masks), len(timesteps), len(latent))
+    statistics = torch.empty(len(keep_masks), len(timesteps), len(latent), device=latent.device)
     for start in range(0, len(latent), batch_size):
         batch = slice(start, start + batch_size)
         given = None if noise is None else noise[:, batch]
@@ -144,13 +156,19 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="latents per call of the published and the batched code")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num-threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--network", choices=SIZES, default="small")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
+    if options.device == "cuda":
+        allow_tf32(True)
 
     generator = torch.Generator().manual_seed(0)
-    network = Network()
+    network = Network(options.network, options.device)
     latent = torch.randn(options.num_latents, *LATENT_SHAPE, generator=generator)
-    masks = torch.rand(options.num_masks, *latent.shape, generator=generator) < 0.6
+    masks = (torch.rand(options.num_masks, *latent.shape, generator=generator) < 0.6).to(options.device)
+    latent = latent.to(options.device)
     timesteps = list(range(0, INTERVAL * options.num_timesteps, INTERVAL))
     network.predict(latent[:NUM_COMPARED], 0)  # the first call allocates
 
@@ -168,11 +186,16 @@ def main() -> None:
         title=f"{options.num_latents:,} latents x {options.num_timesteps} timesteps x {options.num_masks} masks, "
         f"{options.num_threads} thread(s), batches of {options.batch_size}",
     )
+    measured: dict[str, Any] = {key: vars(options)[key] for key in ("network", "num_latents", "num_timesteps", "num_masks")}
+    measured["attacks"] = {}
     for name in PUBLISHED:
         difference = largest_difference(name, network, latent[:NUM_COMPARED], timesteps, masks[:, :NUM_COMPARED])
         published, together, ours = (timings[name, way] for way in ("published", "batched", "ours"))
         seconds = [f"{each.median:.2f}" for each in (published, together, ours)]
         table.add_row(name, *seconds, times_faster(ours, published), times_faster(ours, together), f"{difference:.1e}")
+        ratios = {"published": speedup(ours, published), "batched": speedup(ours, together)}
+        measured["attacks"][name] = {"seconds": ours.median, "faster": ratios, "difference": difference}
+    write_json(options.json, measured)
     Console(width=140).print(table)
 
 

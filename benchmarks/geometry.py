@@ -4,8 +4,9 @@
 
 Part 1: a CIFAR-10-sized decoder (4x8x8 -> 3x32x32). Overlap of the kept 60 % with the exact mask, and time, of the published
 code (one decode and all products from its graph, sample by sample), of the same in batches, and of our estimators. The
-autoencoder is `--autoencoder` (a diffusers folder) or a small one that is trained first for `--train-steps`. Without
-`--images` its weights and the latents are random: the times mean something, the overlaps don't.
+autoencoder is `--autoencoder` (a diffusers folder) or one that is trained first for `--train-steps`: a small one, or with
+`--network paper` one of the published width. Without `--images` its weights and the latents are random: the times mean
+something, the overlaps don't.
 
 Part 2: `Distortion`, the published code and whole Jacobians on that decoder; and on one of Stable Diffusion's shape
 (4x32x32 -> 3x256x256, D = 4096, attention) with few channels and random weights.
@@ -18,6 +19,8 @@ import glob
 import io
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,13 +34,14 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.distortion import Decode, distortion_table
-from benchmarks.in_turn import Timing, in_turn, times_faster
+from benchmarks.in_turn import Timing, in_turn, speedup, times_faster
+from benchmarks.json_file import write_json
 from ldm_privacy.geometry.estimate import mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
-from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.geometry.stream import SAMPLES_AT_ONCE, stream_influence
 from ldm_privacy.models.pretrained import pretrained_codec
 
 console = Console(width=140)
@@ -46,12 +50,16 @@ NUM_PROBES = 16
 """Of the published code."""
 
 
-def small_autoencoder() -> AutoencoderKL:
-    """f = 4, 4 latent channels, 0.8 M parameters, no attention."""
+WIDTHS = {"small": (32, 48, 64), "paper": (128, 128, 256)}
+"""Channels of the blocks: 0.8 M parameters; as published."""
+
+
+def untrained_autoencoder(network: str) -> AutoencoderKL:
+    """f = 4, 4 latent channels, no attention."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 48, 64),
+        block_out_channels=WIDTHS[network],
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
@@ -115,7 +123,7 @@ def trained(options: argparse.Namespace, images: Tensor | None) -> AutoencoderKL
         data = {"image_channels": 3, "resolution": 32}
         autoencoder = pretrained_codec(path=options.autoencoder, **data).network.to(options.device)
     else:
-        autoencoder = small_autoencoder().to(options.device)
+        autoencoder = untrained_autoencoder(options.network).to(options.device)
         if images is None:
             console.print("No --images: random weights and latents. Times only; pass CIFAR-10's parquet files for overlaps.")
         else:
@@ -128,7 +136,8 @@ def masks(decode: Decode, latent: Tensor, options: argparse.Namespace) -> None:
     count, index = len(latent), torch.arange(len(latent))
 
     def ours(estimator: ProbeInfluence | ShrunkInfluence | ExactInfluence) -> Tensor:
-        return stream_influence(estimator, decode, latent, index, batch_size=BATCH_SIZE).influence
+        batch_size = BATCH_SIZE if options.device == "cpu" else SAMPLES_AT_ONCE
+        return stream_influence(estimator, decode, latent, index, batch_size=batch_size).influence
 
     exact = in_turn({"exact": partial(ours, ExactInfluence())}, [0])["exact"]
     log = 0.5 * exact.result.flatten(1).double().log()
@@ -147,11 +156,15 @@ def masks(decode: Decode, latent: Tensor, options: argparse.Namespace) -> None:
     timings = in_turn(variants, track(range(options.rounds), "influence"))
 
     rule = KeepTopInfluence(0.6)
+    measured: dict[str, Any] = {"network": options.network, "samples": count, "overlap": {}, "ms": {}, "faster": {}}
     table = Table("method", "probes", "overlap", "ms a sample", box=box.MARKDOWN, title=f"{count} samples, keep 60 %")
 
     def add(name: str, probes: object, influence: Tensor, timing: Timing | None) -> None:
         overlap = mask_overlap(rule(exact.result, index), rule(influence, index)).double()
         interval = f"{overlap.mean():.4f} ± {1.96 * overlap.std() / count**0.5:.4f}"
+        measured["overlap"][f"{name}, {probes}"] = float(overlap.mean())
+        if timing:
+            measured["ms"][f"{name}, {probes}"] = 1000 * timing.median / count
         table.add_row(name, str(probes), interval, f"{1000 * timing.median / count:.1f}" if timing else "as shrunk")
 
     add("published code", NUM_PROBES, timings["published"].result, timings["published"])
@@ -171,8 +184,11 @@ def masks(decode: Decode, latent: Tensor, options: argparse.Namespace) -> None:
     )
     for name in variants:
         if name not in ("published", "batched"):
-            faster.add_row(name, *(times_faster(timings[name], timings[slow]) for slow in ("published", "batched")))
+            slow_ones = [timings[slow] for slow in ("published", "batched")]
+            faster.add_row(name, *(times_faster(timings[name], slow) for slow in slow_ones))
+            measured["faster"][name] = [speedup(timings[name], slow) for slow in slow_ones]
     console.print(faster)
+    write_json(options.json, measured)
 
 
 def large_decoder(device: str) -> tuple[Decode, Tensor]:
@@ -197,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", help="CIFAR-10 as parquet files, a glob")
     parser.add_argument("--autoencoder", help="diffusers folder of a trained autoencoder for 3x32x32 images")
+    parser.add_argument("--network", choices=WIDTHS, default="small", help="of the autoencoder that is trained first")
     parser.add_argument("--train-steps", type=int, default=400)
     parser.add_argument("--num-samples", type=int, default=96)
     parser.add_argument("--num-distortion-samples", type=int, default=4)
@@ -205,6 +222,7 @@ def main() -> None:
     parser.add_argument("--num-threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--part", choices=["masks", "distortion", "large", "all"], default="all")
+    parser.add_argument("--json", type=Path, help="file for the numbers of the masks")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     if options.part in ("large", "all"):

@@ -46,7 +46,12 @@ def in_turn(variants: Mapping[Name, Callable[[], Any]], rounds: Iterable[int]) -
     return timings
 
 
-def times_faster(fast: Timing, slow: Timing) -> str:
-    """Median over the rounds of slow / fast, with the least and the largest."""
+def speedup(fast: Timing, slow: Timing) -> tuple[float, float, float]:
+    """Median over the rounds of slow / fast, the least and the largest."""
     ratios = [long / short for long, short in zip(slow.seconds, fast.seconds, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def times_faster(fast: Timing, slow: Timing) -> str:
+    """The same in words."""
+    return "{:.2f} ({:.2f} to {:.2f})".format(*speedup(fast, slow))

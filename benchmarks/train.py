@@ -35,7 +35,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.in_turn import Timing, clock, times_faster, turns
+from benchmarks.in_turn import Timing, clock, speedup, times_faster, turns
+from benchmarks.json_file import write_json
 from ldm_privacy.callbacks import AveragedWeights, StopOnNonFiniteLoss
 from ldm_privacy.device import allow_tf32
 from ldm_privacy.diffusion import add_noise
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200 if on_gpu else 20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4 if on_gpu else 0, help="of the other loops' DataLoader")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     quiet_libraries()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
@@ -295,15 +297,28 @@ def main() -> None:
         *(f"{3 * forward * rate / peak:.1%}" for rate in rates),
     )
     console.print(table)
+    numbers: dict[str, Any] = {
+        "network": options.network,
+        "parameters": num_parameters(network),
+        "settings": f"{options.precision}, compile {options.compile}, batch {options.batch_size:,}",
+        "samples_per_second": {name: 1 / timing.median for name, timing in timings.items()},
+        "faster": {slow: speedup(timings["ours"], timings[slow]) for slow in ("published", "cached")},
+        "mflop_per_sample": {name: each / 1e6 for name, each in zip(timings, work)},
+        "tflops_of_a_product": peak / 1e12,
+        "share": {name: 3 * forward * rate / peak for name, rate in zip(timings, rates)},
+    }
+    write_json(options.json, numbers)
 
     activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]  # tracing the host too would slow it
     options.steps = min(options.steps, 20)
     profiler = profile(activities=activities)
     total = ours(module, options, device, profiler) * options.steps
     where = Table("where a step's time goes", "share", title=f"Profile of {options.steps} steps of ours")
-    for group, share in shares(profiler, total, device).items():
+    found = shares(profiler, total, device)
+    for group, share in found.items():
         where.add_row(group, f"{share:.1%}")
     console.print(where)
+    write_json(options.json, numbers | {"profile": found})
 
 
 if __name__ == "__main__":

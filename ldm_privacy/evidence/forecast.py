@@ -9,7 +9,7 @@ from typing import NamedTuple
 FACTOR = 2.0
 """Bounds reach so many times further than the pilots' audits say, each way, for other seeds and a law that holds roughly. A
 judgement, not a measurement: of two runs of one config, one on 400 members was found memorizing by epoch 50 and one on 2,000 by
-epoch 100 (docs/cifar10.md), where the law says the same epoch."""
+epoch 100 (docs/results/cifar10.md), where the law says the same epoch."""
 
 OTHER_FACTOR = 2.0
 """And so many times more where network, learning rate, data or audits are others. A judgement too: two data sets with networks

@@ -1,0 +1,1 @@
+"""What `python -m benchmarks.gpu` works down, item by item."""
