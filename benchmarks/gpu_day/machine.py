@@ -97,7 +97,7 @@ def facts() -> dict[str, Any]:
 
 
 def reached() -> dict[str, Any]:
-    """Rates of one large matrix product in each precision, and of a copy; whether a function compiles, and how long it takes."""
+    """Rates of one large matrix product in each precision, and of a copy; whether a function compiles, and in what time."""
     import torch
 
     from benchmarks.train import matmul_rate

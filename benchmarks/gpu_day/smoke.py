@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_day.smoke --json FILE --into FOLDER [--data FOLDER] [--entries a,b] [--jobs 1] [--toy]
 
 The settings are those of the line "A small try on any machine" in the entry file's head, then less of everything. The data are
-those of `--data`, or stand-ins. What bfloat16 or compiled steps refuse is tried as it is. Each entry is a process of its own and
-leaves FOLDER/<entry>.json; entries that have one are passed over.
+those of `--data`, or stand-ins. What bfloat16 or compiled steps refuse is tried as it is. Each entry is a process of its own
+and leaves FOLDER/<entry>.json; entries that have one are passed over.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def small_try(text: str) -> list[str]:
     _, _, rest = text.partition(SMALL_TRY)
     words: list[str] = []
     for line in rest.splitlines():
-        found = [word for word in line.lstrip("# ").split() if word not in ("python", "train.py", "--config")]
-        given = [word for word in found if re.match(r"[a-z][a-z_0-9.]*=\S", word)]
+        found = [word for word in line.lstrip("# ").split() if not re.fullmatch(r"python|train\.py|--config|\S+\.yaml", word)]
+        given = list(takewhile(re.compile(r"[a-z][a-z_0-9.]*=\S").match, found))
         words += given
-        if not given or len(given) < len([word for word in found if not word.endswith(".yaml")]):
+        if len(given) < len(found) or (words and not found):
             break
     return words
 

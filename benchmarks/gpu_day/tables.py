@@ -95,8 +95,8 @@ def training(found: Mapping[str, Any]) -> str:
     whole = None if forward is None else forward * 1e6 * MEMBERS * EPOCHS / 1e15
     return (
         f"{said if found else ''}{table(('', *ways.values()), rows)}\n"
-        f"Where a step's time goes: {spent}. With this network the whole training, {EPOCHS:,} epochs of {MEMBERS:,} members, is "
-        f"{number(whole)} PFLOP (`torch.utils.flop_counter`, three forward passes a step).\n"
+        f"Where a step's time goes: {spent}. With this network the whole training, {EPOCHS:,} epochs of {MEMBERS:,} members, "
+        f"is {number(whole)} PFLOP (`torch.utils.flop_counter`, three forward passes a step).\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The day with a GPU: every entry file has a small try, tables say what was measured and nothing else, mistakes cost one line."""
+"""The day with a GPU: every entry file is tried small, tables say what was measured alone, mistakes cost one line."""
 
 import json
 import re
