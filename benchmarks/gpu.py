@@ -41,7 +41,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="results, logs and runs; goes on with what is in it")
     parser.add_argument("--minutes", type=float, required=True, help="of this call; 0: the tables alone")
     parser.add_argument("--data", type=Path, help="data sets: cifar10/train-*.parquet, and the published split's .npz")
-    parser.add_argument("--again", nargs="+", default=[], metavar="ITEM", help="items to begin anew; 'failed': all that failed")
+    parser.add_argument(
+        "--again", nargs="+", default=[], metavar="ITEM", help="items to take up again; 'failed': all that failed"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="ITEM", help="leave the other items for another call")
     parser.add_argument("--entries", default="", metavar="A,B", help="entry files to try; all by default")
     parser.add_argument("--toy", action="store_true", help="everything at the size of a toy, on a CPU")
     parser.add_argument("--page", type=Path, help="write the tables into that page, between its two marks")
@@ -68,7 +71,8 @@ def check(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code: 0 when the list is done, 3 when the next call goes on, 2 for a mistake."""
+    """Returns the exit code: 0 when the list is done, 1 where an item of it failed, 3 when the next call goes on, 2 for a
+    mistake, 130 when it was stopped."""
     began, options = time.monotonic(), parse(arguments)
     if wrong := check(options):
         print(f"error: {wrong}", file=sys.stderr)
@@ -77,9 +81,11 @@ def main(arguments: Sequence[str]) -> int:
 
     day = Day(options.out, options.data, options.toy, tuple(filter(None, options.entries.split(","))))
     todo = items(day)
-    if unknown := set(options.again) - {"failed", *(item.name for item in todo)}:
-        print(f"error: --again: no item {sorted(unknown)[0]}. There are: {', '.join(i.name for i in todo)}.", file=sys.stderr)
-        return 2
+    for option, names in (("--again", {*options.again} - {"failed"}), ("--only", {*options.only})):
+        if unknown := names - {item.name for item in todo}:
+            there = ", ".join(item.name for item in todo)
+            print(f"error: {option}: no item {sorted(unknown)[0]}. There are: {there}.", file=sys.stderr)
+            return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this process lets it write first
     with writing(options.out):
         write_json(options.out / "day.json", {"toy": options.toy})
@@ -90,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         code = 0
         if options.minutes:
             try:
-                call.work(todo)
+                call.work([item for item in todo if not options.only or item.name in options.only])
             except KeyboardInterrupt:
                 code = 130
         write_tables(day, options.page)
@@ -98,13 +104,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def forget(out: Path, todo: Sequence[Item], names: Sequence[str]) -> None:
-    """Begin those anew the next time."""
+    """Take those up again; entry files that don't run have failed, too."""
+    tried = {file: "ok" in json.loads(file.read_text())["ways"].values() for file in (out / "smoke").glob("*.json")}
+    again = [file for file, runs in tried.items() if "smoke" in names or ("failed" in names and not runs)]
+    for file in again:
+        file.unlink()
     for item in todo:
-        if item.name in names or ("failed" in names and Record.read(out, item.name).status == "failed"):
+        has_failed = Record.read(out, item.name).status == "failed" or (item.name == "smoke" and again)
+        if item.name in names or ("failed" in names and has_failed):
             file_of(out, item.name).unlink(missing_ok=True)
-            if item.name == "smoke":
-                for result in (out / "smoke").glob("*.json"):
-                    result.unlink()
 
 
 def say_since(began: float) -> Callable[[str], None]:
@@ -132,19 +140,17 @@ def summary(options: argparse.Namespace, todo: Sequence[Item]) -> int:
     from rich.table import Table
 
     table = Table("item", "is", "calls", "minutes", "last line", box=box.SIMPLE_HEAD)
-    open_items = []
-    for item in todo:
-        record = Record.read(options.out, item.name)
-        table.add_row(item.name, record.status, str(record.calls), f"{record.seconds / 60:.1f}", record.line[:90])
-        open_items += [item] if record.status in ("waits", "stopped") else []
+    records = {item.name: Record.read(options.out, item.name) for item in todo}
+    for name, record in records.items():
+        table.add_row(name, record.status, str(record.calls), f"{record.seconds / 60:.1f}", record.line[:90])
     Console(width=140).print(table)
     print(f"Tables: {options.out / 'cifar10.md'}")
-    if not open_items:
-        return 0
+    if not (num_open := sum(record.status in ("waits", "stopped") for record in records.values())):
+        return int(any(record.status == "failed" for record in records.values()))
     words: list[Any] = ["python", "-m", "benchmarks.gpu", "--minutes", f"{options.minutes or 25:g}", "--out", options.out]
     words += [] if options.data is None else ["--data", options.data]
     words += [*(["--entries", options.entries] if options.entries else []), *(["--toy"] if options.toy else [])]
-    print(f"{len(open_items)} of {len(todo)} items are open. Next:\n  {shlex.join(map(str, words))}")
+    print(f"{num_open} of {len(todo)} items are open. Next:\n  {shlex.join(map(str, words))}")
     return 3
 
 

@@ -39,10 +39,11 @@ def training(options: argparse.Namespace) -> list[str]:
 
     words = ["--config", ENTRY, f"name={options.run.name}", f"output_dir={options.run.parent}", *images(options)]
     words += ["loggers=[csv]", "wandb.mode=disabled", "trainer.checkpoint_every_n_minutes=2"]
+    words += ["trainer.figures=false"]  # the evaluation draws them
     if options.toy:
         tree: dict[str, Any] = read_entry(ENTRY)
         words += [*less(tree, images=TOY_IMAGES), *narrow(tree), "trainer.compile=none", "trainer.precision=32-true"]
-        return [*words, f"trainer.max_epochs={TOY_EPOCHS}", "audit.timesteps=[50,100]", "denoiser.batch_size=8"]
+        return [*words, f"trainer.max_epochs={TOY_EPOCHS}", "denoiser.batch_size=8"]
     split = next(iter(sorted(options.data.rglob(SPLIT))), None)
     if split is None:
         print(f"{SPLIT} is not below {options.data}: the split is drawn by the seed.")
@@ -63,6 +64,7 @@ def train(options: argparse.Namespace) -> int:
         code = train(training(options))
     epochs = [epoch for epoch, _ in SeriesFile(RunFolder(options.run).metrics).read("denoiser")]
     write_json(options.json, {"epoch": max(epochs, default=0)})
+    print(f"{options.run.name}: epoch {max(epochs, default=0)}, {'its end' if code == 0 else f'exit code {code}'}")
     return code
 
 

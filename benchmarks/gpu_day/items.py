@@ -9,6 +9,8 @@ from benchmarks.gpu_day.work import Item, measured_file
 
 INFINITE = 1e6
 """Minutes of an item that takes all that are left."""
+TOY_MINUTES = 5.0
+"""The most of every other item of a toy."""
 FULL, TOY = "full", "toy"
 TRAIN = {FULL: (), TOY: ("--batch-size=8", "--published-batch-size=8", "--steps=2", "--rounds=1")}
 INFLUENCE = {
@@ -56,6 +58,7 @@ def items(day: Day) -> list[Item]:
 
     def measuring(name: str, what: str, module: str, *words: str, minutes: float, **options: object) -> Item:
         words = ("-m", module, f"--json={measured_file(out, name)}", *words)
+        minutes = min(minutes, TOY_MINUTES) if day.is_toy and minutes < INFINITE else minutes
         return Item(name, what, words, minutes, **options)  # type: ignore[arg-type]
 
     cifar10 = day.data and sorted((day.data / "cifar10").glob("train-*.parquet"))

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_day.smoke --json FILE --into FOLDER [--data FOLDER] [--entries a,b] [--jobs 1] [--toy]
 
 The settings are those of the line "A small try on any machine" in the entry file's head, then less of everything. The data are
-those of `--data`, or stand-ins. What bfloat16 or compiled steps refuse is tried as it is. Each entry is a process of its own
-and leaves FOLDER/<entry>.json; entries that have one are passed over.
+those of `--data`, or stand-ins, as are pretrained networks that aren't there. What bfloat16 or compiled steps refuse is tried
+as it is. Each entry is a process of its own and leaves FOLDER/<entry>.json; entries that have one are passed over.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.gpu_day.work import last_line
 from benchmarks.json_file import write_json
 
 SMALL_TRY = "A small try on any machine:"
-LONGEST = 240.0
+LONGEST = 300.0
 """Seconds of one entry."""
 FAST = ["trainer.precision=bf16-mixed", "trainer.compile=default"]
 FAST_ON_A_CPU = ["trainer.precision=bf16-mixed", "trainer.compile=none"]
@@ -46,8 +46,9 @@ def small_try(text: str) -> list[str]:
 
 def less(tree: dict[str, Any], *, images: int) -> list[str]:
     """Overrides that leave little of a config: images, epochs, pictures."""
-    public = 16 if at(tree, "data", "num_public") else 0
-    found = [f"data.num_members={images}", f"data.num_heldout={images}", f"data.num_public={public}", "data.index_file=null"]
+    most = {"members": images, "heldout": images, "public": 16 if at(tree, "data", "num_public") else 0}
+    counts = {side: min(most[side], at(tree, "data", f"num_{side}") or most[side]) for side in most}
+    found = ["data.index_file=null", *(f"data.num_{side}={count}" for side, count in counts.items())]
     found += [
         "trainer.max_epochs=2",
         "audit.every_n_epochs=2",
@@ -57,6 +58,8 @@ def less(tree: dict[str, Any], *, images: int) -> list[str]:
     ]
     if at(tree, "autoencoder", "network", "class") == "kl":
         found.append("autoencoder.max_epochs=1")
+    if at(tree, "audit", "stop", "at"):  # whatever is found of so few images, it isn't to end there
+        found += ["audit.stop.at=null", *(f"gate.{limit}=null" for limit in at(tree, "gate") or {})]
     if at(tree, "geometry", "distortion_rank"):
         found.append("geometry.distortion_max_samples=12")
     for label, watcher in (at(tree, "watch") or {}).items():
@@ -72,12 +75,28 @@ def less(tree: dict[str, Any], *, images: int) -> list[str]:
 
 def narrow(tree: dict[str, Any]) -> list[str]:
     """Overrides that make the networks of a config those of a toy."""
-    found = ["trainer.accelerator=cpu"]
+    found = ["trainer.accelerator=cpu", "trainer.figures=false"]
+    if at(tree, "audit", "timesteps"):
+        found.append("audit.timesteps=[50,100]")
     for part in ("autoencoder", "denoiser"):
         if isinstance(channels := at(tree, part, "network", "block_out_channels"), list):
             found.append(f"{part}.network.block_out_channels=[{','.join('8' for _ in channels)}]")
             found.append(f"{part}.network.norm_num_groups=4")
+        if at(tree, part, "network", "head_channels"):
+            found.append(f"{part}.network.head_channels=8")
     return found
+
+
+def given_networks(tree: dict[str, Any], made: Path) -> list[str]:
+    """A tiny pipeline of random weights in the place of a base, or of an autoencoder, that isn't there."""
+    base, path = at(tree, "base"), at(tree, "autoencoder", "network", "path")
+    is_gone = [each is not None and not Path(each).exists() for each in (base, path)]
+    if any(is_gone) and not (made / "base").exists():
+        from tests.targets.pipelines import stable_diffusion
+
+        stable_diffusion(made / "base.tmp").rename(made / "base")
+    of_base = [f"base={(made / 'base').absolute()}", "data.resolution=16"] if is_gone[0] else []
+    return of_base + ([f"autoencoder.network.path={(made / 'base' / 'vae').absolute()}"] if is_gone[1] else [])
 
 
 def given_data(entry: Path, tree: dict[str, Any], data: Path | None, made: Path, rows: int) -> list[str]:
@@ -104,7 +123,11 @@ def ways(entry: Path, options: argparse.Namespace) -> Iterator[tuple[str, list[s
     if data:
         head = [word for word in head if not word.startswith("data.source")]
     common = [*head, *less(tree, images=images), *(narrow(tree) if options.toy else []), *data]
-    common += [f"output_dir={options.into / 'runs'}", f"name={entry.stem}"]
+    common += [
+        *given_networks(tree, options.into / "bases" / entry.stem),
+        f"output_dir={options.into / 'runs'}",
+        f"name={entry.stem}",
+    ]
     fast = FAST_ON_A_CPU if options.toy else FAST
     yield " ".join(word.partition(".")[2] for word in fast), ["--config", str(entry), *common, *fast]
     yield "as it is", ["--config", str(entry), *common, *(["trainer.compile=none"] if options.toy else [])]
@@ -160,6 +183,7 @@ def all_of(entries: Sequence[Path], options: argparse.Namespace) -> None:
             tell(entries, options)
         while waiting and len(running) < options.jobs:
             entry = waiting.pop(0)
+            print(f"trying {entry.stem}", flush=True)
             with (options.into / f"{entry.stem}.log").open("wb") as log:
                 words = [sys.executable, "-m", "benchmarks.gpu_day.smoke", *same, f"--one={entry}"]
                 running[entry] = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT), time.monotonic()
@@ -200,4 +224,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

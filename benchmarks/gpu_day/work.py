@@ -157,11 +157,11 @@ class Call:
             code = self._wait(process, item, began, seconds, log, place)
             was_stopped = code is None
         finally:  # on Ctrl-C as well
+            line = last_line(log, place)  # how far it was, before it is told to stop
             if code is None:
                 code = stop(process, self.grace)
             end_group(process)
-            record.seconds = spent + time.monotonic() - began
-            record.line = last_line(log, place)
+            record.seconds, record.line = spent + time.monotonic() - began, line
             record.measured = read_measured(measured_file(self.folder, item.name)) or record.measured
             record.status = status_of(code, was_stopped)
             if record.status == "stopped" and not item.goes_on and record.calls >= MOST_CALLS:
@@ -213,7 +213,7 @@ def last_line(log: Path, place: int = 0) -> str:
     with log.open("rb") as file:
         file.seek(max(place, log.stat().st_size - 65536))
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read().decode(errors="replace"))
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    lines = [line for part in re.split(r"[\r\n]+", text) if re.search(r"[^\W_]", line := part.strip(" │┃|"))]  # no rulers
     wrong = [line for line in lines if line.startswith("error:")]
     return (wrong or lines or ["it printed nothing"])[-1][:300]
 

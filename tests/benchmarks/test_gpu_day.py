@@ -33,6 +33,7 @@ def test_every_entry_file_has_a_small_try_that_is_a_config(entry, tmp_path):
     tree = read_entry(str(entry), smoke.small_try(entry.read_text()))
     tree["defaults"] = read_yaml(entry).get("defaults", [])
     small = [*smoke.small_try(entry.read_text()), *smoke.less(tree, images=8), *smoke.narrow(tree)]
+    small += smoke.given_networks(tree, tmp_path)
     if data := smoke.given_data(entry, tree | {"data": {**tree["data"], "resolution": 8}}, None, tmp_path, 4):
         small = [word for word in small if not word.startswith("data.source")] + data
     shrunk = read_entry(str(entry), small)
@@ -98,6 +99,7 @@ MISTAKES = [
     (["--minutes", "1", "--data", "nowhere"], "--data: nowhere is no folder."),
     (["--minutes", "-1"], "--minutes: -1 is less than 0."),
     (["--minutes", "1", "--again", "smok"], "--again: no item smok. There are: machine, smoke, "),
+    (["--minutes", "1", "--only", "trainig"], "--only: no item trainig. There are: machine, smoke, "),
     (["--minutes", "0", "--page", "README.md"], "--page: README.md has no line '<!-- from here on"),
     (["--minutes", "0", "--toy", "--page", "README.md"], "--page: a toy's numbers mean nothing"),
 ]
