@@ -12,7 +12,7 @@ INFINITE = 1e6
 TOY_MINUTES = 5.0
 """The most of every other item of a toy."""
 FULL, TOY = "full", "toy"
-TRAIN = {FULL: (), TOY: ("--batch-size=8", "--published-batch-size=8", "--steps=2", "--rounds=1")}
+TRAIN = {FULL: ("--rounds=3",), TOY: ("--batch-size=8", "--published-batch-size=8", "--steps=2", "--rounds=1")}
 INFLUENCE = {
     FULL: ("--device=cuda", "--network=paper", "--num-samples=128", "--probes", "1", "4", "16", "--rounds=3"),
     TOY: ("--num-samples=2", "--probes", "1", "4", "--rounds=1", "--train-steps=1"),
@@ -77,7 +77,7 @@ def items(day: Day) -> list[Item]:
             minutes=12,
             goes_on=True,
         ),
-        measuring("training", "the denoiser's steps beside the plain loops", "benchmarks.train", *TRAIN[day.size], minutes=4),
+        measuring("training", "the denoiser's steps beside the plain loops", "benchmarks.train", *TRAIN[day.size], minutes=5),
         measuring(
             "influence",
             "influence beside the plain loops",

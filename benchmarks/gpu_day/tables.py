@@ -92,11 +92,11 @@ def training(found: Mapping[str, Any]) -> str:
     ]
     said = f"{at(found, 'network')} network, {number(at(found, 'parameters'))} parameters, {at(found, 'settings')}.\n\n"
     spent = ", ".join(f"{name} {share:.0%}" for name, share in (at(found, "profile") or {}).items()) or NOT
-    whole = None if forward is None else forward * 1e6 * MEMBERS * EPOCHS / 1e15
+    whole = NOT if forward is None else f"{forward * 1e6 * MEMBERS * EPOCHS / 1e15:,.0f} PFLOP"
     return (
         f"{said if found else ''}{table(('', *ways.values()), rows)}\n"
-        f"Where a step's time goes: {spent}. With this network the whole training, {EPOCHS:,} epochs of {MEMBERS:,} members, "
-        f"is {number(whole)} PFLOP (`torch.utils.flop_counter`, three forward passes a step).\n"
+        f"Where a step's time goes: {spent}.\n\nThe whole training with this network, {EPOCHS:,} epochs of {MEMBERS:,} "
+        f"members, three forward passes a step, counted by `torch.utils.flop_counter`: {whole}.\n"
     )
 
 
