@@ -43,6 +43,11 @@ def check_privacy(tree: Mapping[str, Any]) -> None:
             f"audit.stop.at: {at} lets audits, which see the members without noise, steer the training that denoiser.privacy "
             "protects; use audit.stop.at=null."
         )
+    if section("denoiser").get("accumulate", 1) != 1:
+        raise UserError(
+            "denoiser.accumulate: with denoiser.privacy as many samples go through the network together as memory holds; use "
+            "denoiser.accumulate=1."
+        )
     if section("data", "repeats").get("share"):
         raise UserError(
             "data.repeats: a member that comes several times in an epoch is protected less than denoiser.privacy says; use "

@@ -69,7 +69,7 @@ class AutoencoderConfig:
     """Stage 1."""
 
     network: Component = component(
-        "the codec: an autoencoder, or identity for pixel space", registry.CODECS, provided="image_channels resolution"
+        "the codec: an autoencoder, or identity for pixel space", registry.CODECS, provided="image_channels resolution base"
     )
     train_on: Literal["members", "public", "all"] = option("all = members and public, never held-out", "members")
     max_epochs: NonNegativeInt | None = option(
@@ -101,32 +101,50 @@ class PrivacyConfig:
 
 
 @dataclass
+class AdapterConfig:
+    """A LoRA on a pretrained denoiser, which alone is trained; docs/finetune.md."""
+
+    rank: PositiveInt | None = option("of each module's change; null = the whole denoiser is trained", None)
+    alpha: PositiveFloat | None = option("the change counts alpha / rank times; null = as the rank", None)
+    targets: list[str] = option("ends of the names of the modules that get one", ["to_q", "to_k", "to_v", "to_out.0"])
+
+
+@dataclass
 class DenoiserConfig:
     """Stage 2."""
 
     network: Component = component(
-        "the denoiser", registry.DENOISERS, provided="latent_channels latent_size num_class_embeds cross_attention_dim"
+        "the denoiser: of random weights, or pretrained = that of the base, which is fine-tuned",
+        registry.DENOISERS,
+        provided="latent_channels latent_size num_class_embeds cross_attention_dim base sha256 config",
     )
+    adapter: AdapterConfig = field(default_factory=AdapterConfig, metadata={"help": "LoRA"})
     channel_map: Component = component(
         "latent coordinates, fitted to the members",
         registry.CHANNEL_MAPS,
         provided="means codec sample_index seed progress",
-        default="scaling_factor",
+        default="auto",
     )
     condition: Component = component(
         "what the denoiser is told of each image",
         registry.CONDITIONS,
-        provided="images labels num_classes class_names captions member_index heldout_index stored",
+        provided="images labels num_classes class_names captions member_index heldout_index stored base",
         default="none",
     )
-    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow"] = option("what the network outputs", "epsilon")
-    num_train_timesteps: Annotated[int, Field(gt=0, le=100_000)] = option("length of the noise schedule", 1000)
-    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = option(
-        "noise schedule: of betas, or flow = a rectified flow's, with prediction_type: flow", "linear"
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow"] | None = option(
+        "what the network outputs; null = the base's, epsilon without one", None
     )
-    beta_start: Share = option("first beta; a flow has none", 1e-4)
-    beta_end: Share = option("last beta; a flow has none", 2e-2)
+    num_train_timesteps: Annotated[int, Field(gt=0, le=100_000)] | None = option(
+        "length of the noise schedule; null = the base's, 1000 without one", None
+    )
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] | None = option(
+        "noise schedule: of betas, or flow = a rectified flow's, with prediction_type: flow; null = the base's, linear without",
+        None,
+    )
+    beta_start: Share | None = option("first beta; null = the base's, 1e-4 without one; a flow has none", None)
+    beta_end: Share | None = option("last beta; null = the base's, 2e-2 without one; a flow has none", None)
     batch_size: PositiveInt = option("latents per step", 128)
+    accumulate: PositiveInt = option("parts that a step's latents go through the denoiser in, one after the other", 1)
     learning_rate: Rate = option("of AdamW", 2e-4)
     weight_decay: Decay = option("of AdamW", 1e-4)
     warmup_steps: NonNegativeInt = option("steps in which the learning rate rises linearly from 0; 0 = none", 0)
@@ -237,6 +255,7 @@ class Config(EvaluationConfig):
     """A whole run."""
 
     trainer: TrainerConfig = field(metadata={"help": "trainer"})
+    base: str | None = option("the pipeline that is fine-tuned: a diffusers folder, or its id on the Hub", None)
     autoencoder: AutoencoderConfig = field(metadata={"help": "stage 1"})
     denoiser: DenoiserConfig = field(metadata={"help": "stage 2"})
     loggers: list[str] = field(

@@ -96,6 +96,7 @@ class Captions(ConditionSource):
         member_index: Tensor,
         heldout_index: Tensor,
         stored: Mapping[str, Any] | None = None,
+        base: str | None = None,
         encoder: str = "tiny",
         subfolder: str | None = None,
         tokenizer_subfolder: str | None = None,
@@ -112,8 +113,9 @@ class Captions(ConditionSource):
         Args:
             captions, member_index, heldout_index, memory_mib, dropout, noise: As of the class.
             stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
-            encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), or a
-                local folder or Hub id of a CLIP text model.
+            base: The pipeline that is fine-tuned.
+            encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), "base"
+                (that of the pipeline which is fine-tuned), or a local folder or Hub id of a CLIP text model.
             subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
             max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
                 many as the encoder takes (tiny: 77) where None.
@@ -125,6 +127,12 @@ class Captions(ConditionSource):
         """
         if any(find_spec(name) is None for name in ("transformers", "tokenizers")):
             raise UserError("'captions' needs transformers: pip install 'ldm-privacy[captions]'.")
+        is_tiny = encoder == "tiny"
+        if encoder == "base":
+            if base is None:
+                raise UserError("encoder: no base is named; give base=FOLDER (or a Hub id), or name another text encoder.")
+            encoder, subfolder = base, subfolder or "text_encoder"
+            tokenizer_subfolder = tokenizer_subfolder or "tokenizer"
         found = named_text_encoder(
             encoder,
             captions(member_index) or [],
@@ -142,7 +150,7 @@ class Captions(ConditionSource):
             dropout=dropout,
             noise=noise,
         )
-        if encoder == "tiny":
+        if is_tiny:
             made.members_part = "what the tokenizer has of the members' captions"
         return made
 

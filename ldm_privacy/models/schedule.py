@@ -12,6 +12,8 @@ from ldm_privacy.errors import UserError, reason_of
 LEAST_ABAR = 2.0**-24
 """In place of 0, where a schedule ends in pure noise: epsilon tells no clean latent there. As in diffusers' Euler."""
 MOST_TIMESTEPS = 100_000
+DEFAULTS = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 2e-2}
+"""Of a training from random weights (Ho et al. 2020, 2006.11239)."""
 
 
 def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
@@ -58,6 +60,30 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
     if not len(abar) or not bool(((abar >= 0) & (abar <= 1)).all()):  # which NaN isn't either
         raise UserError(f"scheduler: the betas of {name} make alphas_cumprod that are not from 0 to 1; its config is damaged.")
     return torch.where(abar > 0, abar, LEAST_ABAR), kind
+
+
+def training_schedule(base: Mapping[str, Any] | None = None, **given: Any) -> tuple[Tensor, PredictionType]:
+    """alphas_cumprod and prediction type of a training; see `schedule_of`.
+
+    Args:
+        base: `scheduler_config.json` of the pipeline that is fine-tuned; None: linear betas from 1e-4 to 2e-2, epsilon.
+        given: What goes before that, where it isn't None: schedule, prediction_type, num_train_timesteps, beta_start, beta_end.
+
+    Raises:
+        UserError: One of schedule and prediction type is a flow's alone; as `schedule_of`.
+    """
+    settings = {**DEFAULTS} if base is None else dict(base)
+    stated = {"beta_schedule" if name == "schedule" else name: value for name, value in given.items() if value is not None}
+    if not stated.keys() <= {"prediction_type"}:
+        settings.pop("trained_betas", None)  # which would go before them
+    settings |= stated
+    schedule, kind = settings.get("beta_schedule", "linear"), settings.get("prediction_type", "epsilon")
+    if (schedule == "flow") != (kind == "flow"):
+        raise UserError(
+            f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing else has "
+            "either."
+        )
+    return (flow_alphas_cumprod(settings.get("num_train_timesteps", 1000)), "flow") if kind == "flow" else schedule_of(settings)
 
 
 def _built(name: Any, settings: dict[str, Any]) -> Any:

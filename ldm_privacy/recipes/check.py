@@ -106,6 +106,23 @@ def check_codec(setup: RunSetup, codec: Codec) -> None:
     check_geometry(setup, codec)
     if codec.network is None and config.denoiser.channel_map.name != "none":
         raise UserError(f"denoiser.channel_map: the codec '{name}' has none; use denoiser.channel_map=none.")
+    if setup.is_tuned and config.denoiser.channel_map.name != "auto":
+        raise UserError(
+            f"denoiser.channel_map: {config.denoiser.channel_map.name}, but a base goes on with the latents that it was trained "
+            "on; use denoiser.channel_map=auto."
+        )
+    if setup.is_tuned and setup.codec_epochs:
+        raise UserError("autoencoder.max_epochs: a base goes on with its own autoencoder; use autoencoder.max_epochs=0.")
+    if setup.is_tuned and config.denoiser.condition.arguments.get("encoder") != "base":
+        raise UserError(
+            "denoiser.condition: a base goes on with its own text encoder; use denoiser.condition.class=captions "
+            "denoiser.condition.encoder=base."
+        )
+    if config.denoiser.adapter.rank is not None and not setup.is_tuned:
+        raise UserError(
+            "denoiser.adapter: a LoRA changes a denoiser that was trained before; set denoiser.network.class=pretrained and "
+            "base=FOLDER, or denoiser.adapter.rank=null."
+        )
     if setup.codec_epochs and not isinstance(codec, KLCodec):
         raise UserError(f"autoencoder.max_epochs: the codec '{name}' is not trained; use autoencoder.max_epochs=0.")
     if setup.codec_epochs and not config.autoencoder.losses:
@@ -136,7 +153,7 @@ def check_training(setup: RunSetup, codec: Codec, network: nn.Module, denoiser: 
         except UserError as error:
             raise UserError(f"loggers: {error}") from None
     blank = setup.blank_samples(codec)
-    setup.audit(blank)
+    setup.audit(blank, whose_reference=setup.whose_reference)
     if setup.codec_epochs and config.autoencoder.train_on == "public" and not len(setup.data.split.public_index):
         raise UserError("autoencoder.train_on: 'public' needs public images; set data.num_public.")
     if setup.codec_epochs:

@@ -41,6 +41,7 @@ TRAIN = """{program} --config digits.yaml [key=value ...]     train; key=value c
 {program} resume=runs/digits                       go on after a stop"""
 
 EVALUATE = """{program} ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* watch.* trainer.* key=value ...]
+{program} ckpt=runs/pokemon/checkpoints/last.ckpt base=FOLDER    where the pipeline that was fine-tuned lies now
 {program} ckpt=b.ckpt reference=a.ckpt    compare its scores with another checkpoint's: an earlier one, one of other images
 {program} ckpt=[a.ckpt,b.ckpt,...]    audit each and compare them; a scores.parquet can stand for a checkpoint
 {program} ckpt=my-sd-model --config audit.yaml data.source.class=folder data.source.path=photos data.index_file=split.npz

@@ -8,7 +8,8 @@ from ldm_privacy.callbacks import ProgressBar, RunCheckpoint, StopOnNonFiniteLos
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.kl import KLCodec
-from ldm_privacy.models.pretrained import WEIGHTS
+from ldm_privacy.models.part import WEIGHTS
+from ldm_privacy.models.pretrained import PretrainedCodec
 from ldm_privacy.models.weights import load_weights, read_safetensors
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.fitting import Fitting, steps_of
@@ -28,6 +29,7 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
         assert isinstance(codec, KLCodec)
+        codec = KLCodec(codec.network)
         try:
             load_weights(codec.network, read_safetensors(file := run.autoencoder / WEIGHTS), str(file))
         except UserError as error:
@@ -55,7 +57,9 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         reached = module.epoch_means.get(f"autoencoder/train_{first}")
         if reached is not None:
             console.print(f"Autoencoder trained: {first} loss {reached:.4f}.", highlight=False)
-        module.autoencoder.cpu().eval().requires_grad_(False)
+        codec = KLCodec(module.autoencoder.cpu().eval().requires_grad_(False))  # one of somebody else's is ours from now on
+    if isinstance(codec, PretrainedCodec):
+        return codec  # it lies where it was taken from
     if is_main() and isinstance(codec, KLCodec):
         temporary = run.autoencoder.with_name("autoencoder.tmp")
         codec.save(temporary)

@@ -13,7 +13,6 @@ from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
 from ldm_privacy.device import explain_out_of_memory, lower_memory
-from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
@@ -26,7 +25,8 @@ from ldm_privacy.recipes.terminal import console
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.series import SeriesFile
-from ldm_privacy.targets.checkpoint import facts_of
+from ldm_privacy.targets.adapters.trained import Lora
+from ldm_privacy.targets.checkpoint import beside_its_base, facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
@@ -57,32 +57,34 @@ class Trained:
 
 
 def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
-    """The configured denoiser with random weights, and what a checkpoint says of it.
+    """The configured denoiser with random weights, or the base's with an adapter or none, and what a checkpoint says of it.
 
     Raises:
-        UserError: Its config gives what the condition or the latents give, or it can't take the condition.
+        UserError: Its config gives what the condition or the latents give, or it can't take the condition; the base isn't there
+            or is of another architecture; an adapter without a base.
     """
-    from diffusers import DDPMScheduler
-
-    config, component, condition = setup.config.denoiser, setup.config.denoiser.network, setup.condition
+    component, condition, base = setup.config.denoiser.network, setup.condition, setup.config.base
     given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **condition.network_arguments()}
     if twice := sorted(given.keys() & component.arguments.keys()):
         raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
     torch.manual_seed(setup.config.seed)
-    network = component.build_a(nn.Module, **given)
-    arguments = {"class": component.name, **component.arguments, **component.taken(given)}
+    network = component.build_a(nn.Module, **given, base=base)
+    arguments = {"class": component.name, **component.arguments, **component.taken({**given, "base": base})}
+    arguments |= getattr(network, "origin", {})
     if missing := [name for name in condition.network_arguments() if name not in arguments]:
         takers = [name for name in DENOISERS if missing[0] in inspect.signature(DENOISERS.maker(name)).parameters]
         hint = f" Those that have it: {', '.join(takers)}." if takers else ""
         raise UserError(
             f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.{hint}"
         )
-    if config.schedule == "flow":
-        alphas_cumprod = flow_alphas_cumprod(config.num_train_timesteps)
-    else:
-        betas = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_start", "beta_end")}
-        alphas_cumprod = DDPMScheduler(beta_schedule=config.schedule, **betas).alphas_cumprod
-    return network, Denoiser(arguments, alphas_cumprod, config.prediction_type, condition_record(setup))
+    settings, adapter = setup.config.denoiser.adapter, {}
+    if settings.rank is not None:
+        alpha = float(settings.rank if settings.alpha is None else settings.alpha)
+        adapter = {"rank": settings.rank, "alpha": alpha, "targets": settings.targets}
+        torch.manual_seed(setup.config.seed)
+        network = Lora(network, **adapter)
+        arguments.pop("config", None)  # the base is looked up in any case
+    return network, Denoiser(arguments, *setup.schedule, condition_record(setup), adapter)
 
 
 def train_denoiser(
@@ -100,7 +102,7 @@ def train_denoiser(
     Args:
         setup, fitting: Of the run.
         codec: Trained.
-        network, denoiser: With random weights, and what a checkpoint says of it.
+        network, denoiser: Before its first step, and what a checkpoint says of it.
         record: Stored in every checkpoint.
         is_mapped: The codec has its channel map already (a checkpoint's); otherwise it is fitted to the members.
     """
@@ -122,7 +124,7 @@ def train_denoiser(
     if setup.privacy is not None:
         console.print(setup.foretold_privacy, highlight=False, markup=False)
     samples = setup.samples(measuring, of_audited)
-    audit = setup.audit(samples)
+    audit = setup.audit(samples, whose_reference=setup.whose_reference)
     whole = samples.gathered()
     resumed = fitting.resume_point(run.last, "denoiser")
     figures = log_baselines(setup, fitting, measuring, whole) if resumed is None and is_main() else None
@@ -149,7 +151,7 @@ def train_denoiser(
         bar,
         StopOnNonFiniteLoss(run.last, "denoiser.learning_rate"),
         None if config.denoiser.ema_decay is None else AveragedWeights(config.denoiser.ema_decay),
-        Watch(watched, lambda module: Target(codec, module.predictor), say=bar.say, show=fitting.show, then=draw),
+        Watch(watched, lambda module: beside_its_base(Target(codec, module.predictor), denoiser), say=bar.say, show=fitting.show, then=draw),
         stop,
         RunCheckpoint(
             run.last,
@@ -173,7 +175,7 @@ def train_denoiser(
     epoch = audits.last.epoch
     privacy = module.reached if isinstance(module, PrivateDenoiserModule) else None
     facts = facts_of(codec, denoiser, network, epoch, privacy)
-    target = Target(codec, module.predictor, facts, privacy=privacy)
+    target = beside_its_base(Target(codec, module.predictor, facts, privacy=privacy), denoiser)
     results = results_of(watched, audits.last.step)
     return Trained(Audited(target, audits.report, whole, epoch, results), False, sentences, figures)
 
@@ -193,7 +195,8 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
         network,
         denoiser.alphas_cumprod,
         torch.stack(variants),
-        prediction_type=config.denoiser.prediction_type,
+        prediction_type=denoiser.prediction_type,
+        num_parts=config.denoiser.accumulate,
         choices=choices,
         num_choices=num_choices,
         null=setup.condition.null(),

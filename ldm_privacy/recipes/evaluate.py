@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
 from ldm_privacy.config import Config, stored_tree
-from ldm_privacy.config.compose import differences
+from ldm_privacy.config.compose import differences, parse_overrides
+from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
@@ -34,9 +35,12 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     Raises:
         UserError: The checkpoint can't be read, or its data are not there or others.
     """
-    checkpoint, other = Checkpoint.read(path), None
+    base, other = parse_overrides(overrides).get("base"), None
+    checkpoint = Checkpoint.read(path, base=base)
+    if base is not None and checkpoint.denoiser.base is None:
+        raise UserError(f"base: {path} was not fine-tuned, so it has none; leave it out.")
     if reference is not None:
-        other = Checkpoint.read(reference)
+        other = Checkpoint.read(reference, base=base)
     composed = composed_with(checkpoint, overrides, other)
     check_gate(composed.tree)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
@@ -46,7 +50,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     folder = out or evaluation_of(path)
     audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
-    changed = [key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] != "gate"]
+    changed = [key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] not in ("gate", "base")]
     if out is None and (reference is not None or changed):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
     evaluation = publish(setup, composed, audited, folder, checkpoint=path, reference=reference)
@@ -70,7 +74,7 @@ def evaluation_of(path: Path) -> Path:
 
 def setup_of(checkpoint: Checkpoint, config: Config, run: RunFolder) -> RunSetup:
     """The audit of a checkpoint, whose config that is. Raises UserError as `check_audit`, or for another's history."""
-    setup = RunSetup(config, progress, split=checkpoint.split, stored_condition=checkpoint.denoiser.condition)
+    setup = RunSetup(config, progress, split=checkpoint.split, stored=checkpoint.denoiser)
     ScoreHistory(run.scores, setup.provenance).check()
     check_audit(setup)
     return setup

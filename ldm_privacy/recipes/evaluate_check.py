@@ -16,7 +16,7 @@ OURS = (".ckpt", ".parquet")
 """What files of this program end with."""
 BESIDE = ("base", "layout", "reference")
 """Folders and files that may stand beside a target."""
-CHECKPOINT_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
+CHECKPOINT_KEYS = ("audit.", "base", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
 TARGET_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
 
 SPLIT_KEYS = tuple(
@@ -38,8 +38,10 @@ class Asked(NamedTuple):
 
 def check_ours(line: CommandLine, path: Path) -> dict[str, Any]:
     """The tree of what overrides a checkpoint's config. Raises UserError for what a checkpoint at `path` doesn't take."""
-    if foreign := next((word for word in ("base", "layout") if word in line.words), None):
-        raise UserError(f"{foreign}: {path} is a checkpoint of this program, which takes none.")
+    if "layout" in line.words:
+        raise UserError(f"layout: {path} is a checkpoint of this program, which takes none.")
+    if base := line.words.get("base"):  # where what was fine-tuned lies now
+        line.overrides.append(f"base={base}")
     why = "the checkpoint brings its own networks and split (audit.max_samples limits the audited samples)"
     allow_only(line.overrides, CHECKPOINT_KEYS, why, refused=SPLIT_KEYS)
     tree = parse_overrides(line.overrides)

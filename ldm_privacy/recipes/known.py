@@ -10,6 +10,7 @@ from ldm_privacy.config.privacy import check_privacy
 from ldm_privacy.config.schema import DataConfig
 from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.pilots import read_pilots
+from ldm_privacy.targets.place import check_base
 
 OF_TRAINING = ("seed", "flip", "repeats")
 """Of the data section, what changes neither an image nor, for one seed, who is a member."""
@@ -18,7 +19,7 @@ LOOKED_AT = ("num_images", "num_steps", "guidance_scale", "feature_network")
 
 
 def check_trainable(tree: Mapping[str, Any]) -> None:
-    """Raise UserError for a gate, pilots or a privacy that this config can't be trained with.
+    """Raise UserError for a gate, a base, pilots or a privacy that this config can't be trained with.
 
     What an interpolation stands for is not looked into; the training asks again when that is known.
 
@@ -26,10 +27,26 @@ def check_trainable(tree: Mapping[str, Any]) -> None:
         tree: A whole config, whose keys were checked.
     """
     check_gate(tree)
+    if (parts := _parts_of_base(tree)) and "${" not in str(tree.get("base")):
+        check_base(tree.get("base"), parts)
     if "${" not in str(tree.get("audit")):
         read_pilots(tree)
     if "${" not in str(tree):
         check_privacy(tree)
+
+
+def _parts_of_base(tree: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Folder -> file of its weights and class of its network, of what a config takes from its base."""
+    denoiser, autoencoder = (tree.get(name) or {} for name in ("denoiser", "autoencoder"))
+    unet, codec, condition = denoiser.get("network"), autoencoder.get("network"), denoiser.get("condition")
+    weights, parts = "diffusion_pytorch_model.safetensors", {}
+    if (named := {"class": unet} if isinstance(unet, str) else unet or {}).get("class") == "pretrained":
+        parts[named.get("subfolder", "unet")] = (weights, "UNet2DConditionModel")
+    if isinstance(codec, Mapping) and codec.get("class") == "pretrained" and codec.get("path") is None and parts:
+        parts[codec.get("subfolder") or "."] = (weights, "AutoencoderKL")
+    if isinstance(condition, Mapping) and condition.get("encoder") == "base":
+        parts[condition.get("subfolder") or "text_encoder"] = ("model.safetensors", "CLIPTextModel")
+    return parts
 
 
 def data_of(tree: Mapping[str, Any]) -> dict[str, Any]:

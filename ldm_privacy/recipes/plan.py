@@ -10,12 +10,16 @@ from torch import nn
 from ldm_privacy.audit.samples import is_calibration
 from ldm_privacy.config import Composed
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.kl import scaling_of
 from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.recipes.pilots import foretold
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
+from ldm_privacy.targets.checkpoint import facts_of
+from ldm_privacy.targets.family import schedule_words
+from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.watch.watcher import Every
 
 
@@ -64,8 +68,10 @@ def costs(setup: RunSetup, codec: Codec) -> list[Cost]:
     found.append(Cost("stage 2", "denoiser", shown * epochs, 3))
     steps = -(-shown // config.denoiser.batch_size)
     every = Every(epochs=config.audit.every_n_epochs)
-    looks = every.num_looks(epochs, steps)
-    found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * setup.audit(samples).num_passes))
+    looks, audit = every.num_looks(epochs, steps), setup.audit(samples, whose_reference=setup.whose_reference)
+    found.append(Cost(f"{looks} audits of {audited} samples", "denoiser", looks * audit.num_passes))
+    if audit.compared:
+        found.append(Cost("audit of the base, once", "denoiser", audit.num_reference_passes))
     for label, watcher in setup.watchers(samples, progress).items():
         looks = watcher.num_looks(epochs, steps)
         found += [Cost(f"{label}, {looks} looks", network, looks * count) for network, count in watcher.passes().items()]
@@ -96,7 +102,9 @@ def _geometry(setup: RunSetup, codec: Codec, audited: int) -> list[Cost]:
     return found
 
 
-def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Composed, console: Console) -> int:
+def print_plan(
+    setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser, composed: Composed, console: Console
+) -> int:
     """Print the config, the split's sizes, the cost in network passes, parameter counts, forecast; returns the exit code."""
     tell(composed.to_yaml())
     console.print(setup.describe(), highlight=False)
@@ -113,6 +121,15 @@ def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Comp
         f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
+    facts = facts_of(codec, denoiser, network, 0)
+    for name in ("base", "adapter"):
+        if name in facts:
+            console.print(f"{name.capitalize()}: {facts[name]}.", highlight=False, markup=False)
+    if setup.base_scheduler is not None:
+        words = schedule_words(setup.base_scheduler, *setup.schedule)
+        own = scaling_of(codec.network.config)  # type: ignore[union-attr]
+        said = f"Of the base, where the config says nothing else: {words}; predicts {denoiser.prediction_type}; latents: {own}."
+        console.print(said, highlight=False, markup=False)
     if setup.privacy is not None:
         console.print(setup.foretold_privacy, highlight=False, markup=False)
     reported = setup.audited_members

@@ -1,6 +1,5 @@
 """From the checked config of a run of ours to what its two stages train."""
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,14 +13,17 @@ from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.losses.base import CodecLoss
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.folder import file_of, settings_of
 from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.schedule import training_schedule
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
 from ldm_privacy.targets.privacy import Privacy
+from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.training.per_sample import epsilon
 from ldm_privacy.training.timesteps import TimestepSampler
-from ldm_privacy.types import Progress
+from ldm_privacy.types import Progress, Whose
 
 CODEC_EPOCHS = 120
 """Of stage 1 where `autoencoder.max_epochs` says none (Rao, Qu, Moyer, 2511.20592)."""
@@ -32,7 +34,7 @@ class RunSetup(Setup):
 
     Args:
         config, progress, split: See `DataSetup`.
-        stored_condition: What a checkpoint says of its condition; None in a new run.
+        stored: What a checkpoint says of its denoiser; None in a new run.
         is_codec_trained: Stage 1 is over, so its losses are not built again.
     """
 
@@ -44,11 +46,11 @@ class RunSetup(Setup):
         progress: Progress,
         *,
         split: Split | None = None,
-        stored_condition: Mapping[str, Any] | None = None,
+        stored: Denoiser | None = None,
         is_codec_trained: bool = False,
     ):
         super().__init__(config, progress, split=split)
-        self._stored_condition, self._is_codec_trained = stored_condition, is_codec_trained
+        self._stored, self._is_codec_trained = stored, is_codec_trained
 
     @cached_property
     def condition(self) -> ConditionSource:
@@ -62,32 +64,57 @@ class RunSetup(Setup):
             captions=data.captions,
             member_index=data.split.member_index,
             heldout_index=data.split.heldout_index,
-            stored=self._stored_condition,
+            stored=None if self._stored is None else self._stored.condition,
+            base=self.config.base,
         )
         check_condition(condition, self.audited_index[:3])
         return condition
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether the denoiser begins as that of a base."""
+        return self.config.denoiser.network.name == "pretrained"
+
+    @property
+    def whose_reference(self) -> Whose:
+        """A base is anybody's; see `Audit`."""
+        return "outsider" if self.is_tuned else ""
+
+    @cached_property
+    def schedule(self) -> tuple[Tensor, PredictionType]:
+        """alphas_cumprod and what the denoiser outputs: a checkpoint's, or as the config and the base say."""
+        if self._stored is not None:
+            return self._stored.alphas_cumprod, self._stored.prediction_type
+        config = self.config.denoiser
+        names = "schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end"
+        return training_schedule(self.base_scheduler, **{name: getattr(config, name) for name in names})
+
+    @cached_property
+    def base_scheduler(self) -> dict[str, Any] | None:
+        """Settings of the base's scheduler; None where there is no base. Raises UserError where they aren't there."""
+        if not self.is_tuned or self.config.base is None:
+            return None
+        try:
+            return settings_of(file_of(self.config.base, "scheduler_config.json", subfolder="scheduler"))
+        except (FileNotFoundError, UserError) as error:
+            raise UserError(f"base: no noise schedule could be read ({error}); name another base=FOLDER.") from None
+
+    @property
     def num_train_timesteps(self) -> int:
-        return self.config.denoiser.num_train_timesteps
+        return len(self.schedule[0])
 
     @property
     def prediction_type(self) -> PredictionType:
         """Raises UserError where it isn't the schedule's."""
-        schedule, kind = self.config.denoiser.schedule, self.config.denoiser.prediction_type
-        if (schedule == "flow") != (kind == "flow"):
-            raise UserError(
-                f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing "
-                "else has either."
-            )
-        return kind
+        return self.schedule[1]
 
     @cached_property
     def codec(self) -> Codec:
         """The configured codec: random weights or pretrained."""
         torch.manual_seed(self.config.seed)
         config = self.config.data
-        return self.config.autoencoder.network.build_a(Codec, image_channels=config.channels, resolution=config.resolution)
+        given = {"image_channels": config.channels, "resolution": config.resolution, "base": self.config.base}
+        return self.config.autoencoder.network.build_a(Codec, **given)
 
     @property
     def autoencoder_index(self) -> Tensor:

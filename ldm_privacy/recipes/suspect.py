@@ -47,7 +47,7 @@ def suspect_checkpoint(folder: Path, path: Path, overrides: Sequence[str], out: 
     checkpoint = Checkpoint.read(path)
     config = compose_stored(checkpoint.config, overrides).config
     loose = _read(folder, config.data)
-    setup = RunSetup(config, progress, split=checkpoint.split, stored_condition=checkpoint.denoiser.condition)
+    setup = RunSetup(config, progress, split=checkpoint.split, stored=checkpoint.denoiser)
     check_audit(setup)
     check_content(setup, checkpoint)
     target = target_of_checkpoint(checkpoint, setup.device, setup.condition.given)

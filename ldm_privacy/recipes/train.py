@@ -29,6 +29,7 @@ from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
+from ldm_privacy.recipes.tuned import save_tuned
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.report.tables import print_audit, print_verdict
@@ -47,7 +48,7 @@ NEXT = """
 {run}/metrics.csv          every curve
 {report}{run}/figures/             memorization curves, samples, geometry
 {run}/checkpoints/         last.ckpt, before-onset.ckpt
-{commands}{evaluation}
+{tuned}{commands}{evaluation}
 """
 
 
@@ -58,14 +59,14 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
     """
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
-    checkpoint = None if resumed is None else newest_checkpoint(resumed)
+    checkpoint = None if resumed is None else newest_checkpoint(resumed, composed.config.base)
     check_trainable(composed.tree)  # again, with what interpolations stand for
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
         composed.config,
         progress,
         split=None if resumed is None else _split_of(resumed, checkpoint),
-        stored_condition=None if of_denoiser is None else of_denoiser.denoiser.condition,
+        stored=None if of_denoiser is None else of_denoiser.denoiser,
         is_codec_trained=of_denoiser is not None or (resumed is not None and resumed.autoencoder.is_dir()),
     )
     if resumed is not None and checkpoint is not None:
@@ -90,7 +91,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
-        return print_plan(setup, codec, network, composed, console)
+        return print_plan(setup, codec, network, denoiser, composed, console)
     folder = _begin(setup, composed, resumed) if is_main() else None
     trainer = composed.config.trainer
     held = nullcontext() if folder is None else writing(folder.path)
@@ -110,7 +111,8 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         audited = trained.audited
         if audited is None and trained.was_finished:
             # A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
-            audited = audit_checkpoint(setup, Checkpoint.read(run.last), run)
+            audited = audit_checkpoint(setup, Checkpoint.read(run.last, base=composed.config.base), run)
+        tuned = save_tuned(Checkpoint.read(run.last, base=composed.config.base), run) if is_main() and setup.is_tuned else None
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
             commands = {
@@ -120,6 +122,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             words = NEXT.format(
                 run=run.path,
                 report=report,
+                tuned="" if tuned is None else f"{str(tuned) + '/':<27}what was fine-tuned, for diffusers\n",
                 commands="".join(f"{command}    # {why}\n" for command, why in commands.items()),
                 evaluation=evaluation_command(run.last, composed.config.plugins),
             )
@@ -128,11 +131,11 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     return 0
 
 
-def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint of a run: the denoiser's, else the autoencoder's, else None."""
+def newest_checkpoint(run: RunFolder, base: str | None = None) -> Checkpoint | None:
+    """The newest checkpoint of a run: the denoiser's, else the autoencoder's, else None. `base`: see `Checkpoint`."""
     for path, stage in ((run.last, "denoiser"), (run.autoencoder_last, "autoencoder")):
         if path.exists():
-            return Checkpoint.read(path, stage=stage)
+            return Checkpoint.read(path, stage=stage, base=base)
     return None
 
 

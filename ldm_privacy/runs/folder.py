@@ -23,6 +23,7 @@ class RunFolder:
         figures: Folder of pictures.
         evaluation: Folder of the last audit's evidence.
         scores: Folder of every audit's scores, under every attack and mask.
+        lora, pipeline: Folders of what was fine-tuned, as diffusers loads it: an adapter's file, or a whole pipeline.
     """
 
     def __init__(self, path: Path):
@@ -30,6 +31,7 @@ class RunFolder:
         self.config, self.metrics, self.split = path / "config.yaml", path / "metrics.csv", path / "split.npz"
         self.autoencoder, self.store, self.figures = path / "autoencoder", path / "store", path / "figures"
         self.evaluation, self.scores, self.checkpoints = path / "evaluation", path / "scores", path / "checkpoints"
+        self.lora, self.pipeline = path / "lora", path / "pipeline"
         self.last, self.autoencoder_last = self.checkpoints / "last.ckpt", self.checkpoints / "autoencoder-last.ckpt"
         self.before_onset, self.under_limit = self.checkpoints / "before-onset.ckpt", self.checkpoints / "under-limit.ckpt"
 

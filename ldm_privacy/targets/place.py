@@ -3,7 +3,7 @@
 import json
 import os.path
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,3 +79,31 @@ def check_installed(what: str, *libraries: str) -> None:
     """Raise UserError where one of the libraries that reading something takes isn't installed."""
     if missing := [name for name in libraries if find_spec(name) is None]:
         raise UserError(f"{what}: needs {' and '.join(missing)}: pip install 'ldm-privacy[diffusers]'.")
+
+
+def check_base(base: str | None, parts: Mapping[str, tuple[str, str]]) -> None:
+    """Raise UserError where a base, as far as names and its config files tell, is none that can be fine-tuned.
+
+    Args:
+        base: A folder of diffusers; an id on the Hub is looked up later.
+        parts: Folder in it -> what its weights' file is called, and class of its network.
+    """
+    mend = "name a diffusers folder, or its id on the Hub: base=FOLDER"
+    if base is None:
+        raise UserError(f"base: missing; {mend}.")
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+            raise UserError(f"base: there is no folder {base}; {mend}.")
+        return
+    for part, (weights, kind) in parts.items():
+        for name in ("config.json", weights):
+            if not (folder / part / name).is_file():
+                raise UserError(f"base: there is no {folder / part / name}; {mend}.")
+        try:
+            settings = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"base: {folder / part / 'config.json'} is no JSON; {mend}.") from None
+        found = settings.get("_class_name") or next(iter(settings.get("architectures") or []), kind)
+        if found != kind:
+            raise UserError(f"base: {folder / part} is a {found}, and of these a {kind} alone can be fine-tuned here; {mend}.")

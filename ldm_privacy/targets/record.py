@@ -1,8 +1,9 @@
 """Reading checkpoints of this program: nothing in them is run, and each part is checked where it is read."""
 
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from ldm_privacy.data.split import Split
 from ldm_privacy.diffusion import PREDICTION_TYPES, PredictionType
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec, codec_from_record
-from ldm_privacy.models.weights import built_with, misfit
+from ldm_privacy.models.part import AnotherBase
+from ldm_privacy.models.weights import built_with, load_weights, misfit
 from ldm_privacy.registry import DENOISERS
+from ldm_privacy.targets.adapters.trained import Lora
 from ldm_privacy.targets.place import check_is_file
 from ldm_privacy.targets.privacy import Privacy
 
@@ -33,12 +36,20 @@ class Denoiser:
         alphas_cumprod: (num_train_timesteps,).
         prediction_type: What the network outputs.
         condition: Its condition, as {"class": name, argument: value}; {} for none.
+        adapter: Of a LoRA its rank, alpha and targets: then the checkpoint holds its weights, and of the base where it lies and
+            its SHA-256 alone. {} for none.
     """
 
     network: dict[str, Any]
     alphas_cumprod: Tensor
     prediction_type: PredictionType
     condition: dict[str, Any]
+    adapter: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str | None:
+        """The pipeline that was fine-tuned, where it lay then; None for a network that began at random."""
+        return self.network.get("base")
 
     def record(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -48,21 +59,40 @@ class Denoiser:
     def from_record(record: object) -> "Denoiser":
         """The inverse of `record`. Raises UserError where a part is missing or something else."""
         stored = record if isinstance(record, dict) else {}
-        parts: list[Any] = [stored.get(name) for name in Denoiser.__annotations__]
-        network, abar, kind, condition = parts
-        named = all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in (network, condition))
+        parts: list[Any] = [{"adapter": {}, **stored}.get(name) for name in Denoiser.__annotations__]
+        network, abar, kind, condition, adapter = parts
+        records = network, condition, adapter
+        named = all(isinstance(each, dict) and all(isinstance(key, str) for key in each) for each in records)
         if not named or not isinstance(network.get("class"), str) or kind not in PREDICTION_TYPES:
             raise UserError("the settings of its denoiser are missing or hold something else")
         is_schedule = isinstance(abar, Tensor) and abar.ndim == 1 and abar.is_floating_point() and len(abar) > 0
         if not is_schedule or not bool(((abar > 0) & (abar <= 1)).all()):
             raise UserError("its noise schedule is missing or holds something else")
-        return Denoiser(network, abar, kind, condition)
+        if adapter and not _is_adapter(**adapter):
+            raise UserError("the settings of its adapter are missing or hold something else")
+        return Denoiser(network, abar, kind, condition, adapter)
 
     def with_weights(self, state: Mapping[str, Any]) -> nn.Module:
-        """The network with those weights, in evaluation mode. Raises UserError where they don't fit."""
+        """The network with those weights, in evaluation mode. Raises UserError where they don't fit, or the base isn't there."""
+        if not self.adapter:
+            return built_with(self._build, dict(state), "its denoiser").eval()
+        network = Lora(self.base_network(), **self.adapter)
+        load_weights(network, dict(state), "its adapter")
+        return network.eval()
+
+    def base_network(self) -> nn.Module:
+        """The network that was fine-tuned, read from the base. Raises AnotherBase where it isn't there, or is another one."""
+        network = {name: value for name, value in self.network.items() if name != "config"}
+        try:
+            return replace(self, network=network)._build().eval().requires_grad_(False)
+        except UserError:
+            raise
+        except Exception as error:  # whatever arguments raise that no training stored
+            raise UserError(f"its denoiser can't be used ({reason_of(error)})") from None
+
+    def _build(self) -> nn.Module:
         arguments = {name: value for name, value in self.network.items() if name != "class"}
-        build = DENOISERS.maker(self.network["class"])
-        return built_with(lambda: build(**arguments), dict(state), "its denoiser").eval()
+        return DENOISERS.maker(self.network["class"])(**arguments)
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,7 @@ class Checkpoint:
         split: Who is a member.
         content_hash: Of the images.
         parts: Everything as it lies in the file.
+        base: Where the pipeline that was fine-tuned lies now; None: where it lay then.
     """
 
     path: Path
@@ -86,10 +117,13 @@ class Checkpoint:
     split: Split
     content_hash: str
     parts: Mapping[str, Any]
+    base: str | None = None
 
     @staticmethod
-    def read(path: Path, *, stage: str = "denoiser") -> "Checkpoint":
+    def read(path: Path, *, stage: str = "denoiser", base: str | None = None) -> "Checkpoint":
         """Read a checkpoint of this program with `weights_only=True`: nothing in it is run.
+
+        `base`: see the attribute.
 
         Raises UserError: missing, truncated, a pickle that would run code, of another program, of another stage, or without
         something that a checkpoint of that stage holds.
@@ -113,7 +147,7 @@ class Checkpoint:
                 if not isinstance(record.get(name), kind):
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
-            checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts)
+            checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts, base)
             state = parts.get("state_dict")
             if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
@@ -126,11 +160,9 @@ class Checkpoint:
         return checkpoint
 
     def codec(self) -> Codec:
-        """The codec with its channel map. Raises UserError where it is damaged."""
-        try:
-            return codec_from_record(self.parts[RECORD]["codec"])
-        except UserError as error:
-            raise checkpoint_error(self.path, error) from None
+        """The codec with its channel map. Raises UserError where it is damaged, AnotherBase where it can't be looked up."""
+        with self._explained():
+            return codec_from_record(self._moved(self.parts[RECORD]["codec"]))
 
     @property
     def step(self) -> int:
@@ -141,24 +173,21 @@ class Checkpoint:
     @property
     def denoiser(self) -> Denoiser:
         """What it says of its denoiser."""
-        return Denoiser.from_record(self.parts[RECORD]["denoiser"])
+        denoiser = Denoiser.from_record(self.parts[RECORD]["denoiser"])
+        return replace(denoiser, network=self._moved(denoiser.network))
 
     @property
     def privacy(self) -> Privacy | None:
         """What DP-SGD guarantees of its denoiser; None without it. Raises UserError where that is damaged."""
         if "privacy" not in self.parts:
             return None
-        try:
+        with self._explained():
             return Privacy.from_record(self.parts["privacy"])
-        except UserError as error:
-            raise checkpoint_error(self.path, error) from None
 
     def network(self) -> nn.Module:
-        """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit."""
-        try:
-            return self.denoiser.with_weights(self._weights("state_dict"))
-        except UserError as error:
-            raise checkpoint_error(self.path, error) from None
+        """The denoiser with the (averaged) weights, in evaluation mode. Raises UserError where they don't fit; see `codec`."""
+        with self._explained():
+            return self.denoiser.with_weights(self.weights())
 
     def check_weights(self, network: nn.Module, *, are_averaged: bool = False) -> None:
         """Raise UserError where a training of `network` can't go on with what is stored of it.
@@ -168,14 +197,34 @@ class Checkpoint:
             are_averaged: The training averages its weights, so there are two of each.
         """
         for part in ("state_dict", "current_model_state") if are_averaged else ("state_dict",):
-            if wrong := misfit(network.state_dict(), self._weights(part)):
+            if wrong := misfit(network.state_dict(), self.weights(part)):
                 error = UserError(f"its weights ({part}) don't fit the {self.stage} of its config ({wrong})")
                 raise checkpoint_error(self.path, error)
 
-    def _weights(self, part: str) -> dict[str, Any]:
+    def weights(self, part: str = "state_dict") -> dict[str, Any]:
         """What one part of the file holds, by the names that the stage's network gives them; foreign names stay as they are."""
         state = self.parts.get(part)
         return {str(name).removeprefix(NETWORKS[self.stage]): value for name, value in (state or {}).items()}
+
+    def _moved(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A part's record with the base where it lies now."""
+        return {**record, "base": self.base} if self.base is not None and record.get("base") is not None else record
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """With the file in front of what a part complains of; a base that isn't there is no damage of it."""
+        try:
+            yield
+        except AnotherBase as error:
+            raise AnotherBase(f"{self.path}: {error}") from None
+        except UserError as error:
+            raise checkpoint_error(self.path, error) from None
+
+
+def _is_adapter(rank: object = None, alpha: object = None, targets: object = None, **more: object) -> bool:
+    """Whether a LoRA can be made of those settings."""
+    are_names = isinstance(targets, list) and bool(targets) and all(isinstance(each, str) for each in targets)
+    return type(rank) is int and 0 < rank <= 2**16 and isinstance(alpha, int | float) and are_names and not more
 
 
 def check_plain(value: object, where: str) -> None:

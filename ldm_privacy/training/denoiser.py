@@ -6,11 +6,13 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.device import passes
 from ldm_privacy.diffusion import PredictionType, add_noise, training_target
 from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, network_input, output_of
+from ldm_privacy.training.accumulated import accumulated
 from ldm_privacy.training.stepwise import Steps, StepwiseModule
 from ldm_privacy.training.timesteps import TimestepSampler, Uniform
-from ldm_privacy.types import Condition, Latent, Timestep
+from ldm_privacy.types import Condition, Latent, Timestep, rows_of
 
 
 class DenoiserModule(StepwiseModule):
@@ -34,6 +36,8 @@ class DenoiserModule(StepwiseModule):
         given_in_training: The same in a step, where that is something else; see `ConditionSource.given_in_training`.
         repeats: (samples,) how often a sample comes in an epoch; once each by default.
         timesteps: Draws those of a step; uniform ones by default.
+        num_parts: In which a step's batch goes through the network, one after the other: the gradient is that of the whole
+            batch, up to rounding (and but for dropout masks), the memory that of a part.
         steps: See `StepwiseModule`.
     """
 
@@ -52,6 +56,7 @@ class DenoiserModule(StepwiseModule):
         given_in_training: Callable[[Condition, int, Callable[[Tensor], Tensor]], Condition] | None = None,
         repeats: Tensor | None = None,
         timesteps: TimestepSampler | None = None,
+        num_parts: int = 1,
         **steps: Unpack[Steps],
     ):
         rows = torch.arange(latents.shape[1])
@@ -60,6 +65,7 @@ class DenoiserModule(StepwiseModule):
         self.lay_out(network)
         self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
         self.prediction_type: PredictionType = prediction_type
+        self.num_parts = num_parts
         self.rows = rows
         self.timesteps = timesteps or Uniform(num_train_timesteps=len(alphas_cumprod))
         self.choices, self.null, self.condition_dropout = dict(choices or {}), dict(null or {}), condition_dropout
@@ -89,8 +95,27 @@ class DenoiserModule(StepwiseModule):
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
         condition = self.given_in_training(self._conditions(rows), count, self.share)
         self.draw_apart()
-        error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, latent, noise, timestep, condition)
-        return {"loss": error.mean()}
+
+        def mean(rows: slice) -> Tensor:
+            """Those samples' part of the mean over the batch."""
+            given = latent[rows], noise[rows], timestep[rows], rows_of(condition, rows)
+            error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, *given)
+            return error.mean() * (len(error) / len(latent))
+
+        if self.num_parts == 1:
+            return {"loss": mean(slice(len(latent)))}
+        parts = passes(len(latent), -(-len(latent) // self.num_parts))
+        trained = [each for each in self.network.parameters() if each.requires_grad]
+        return {"loss": accumulated(mean, parts, trained, self._loss_scale)}
+
+    @property
+    def _loss_scale(self) -> float:
+        """That the gradients of a step in half precision are made with."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def memory_advice(self) -> str:
+        return f"{super().memory_advice().rstrip('.')}, or raise denoiser.accumulate (now {self.num_parts})."
 
     def _conditions(self, rows: Tensor) -> dict[str, Tensor]:
         """What those samples are told in this step, some of them nothing."""

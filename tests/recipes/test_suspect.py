@@ -87,7 +87,7 @@ def test_the_models_own_generations_and_images_of_another_kind_are_not_called_me
 def test_scores_that_were_kept_are_those_that_the_checkpoint_has_now(run, tmp_path):
     checkpoint = Checkpoint.read(run / "checkpoints" / "last.ckpt")
     config = compose_stored(checkpoint.config).config
-    setup = RunSetup(config, no_progress, split=checkpoint.split, stored_condition=checkpoint.denoiser.condition)
+    setup = RunSetup(config, no_progress, split=checkpoint.split, stored=checkpoint.denoiser)
     target, folder = target_of_checkpoint(checkpoint, setup.device), RunFolder(run)
     measuring = setup.measuring(target.codec, folder.store)
     samples = setup.samples(measuring, measuring.means(setup.audited_index))

@@ -38,4 +38,6 @@ def named_text_encoder(
             f"encoder: '{name}' is not the text encoder that the denoiser was trained with, '{(stored or {}).get('name')}': "
             "its weights are others. Name that one."
         )
+    if stored is not None:
+        now.record = dict(stored)  # which says where it lay then
     return now

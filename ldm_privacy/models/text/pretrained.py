@@ -1,6 +1,5 @@
 """The CLIP text model of a local folder, or of a repository of the Hub: Stable Diffusion's, say."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.models.folder import file_of, settings_of
+from ldm_privacy.models.folder import settings_of
+from ldm_privacy.models.part import CONFIG, Part
 from ldm_privacy.models.text.encoder import ClipEncoder, text_model
 from ldm_privacy.models.weights import read_safetensors
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 _KIND = "clip_text_model"
 
 
@@ -39,25 +39,23 @@ def pretrained_text_encoder(
         UserError: A file, or a weight, is missing, unknown or doesn't fit; the tokenizer is of another vocabulary.
     """
     try:
-        config, weights = (file_of(path, name, subfolder=subfolder, revision=revision) for name in (CONFIG, WEIGHTS))
+        part = Part.find(path, subfolder=subfolder, revision=revision, weights=WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(
             f"encoder: no text encoder could be loaded from '{path}' ({error}). Name tiny, or a local folder that holds "
             f"{CONFIG} and {WEIGHTS} (and denoiser.condition.subfolder)."
         ) from None
     try:
-        settings = settings_of(config)
+        settings = settings_of(part.config)
         if (kind := settings.get("model_type")) != _KIND:
-            raise UserError(f"{config} describes a {kind}, and a {_KIND} is needed")
-        network = text_model(settings, with_names_of("CLIPTextModel", read_safetensors(weights)), f"the text encoder {weights}")
+            raise UserError(f"{part.config} describes a {kind}, and a {_KIND} is needed")
+        weights = with_names_of("CLIPTextModel", read_safetensors(part.weights))
+        network = text_model(settings, weights, f"the text encoder {part.weights}")
     except UserError as error:
         raise UserError(
             f"encoder: {str(error).rstrip('.')}. Name a folder whose files are whole and belong together."
         ) from None
-    digest = hashlib.sha256(config.read_bytes())
-    with weights.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
-    record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": digest.hexdigest()}
+    record = {"name": path, "subfolder": subfolder, "revision": revision, "hash": part.sha256}
     try:
         tokenizer = tokenizer_in(path, subfolder if tokenizer_subfolder is None else tokenizer_subfolder, revision)
         encoder = clip_encoder(network, tokenizer, record)
