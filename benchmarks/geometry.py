@@ -42,7 +42,7 @@ from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
 from ldm_privacy.geometry.stream import SAMPLES_AT_ONCE, stream_influence
-from ldm_privacy.models.pretrained import pretrained_codec
+from ldm_privacy.models.pretrained import PretrainedCodec
 
 console = Console(width=140)
 BATCH_SIZE = 16
@@ -121,7 +121,7 @@ def trained(options: argparse.Namespace, images: Tensor | None) -> AutoencoderKL
     """The autoencoder of part 1."""
     if options.autoencoder:
         data = {"image_channels": 3, "resolution": 32}
-        autoencoder = pretrained_codec(path=options.autoencoder, **data).network.to(options.device)
+        autoencoder = PretrainedCodec.build(path=options.autoencoder, **data).network.to(options.device)
     else:
         autoencoder = untrained_autoencoder(options.network).to(options.device)
         if images is None:

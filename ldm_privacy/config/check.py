@@ -37,7 +37,7 @@ class Component:
         except UserError as error:
             raise type(error)(under(self.key, str(error), inspect.signature(maker).parameters)) from error
 
-    def build_a(self, base: type[T], **provided: Any) -> T:
+    def build_a(self, base: type[T], /, **provided: Any) -> T:
         """As `build`. Raises TypeError where the result is no `base`."""
         made = self.build(**provided)
         with blamed_on(self.registry.get(self.name)):

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.kl import KLCodec
-from ldm_privacy.models.pretrained import CONFIG, WEIGHTS, pretrained_codec
+from ldm_privacy.models.codec import codec_from_record
+from ldm_privacy.models.part import CONFIG, WEIGHTS, AnotherBase
+from ldm_privacy.models.pretrained import PretrainedCodec, auto
 
 DATA = {"image_channels": 1, "resolution": 8}
 
@@ -39,13 +41,13 @@ def damaged(whole, tmp_path):
 
 def refused(path, message, **arguments):
     with pytest.raises(UserError, match=message) as caught:
-        pretrained_codec(path=str(path), **{**DATA, **arguments})
+        PretrainedCodec.build(path=str(path), **{**DATA, **arguments})
     assert str(caught.value).startswith("autoencoder.network.path: ")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_it_is_what_diffusers_loads(whole):
-    mine = pretrained_codec(path=str(whole.parent), subfolder="vae", **DATA).network.state_dict()
+    mine = PretrainedCodec.build(path=str(whole.parent), subfolder="vae", **DATA).network.state_dict()
     theirs = AutoencoderKL.from_pretrained(whole, low_cpu_mem_usage=False).state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -61,7 +63,7 @@ def test_attention_under_its_old_names_is_what_diffusers_loads(damaged):
 
     folder = damaged(old)
     assert any("proj_attn" in name for name in load_file(folder / WEIGHTS))
-    mine = pretrained_codec(path=str(folder), **DATA).network.state_dict()
+    mine = PretrainedCodec.build(path=str(folder), **DATA).network.state_dict()
     theirs = AutoencoderKL.from_pretrained(folder, low_cpu_mem_usage=False).state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
@@ -105,3 +107,27 @@ def test_files_that_are_missing_or_broken_are_named(damaged, whole, tmp_path):
 def test_an_autoencoder_for_other_images_is_refused(whole):
     refused(whole, "takes 1 channels and resolutions divisible by 2, but data.channels is 3", image_channels=3)
     refused(whole, "data.resolution 7", resolution=7)
+
+
+def test_a_record_says_where_it_lies_and_is_told_from_another_by_its_hash(whole, tmp_path):
+    codec = PretrainedCodec.build(path=str(whole), **DATA)
+    codec.channel_map = auto(torch.zeros(1, 4, 2, 2), codec)
+    record = codec.record()
+    assert sum(each.numel() for each in record["channel_map"].values() if isinstance(each, torch.Tensor)) == 20
+    assert record.keys() == {"class", "path", "subfolder", "revision", "sha256", "channel_map"}, "no weights"
+    again = codec_from_record(record)
+    image = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.encode(image), codec.encode(image))
+    moved = codec_from_record({**record, "path": str(shutil.copytree(whole, tmp_path / "vae"))})
+    assert moved.settings() == codec.settings(), "what is stored of its images is found wherever it lies"
+    with pytest.raises(AnotherBase, match=r"whole\d+/vae is not what it was trained on: SHA-256 \w{12}, not 000000000000; say"):
+        codec_from_record({**record, "sha256": "0" * 64})
+    with pytest.raises(AnotherBase, match=r"^base: what it was trained on is not in 'nowhere' \("):
+        codec_from_record({**record, "path": "nowhere"})
+
+
+def test_latents_are_scaled_as_its_own_config_says_and_fitted_where_it_is_ours(whole, damaged):
+    codec = PretrainedCodec.build(path=str(damaged(scaling_factor=0.25, shift_factor=0.5)), **DATA)
+    means = torch.randn(8, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(auto(means, codec)(means), (means - 0.5) * 0.25)
+    assert auto(means, KLCodec(codec.network))(means).std() == pytest.approx(1)

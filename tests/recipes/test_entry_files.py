@@ -117,7 +117,7 @@ ALIKE = (
 RUNS = [
     pytest.param(path, path.stem == "digits", id=path.stem, marks=[pytest.mark.slow] if path.stem in ALIKE else [])
     for path in entry_files()
-    if path.name != FOR_TARGETS
+    if path.name != FOR_TARGETS and "denoiser/stable_diffusion" not in path.read_text()  # see test_finetune.py
 ]
 COLOUR = pytest.param(find_entry("cifar10.yaml"), True, id="cifar10, drawn", marks=pytest.mark.slow)
 
@@ -210,8 +210,8 @@ def test_a_pretrained_autoencoder_is_taken_as_it_is_and_normalised_wherever_its_
         "geometry.influence.class=exact",
     ]
     assert cli.train(arguments(tmp_path, *pretrained)) == 0
-    run, weights = tmp_path / "digits", "diffusion_pytorch_model.safetensors"
-    assert (run / "autoencoder" / weights).read_bytes() == (tmp_path / "given" / weights).read_bytes()
+    run = tmp_path / "digits"
+    assert not (run / "autoencoder").exists(), "it lies where it was taken from"
 
     stored = {}
     for path in (run / "store").glob("*.safetensors"):
