@@ -111,7 +111,8 @@ class KLCodec(Codec):
 
     def mean(self, image: Image) -> Tensor:
         def mean(image: Image) -> Tensor:
-            return self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+            mean = self.network.encode(image.to(self.device, self.network.dtype)).latent_dist.mean.to(image.dtype)
+            return mean.contiguous()  # as one that is read from a store: sums are rounded in the order of memory
 
         return in_passes(mean, image, self.images_per_pass(image.shape[1:]))
 

@@ -13,6 +13,7 @@ from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.gate import Evaluated
 from ldm_privacy.recipes.gate_check import check_gate
+from ldm_privacy.recipes.known import check_base_of
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history, without_reference
 from ldm_privacy.recipes.reference import composed_with
@@ -43,6 +44,7 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
         other = Checkpoint.read(reference, base=base)
     composed = composed_with(checkpoint, overrides, other)
     check_gate(composed.tree)
+    check_base_of(composed.tree)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
     run = RunFolder.around(path)

@@ -27,26 +27,27 @@ def check_trainable(tree: Mapping[str, Any]) -> None:
         tree: A whole config, whose keys were checked.
     """
     check_gate(tree)
-    if (parts := _parts_of_base(tree)) and "${" not in str(tree.get("base")):
-        check_base(tree.get("base"), parts)
+    check_base_of(tree)
     if "${" not in str(tree.get("audit")):
         read_pilots(tree)
     if "${" not in str(tree):
         check_privacy(tree)
 
 
-def _parts_of_base(tree: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Folder -> file of its weights and class of its network, of what a config takes from its base."""
+def check_base_of(tree: Mapping[str, Any]) -> None:
+    """Raise UserError where what a config takes from its base isn't there, or is of another class, as far as names tell."""
     denoiser, autoencoder = (tree.get(name) or {} for name in ("denoiser", "autoencoder"))
     unet, codec, condition = denoiser.get("network"), autoencoder.get("network"), denoiser.get("condition")
-    weights, parts = "diffusion_pytorch_model.safetensors", {}
-    if (named := {"class": unet} if isinstance(unet, str) else unet or {}).get("class") == "pretrained":
-        parts[named.get("subfolder", "unet")] = (weights, "UNet2DConditionModel")
-    if isinstance(codec, Mapping) and codec.get("class") == "pretrained" and codec.get("path") is None and parts:
+    unet = {"class": unet} if isinstance(unet, str) else unet or {}
+    if unet.get("class") != "pretrained" or "${" in str(tree.get("base")):
+        return
+    weights = "diffusion_pytorch_model.safetensors"
+    parts = {unet.get("subfolder", "unet"): (weights, "UNet2DConditionModel")}
+    if isinstance(codec, Mapping) and codec.get("class") == "pretrained" and codec.get("path") is None:
         parts[codec.get("subfolder") or "."] = (weights, "AutoencoderKL")
     if isinstance(condition, Mapping) and condition.get("encoder") == "base":
         parts[condition.get("subfolder") or "text_encoder"] = ("model.safetensors", "CLIPTextModel")
-    return parts
+    check_base(tree.get("base"), parts)
 
 
 def data_of(tree: Mapping[str, Any]) -> dict[str, Any]:

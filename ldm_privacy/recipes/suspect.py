@@ -21,6 +21,7 @@ from ldm_privacy.recipes.audit import check_content
 from ldm_privacy.recipes.check import check_audit, check_geometry
 from ldm_privacy.recipes.evaluate_check import Asked as Words
 from ldm_privacy.recipes.evaluate_target import TargetEvaluation
+from ldm_privacy.recipes.known import check_base_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.suspect_levels import candidates, generations, levels_of, measured, repeated, run_levels
@@ -45,7 +46,9 @@ def suspect_checkpoint(folder: Path, path: Path, overrides: Sequence[str], out: 
         UserError: See `suspect`; the checkpoint can't be read, or its data are not there or others.
     """
     checkpoint = Checkpoint.read(path)
-    config = compose_stored(checkpoint.config, overrides).config
+    composed = compose_stored(checkpoint.config, overrides)
+    check_base_of(composed.tree)
+    config = composed.config
     loose = _read(folder, config.data)
     setup = RunSetup(config, progress, split=checkpoint.split, stored=checkpoint.denoiser)
     check_audit(setup)
