@@ -114,8 +114,8 @@ class Captions(ConditionSource):
             captions, member_index, heldout_index, memory_mib, dropout, noise: As of the class.
             stored: The `record` in a checkpoint that is evaluated or resumed: its text encoder, exactly, or UserError.
             base: The pipeline that is fine-tuned.
-            encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint), "base"
-                (that of the pipeline which is fine-tuned), or a local folder or Hub id of a CLIP text model.
+            encoder: "tiny" (byte pairs of the members' captions and a small random text model, stored in the checkpoint),
+                "base" (that of the pipeline which is fine-tuned), or a local folder or Hub id of a CLIP text model.
             subfolder, tokenizer_subfolder, revision: Where in it weights and tokenizer lie; see `pretrained_text_encoder`.
             max_tokens: Of a caption, those of beginning and end among them; what is longer is cut, and counted in a warning. As
                 many as the encoder takes (tiny: 77) where None.

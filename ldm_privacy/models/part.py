@@ -29,9 +29,7 @@ class Part:
     weights: Path
 
     @classmethod
-    def find(
-        cls, path: str, *, subfolder: str | None = None, revision: str | None = None, weights: str = WEIGHTS
-    ) -> "Part":
+    def find(cls, path: str, *, subfolder: str | None = None, revision: str | None = None, weights: str = WEIGHTS) -> "Part":
         """Downloaded where it is on the Hub. Raises FileNotFoundError with what is wrong."""
         return cls(*(file_of(path, name, subfolder=subfolder, revision=revision) for name in (CONFIG, weights)))
 

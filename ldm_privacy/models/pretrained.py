@@ -55,7 +55,9 @@ class PretrainedCodec(KLCodec):
         """
         key = "autoencoder.network.path"
         if (place := path or base) is None:
-            raise UserError(f"{key}: missing; name a local diffusers folder or a Hub id, or the whole pipeline with base=FOLDER.")
+            raise UserError(
+                f"{key}: missing; name a local diffusers folder or a Hub id, or the whole pipeline with base=FOLDER."
+            )
         try:
             part = Part.find(place, subfolder=subfolder, revision=revision)
         except FileNotFoundError as error:

@@ -80,8 +80,8 @@ def training_schedule(base: Mapping[str, Any] | None = None, **given: Any) -> tu
     schedule, kind = settings.get("beta_schedule", "linear"), settings.get("prediction_type", "epsilon")
     if (schedule == "flow") != (kind == "flow"):
         raise UserError(
-            f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing else has "
-            "either."
+            f"denoiser.schedule: {schedule} with denoiser.prediction_type={kind}: a flow has both as flow, and nothing "
+            "else has either."
         )
     return (flow_alphas_cumprod(settings.get("num_train_timesteps", 1000)), "flow") if kind == "flow" else schedule_of(settings)
 

@@ -108,8 +108,8 @@ def check_codec(setup: RunSetup, codec: Codec) -> None:
         raise UserError(f"denoiser.channel_map: the codec '{name}' has none; use denoiser.channel_map=none.")
     if setup.is_tuned and config.denoiser.channel_map.name != "auto":
         raise UserError(
-            f"denoiser.channel_map: {config.denoiser.channel_map.name}, but a base goes on with the latents that it was trained "
-            "on; use denoiser.channel_map=auto."
+            f"denoiser.channel_map: {config.denoiser.channel_map.name}, but a base goes on with the latents that it was "
+            "trained on; use denoiser.channel_map=auto."
         )
     if setup.is_tuned and setup.codec_epochs:
         raise UserError("autoencoder.max_epochs: a base goes on with its own autoencoder; use autoencoder.max_epochs=0.")

@@ -151,7 +151,13 @@ def train_denoiser(
         bar,
         StopOnNonFiniteLoss(run.last, "denoiser.learning_rate"),
         None if config.denoiser.ema_decay is None else AveragedWeights(config.denoiser.ema_decay),
-        Watch(watched, lambda module: beside_its_base(Target(codec, module.predictor), denoiser), say=bar.say, show=fitting.show, then=draw),
+        Watch(
+            watched,
+            lambda module: beside_its_base(Target(codec, module.predictor), denoiser),
+            say=bar.say,
+            show=fitting.show,
+            then=draw,
+        ),
         stop,
         RunCheckpoint(
             run.last,

@@ -52,7 +52,9 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     folder = out or evaluation_of(path)
     audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
-    changed = [key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] not in ("gate", "base")]
+    changed = [
+        key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] not in ("gate", "base")
+    ]
     if out is None and (reference is not None or changed):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays
     evaluation = publish(setup, composed, audited, folder, checkpoint=path, reference=reference)

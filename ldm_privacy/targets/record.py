@@ -73,7 +73,7 @@ class Denoiser:
         return Denoiser(network, abar, kind, condition, adapter)
 
     def with_weights(self, state: Mapping[str, Any]) -> nn.Module:
-        """The network with those weights, in evaluation mode. Raises UserError where they don't fit, or the base isn't there."""
+        """The network with those weights, in evaluation mode. Raises UserError where they don't fit; see `base_network`."""
         if not self.adapter:
             return built_with(self._build, dict(state), "its denoiser").eval()
         network = Lora(self.base_network(), **self.adapter)

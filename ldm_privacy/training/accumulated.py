@@ -1,4 +1,4 @@
-"""A step whose batch goes through the network in parts: its gradient is that of the whole batch, its memory that of one part."""
+"""A step whose batch goes through the network in parts: the gradient of the whole batch, in the memory of one part."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 
-def accumulated(loss_of: Callable[[slice], Tensor], parts: Sequence[slice], parameters: Sequence[Tensor], scale: float) -> Tensor:
+def accumulated(
+    loss_of: Callable[[slice], Tensor], parts: Sequence[slice], parameters: Sequence[Tensor], scale: float
+) -> Tensor:
     """sum over the parts of loss_of(part), as one number whose gradient in the parameters is known already.
 
     For whoever calls `backward` on it that is one loss as any other: of mixed precision, of several processes, of clipping.
@@ -23,7 +25,9 @@ def accumulated(loss_of: Callable[[slice], Tensor], parts: Sequence[slice], para
 
 class _Accumulated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loss_of: Callable[[slice], Tensor], parts: Sequence[slice], scale: float, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, loss_of: Callable[[slice], Tensor], parts: Sequence[slice], scale: float, *parameters: Tensor
+    ) -> Tensor:
         sums: list[Tensor] = []
         total = torch.zeros(())
         for part in parts:

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.codec import codec_from_record
+from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.part import CONFIG, WEIGHTS, AnotherBase
 from ldm_privacy.models.pretrained import PretrainedCodec, auto
 

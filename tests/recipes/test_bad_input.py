@@ -17,7 +17,7 @@ QUALITY = "watch.quality.class=quality"
         ("data.num_members=null", r"data.num_members: missing"),
         (
             "denoiser.condition=captions",
-            r"^denoiser\.network: 'unet' .* no argument 'cross_attention_dim'\. Those that have it: pretrained, unet_condition\.",
+            r"^denoiser\.network: 'unet' .* no argument 'cross_attention_dim'\. Those that have it: pretrained, unet_cond",
         ),
         (
             "denoiser.network.class=unet_condition",

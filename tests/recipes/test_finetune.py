@@ -1,4 +1,4 @@
-"""A pipeline that is fine-tuned, whole or by a LoRA: trained, audited against its base, gone on with, evaluated, saved for others."""
+"""A pipeline that is fine-tuned, whole or by a LoRA: trained, audited against its base, gone on with, evaluated, saved."""
 
 import io
 import json
@@ -214,7 +214,10 @@ def test_a_part_of_the_base_that_was_lost_or_is_another_one_is_told_at_once(plac
     mend = "name a diffusers folder, or its id on the Hub: base=FOLDER."
     for change, message in (
         (lambda at: (at / "vae" / "config.json").unlink(), "base: there is no sd/vae/config.json"),
-        (lambda at: (at / "text_encoder" / "model.safetensors").unlink(), "base: there is no sd/text_encoder/model.safetensors"),
+        (
+            lambda at: (at / "text_encoder" / "model.safetensors").unlink(),
+            "base: there is no sd/text_encoder/model.safetensors",
+        ),
         (
             setting("unet", _class_name="UNet2DModel"),
             "base: sd/unet is a UNet2DModel, and of these a UNet2DConditionModel alone can be fine-tuned here",
@@ -240,7 +243,10 @@ def test_a_part_of_the_base_that_was_lost_or_is_another_one_is_told_at_once(plac
         ("denoiser.adapter={rank: 4, targets: [to_x]}", r"^denoiser\.adapter\.targets: 'to_x' is the end of no linear layer"),
         ("denoiser.adapter.rnk=4", r"^denoiser\.adapter: unknown key 'rnk'\. Did you mean 'rank'"),
         ("denoiser.network={class: pretrained, path: x}", r"^denoiser\.network: unknown key 'path'"),
-        ("denoiser.schedule=flow", r"^denoiser\.schedule: flow with denoiser\.prediction_type=epsilon: a flow has both as flow"),
+        (
+            "denoiser.schedule=flow",
+            r"^denoiser\.schedule: flow with denoiser\.prediction_type=epsilon: a flow has both as flow",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_base_is_refused(place, override, message):
@@ -249,7 +255,9 @@ def test_what_does_not_go_with_a_base_is_refused(place, override, message):
 
 
 def test_an_adapter_without_a_base_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"^denoiser\.adapter: a LoRA changes a denoiser that was trained before; set .*=null\.$"):
+    with pytest.raises(
+        UserError, match=r"^denoiser\.adapter: a LoRA changes a denoiser that was trained before; set .*=null\.$"
+    ):
         cli.train(["--config", "digits.yaml", f"output_dir={tmp_path}", "denoiser.adapter.rank=4"])
 
 
@@ -259,7 +267,9 @@ def test_its_plan_says_what_comes_from_the_base(entry, place, capsys):
     assert cli.train(line(place, "dry_run=true", entry=f"{entry}.yaml")) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "audit of the base, once" in printed
-    words = "1000 timesteps, betas scaled_linear, alphas_cumprod 0.9991 to 0.00466; predicts epsilon; latents: one scaling factor"
+    words = (
+        "1000 timesteps, betas scaled_linear, alphas_cumprod 0.9991 to 0.00466; predicts epsilon; latents: one scaling factor"
+    )
     assert f"Of the base, where the config says nothing else: {words}, 0.1822." in printed
     assert not (place / "runs" / entry).exists()
 

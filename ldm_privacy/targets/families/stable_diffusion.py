@@ -11,6 +11,7 @@ from ldm_privacy.targets.family import Family, kl_codec
 from ldm_privacy.targets.parts import Parts
 from ldm_privacy.targets.target import Target
 
+
 @FAMILIES.register("stable_diffusion")
 class StableDiffusion(Family):
     """epsilon, v or sample prediction; the null caption is the encoded empty string."""
