@@ -17,6 +17,7 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
+from ldm_privacy.targets.adapters.trained import Lora
 from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.family import schedule_words
 from ldm_privacy.targets.record import Denoiser
@@ -117,8 +118,9 @@ def print_plan(
     console.print(table)
     shape = setup.latent_shape(codec)
     autoencoder = f"Autoencoder {num_parameters(codec.network):,} parameters; " if codec.network is not None else ""
+    whole = network.base if isinstance(network, Lora) else network
     console.print(
-        f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
+        f"{autoencoder}denoiser {num_parameters(whole):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
     facts = facts_of(codec, denoiser, network, 0)

@@ -128,6 +128,8 @@ def test_a_checkpoint_holds_what_was_trained_and_of_the_base_where_it_lies(tuned
         trained = sum(each.numel() for each in stored["state_dict"].values())
         assert moments == 2 * trained + len(names), "the optimizer knows the adapter alone"
         assert trained < 0.2 * sum(each.numel() for each in base["unet"].parameters())
+        size = sum(file.stat().st_size for file in (place / "sd").rglob("*.safetensors"))
+        assert (run / "checkpoints" / "last.ckpt").stat().st_size < 0.6 * size, "here of a base of 0.1 million numbers"
     assert not (run / "autoencoder").exists()
 
 
