@@ -72,7 +72,7 @@ def training_schedule(base: Mapping[str, Any] | None = None, **given: Any) -> tu
     Raises:
         UserError: One of schedule and prediction type is a flow's alone; as `schedule_of`.
     """
-    settings = {**DEFAULTS} if base is None else dict(base)
+    settings: dict[str, Any] = dict(DEFAULTS if base is None else base)
     stated = {"beta_schedule" if name == "schedule" else name: value for name, value in given.items() if value is not None}
     if not stated.keys() <= {"prediction_type"}:
         settings.pop("trained_betas", None)  # which would go before them
