@@ -9,7 +9,8 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap, scaling_factor
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.kl import KLCodec, autoencoder_with, scaling_of
+from ldm_privacy.models.kl import KLCodec, autoencoder_with
+from ldm_privacy.models.own_scaling import diffusers_scaling
 from ldm_privacy.models.part import CONFIG, WEIGHTS, Part
 from ldm_privacy.models.weights import read_safetensors, with_new_names
 from ldm_privacy.registry import CHANNEL_MAPS, CODECS
@@ -98,8 +99,8 @@ class PretrainedCodec(KLCodec):
 
 @CHANNEL_MAPS.register("auto")
 def auto(means: Tensor, codec: Codec) -> ChannelMap:
-    """Of a pretrained autoencoder the scaling that its own config states, as pipelines use it; else `scaling_factor`."""
-    return scaling_of(codec.network.config) if isinstance(codec, PretrainedCodec) else scaling_factor(means)
+    """`diffusers` of a pretrained autoencoder, `scaling_factor` of another one."""
+    return diffusers_scaling(means, codec) if isinstance(codec, PretrainedCodec) else scaling_factor(means)
 
 
 def _read(part: Part) -> AutoencoderKL:

@@ -106,10 +106,10 @@ def check_codec(setup: RunSetup, codec: Codec) -> None:
     check_geometry(setup, codec)
     if codec.network is None and config.denoiser.channel_map.name != "none":
         raise UserError(f"denoiser.channel_map: the codec '{name}' has none; use denoiser.channel_map=none.")
-    if setup.is_tuned and config.denoiser.channel_map.name != "auto":
+    if setup.is_tuned and config.denoiser.channel_map.name not in ("auto", "diffusers"):
         raise UserError(
             f"denoiser.channel_map: {config.denoiser.channel_map.name}, but a base goes on with the latents that it was "
-            "trained on; use denoiser.channel_map=auto."
+            "trained on; use denoiser.channel_map=diffusers."
         )
     if setup.is_tuned and setup.codec_epochs:
         raise UserError("autoencoder.max_epochs: a base goes on with its own autoencoder; use autoencoder.max_epochs=0.")
