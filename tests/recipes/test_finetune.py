@@ -239,7 +239,10 @@ def test_a_part_of_the_base_that_was_lost_or_is_another_one_is_told_at_once(plac
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("denoiser.channel_map=none", r"^denoiser\.channel_map: none, but a base goes on .* use denoiser\.channel_map=diffusers\.$"),
+        (
+            "denoiser.channel_map=none",
+            r"^denoiser\.channel_map: none, but a base goes on .* use denoiser\.channel_map=diffusers\.$",
+        ),
         ("autoencoder.max_epochs=1", r"^autoencoder\.max_epochs: a base goes on with its own autoencoder"),
         ("denoiser.condition.encoder=tiny", r"^denoiser\.condition: a base goes on with its own text encoder"),
         ("denoiser.adapter={rank: 4, targets: [to_x]}", r"^denoiser\.adapter\.targets: 'to_x' is the end of no linear layer"),
