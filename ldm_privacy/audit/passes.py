@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SAMPLES_AT_ONCE = 512
 """At most: how often progress is told of."""
 
-_RANKING_BYTES = 64
+RANKING_BYTES = 64
 """Per number of a latent, to rank its dimensions; beside the masks, that are copied a few times."""
 
 
@@ -55,7 +55,7 @@ def collect(
     """
     latent, parts = audit.samples.latent, []
     num_masks = len(audit.masks) + len(RANKINGS) * len(audit.keep_fractions)
-    fitting = rows_within((4 * num_masks + _RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
+    fitting = rows_within((4 * num_masks + RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
     with explain_out_of_memory(lambda: f"in an audit: {lower_memory(latent.device)}."):
         for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
             parts.append(_attacked(audit, predictor, audit.samples.rows(rows), labels, is_reference=is_reference))

@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
+from ldm_privacy.device import ahead, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.plugins import blamed_on
@@ -22,6 +23,8 @@ WITHOUT_MODEL = "without any model"
 WITHOUT_TARGET = "without the target"
 REFERENCE_ALONE = "the reference alone"
 _IMAGES_AT_ONCE = 128
+_COPIES = 8
+"""Of an image, while its features are computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +59,10 @@ class Case:
     def _seen(self) -> tuple[dict[str, Tensor], Tensor]:
         """Both from one reading of the images."""
         parts, thumbnails = [], []
-        for chunk in self.samples.sample_index.split(_IMAGES_AT_ONCE):
-            pixels = self.images(chunk)
+        index = self.samples.sample_index
+        of_image = 4 * _COPIES * self.images(index[:1]).numel()
+        chunks = index.split(min(_IMAGES_AT_ONCE, rows_within(of_image, torch.device("cpu"))))
+        for chunk, pixels in zip(chunks, ahead(self.images, chunks)):
             finite = pixels.isfinite().flatten(1).all(dim=1)
             if not finite.all():
                 raise UserError(

@@ -16,6 +16,7 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress, tell
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
+from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.watcher import Every
 
 
@@ -96,6 +97,27 @@ def _geometry(setup: RunSetup, codec: Codec, audited: int) -> list[Cost]:
     return found
 
 
+def image_memory(setup: RunSetup, codec: Codec) -> str | None:
+    """How often images are decoded that don't fit in memory, in words; None where all do."""
+    images, split, flip = setup.data.bounded, setup.data.split, setup.config.data.flip
+    if images.num_kept == len(images):
+        return None
+    members, audited = len(split.member_index), len(setup.audited_index)
+    # Once for their hash, then for latents, complexity, reconstruction and controls.
+    reads = len(images) + len(torch.cat([split.member_index, setup.audited_index]).unique()) + flip * members
+    reads += audited * (2 + (codec.network is not None)) + sum(setup.autoencoder_batches) * setup.codec_epochs
+    steps = -(-members // setup.config.denoiser.batch_size)
+    for each in setup.watchers(setup.blank_samples(codec), progress).values():
+        if isinstance(each, Generations):  # each look compares its images with all of them
+            compared = members + min(members, len(split.heldout_index))
+            reads += compared * each.num_looks(setup.config.trainer.max_epochs, steps)
+    gib = len(images) * images.shape.numel() / 2**30
+    return (
+        f"Images: {len(images):,} of {' x '.join(map(str, images.shape))}, {gib:.1f} GiB; {images.num_kept:,} stay in memory "
+        f"(data.memory_gib={setup.config.data.memory_gib:g}), each of the others is decoded about {reads / len(images):.0f} times."
+    )
+
+
 def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Composed, console: Console) -> int:
     """Print the config, the split's sizes, the cost in network passes, parameter counts, forecast; returns the exit code."""
     tell(composed.to_yaml())
@@ -113,6 +135,8 @@ def print_plan(setup: RunSetup, codec: Codec, network: nn.Module, composed: Comp
         f"{autoencoder}denoiser {num_parameters(network):,} parameters; latents {tuple(shape)}, D = {shape.numel()}.",
         highlight=False,
     )
+    if (line := image_memory(setup, codec)) is not None:
+        console.print(line, highlight=False, markup=False)
     if setup.privacy is not None:
         console.print(setup.foretold_privacy, highlight=False, markup=False)
     reported = setup.audited_members

@@ -12,7 +12,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimate
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.store import Store, fingerprint
-from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.geometry.stream import influence_by_batch
 
 INDEX = torch.tensor([5, 2, 9])
 PROCESSES = multiprocessing.get_context("forkserver")  # a clean process imports torch once, the others are its copies
@@ -25,6 +25,12 @@ def store_in(folder):
 
 def tensors(value=1.0):
     return {"influence": torch.full((3, 2, 2, 2), value), "mask_stability": torch.rand(3)}
+
+
+def batches(value=1.0):
+    """The rows of `tensors`, two and one."""
+    found = tensors(value)
+    return [{name: each[rows] for name, each in found.items()} for rows in (slice(0, 2), slice(2, 3))]
 
 
 def refuse():
@@ -45,7 +51,7 @@ def kill(process):
 def test_what_is_stored_comes_back_and_is_said(tmp_path, caplog):
     caplog.set_level(logging.INFO, "ldm_privacy")
     store = store_in(tmp_path / "influence")
-    first, is_found = store.get_or_compute("a", INDEX, tensors)
+    first, is_found = store.get_or_compute("a", INDEX, batches)
     assert not is_found
     assert "reused" not in caplog.text
     second, is_found = store.get_or_compute("a", INDEX, refuse)
@@ -63,7 +69,9 @@ def test_an_estimate_goes_through_the_store(tmp_path):
         estimator = ProbeInfluence(num_probes)
         name = fingerprint(state, {"num_probes": num_probes}, INDEX)
         found = store.get_or_compute(
-            name, INDEX, lambda: stream_influence(estimator, torch.tanh, latent, INDEX, batch_size=2).tensors()
+            name,
+            INDEX,
+            lambda: [part.tensors() for part in influence_by_batch(estimator, torch.tanh, latent, INDEX, batch_size=2)],
         )
         return InfluenceEstimate.from_tensors(found[0]), found[1]
 
@@ -102,7 +110,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
     store.save("theirs", INDEX, tensors())
     store.path("theirs").rename(store.path("ours"))
     with pytest.raises(UserError, match="another codec"):
-        store.get_or_compute("ours", INDEX, tensors)
+        store.get_or_compute("ours", INDEX, batches)
     store.save("mine", INDEX, tensors())
     with pytest.raises(UserError, match="another codec"):
         store.load("mine", INDEX + 1)
@@ -113,14 +121,14 @@ def test_a_damaged_file_is_computed_anew_and_said(tmp_path, caplog, size):
     store = store_in(tmp_path)
     content = store.save("a", INDEX, tensors()).read_bytes()
     store.path("a").write_bytes(content[:size])
-    assert not store.get_or_compute("a", INDEX, lambda: tensors(2.0))[1]
+    assert not store.get_or_compute("a", INDEX, lambda: batches(2.0))[1]
     assert "damaged" in caplog.text
     assert float(store.get_or_compute("a", INDEX, refuse)[0]["influence"].mean()) == 2.0
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    result, _ = store_in(tmp_path / "file").get_or_compute("a", INDEX, tensors)
+    result, _ = store_in(tmp_path / "file").get_or_compute("a", INDEX, batches)
     assert float(result["influence"].mean()) == 1.0
     assert "not stored" in caplog.text
     with pytest.raises(UserError, match="can't be stored"):
@@ -131,7 +139,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     left, other = tmp_path / ".a.1.tmp", tmp_path / ".b.1.tmp"
     for path in (left, other):
         path.write_bytes(b"half a file")
-    store_in(tmp_path).get_or_compute("a", INDEX, tensors)
+    store_in(tmp_path).get_or_compute("a", INDEX, batches)
     assert not left.exists()
     assert other.exists()
 
@@ -177,7 +185,7 @@ def compute_once(folder, are_both_there, ready, answers):
     def compute():
         (folder / f"computed-{os.getpid()}").touch()
         are_both_there.wait()
-        return {"influence": torch.full((10, 1, 2, 2), float(os.getpid()))}
+        return [{"influence": torch.full((10, 1, 2, 2), float(os.getpid()))}]
 
     ready.put(None)
     result, is_found = store_in(folder).get_or_compute("a", torch.arange(10), compute)
@@ -211,4 +219,4 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     (process,), _, _ = computing(tmp_path, 1)
     wait_for(tmp_path, "computed-*")
     kill(process)
-    assert not store_in(tmp_path).get_or_compute("a", torch.arange(10), tensors)[1]
+    assert not store_in(tmp_path).get_or_compute("a", torch.arange(10), lambda: [{"influence": torch.ones(10, 1, 2, 2)}])[1]
