@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 
-
 Batch, Fetched = TypeVar("Batch"), TypeVar("Fetched")
 
 

@@ -12,7 +12,7 @@ from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.device import ahead, explain_out_of_memory, lower_memory, passes, rows_within
 from ldm_privacy.geometry.distortion import Distortion
-from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator, concatenate
+from ldm_privacy.geometry.estimate import InfluenceEstimate, InfluenceEstimator, SetInfluenceEstimator
 from ldm_privacy.geometry.store import Store, fingerprint, in_file
 from ldm_privacy.geometry.stream import influence_by_batch, stream_distortion
 from ldm_privacy.models.codec import Codec
@@ -27,8 +27,8 @@ NUM_KEPT = 16
 class Measuring:
     """What images are, and what a frozen codec makes of them.
 
-    Of several processes each computes its share, and all find the same in the store. Whatever has a row for each sample goes to
-    the store as it is computed and is mapped from there; images are fetched by a thread, a batch ahead of the codec.
+    Of several processes each computes its share, and all find the same in the store. Whatever has a row for each sample goes
+    there as it is computed and is mapped from there; images are fetched by a thread, a batch ahead of the codec.
 
     Attributes:
         codec: On `device`.
@@ -84,7 +84,9 @@ class Measuring:
     def latents(self, *means: Tensor) -> Latent:
         """`codec.channel_map` of posterior means, one after the other, on the CPU; see `held`."""
         rows = _chunks(means[0])
-        return self.held((self.codec.channel_map(each[some]) for each in means for some in rows), sum(each.nbytes for each in means))
+        return self.held(
+            (self.codec.channel_map(each[some]) for each in means for some in rows), sum(each.nbytes for each in means)
+        )
 
     def joined(self, known: Sequence[tuple[Tensor, Tensor]], index: Tensor) -> Tensor:
         """The rows of those samples, on the CPU, see `held`. `known`: sample indices and their rows, no sample twice."""
@@ -156,7 +158,7 @@ class Measuring:
         columns["reconstruction_error"] = found["error"]
         if influence is not None:
             settings = {**self._map, **(influence_settings or {})}
-            found = self._stored("influence", index, settings, lambda _: self._influence(influence, samples))
+            found = self._stored("influence", index, settings, lambda _: self._influence(influence, samples, index, settings))
             columns["influence"] = found["influence"].to(self.device)
             if "mask_stability" in found:
                 columns["mask_stability"] = float(torch.cat(gather(found["mask_stability"])).mean())
@@ -232,30 +234,32 @@ class Measuring:
 
         return self._batches("Reconstruction error", "images are decoded", error, index, latent)
 
-    def _influence(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> Iterator[dict[str, Tensor]]:
-        """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
-        advice = f"while influence is estimated: {lower_memory(self.device)}."
-        over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
-        per_sample = estimator if over_set is None else over_set.per_sample
-        progress = self.progress("Influence (pullback metric)", len(samples))
-
-        def parts() -> Iterator[InfluenceEstimate]:
-            with explain_out_of_memory(lambda: advice), progress as done:
-                yield from influence_by_batch(
-                    per_sample, self.codec.decode, samples.latent, samples.sample_index, progress=done
-                )
-
-        estimates: Iterable[InfluenceEstimate] = parts()
-        if over_set is not None:
-            mine = share_of(sum(gather(len(samples))))
-            estimates = [over_set.over_set(concatenate(gather(concatenate([each.to("cpu") for each in estimates])))).rows(mine)]
-        for estimate in estimates:
-            columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
-            yield {name: value.cpu() for name, value in columns.items() if value is not None}
-
-    def _distortion(
-        self, distortion: Distortion, samples: AuditedSamples, chosen: Tensor
+    def _influence(
+        self, estimator: InfluenceEstimator, samples: AuditedSamples, index: Tensor, settings: Mapping[str, Any]
     ) -> Iterator[dict[str, Tensor]]:
+        """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
+        if not isinstance(estimator, SetInfluenceEstimator):
+            for estimate in self._by_sample(estimator, samples):
+                columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
+                yield {name: value.cpu() for name, value in columns.items() if value is not None}
+            return
+        per_sample = estimator.per_sample
+
+        def compute(mine: Tensor) -> Iterator[dict[str, Tensor]]:
+            return (estimate.to("cpu").tensors() for estimate in self._by_sample(per_sample, samples))
+
+        of_all = self._stored("influence of each sample alone", index, settings, compute, of_all=True)
+        for estimate in estimator.over_set(InfluenceEstimate.from_tensors(of_all), share_of(len(index))):
+            columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
+            yield {name: value for name, value in columns.items() if value is not None}
+
+    def _by_sample(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> Iterator[InfluenceEstimate]:
+        advice = f"while influence is estimated: {lower_memory(self.device)}."
+        progress = self.progress("Influence (pullback metric)", len(samples))
+        with explain_out_of_memory(lambda: advice), progress as done:
+            yield from influence_by_batch(estimator, self.codec.decode, samples.latent, samples.sample_index, progress=done)
+
+    def _distortion(self, distortion: Distortion, samples: AuditedSamples, chosen: Tensor) -> Iterator[dict[str, Tensor]]:
         value = torch.full((len(samples),), torch.nan, dtype=torch.float64)
         rank = f"geometry.distortion_rank (now {distortion.rank}; 0: none)"
         advice = f"while distortion is measured: {lower_memory(self.device)} or {rank}."

@@ -65,8 +65,8 @@ class DataConfig:
     flip: bool = option("mirror images in training (never in an audit)", True)
     repeats: RepeatsConfig = field(default_factory=RepeatsConfig, metadata={"help": "planted duplicates"})
     memory_gib: Annotated[float, Field(ge=0)] | None = option(
-        "GiB for decoded images, and for latents in memory: images beyond it are decoded again each time they are needed, latents "
-        "lie in a file; null = no limit",
+        "GiB for decoded images, and for latents in memory; images beyond it are decoded again each time they are needed, "
+        "latents lie in a file; null = no limit",
         4.0,
     )
 

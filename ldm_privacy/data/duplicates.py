@@ -47,9 +47,7 @@ class Duplicates:
         return "; ".join(f"{count} {what}" for count, what in counts if count) or "no identical images"
 
 
-def find_duplicates(
-    digest: Mapping[int, bytes], shape: torch.Size, split: Split, *, group: Tensor | None = None
-) -> Duplicates:
+def find_duplicates(digest: Mapping[int, bytes], shape: torch.Size, split: Split, *, group: Tensor | None = None) -> Duplicates:
     """Compare all images of a split by the SHA-256 of their pixels.
 
     Args:

@@ -27,7 +27,8 @@ _ROWS_AT_ONCE = 256
 class ImageData:
     """Members, held-out and public images of one source, as uint8: one pass over the rows of the split decodes them all.
 
-    Those that fit `memory_gib` stay in memory, the others are decoded again when they are asked for: see `BoundedImages`. A sample index is the row in the source, unique over all parts; asking for a row outside the split is a ValueError.
+    Those that fit `memory_gib` stay in memory, the others are decoded again when they are asked for: see `BoundedImages`. A
+    sample index is the row in the source, unique over all parts; asking for a row outside the split is a ValueError.
 
     Args:
         source: Where the images come from.
@@ -131,7 +132,7 @@ class ImageData:
         return self.bounded[self._positions(sample_index)]
 
     def by_number(self, sample_index: Tensor) -> Pixels:
-        """The same without decoding any: number 0 is the first of them. For a training, which walks over them again and again."""
+        """The same for a training, which asks for some at a time; number 0 is the first of them."""
         return Pixels(self.bounded, self._positions(sample_index))
 
     def labels(self, sample_index: Tensor) -> Tensor | None:

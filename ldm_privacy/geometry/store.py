@@ -8,10 +8,11 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -175,7 +176,8 @@ class Store:
                 file.write(len(text).to_bytes(8, "little") + text)
             self._fill(path, slice(0, count), [{"sample_index": index}])
         except OSError as error:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return error.strerror or str(error), path
         return None, path
 
@@ -233,24 +235,23 @@ DTYPES = {
 
 
 def in_file(batches: Iterable[Tensor], folder: Path) -> Tensor:
-    """Batches of rows as one tensor that lies in a file of that folder, mapped as `Store.load` maps one.
+    """Batches of rows, some at least, as one tensor that lies in a file of that folder, mapped as `Store.load` maps one.
 
-    The file has no name once it is whole, and is gone with the last of the process that looks at it.
+    The file has no name: it is gone with the tensor, or with the process, however that ends.
 
     Raises:
         UserError: It can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=".rows.", suffix=".tmp", dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             for batch in batches:
                 file.write(as_bytes(batch))
-            size = file.tell()
             file.flush()
-            whole = torch.from_file(file.name, shared=False, size=size // batch.element_size(), dtype=batch.dtype)
+            whole = torch.from_numpy(np.memmap(file, mode="c"))  # a private copy of what is written into
     except OSError as error:
         raise UserError(f"{folder}: latents can't be kept in a file there ({error.strerror or error}).") from error
-    return whole.reshape(-1, *batch.shape[1:])
+    return whole.view(batch.dtype).reshape(-1, *batch.shape[1:])
 
 
 def as_bytes(value: Tensor) -> memoryview:

@@ -42,7 +42,7 @@ def stream_influence(
     per_sample = estimator if over_set is None else over_set.per_sample
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     estimate = concatenate(list(influence_by_batch(per_sample, decoder, latent, sample_index, **options)))
-    return estimate if over_set is None else over_set.over_set(estimate)
+    return estimate if over_set is None else concatenate(list(over_set.over_set(estimate)))
 
 
 def influence_by_batch(

@@ -111,10 +111,10 @@ def image_memory(setup: RunSetup, codec: Codec) -> str | None:
         if isinstance(each, Generations):  # each look compares its images with all of them
             compared = members + min(members, len(split.heldout_index))
             reads += compared * each.num_looks(setup.config.trainer.max_epochs, steps)
-    gib = len(images) * images.shape.numel() / 2**30
+    size, gib = " x ".join(map(str, images.shape)), len(images) * images.shape.numel() / 2**30
     return (
-        f"Images: {len(images):,} of {' x '.join(map(str, images.shape))}, {gib:.1f} GiB; {images.num_kept:,} stay in memory "
-        f"(data.memory_gib={setup.config.data.memory_gib:g}), each of the others is decoded about {reads / len(images):.0f} times."
+        f"Images: {len(images):,} of {size}, {gib:.3g} GiB; {images.num_kept:,} stay in memory "
+        f"(data.memory_gib={setup.config.data.memory_gib:g}), the others are decoded about {reads / len(images):.0f} times."
     )
 
 

@@ -24,8 +24,8 @@ class DenoiserModule(StepwiseModule):
         alphas_cumprod: (num_train_timesteps,).
         latents: (variants, samples, channels, height, width): the members' latents; variant 1, where it exists, is the
             mirrored image's. A variant is drawn for each sample and step.
-        latents_to_device: Bring the latents to the device whole. False: a batch at a time, from the CPU (from a file, where they
-            are mapped); a step then waits for its rows.
+        latents_to_device: Bring the latents to the device whole. False: a batch at a time, from the CPU (where they are mapped,
+            from a file); a step then waits for its rows.
         prediction_type: What the network learns to output.
         choices: Name -> (samples, choices, ...), what a sample may be told: one of them is drawn for each sample and step. None
             for an unconditional denoiser.

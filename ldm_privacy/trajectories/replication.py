@@ -21,7 +21,8 @@ def nearest_of(
 ) -> tuple[Tensor, Tensor]:
     """(batch,) cosine and sample index of the nearest of those members; ties to the first.
 
-    `among`, (members,) bool: who of them are members; all by default. O(generations x members x numbers of a latent), in chunks of bounded memory. -inf and -1 where there are no members.
+    `among`, (members,) bool: who of them are members; all by default. O(generations x members x numbers of a latent), in chunks
+    of bounded memory. -inf and -1 where there are no members.
     """
     best = torch.full((len(generated),), -torch.inf, dtype=torch.float64, device=generated.device)
     index = torch.full((len(generated),), -1, dtype=torch.int64, device=generated.device)

@@ -39,7 +39,9 @@ def shown(axis):
 @pytest.mark.parametrize(("num_samples", "num_images", "channels"), [(1, 2, 1), (2, 2, 3), (5, 4, 1), (40, 8, 3)])
 def test_distortion_draws_violins_and_extremes(num_samples, num_images, channels):
     distortion = numbers(num_samples)
-    figure = distortion_figure(distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh().__getitem__)
+    figure = distortion_figure(
+        distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh().__getitem__
+    )
     assert len(figure.axes) == 1 + num_images
     picture(figure)
 

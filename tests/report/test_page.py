@@ -86,7 +86,9 @@ def curves():
 
 def violins(count=100):
     """Violins beside images."""
-    return distortion_figure(numbers(count) * 3, torch.arange(count) % 2 == 0, numbers(count, 3, 8, 8, draw=1).tanh().__getitem__)
+    return distortion_figure(
+        numbers(count) * 3, torch.arange(count) % 2 == 0, numbers(count, 3, 8, 8, draw=1).tanh().__getitem__
+    )
 
 
 @functools.cache
