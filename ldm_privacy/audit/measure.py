@@ -38,8 +38,8 @@ class Measuring:
         device: Where passes run.
         progress: Shows how far it is.
         memory: What was found or computed before, by fingerprint: with another target of the same codec it is not read again.
-        latents_gib: For latents that are computed from what is stored; beyond it they lie in a file of the store's folder. None:
-            no bound, as where there is no store.
+        latents_gib: For latents that are computed from what is stored; beyond it they lie in a file of the store's folder.
+            None: no bound, as where there is no store.
     """
 
     codec: Codec
