@@ -1,8 +1,10 @@
 """What a device does with float32, how much memory passes may take, what is fetched ahead of them, and memory's running out."""
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from time import monotonic
 from typing import TypeVar
 
 import torch
@@ -21,6 +23,7 @@ MEMORY_GIB = {"cpu": 0.25, "cuda": 4.0}
 """Budget of a network pass, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
 
 _limit_gib: float | None = None
+_given_back = 0.0
 
 _SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "calculation overflowed")
 
@@ -98,10 +101,23 @@ def ahead(fetch: Callable[[Batch], Fetched], batches: Iterable[Batch]) -> Iterat
             this, coming = coming, thread.submit(fetch, batch)
             if this is not None:
                 yield this.result()
+                give_back()
         if coming is not None:
             yield coming.result()
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, at most once a second: between large blocks glibc keeps ever more of it in pieces.
+
+    Called by whatever walks over many samples, after a batch. Other allocators are left alone.
+    """
+    global _given_back
+    if (now := monotonic()) - _given_back >= 1:
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+        _given_back = now
 
 
 def lower_memory(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.sweep import RANKINGS, ladder_masks
 from ldm_privacy.audit.views import condition_use, differs
-from ldm_privacy.device import explain_out_of_memory, lower_memory, passes, rows_within
+from ldm_privacy.device import explain_out_of_memory, give_back, lower_memory, passes, rows_within
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import KeepMask, NoisePredictor
 
@@ -60,6 +60,7 @@ def collect(
         for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
             parts.append(_attacked(audit, predictor, audit.samples.rows(rows), labels, is_reference=is_reference))
             progress(rows.stop)
+            give_back()
     return join(parts)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import give_back
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import (
     InfluenceEstimate,
@@ -78,3 +79,4 @@ def _batches(total: int, batch_size: int, progress: Callable[[int], Any]) -> Ite
     for start in range(0, max(total, 1), batch_size):
         yield slice(start, start + batch_size)
         progress(min(start + batch_size, total))
+        give_back()
