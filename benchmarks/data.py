@@ -27,7 +27,7 @@ AT_FULL_SIZE = 118_000
 """Images of COCO's training set, of which an audit is to run in 8 GiB."""
 DATA_GIB, AUDIT_GIB = 0.1, 1 / 32
 ROWS = [
-    *(("audit", "bounded", count) for count in (40, 120)),
+    *(("audit", side, count) for side in ("64 px", "128 px") for count in (400, 1200)),
     *(("training", "mapped", count) for count in (10_000, 30_000)),
     *(("speed", way, 300) for way in ("PIL", "datasets", "1 thread", "2 threads", "4 threads")),
 ]
@@ -98,26 +98,31 @@ def cheap_codec() -> Any:
 
 
 def audit(how: str, count: int, folder: Path) -> str:
-    """From the files to the evidence, with the attacks, masks, timesteps and keep fractions of the shipped configs."""
+    """From the files to the evidence, with the attacks, masks, timesteps and keep fractions of the shipped configs.
+
+    The budgets are those of 512 px, made smaller as the images are.
+    """
     from ldm_privacy.config import compose
     from ldm_privacy.data.folder import Folder
     from ldm_privacy.data.module import ImageData
     from ldm_privacy.device import limit_memory
 
-    write_images(folder, count)
-    limit_memory(AUDIT_GIB)
+    side = int(how.split()[0])
+    write_images(folder, count, side)
+    limit_memory(AUDIT_GIB * (side / SIDE) ** 2)
+    memory_gib = DATA_GIB * (side / SIDE) ** 2
     config = compose("cifar10.yaml", ["trainer.accelerator=cpu"]).config
     with peak() as held:
         start = time.monotonic()
         data = ImageData(
             Folder(path=str(folder)),
-            resolution=SIDE,
+            resolution=side,
             channels=3,
             num_members=count // 2,
             num_heldout=count // 2,
-            memory_gib=DATA_GIB if how == "bounded" else None,
+            memory_gib=memory_gib,
         )
-        evidence_of(data, config, folder / "store", DATA_GIB if how == "bounded" else None)
+        evidence_of(data, config, folder / "store", memory_gib)
         seconds = time.monotonic() - start
     return f"{held['bytes']} {seconds:.0f}"
 
