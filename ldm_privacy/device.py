@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ldm_privacy.errors import UserError
 
-Batch, Fetched = TypeVar("Batch"), TypeVar("Fetched")
+Batch = TypeVar("Batch")
+Fetched = TypeVar("Fetched")
 
 
 class OutOfMemory(UserError):

@@ -138,4 +138,4 @@ def num_cores() -> int:
 
 def digest_of(pixels: Tensor) -> bytes:
     """SHA-256 of the pixels of one image."""
-    return hashlib.sha256(pixels.contiguous().numpy()).digest()
+    return hashlib.sha256(pixels.contiguous().numpy().data).digest()

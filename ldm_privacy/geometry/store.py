@@ -256,7 +256,7 @@ def in_file(batches: Iterable[Tensor], folder: Path) -> Tensor:
 
 def as_bytes(value: Tensor) -> memoryview:
     """The numbers of a tensor as they lie in memory, row by row; no copy where they do so already, on the CPU."""
-    return memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def reserve(file: BinaryIO, size: int) -> None:
