@@ -28,7 +28,7 @@ IMAGES_AT_ONCE = 64
 
 def check_image_memory(given: Mapping[str, Any]) -> None:
     """Raise UserError where `memory_gib` has no room for the images that are decoded at a time."""
-    sizes = [given.get(key) for key in ("memory_gib", "channels", "resolution")]
+    sizes: list[Any] = [given.get(key) for key in ("memory_gib", "channels", "resolution")]
     if not all(isinstance(size, int | float) for size in sizes):
         return
     gib, channels, resolution = sizes
