@@ -1,12 +1,19 @@
-"""What a device does with float32, how much memory passes may take, and its running out, told in one line."""
+"""What a device does with float32, how much memory passes may take, what is fetched ahead of them, and memory's running out."""
 
-from collections.abc import Callable, Iterator
+import ctypes
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from time import monotonic
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
+
+Batch = TypeVar("Batch")
+Fetched = TypeVar("Fetched")
 
 
 class OutOfMemory(UserError):
@@ -17,6 +24,7 @@ MEMORY_GIB = {"cpu": 0.25, "cuda": 4.0}
 """Budget of a network pass, by device type. Fixed numbers, not the free memory: two runs on equal machines then batch alike."""
 
 _limit_gib: float | None = None
+_given_back = 0.0
 
 _SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "calculation overflowed")
 
@@ -74,6 +82,43 @@ def in_passes(function: Callable[[Tensor], Tensor], value: Tensor, most: int) ->
     if len(value) <= most:
         return function(value)
     return torch.cat([function(value[rows]) for rows in passes(len(value), most)])
+
+
+def of_rows(function: Callable[[Tensor], Tensor], value: Tensor, *, copies: int = 4) -> Tensor:
+    """`function` of all rows, as many at a time as fit the budget with so many copies of them in float64."""
+    return in_passes(function, value, rows_within(8 * copies * value.shape[1:].numel(), value.device))
+
+
+def ahead(fetch: Callable[[Batch], Fetched], batches: Iterable[Batch]) -> Iterator[Fetched]:
+    """`fetch` of each batch, in order; a thread fetches the next one while the caller works on this one.
+
+    Whoever walks over images by batches goes through here. Two results are in memory at a time. What `fetch` raises comes where
+    its result would have; whoever leaves early (an error, Ctrl-C) waits for one batch at most.
+    """
+    thread = ThreadPoolExecutor(1)
+    coming: Future[Fetched] | None = None
+    try:
+        for batch in batches:
+            this, coming = coming, thread.submit(fetch, batch)
+            if this is not None:
+                yield this.result()
+                give_back()
+        if coming is not None:
+            yield coming.result()
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, at most once a second: between large blocks glibc keeps ever more of it in pieces.
+
+    Called by whatever walks over many samples, after a batch. Other allocators are left alone.
+    """
+    global _given_back
+    if (now := monotonic()) - _given_back >= 1:
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+        _given_back = now
 
 
 def lower_memory(device: torch.device) -> str:

@@ -1,9 +1,11 @@
-"""The memory budget of network passes."""
+"""The memory budget of network passes, and what is fetched ahead of them."""
+
+import threading
 
 import pytest
 import torch
 
-from ldm_privacy.device import in_passes, limit_memory, lower_memory, memory_budget, passes, rows_within
+from ldm_privacy.device import ahead, in_passes, limit_memory, lower_memory, memory_budget, passes, rows_within
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -35,3 +37,42 @@ def test_the_budget_is_one_number_for_every_pass():
     limit_memory(1.5)
     assert memory_budget(CPU) == memory_budget(torch.device("cuda")) == 3 * 2**29
     assert "lower audit.memory_gib (now 1.5;" in lower_memory(CPU)
+
+
+def test_the_next_batch_is_fetched_while_this_one_is_worked_on():
+    started = [threading.Event() for _ in range(4)]
+
+    def fetch(number):
+        started[number].set()
+        return 10 * number
+
+    found = []
+    for number, value in enumerate(ahead(fetch, range(4))):
+        if number < 3:
+            assert started[number + 1].wait(20), "nobody asked for it yet"
+        found.append(value)
+    assert found == [0, 10, 20, 30]
+    assert list(ahead(fetch, [])) == []
+
+
+def test_an_error_comes_where_its_batch_would_have_and_leaving_ends_the_thread():
+    fetched = []
+
+    def fetch(number):
+        fetched.append(number)
+        if number == 2:
+            raise ValueError("the third")
+        return number
+
+    walk = ahead(fetch, range(100))
+    found = [next(walk), next(walk)]
+    with pytest.raises(ValueError, match="the third"):
+        next(walk)
+    assert found == [0, 1]
+    assert len(fetched) <= 4
+    fetched.clear()
+    walk = ahead(lambda number: fetched.append(number), range(100))
+    next(walk)
+    walk.close()
+    assert len(fetched) <= 2
+    assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor")]

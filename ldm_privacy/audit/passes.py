@@ -12,7 +12,7 @@ from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.sweep import RANKINGS, ladder_masks
 from ldm_privacy.audit.views import condition_use, differs
-from ldm_privacy.device import explain_out_of_memory, lower_memory, passes, rows_within
+from ldm_privacy.device import explain_out_of_memory, give_back, lower_memory, passes, rows_within
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.types import KeepMask, NoisePredictor
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SAMPLES_AT_ONCE = 512
 """At most: how often progress is told of."""
 
-_RANKING_BYTES = 64
+RANKING_BYTES = 64
 """Per number of a latent, to rank its dimensions; beside the masks, that are copied a few times."""
 
 
@@ -55,11 +55,12 @@ def collect(
     """
     latent, parts = audit.samples.latent, []
     num_masks = len(audit.masks) + len(RANKINGS) * len(audit.keep_fractions)
-    fitting = rows_within((4 * num_masks + _RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
+    fitting = rows_within((4 * num_masks + RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
     with explain_out_of_memory(lambda: f"in an audit: {lower_memory(latent.device)}."):
         for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
             parts.append(_attacked(audit, predictor, audit.samples.rows(rows), labels, is_reference=is_reference))
             progress(rows.stop)
+            give_back()
     return join(parts)
 
 

@@ -1,6 +1,7 @@
 """What the reference of a target has of the audited samples: asked once, then found in a store."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import Collected
-from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.audit.passes import RANKING_BYTES
+from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.device import passes, rows_within
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.store import Store, fingerprint
-from ldm_privacy.processes import gather, on_main
+from ldm_privacy.geometry.store import Store, as_bytes, fingerprint
+from ldm_privacy.processes import gather, on_main, share_of
 from ldm_privacy.types import NoisePredictor, Progress
 
 NOUN = "what the reference scores"
@@ -72,11 +75,12 @@ def referenced(
     index = torch.cat(gather(audit.samples.sample_index.cpu()))
     name = on_main(lambda: fingerprint(*_seen(audit, everyone, predictor, key), index))
 
-    def rows() -> dict[str, Tensor]:
+    def rows() -> Iterator[dict[str, Tensor]]:
         sums = audit.collect_reference(predictor, progress).sums
-        return {f"{label}/{place}": term.movedim(-1, 0) for label, terms in sums.items() for place, term in enumerate(terms)}
+        yield {f"{label}/{place}": term.movedim(-1, 0) for label, terms in sums.items() for place, term in enumerate(terms)}
 
-    found = store.shared(name, index, rows)
+    share = share_of(len(index))
+    found = {column: value[share] for column, value in store.get_or_compute(name, index, rows)[0].items()}
     sums = {
         label: [found[f"{label}/{place}"].movedim(0, -1) for place in range(_num_terms(found, label))]
         for label in audit.compared
@@ -99,6 +103,16 @@ def _asked_alike(one: AuditedSamples, other: AuditedSamples) -> bool:
     return is_here and first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def _kept(samples: AuditedSamples, masks: Mapping[str, MaskRule]) -> dict[str, str]:
+    """SHA-256 of every mask of those samples, by label."""
+    digests = {label: hashlib.sha256() for label in masks}
+    for rows in passes(len(samples), rows_within(RANKING_BYTES * samples.latent.shape[1:].numel(), samples.latent.device)):
+        some = samples.rows(rows)
+        for label, rule in masks.items():
+            digests[label].update(as_bytes(some.keep(rule)))
+    return {label: digest.hexdigest() for label, digest in digests.items()}
+
+
 def _num_terms(found: Mapping[str, Tensor], label: str) -> int:
     return sum(name.rpartition("/")[0] == label for name in found)
 
@@ -106,13 +120,12 @@ def _num_terms(found: Mapping[str, Tensor], label: str) -> int:
 def _seen(
     audit: Audit, samples: AuditedSamples, predictor: NoisePredictor, key: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and settings that decide the sums of those samples, all of them."""
+    """Tensors and settings that decide the sums of those samples, all of them; masks by batches."""
     attacks = {label: audit.asked[label] for label in audit.compared}
     views = {"own", *(each.view for each in attacks.values()), *(view for each in attacks.values() for view in each.views)}
     tensors = {
         "latent": samples.latent,
         "alphas_cumprod": predictor.alphas_cumprod,
-        **{f"keep/{label}": samples.keep(rule) for label, rule in audit.masks.items()},
         **{f"{view}/{name}": value for view in views for name, value in samples.told(view).items()},
     }
     settings = {
@@ -120,6 +133,7 @@ def _seen(
         "reference": key,
         "attacks": {label: repr(attack) for label, attack in attacks.items()},
         "masks": {label: audit.masks_of(label) for label in attacks},
+        "kept": _kept(samples, audit.masks),
         "timesteps": audit.timesteps,
         "seed": audit.seed,
         "autocast": str(audit.autocast),

@@ -20,7 +20,19 @@ C = TypeVar("C", bound=EvaluationConfig, covariant=True)
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 FOR_TARGETS = "audit.yaml"
 """The entry that trains nothing: what is audited was trained elsewhere."""
-RESUMABLE = ("trainer.", "audit.", "gate", "geometry.", "watch.", "wandb.", "loggers", "data.source.", "plugins", "base")
+RESUMABLE = (
+    "trainer.",
+    "audit.",
+    "gate",
+    "geometry.",
+    "watch.",
+    "wandb.",
+    "loggers",
+    "data.source.",
+    "data.memory_gib",
+    "plugins",
+    "base",
+)
 """What a resumed run may change."""
 
 

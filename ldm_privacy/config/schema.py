@@ -22,6 +22,24 @@ class RepeatsConfig:
     times: Annotated[int, Field(ge=2, le=1000)] = option("that each of them comes in an epoch", 10)
 
 
+IMAGES_AT_ONCE = 64
+"""That are decoded together, twice in memory while the next ones are fetched: `data.bounded.AT_ONCE`."""
+
+
+def check_image_memory(given: Mapping[str, Any]) -> None:
+    """Raise UserError where `memory_gib` has no room for the images that are decoded at a time."""
+    sizes: list[Any] = [given.get(key) for key in ("memory_gib", "channels", "resolution")]
+    if not all(isinstance(size, int | float) for size in sizes):
+        return
+    gib, channels, resolution = sizes
+    needed = 2 * IMAGES_AT_ONCE * channels * resolution**2 / 2**30
+    if gib < needed:
+        raise UserError(
+            f"data.memory_gib: {gib:g} is too small for one batch: {2 * IMAGES_AT_ONCE} images of {channels} x {resolution} x "
+            f"{resolution} lie in memory while they are decoded, {needed:.2g} GiB; give at least that."
+        )
+
+
 @dataclass
 class DataConfig:
     """Images and who is a member."""
@@ -46,10 +64,16 @@ class DataConfig:
     )
     flip: bool = option("mirror images in training (never in an audit)", True)
     repeats: RepeatsConfig = field(default_factory=RepeatsConfig, metadata={"help": "planted duplicates"})
+    memory_gib: Annotated[float, Field(ge=0)] | None = option(
+        "GiB for decoded images, and for latents in memory; images beyond it are decoded again each time they are needed, "
+        "latents lie in a file; null = no limit",
+        4.0,
+    )
 
     @staticmethod
     def check_together(given: Mapping[str, Any]) -> None:
         """Raise UserError for keys that contradict each other, as far as they are given."""
+        check_image_memory(given)
         if given.get("split") != "coin":
             return
         if file := given.get("index_file"):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
+from ldm_privacy.device import ahead, passes, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.plugins import blamed_on
@@ -21,7 +22,9 @@ WITHOUT_DENOISER = "without the denoiser"
 WITHOUT_MODEL = "without any model"
 WITHOUT_TARGET = "without the target"
 REFERENCE_ALONE = "the reference alone"
-_IMAGES_AT_ONCE = 128
+_IMAGES_AT_ONCE = 32
+_COPIES = 8
+"""Of an image, while its features are computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +59,16 @@ class Case:
     def _seen(self) -> tuple[dict[str, Tensor], Tensor]:
         """Both from one reading of the images."""
         parts, thumbnails = [], []
-        for chunk in self.samples.sample_index.split(_IMAGES_AT_ONCE):
-            pixels = self.images(chunk)
+        chunks = self.samples.sample_index.split(_IMAGES_AT_ONCE)
+        for chunk, pixels in zip(chunks, ahead(self.images, chunks)):
             finite = pixels.isfinite().flatten(1).all(dim=1)
             if not finite.all():
                 raise UserError(
                     f"the image of sample {int(chunk[~finite][0])} is not finite; mend it or take it out of the data."
                 )
-            parts.append(image_features(pixels))
-            thumbnails.append(thumbnail_features(pixels))
+            for rows in passes(len(pixels), rows_within(4 * _COPIES * pixels.shape[1:].numel(), pixels.device)):
+                parts.append(image_features(pixels[rows]))
+                thumbnails.append(thumbnail_features(pixels[rows]))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(thumbnails)
 
 

@@ -57,9 +57,10 @@ def _moments(images: Image) -> Named:
         yield f"standard deviation of {name}", flat.std(dim=1, correction=0)
         yield f"minimum of {name}", flat.amin(dim=1)
         yield f"maximum of {name}", flat.amax(dim=1)
-        ordered = flat.sort(dim=1).values
-        for share, place in zip(QUANTILES, (quantiles * (flat.shape[1] - 1)).round().long().tolist()):
-            yield f"{share:.0%} quantile of {name}", ordered[:, place]
+        places = (quantiles * (flat.shape[1] - 1)).round().long()
+        chosen = flat.sort(dim=1).values[:, places]  # a copy: a view of a column would keep all of them
+        for share, column in zip(QUANTILES, chosen.unbind(1)):
+            yield f"{share:.0%} quantile of {name}", column
 
 
 def _correlations(images: Image) -> Named:

@@ -1,6 +1,7 @@
 """Control: does the decoder's influence tell the sides apart?"""
 
 from ldm_privacy.controls.finding import WITHOUT_DENOISER, Case, Finding
+from ldm_privacy.device import of_rows
 from ldm_privacy.registry import CONTROLS
 
 
@@ -11,5 +12,5 @@ def influence(case: Case) -> Finding | None:
     if value is None:
         return None
     meaning = "the decoder's influence itself tells the sides apart, so a mask ranked by it carries membership"
-    score = 0.5 * (value.double() + 1e-12).log().flatten(1).sum(dim=1)
+    score = of_rows(lambda influence: 0.5 * (influence.double() + 1e-12).log().flatten(1).sum(dim=1), value)
     return Finding("influence", WITHOUT_DENOISER, meaning=meaning, score=score)

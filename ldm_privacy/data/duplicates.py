@@ -4,6 +4,7 @@ Where coins decided, every copy is taken out but the first row, whatever the coi
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,28 +47,25 @@ class Duplicates:
         return "; ".join(f"{count} {what}" for count, what in counts if count) or "no identical images"
 
 
-def find_duplicates(pixels: Tensor, sample_index: Tensor, split: Split, *, group: Tensor | None = None) -> Duplicates:
+def find_duplicates(digest: Mapping[int, bytes], shape: torch.Size, split: Split, *, group: Tensor | None = None) -> Duplicates:
     """Compare all images of a split by the SHA-256 of their pixels.
 
     Args:
-        pixels: uint8, (rows, channels, height, width).
-        sample_index: int64, (rows,): which sample each is; every sample of the split must be there.
+        digest: Of the image of each sample index; every sample of the split must be there.
+        shape: (channels, height, width) of the images.
         split: The sets.
         group: int64, (rows of the source,), where there are groups: they decide halves and intervals, so they are content.
 
     Returns:
-        The record; nothing depends on the order of the rows. One hash per image.
+        The record; nothing depends on the order of the samples.
     """
-    digest = {
-        int(index): hashlib.sha256(image.numpy().tobytes()).digest() for index, image in zip(sample_index.tolist(), pixels)
-    }
     members, heldout, public = (index.tolist() for index in (split.member_index, split.heldout_index, split.public_index))
     originals, others = (split.audited_index.tolist(),) * 2 if split.by_coins else (members, heldout)
     first: dict[bytes, int] = {}
     for index in originals:
         first.setdefault(digest[index], index)
     pairs = [(first[digest[index]], index) for index in others if first.get(digest[index], index) != index]
-    content = hashlib.sha256(str(tuple(pixels.shape[1:])).encode())
+    content = hashlib.sha256(str(tuple(shape)).encode())
     copies = {copy for _, copy in pairs}  # taken out of a drawn split: a stored one has the same hash
     kept_members = [digest[index] for index in members if index not in copies]
     member_digests, heldout_digests = {*kept_members}, {digest[index] for index in heldout}

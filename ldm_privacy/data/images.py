@@ -48,8 +48,9 @@ def to_pixels(
         left, top = (width - side) / 2, (height - side) / 2
         # One step over the centre square: the same as resize, then crop, without ever holding the long side.
         image = image.resize((resolution, resolution), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+    pixels = np.array(image, dtype=np.uint8)
+    # Turned by NumPy: torch would start threads of its own in each thread that decodes.
+    return torch.from_numpy(pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def decode_image(

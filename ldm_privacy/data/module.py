@@ -1,4 +1,4 @@
-"""The images of a run: source, split, pixels in memory, everything addressed by sample index."""
+"""The images of a run: source, split, pixels, everything addressed by sample index."""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +8,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from ldm_privacy.data.bounded import BoundedImages, Pixels
 from ldm_privacy.data.columns import all_captions, class_codes, group_codes
 from ldm_privacy.data.draw import draw_split, split_from_index_file, split_from_sides
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
-from ldm_privacy.data.images import decode_image, opened_image, to_float
+from ldm_privacy.data.images import opened_image, to_float
 from ldm_privacy.data.sources import ImageSource
 from ldm_privacy.data.split import Split
 from ldm_privacy.data.wide import WideImages, raw_mode
@@ -24,9 +25,10 @@ _ROWS_AT_ONCE = 256
 
 
 class ImageData:
-    """Members, held-out and public images of one source, decoded once into uint8: one pass over the rows of the split.
+    """Members, held-out and public images of one source, as uint8: one pass over the rows of the split decodes them all.
 
-    A sample index is the row in the source, unique over all parts; asking for a row outside the split is a ValueError.
+    Those that fit `memory_gib` stay in memory, the others are decoded again when they are asked for: see `BoundedImages`. A
+    sample index is the row in the source, unique over all parts; asking for a row outside the split is a ValueError.
 
     Args:
         source: Where the images come from.
@@ -39,6 +41,7 @@ class ImageData:
             source's own where it has some, and otherwise rows are drawn by seed.
         group_column: Column (patient, identity) whose equal values stay on one side.
         seed: Of the split.
+        memory_gib: For decoded images; None: all of them stay in memory.
         by_coins: A fair coin decides of each row that is drawn (of each group) on which side it is; see `draw_split`.
         split: Use this one (of a checkpoint) instead of drawing; it keeps its held-out copies, for the numbers are its own.
         progress: Called with (rows decoded, rows in all) after every few rows, first with (0, rows in all).
@@ -46,6 +49,7 @@ class ImageData:
     Attributes:
         split: The rows of each part; a drawn one without copies, see `find_duplicates`.
         duplicates: Copies, other repeats, the hash of all pixels and groups.
+        bounded: The images themselves.
         class_names: Where the labels have names.
         num_classes: Number of class names, or one more than the largest label; None without labels.
 
@@ -66,6 +70,7 @@ class ImageData:
         index_file: str | None = None,
         group_column: str | None = None,
         seed: int = 0,
+        memory_gib: float | None = None,
         by_coins: bool = False,
         split: Split | None = None,
         progress: Done = lambda done, total=None: None,
@@ -102,12 +107,20 @@ class ImageData:
         self._position = torch.full((num_rows,), -1)
         self._position[rows] = torch.arange(len(rows))
         self._caption = None if columns.caption is None else all_captions(dataset, columns.caption, rows.tolist())
-        self._pixels = torch.empty(len(rows), channels, resolution, resolution, dtype=torch.uint8)
-        wide = WideImages(self._limits(source, dataset, columns.image, progress))
-        self._decode(dataset, columns.image, rows.tolist(), progress, wide)
-        for note in wide.notes():
+        self.bounded = BoundedImages(
+            dataset,
+            columns.image,
+            rows.tolist(),
+            resolution=resolution,
+            channels=channels,
+            limits=self._limits(source, dataset, columns.image, progress),
+            memory_gib=memory_gib,
+            progress=progress,
+        )
+        for note in self.bounded.notes:
             log.warning("%s", note)
-        self.duplicates = find_duplicates(self._pixels, rows, drawn, group=self._group)
+        digest = dict(zip(rows.tolist(), self.bounded.digests, strict=True))
+        self.duplicates = find_duplicates(digest, self.bounded.shape, drawn, group=self._group)
         self.split = drawn if split is not None else remove_duplicates(drawn, self.duplicates)
 
     def images(self, sample_index: Tensor) -> Image:
@@ -116,7 +129,11 @@ class ImageData:
 
     def pixels(self, sample_index: Tensor) -> Tensor:
         """uint8, (batch, channels, resolution, resolution)."""
-        return self._pixels[self._positions(sample_index)]
+        return self.bounded[self._positions(sample_index)]
+
+    def by_number(self, sample_index: Tensor) -> Pixels:
+        """The same for a training, which asks for some at a time; number 0 is the first of them."""
+        return Pixels(self.bounded, self._positions(sample_index))
 
     def labels(self, sample_index: Tensor) -> Tensor | None:
         """Class labels, int64, (batch,), -1 where a row has none; None where the data have no labels."""
@@ -150,15 +167,3 @@ class ImageData:
             if row % _ROWS_AT_ONCE == 0:
                 progress(row, len(dataset))
         return seen.observed()
-
-    def _decode(self, dataset: Dataset, column: str, rows: list[int], progress: Done, wide: WideImages) -> None:
-        _, channels, resolution, _ = self._pixels.shape
-        cells = dataset.select_columns([column])
-        progress(0, len(rows))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            chunk = rows[start : start + _ROWS_AT_ONCE]
-            for place, (row, cell) in enumerate(zip(chunk, cells[chunk][column]), start):
-                self._pixels[place] = decode_image(
-                    cell, resolution=resolution, channels=channels, row=row, column=column, wide=wide
-                )
-            progress(start + len(chunk), len(rows))

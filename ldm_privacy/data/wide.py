@@ -77,6 +77,15 @@ class WideImages:
         black, white = self.limits or (0.0, top)
         return PIL.Image.fromarray(np.rint((values.clip(black, white) - black) * (255.0 / (white - black))).astype(np.uint8))
 
+    def add(self, later: "WideImages") -> None:
+        """Remember what another one saw, of images that come after those that were seen here."""
+        self.low, self.high = min(self.low, later.low), max(self.high, later.high)
+        self._darkest, self._brightest = min(self._darkest, later._darkest), max(self._brightest, later._brightest)
+        self._top_colour = max(self._top_colour, later._top_colour)
+        for kind in ("", "_cut", "_colour"):
+            setattr(self, f"_num{kind}", getattr(self, f"_num{kind}") + getattr(later, f"_num{kind}"))
+            setattr(self, f"_first{kind}", getattr(self, f"_first{kind}") or getattr(later, f"_first{kind}"))
+
     def observed(self) -> tuple[float, float] | None:
         """The smallest and largest value seen; None where no image was wide. Raises UserError where they are one."""
         if self._num and self.low == self.high:

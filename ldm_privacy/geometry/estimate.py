@@ -1,6 +1,6 @@
 """What an influence estimator returns, and what it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -69,8 +69,9 @@ class SetInfluenceEstimator(Protocol):
     per_sample: InfluenceEstimator
     """The part that needs the decoder, sample by sample."""
 
-    def over_set(self, estimate: InfluenceEstimate) -> InfluenceEstimate:
-        """The estimate of the set from its samples' estimates."""
+    def over_set(self, estimate: InfluenceEstimate, rows: slice = slice(None)) -> Iterator[InfluenceEstimate]:
+        """The estimate of those rows of the set from all its samples' estimates, batch by batch: the set may be larger than
+        memory."""
         ...
 
 

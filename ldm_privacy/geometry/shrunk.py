@@ -1,19 +1,23 @@
 """Influence by empirical Bayes: few probes a sample, shrunk toward what a whole set of samples shows."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import passes, rows_within
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import InfluenceEstimate, check_counts
+from ldm_privacy.geometry.estimate import InfluenceEstimate, check_counts, concatenate
 from ldm_privacy.geometry.probe import ProbeInfluence, half_stability
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
 
 ResidualVariance = Literal["channel", "dimension", "none"]
+_COPIES = 16
+"""In float64, of what is shrunk."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +60,69 @@ def shrink_log_influence(influence: Influence, num_probes: int, residual_varianc
     Returns:
         The fit, on the influence's device, influence in its precision. A single sample is left as it is.
     """
-    check_counts(1, num_probes=num_probes)
-    shape = influence.shape
-    half = torch.tensor(num_probes / 2, dtype=torch.float64)
-    noise_variance = float(torch.polygamma(1, half))
-    estimate = influence.flatten(1).double().clamp_min(torch.finfo(torch.float32).tiny)
-    corrected = estimate.log() - float(torch.digamma(half) - half.log())
-
-    level = corrected.mean(1, keepdim=True)
-    dimension_mean = corrected.mean(0) - corrected.mean()
-    prior = level + dimension_mean
-    variance = _residual_variance(corrected - prior, noise_variance, shape, residual_variance)
-
-    log_influence = _posterior_mode(estimate, prior, variance, num_probes / 2)
-    weight = variance / (variance + noise_variance)
-    of_mean = (variance + noise_variance) / len(influence)
-    error = (weight * noise_variance + (1 - weight).square() * of_mean).sqrt()
-    shrunk = log_influence.exp()
+    fit = Shrinkage.fitted(influence, num_probes, residual_variance)
+    parts = [fit(influence[rows], rows) for rows in _chunks(influence)]
+    shrunk, error = (torch.cat(each) for each in zip(*parts))
+    shape = influence.shape[1:]
     return ShrunkFit(
-        influence=shrunk.reshape(shape).to(influence.dtype),
-        standard_error=(shrunk * error).reshape(shape).to(influence.dtype),
-        level=level[:, 0],
-        dimension_mean=dimension_mean.reshape(shape[1:]),
-        residual_variance=variance.reshape(shape[1:]),
-        noise_variance=noise_variance,
+        influence=shrunk,
+        standard_error=error,
+        level=fit.level,
+        dimension_mean=fit.dimension_mean.reshape(shape),
+        residual_variance=fit.residual_variance.reshape(shape),
+        noise_variance=fit.noise_variance,
     )
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """The fit of `shrink_log_influence` without the influence of the samples themselves, which may be larger than memory.
+
+    Attributes:
+        level: (samples,).
+        dimension_mean, residual_variance: (D,).
+        noise_variance, num_probes: Of one estimate, and in one.
+    """
+
+    level: Tensor
+    dimension_mean: Tensor
+    residual_variance: Tensor
+    noise_variance: float
+    num_probes: int
+
+    @classmethod
+    def fitted(cls, influence: Influence, num_probes: int, residual_variance: ResidualVariance) -> "Shrinkage":
+        """Two passes over the influence, as many samples at a time as fit the memory budget; arguments as there."""
+        check_counts(1, num_probes=num_probes)
+        _check_residual_variance(residual_variance)
+        chunks = _chunks(influence)
+        level = torch.cat([_corrected(influence[rows], num_probes).mean(1) for rows in chunks])
+        sums = torch.stack([_corrected(influence[rows], num_probes).sum(0) for rows in chunks]).sum(0)
+        dimension_mean = sums / len(influence) - level.mean()
+        noise_variance = float(torch.polygamma(1, torch.tensor(num_probes / 2, dtype=torch.float64)))
+        variance = torch.zeros_like(dimension_mean)
+        if residual_variance != "none" and len(influence) > 1 and len(dimension_mean) > 1:
+            for rows in chunks:
+                prior = level[rows, None] + dimension_mean
+                variance += (_corrected(influence[rows], num_probes) - prior).square().sum(0)
+            # Two-way means take up 1/N and 1/D of the variance.
+            variance = variance / ((len(influence) - 1) * (1 - 1 / len(dimension_mean))) - noise_variance
+            if residual_variance == "channel":
+                pooled = variance.reshape(influence.shape[1], -1).mean(1, keepdim=True)
+                variance = pooled.expand(-1, math.prod(influence.shape[2:])).reshape(-1)
+            variance = variance.clamp_min(0)
+        return cls(level, dimension_mean, variance, noise_variance, num_probes)
+
+    def __call__(self, influence: Influence, rows: slice) -> tuple[Influence, Tensor]:
+        """The shrunk influence of those rows of the set, and its standard error, both like `influence`, which is theirs."""
+        variance, noise, prior = self.residual_variance, self.noise_variance, self.level[rows, None] + self.dimension_mean
+        shrunk = _posterior_mode(_positive(influence), prior, variance, self.num_probes / 2).exp()
+        weight = variance / (variance + noise)
+        of_mean = (variance + noise) / len(self.level)
+        error = (weight * noise + (1 - weight).square() * of_mean).sqrt()
+        return shrunk.reshape(influence.shape).to(influence.dtype), (shrunk * error).reshape(influence.shape).to(
+            influence.dtype
+        )
 
 
 def dataset_influence(influence: Influence, num_probes: int) -> Influence:
@@ -134,32 +176,41 @@ class ShrunkInfluence:
         probes give after the same shrinkage.
         """
         estimate = self.per_sample(decoder, latent, sample_index, probes)
-        return self.over_set(estimate, num_probes=None if probes is None else probes.shape[1])
+        return concatenate(list(self.over_set(estimate, num_probes=None if probes is None else probes.shape[1])))
 
-    def over_set(self, estimate: InfluenceEstimate, *, num_probes: int | None = None) -> InfluenceEstimate:
+    def over_set(
+        self, estimate: InfluenceEstimate, rows: slice = slice(None), *, num_probes: int | None = None
+    ) -> Iterator[InfluenceEstimate]:
         """The second part alone: shrink the estimates of `per_sample`, of `num_probes` where they were others than its own."""
-        num_probes = num_probes or self.num_probes
-        fit = shrink_log_influence(estimate.influence, num_probes, self.residual_variance)
-        if estimate.halves is None:
-            return InfluenceEstimate(fit.influence, fit.standard_error)
-        parts = [shrink_log_influence(half, num_probes // 2, self.residual_variance) for half in estimate.halves.unbind(1)]
-        halves = torch.stack([part.influence for part in parts], dim=1)
-        return InfluenceEstimate(fit.influence, fit.standard_error, half_stability(halves, self.keep_fraction), halves)
+        num_probes, kind = num_probes or self.num_probes, self.residual_variance
+        fit = Shrinkage.fitted(estimate.influence, num_probes, kind)
+        parts = () if estimate.halves is None else estimate.halves.unbind(1)
+        of_parts = [Shrinkage.fitted(part, num_probes // 2, kind) for part in parts]
+        for some in _chunks(estimate.influence, rows):
+            influence, error = fit(estimate.influence[some], some)
+            if not of_parts:
+                yield InfluenceEstimate(influence, error)
+                continue
+            halves = torch.stack([of_part(part[some], some)[0] for of_part, part in zip(of_parts, parts)], dim=1)
+            yield InfluenceEstimate(influence, error, half_stability(halves, self.keep_fraction), halves)
 
 
-def _residual_variance(residual: Tensor, noise_variance: float, shape: torch.Size, kind: ResidualVariance) -> Tensor:
-    """(D,), variance of the residuals (samples, D) beyond the noise, at least 0."""
-    _check_residual_variance(kind)
-    num_samples, num_dimensions = residual.shape
-    if kind == "none" or num_samples < 2 or num_dimensions < 2:
-        return torch.zeros_like(residual[0])
-    # Two-way means take up 1/N and 1/D of the variance.
-    degrees = (num_samples - 1) * (1 - 1 / num_dimensions)
-    variance = residual.square().sum(0) / degrees - noise_variance
-    if kind == "channel":
-        pooled = variance.reshape(shape[1], -1).mean(1, keepdim=True)
-        variance = pooled.expand(-1, math.prod(shape[2:])).reshape(-1)
-    return variance.clamp_min(0)
+def _chunks(influence: Influence, rows: slice = slice(None)) -> list[slice]:
+    """Those rows in parts that fit the memory budget with what is computed of them."""
+    first, last, _ = rows.indices(len(influence))
+    most = rows_within(8 * _COPIES * influence.shape[1:].numel(), influence.device)
+    return [slice(first + part.start, first + part.stop) for part in passes(last - first, most)]
+
+
+def _positive(influence: Influence) -> Tensor:
+    """(samples, D) float64, as logarithms are taken of them."""
+    return influence.flatten(1).double().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _corrected(influence: Influence, num_probes: int) -> Tensor:
+    """ln of the estimates less its bias, (samples, D) float64."""
+    half = torch.tensor(num_probes / 2, dtype=torch.float64)
+    return _positive(influence).log() - float(torch.digamma(half) - half.log())
 
 
 def _posterior_mode(estimate: Tensor, prior: Tensor, variance: Tensor, half_probes: float) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import give_back
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.estimate import (
     InfluenceEstimate,
@@ -38,13 +39,27 @@ def stream_influence(
         batch_size: Samples per call of the estimator, which makes parts of them that fit in memory.
         progress: Called with the number of samples done so far.
     """
-    check_sample_index(latent, sample_index)
-    check_counts(1, batch_size=batch_size)
     over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
     per_sample = estimator if over_set is None else over_set.per_sample
-    batches = _batches(len(latent), batch_size, progress)
-    estimate = concatenate([per_sample(decoder, latent[rows], sample_index[rows]) for rows in batches])
-    return estimate if over_set is None else over_set.over_set(estimate)
+    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    estimate = concatenate(list(influence_by_batch(per_sample, decoder, latent, sample_index, **options)))
+    return estimate if over_set is None else concatenate(list(over_set.over_set(estimate)))
+
+
+def influence_by_batch(
+    per_sample: InfluenceEstimator,
+    decoder: Decoder,
+    latent: Latent,
+    sample_index: Tensor,
+    *,
+    batch_size: int = SAMPLES_AT_ONCE,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> Iterator[InfluenceEstimate]:
+    """As `stream_influence` of an estimator that needs no whole set, a batch at a time: memory for one batch beside latents."""
+    check_sample_index(latent, sample_index)
+    check_counts(1, batch_size=batch_size)
+    for rows in _batches(len(latent), batch_size, progress):
+        yield per_sample(decoder, latent[rows], sample_index[rows])
 
 
 def stream_distortion(
@@ -64,3 +79,4 @@ def _batches(total: int, batch_size: int, progress: Callable[[int], Any]) -> Ite
     for start in range(0, max(total, 1), batch_size):
         yield slice(start, start + batch_size)
         progress(min(start + batch_size, total))
+        give_back()

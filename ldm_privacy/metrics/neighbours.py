@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm_privacy.device import rows_within
+from ldm_privacy.device import ahead, rows_within
 from ldm_privacy.types import Image, Images
 
 _NUM_CANDIDATES = 8
@@ -63,14 +63,14 @@ def nearest_two(
     num_kept = min(_NUM_CANDIDATES, len(sample_index))
     score = flat.new_full((len(flat), num_kept), math.inf)
     place = torch.zeros_like(score, dtype=torch.int64)
-    for start in range(0, len(sample_index), batch_size):
-        chunk = sample_index[start : start + batch_size]
-        reference = images(chunk).to(flat).flatten(1)
+    start, chunks = 0, sample_index.split(batch_size)
+    for chunk, found in zip(chunks, ahead(images, chunks)):
+        reference = found.to(flat).flatten(1)
         near = torch.addmm(reference.square().sum(1)[None], flat, reference.T, alpha=-2)
         best, here = near.topk(min(num_kept, len(chunk)), largest=False)
         score, chosen = torch.cat([score, best], 1).topk(num_kept, largest=False)
         place = torch.cat([place, start + here], 1).gather(1, chosen)
-        progress(start + len(chunk))
+        progress(start := start + len(chunk))
     candidate = sample_index.cpu()[place.cpu()]
     rows = zip(flat.cpu().split(queries), candidate.split(queries))
     distance = torch.cat([_distances(each, images(index.flatten()), index.shape) for each, index in rows])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm_privacy.device import passes, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.types import Latent
@@ -121,6 +122,26 @@ def power_of(matrix: Tensor, exponent: float, *, what: str) -> Tensor:
     return (axes * value.clamp_min(least).clamp_min(1e-16) ** exponent) @ axes.T
 
 
+def channel_moments(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (channels,) and covariance (channels, channels) of the channels over samples and positions, float64.
+
+    The covariance is divided by one less than the numbers of a channel. Two passes over `means`, (samples, channels, height,
+    width), as many samples at a time as fit the memory budget: they may be larger than memory.
+    """
+    count = means.numel() // means.shape[1]
+    rows = passes(len(means), rows_within(32 * means.shape[1:].numel(), means.device))
+
+    def values(rows: slice) -> Tensor:
+        return means[rows].double().transpose(0, 1).flatten(1)
+
+    mean = torch.stack([values(each).sum(1) for each in rows]).sum(0) / count
+    products = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=means.device)
+    for each in rows:
+        centred = values(each) - mean[:, None]
+        products += centred @ centred.T
+    return mean, products / max(count - 1, 1)
+
+
 @CHANNEL_MAPS.register("none")
 def none(means: Tensor) -> ChannelMap:
     """Posterior means as they are. `means`: (samples, channels, height, width), the members'."""
@@ -130,13 +151,15 @@ def none(means: Tensor) -> ChannelMap:
 @CHANNEL_MAPS.register("scaling_factor")
 def scaling_factor(means: Tensor) -> ChannelMap:
     """One number, 1 / standard deviation of all latent numbers, no shift (Rombach et al. 2022, 2112.10752, appendix G)."""
-    channels = means.shape[1]
-    scale = (1 / means.double().std().clamp_min(1e-8)).expand(channels)
+    mean, covariance = channel_moments(means)
+    channels, of_channel = len(mean), means.numel() // len(mean)
+    squares = (of_channel - 1) * covariance.trace() + of_channel * (mean - mean.mean()).square().sum()
+    scale = (1 / (squares / (means.numel() - 1)).sqrt().clamp_min(1e-8)).expand(channels)
     return ChannelMap.diagonal("scaling_factor", torch.zeros(channels), scale)
 
 
 @CHANNEL_MAPS.register("per_channel")
 def per_channel(means: Tensor) -> ChannelMap:
     """Mean 0 and standard deviation 1 in each channel."""
-    values = means.double()
-    return ChannelMap.diagonal("per_channel", values.mean(dim=(0, 2, 3)), 1 / values.std(dim=(0, 2, 3)).clamp_min(1e-8))
+    mean, covariance = channel_moments(means)
+    return ChannelMap.diagonal("per_channel", mean, 1 / covariance.diagonal().sqrt().clamp_min(1e-8))

@@ -5,7 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ldm_privacy.geometry.jacobian import DecoderJacobian, in_parts
-from ldm_privacy.models.channel_map import ChannelMap, power_of
+from ldm_privacy.models.channel_map import ChannelMap, channel_moments, power_of
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.processes import gather, share_of
 from ldm_privacy.randomness import normal, uniform
@@ -65,9 +65,11 @@ class Flattening:
         # J is of the latents that the codec has now; of its means it is J times that map's matrix.
         before = codec.channel_map.matrix.double()
         matrix = power_of(before.T @ of_all.mean(0) @ before, 0.5, what="influence of the channels")
-        values = means.double().transpose(0, 1).flatten(1)
-        shift = values.mean(1)
-        spread = (matrix @ (values - shift[:, None])).square().mean().sqrt().clamp_min(1e-8)
+        shift, covariance = channel_moments(means)
+        # The mean square of the new numbers, of all channels: a mean divides by all of them.
+        count = means.numel() // channels
+        squares = (matrix @ covariance @ matrix.T).trace() * (count - 1) / (count * channels)
+        spread = squares.sqrt().clamp_min(1e-8)
         return ChannelMap("flattening", shift.float(), (matrix / spread).float())
 
     @staticmethod

@@ -1,9 +1,8 @@
 """A channel map after which channels are uncorrelated."""
 
-import torch
 from torch import Tensor
 
-from ldm_privacy.models.channel_map import ChannelMap, power_of
+from ldm_privacy.models.channel_map import ChannelMap, channel_moments, power_of
 from ldm_privacy.registry import CHANNEL_MAPS
 
 
@@ -18,6 +17,6 @@ def whitening(means: Tensor) -> ChannelMap:
     Args:
         means: (samples, channels, height, width), the members'.
     """
-    values = means.double().transpose(0, 1).flatten(1)
-    matrix = power_of(torch.cov(values).reshape(len(values), -1), -0.5, what="variance of the latents")
-    return ChannelMap("whitening", values.mean(1).float(), matrix.float())
+    mean, covariance = channel_moments(means)
+    matrix = power_of(covariance, -0.5, what="variance of the latents")
+    return ChannelMap("whitening", mean.float(), matrix.float())

@@ -72,7 +72,7 @@ def stage_1(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:
     config = setup.config
     return AutoencoderModule(
         autoencoder,
-        setup.data.pixels(setup.autoencoder_index),
+        setup.data.by_number(setup.autoencoder_index),
         setup.losses,
         flip=config.data.flip,
         **steps_of(config, config.autoencoder),

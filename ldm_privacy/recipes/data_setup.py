@@ -66,6 +66,7 @@ class DataSetup:
                 index_file=config.index_file,
                 group_column=config.group_column,
                 seed=self.split_seed,
+                memory_gib=config.memory_gib,
                 by_coins=config.split == "coin",
                 split=self._split,
                 progress=done,
@@ -125,9 +126,15 @@ class DataSetup:
 
     def measuring(self, codec: Codec, store_folder: Path | None) -> Measuring:
         """What it takes to measure images with that codec."""
-        content = self.data.duplicates.content_hash
         return Measuring(
-            codec.to(self.device), self.data.images, content, store_folder, self.device, self.progress, self.memory
+            codec.to(self.device),
+            self.data.images,
+            self.data.duplicates.content_hash,
+            store_folder,
+            self.device,
+            self.progress,
+            self.memory,
+            self.config.data.memory_gib,
         )
 
     def describe(self) -> str:

@@ -1,6 +1,7 @@
 """Stage 2: the denoiser, watched while it trains."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +78,8 @@ def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module
         raise UserError(
             f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.{hint}"
         )
-    settings, adapter = setup.config.denoiser.adapter, {}
+    settings = setup.config.denoiser.adapter
+    adapter: dict[str, Any] = {}
     if settings.rank is not None:
         alpha = float(settings.rank if settings.alpha is None else settings.alpha)
         adapter = {"rank": settings.rank, "alpha": alpha, "targets": settings.targets}
@@ -112,9 +114,8 @@ def train_denoiser(
     # The members that are not audited apart, so that an evaluation finds the others in the store.
     others = members[~torch.isin(members, audited)]
     of_audited = measuring.means(audited)
-    means = torch.cat([of_audited, measuring.means(others)]) if len(others) else of_audited
-    index, order = torch.cat([audited, others]).sort()
-    of_members = means[order[torch.searchsorted(index, members)]]
+    known = [(audited, of_audited), *([(others, measuring.means(others))] if len(others) else [])]
+    of_members = measuring.joined(known, members)
     if not is_mapped and codec.network is not None:
         advice = f"while the channel map is fitted: {lower_memory(setup.device)}."
         given = {"codec": codec, "sample_index": members, "seed": config.seed, "progress": setup.progress}
@@ -189,10 +190,10 @@ def train_denoiser(
 def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: Measuring, means: Tensor) -> DenoiserModule:
     """Stage 2, ready to fit; `means` are the members'."""
     config = setup.config
-    members, channel_map = setup.data.split.member_index, measuring.codec.channel_map
-    variants = [channel_map(means)]
-    if config.data.flip:
-        variants.append(channel_map(measuring.means(members, mirrored=True)))
+    members = setup.data.split.member_index
+    variants = [means, measuring.means(members, mirrored=True)] if config.data.flip else [means]
+    latents = measuring.latents(*variants).unflatten(0, (len(variants), len(members)))
+    budget = math.inf if config.data.memory_gib is None else config.data.memory_gib * 2**30
     choices, num_choices = setup.condition.choices(members)
     build: Callable[..., DenoiserModule] = (
         DenoiserModule if setup.privacy is None else partial(PrivateDenoiserModule, privacy=setup.privacy)
@@ -200,7 +201,8 @@ def _module(setup: RunSetup, network: nn.Module, denoiser: Denoiser, measuring: 
     return build(
         network,
         denoiser.alphas_cumprod,
-        torch.stack(variants),
+        latents,
+        latents_to_device=latents.nbytes <= budget,
         prediction_type=denoiser.prediction_type,
         num_parts=config.denoiser.accumulate,
         choices=choices,

@@ -21,6 +21,7 @@ from ldm_privacy.targets.adapters.trained import Lora
 from ldm_privacy.targets.checkpoint import facts_of
 from ldm_privacy.targets.family import schedule_words
 from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.watcher import Every
 
 
@@ -103,6 +104,27 @@ def _geometry(setup: RunSetup, codec: Codec, audited: int) -> list[Cost]:
     return found
 
 
+def image_memory(setup: RunSetup, codec: Codec) -> str | None:
+    """How often images are decoded that don't fit in memory, in words; None where all do."""
+    images, split, flip = setup.data.bounded, setup.data.split, setup.config.data.flip
+    if images.num_kept == len(images):
+        return None
+    members, audited = len(split.member_index), len(setup.audited_index)
+    # Once for their hash, then for latents, complexity, reconstruction and controls.
+    reads = len(images) + len(torch.cat([split.member_index, setup.audited_index]).unique()) + flip * members
+    reads += audited * (2 + (codec.network is not None)) + sum(setup.autoencoder_batches) * setup.codec_epochs
+    steps = -(-members // setup.config.denoiser.batch_size)
+    for each in setup.watchers(setup.blank_samples(codec), progress).values():
+        if isinstance(each, Generations):  # each look compares its images with all of them
+            compared = members + min(members, len(split.heldout_index))
+            reads += compared * each.num_looks(setup.config.trainer.max_epochs, steps)
+    size, gib = " x ".join(map(str, images.shape)), len(images) * images.shape.numel() / 2**30
+    return (
+        f"Images: {len(images):,} of {size}, {gib:.3g} GiB; {images.num_kept:,} stay in memory "
+        f"(data.memory_gib={setup.config.data.memory_gib:g}), the others are decoded about {reads / len(images):.0f} times."
+    )
+
+
 def print_plan(
     setup: RunSetup, codec: Codec, network: nn.Module, denoiser: Denoiser, composed: Composed, console: Console
 ) -> int:
@@ -129,9 +151,11 @@ def print_plan(
             console.print(f"{name.capitalize()}: {facts[name]}.", highlight=False, markup=False)
     if setup.base_scheduler is not None:
         words = schedule_words(setup.base_scheduler, *setup.schedule)
-        own = scaling_of(codec.network.config)  # type: ignore[union-attr]
+        own = scaling_of(codec.network.config)  # type: ignore[union-attr, arg-type]
         said = f"Of the base, where the config says nothing else: {words}; predicts {denoiser.prediction_type}; latents: {own}."
         console.print(said, highlight=False, markup=False)
+    if (line := image_memory(setup, codec)) is not None:
+        console.print(line, highlight=False, markup=False)
     if setup.privacy is not None:
         console.print(setup.foretold_privacy, highlight=False, markup=False)
     reported = setup.audited_members

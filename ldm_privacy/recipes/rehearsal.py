@@ -35,6 +35,8 @@ from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape, no_
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Moment, look_with
 
+MOST_SAMPLES = 512
+"""Of each side of each half, that watchers are rehearsed with."""
 MOST_PASSES = 8192
 """An attack or a watcher whose rehearsal costs more is not rehearsed."""
 
@@ -101,7 +103,7 @@ def rehearse_training(setup: RunSetup, codec: Codec, network: nn.Module, denoise
                 _rehearse_loss(setup, codec, loss)
         samples = setup.blank_samples(codec)
         if any(is_own(WATCHERS.get(each.name)) for each in setup.config.watch.values()):
-            samples = _with_noise(setup, codec, samples)
+            samples = _with_noise(setup, codec, _few(samples, MOST_SAMPLES))
         watchers = {label: each for label, each in setup.watchers(samples, progress).items() if is_own(each)}
         needs_network = any(is_own(each) for each in (network, *watchers.values(), *setup.attacks.values()))
         with _on(setup.device, network) if needs_network else nullcontext():

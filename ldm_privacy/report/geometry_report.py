@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from ldm_privacy.audit.passes import RANKING_BYTES
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
+from ldm_privacy.device import passes, rows_within
+from ldm_privacy.geometry.deviation import latent_mean
 from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure, mask_frequency_figure, pixel_influence_figure
@@ -44,14 +49,25 @@ def geometry_figures(
     """
     figures = {}
     if samples.influence is not None:
-        figures["influence"] = influence_map_figure(samples.influence)
+        figures["influence"] = influence_map_figure(latent_mean(samples.influence), len(samples))
     if decoder is not None:
         first, index = samples.latent[:NUM_PIXEL_MAPS], samples.sample_index[:NUM_PIXEL_MAPS]
         pixels, decoded = pixel_influence(decoder, first, index, num_probes=NUM_PIXEL_PROBES, seed=seed)
         figures["pixel_influence"] = pixel_influence_figure(decoded.clamp(-1, 1).cpu(), pixels.cpu())
-    if kept := {label: samples.keep(rule) for label, rule in masks.items() if rule.keep_fraction < 1}:
-        figures["masks"] = mask_frequency_figure(kept)
+    if drawn := {label: rule for label, rule in masks.items() if rule.keep_fraction < 1}:
+        figures["masks"] = mask_frequency_figure(_kept_shares(samples, drawn), len(samples))
     if samples.distortion is not None and (measured := samples.distortion.isfinite()).any():
-        is_member, index = samples.is_member[measured], samples.sample_index[measured]
-        figures["distortion"] = distortion_figure(samples.distortion[measured], is_member, images(index.cpu()))
+        is_member, index = samples.is_member[measured], samples.sample_index[measured].cpu()
+        figures["distortion"] = distortion_figure(samples.distortion[measured], is_member, lambda rows: images(index[rows]))
     return figures
+
+
+def _kept_shares(samples: AuditedSamples, masks: Mapping[str, MaskRule]) -> dict[str, Tensor]:
+    """Of each mask the share of samples that keep a dimension, (channels, height, width) float64."""
+    shape = samples.latent.shape[1:]
+    counts = {label: torch.zeros(shape, dtype=torch.float64) for label in masks}
+    for rows in passes(len(samples), rows_within(RANKING_BYTES * shape.numel(), samples.latent.device)):
+        some = samples.rows(rows)
+        for label, rule in masks.items():
+            counts[label] += some.keep(rule).sum(0).cpu()
+    return {label: count / len(samples) for label, count in counts.items()}

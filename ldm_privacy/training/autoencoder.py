@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ldm_privacy.data.bounded import Pixels
 from ldm_privacy.data.images import to_float
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.losses.base import Autoencoded, CodecLoss, last_weight
@@ -25,7 +26,8 @@ class AutoencoderModule(StepwiseModule):
 
     Args:
         autoencoder: The network; put in training mode.
-        images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once.
+        images: (samples, image_channels, height, width) uint8, the images to train on; moved to the device once. `Pixels` that
+            don't fit in memory are decoded a batch at a time, and a step waits for them.
         losses: By label; each is logged under it.
         flip: Mirror each image with probability 1/2.
         steps: See `StepwiseModule`. Where a loss needs gradients at the decoder's last layer the encoder alone is compiled.
@@ -34,7 +36,7 @@ class AutoencoderModule(StepwiseModule):
     def __init__(
         self,
         autoencoder: AutoencoderKL,
-        images: Tensor,
+        images: Tensor | Pixels,
         losses: Mapping[str, CodecLoss],
         *,
         flip: bool = True,
@@ -80,7 +82,7 @@ class AutoencoderModule(StepwiseModule):
     def loss(self, indices: Tensor) -> dict[str, Tensor]:
         """One encoder and one decoder pass, forward and backward, and what the losses cost beside them."""
         count = len(indices)
-        image = to_float(self.images[self.share(indices)])
+        image = to_float(self.images[self.share(indices).to(self.images.device)].to(self.device))
         if self.flip:
             mirrored = self.share(torch.rand(count, 1, 1, 1, device=image.device)) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)

@@ -26,6 +26,8 @@ class DenoiserModule(StepwiseModule):
         alphas_cumprod: (num_train_timesteps,).
         latents: (variants, samples, channels, height, width): the members' latents; variant 1, where it exists, is the
             mirrored image's. A variant is drawn for each sample and step.
+        latents_to_device: Bring the latents to the device whole. False: a batch at a time, from the CPU (where they are mapped,
+            from a file); a step then waits for its rows.
         prediction_type: What the network learns to output.
         choices: Name -> (samples, choices, ...), what a sample may be told: one of them is drawn for each sample and step. None
             for an unconditional denoiser.
@@ -47,6 +49,7 @@ class DenoiserModule(StepwiseModule):
         alphas_cumprod: Tensor,
         latents: Tensor,
         *,
+        latents_to_device: bool = True,
         prediction_type: PredictionType = "epsilon",
         choices: Condition | None = None,
         num_choices: Tensor | None = None,
@@ -64,6 +67,7 @@ class DenoiserModule(StepwiseModule):
         super().__init__(stage="denoiser", num_samples=len(rows), **steps)
         self.lay_out(network)
         self.network, self.alphas_cumprod, self.latents = network, alphas_cumprod, latents
+        self.latents_to_device = latents_to_device
         self.prediction_type: PredictionType = prediction_type
         self.num_parts = num_parts
         self.rows = rows
@@ -80,7 +84,9 @@ class DenoiserModule(StepwiseModule):
         return NetworkPredictor(self.network, self.alphas_cumprod, self.prediction_type, self.given)
 
     def on_fit_start(self) -> None:
-        self.latents, self.alphas_cumprod = self.latents.to(self.device), self.alphas_cumprod.to(self.device)
+        self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        if self.latents_to_device:
+            self.latents = self.latents.to(self.device)
         self.rows, self.num_choices = self.rows.to(self.device), self.num_choices.to(self.device)
         self.choices = {name: value.to(self.device) for name, value in self.choices.items()}
         self.null = {name: value.to(self.device) for name, value in self.null.items()}
@@ -90,7 +96,8 @@ class DenoiserModule(StepwiseModule):
         """One denoiser pass, forward and backward."""
         count, rows = len(indices), self.rows[indices]
         variant = torch.randint(len(self.latents), (count,), device=self.device)
-        latent = self.latents[self.share(variant), self.share(rows)]
+        where = self.latents.device
+        latent = self.latents[self.share(variant).to(where), self.share(rows).to(where)].to(self.device)
         timestep = self.share(self.timesteps(count, self.device))
         noise = self.share(torch.randn(count, *latent.shape[1:], dtype=latent.dtype, device=self.device))
         condition = self.given_in_training(self._conditions(rows), count, self.share)

@@ -16,17 +16,19 @@ def centred(latent: Latent, mean: Latent) -> Tensor:
     return torch.nn.functional.normalize(flat, dim=1)
 
 
-def nearest_of(generated: Latent, member: Latent, member_index: Tensor, mean: Latent) -> tuple[Tensor, Tensor]:
+def nearest_of(
+    generated: Latent, member: Latent, member_index: Tensor, mean: Latent, *, among: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(batch,) cosine and sample index of the nearest of those members; ties to the first.
 
-    O(generations x members x numbers of a latent), in chunks of bounded memory. -inf and -1 where there are no members.
+    `among`, (members,) bool: who of them are members; all by default. O(generations x members x numbers of a latent), in chunks
+    of bounded memory. -inf and -1 where there are no members.
     """
     best = torch.full((len(generated),), -torch.inf, dtype=torch.float64, device=generated.device)
     index = torch.full((len(generated),), -1, dtype=torch.int64, device=generated.device)
-    if not len(member):
-        return best, index
+    places = torch.arange(len(member)) if among is None else among.cpu().nonzero().flatten()
     direction = centred(generated, mean)
-    for rows in torch.arange(len(member)).split(max(1, _PRODUCTS_AT_ONCE // direction.shape[1])):
+    for rows in places.split(max(1, _PRODUCTS_AT_ONCE // direction.shape[1])) if len(places) else ():
         here = (direction @ centred(member[rows], mean).T).max(1)
         is_nearer = here.values > best
         best = torch.where(is_nearer, here.values, best)

@@ -9,11 +9,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.device import explain_out_of_memory, lower_memory
+from ldm_privacy.device import ahead, explain_out_of_memory, lower_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.neighbours import nearest_two
 from ldm_privacy.models.features import FeatureNetwork
-from ldm_privacy.processes import gather_on_main, is_main
+from ldm_privacy.processes import gather, gather_on_main, is_main
 from ldm_privacy.quality.distance import gap
 from ldm_privacy.quality.measure import IMAGES_AT_ONCE, Described, described, distances
 from ldm_privacy.quality.random_features import RandomFeatures
@@ -105,7 +105,7 @@ class Quality(Watcher):
     def look(self, target: Target, moment: Moment) -> Look:
         """See `passes`; reconstructions and the features of the two sides at the first look alone."""
         condition = self.samples.all_conditions()
-        reconstructed = self._to_reconstruct() if self._is_first else None
+        to_reconstruct = self._to_reconstruct() if self._is_first else None
         self._is_first = False  # in every process: the others have no row to tell it by, and would wait for the main one
         if not is_main():
             return Look()
@@ -125,8 +125,8 @@ class Quality(Watcher):
             if not generated.isfinite().all():
                 raise UserError("quality: a generated image is not finite: lower the learning rate, or generate in float32.")
             with self.progress("Quality", 0):
-                if reconstructed is not None:
-                    self._reconstructions = self._reconstruction_row(target, *reconstructed)
+                if to_reconstruct is not None:
+                    self._reconstructions = self._reconstruction_row(target, *to_reconstruct)
                 self.result = self._report(generated, f"{self.unit} {self.time(moment)}")
         report = self.result
         values = {side: report.estimates[f"{report.primary}_{side}"] for side in ("heldout", "gap")}
@@ -187,7 +187,7 @@ class Quality(Watcher):
         return (each.to(self.samples.latent.device) for each in rows.split(IMAGES_AT_ONCE))
 
     def _stored(self, index: Tensor) -> Iterator[Image]:
-        return (self.images(each).to(self.samples.latent.device) for each in index.split(IMAGES_AT_ONCE))
+        return (each.to(self.samples.latent.device) for each in ahead(self.images, index.split(IMAGES_AT_ONCE)))
 
     def _described(self, images: Iterator[Image]) -> Described:
         if self._network is None:
@@ -197,22 +197,24 @@ class Quality(Watcher):
         finally:
             self._network.to("cpu")
 
-    def _to_reconstruct(self) -> tuple[Tensor, Latent]:
-        """Sample indices and latents of the audited held-out images, all of them in the main process."""
-        mine = self.samples.rows(~self.samples.is_member)
-        shards = zip(*gather_on_main((mine.sample_index.cpu(), mine.latent.cpu())))
-        index, latent = (torch.cat(each) for each in shards)
-        return index, latent
+    def _to_reconstruct(self) -> tuple[Tensor, Latent, Tensor]:
+        """Sample indices and latents of audited held-out images, and indices of others, all of them in the main process."""
+        index = self.samples.sample_index.cpu()
+        chosen, others = self._apart(torch.cat(gather(index[~self.samples.is_member.cpu()])))
+        rows = torch.isin(index, chosen).nonzero().flatten()
+        shards = zip(*gather_on_main((index[rows], self.samples.latent[rows.to(self.samples.latent.device)].cpu())))
+        mine, latent = (torch.cat(each) for each in shards)
+        return mine, latent, others
 
-    def _reconstruction_row(self, target: Target, index: Tensor, latent: Latent) -> tuple[int, dict[str, Estimate]]:
+    def _reconstruction_row(
+        self, target: Target, mine: Tensor, latent: Latent, others: Tensor
+    ) -> tuple[int, dict[str, Estimate]]:
         """How many, and their distances to other held-out images; none where there are too few."""
-        mine, others = self._apart(index)
         if not len(mine):
             return 0, {}
-        which = torch.isin(index, mine)
-        decoded = (target.codec.decode(each).clamp(-1, 1) for each in self._here(latent[which]))
+        decoded = (target.codec.decode(each).clamp(-1, 1) for each in self._here(latent))
         sides = self._described(decoded), self._described(self._stored(others))
-        found = distances(*sides, group=self.groups(others), generated_group=self.groups(index[which]))
+        found = distances(*sides, group=self.groups(others), generated_group=self.groups(mine))
         return len(mine), {name: each.estimate(self.intervals.confidence) for name, each in found.items()}
 
     def _apart(self, audited: Tensor) -> tuple[Tensor, Tensor]:

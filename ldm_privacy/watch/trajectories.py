@@ -12,6 +12,7 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.deviation import latent_sum
 from ldm_privacy.models.predictor import rows_per_pass
 from ldm_privacy.pictures import image_grid
 from ldm_privacy.processes import gather, is_main, share_of, total, world_size
@@ -111,7 +112,7 @@ class Trajectories(Watcher):
         if len(captions) < world_size():
             raise UserError(f"num_captions: {len(captions)} captions for {world_size()} processes; take more.")
         # Of members and held-out samples alike, so that neither is favoured.
-        mean = total(self.samples.latent.double().sum(0)) / total(torch.tensor(len(self.samples)))
+        mean = total(latent_sum(self.samples.latent)) / total(torch.tensor(len(self.samples)))
         guided = {}
         advice = f"while trajectories are followed: {lower_memory(mean.device)}."
         with explain_out_of_memory(lambda: advice):
@@ -165,8 +166,9 @@ class Trajectories(Watcher):
                 f"trajectories guided at {scale:g} end in latents that are not finite: lower denoiser.learning_rate, or leave "
                 "that scale out of guidance_scales."
             )
-        mine = self.samples.rows(self.samples.is_member)
-        nearest = nearest_of(followed.final.to(mine.latent.device), mine.latent, mine.sample_index, mean)
+        mine = self.samples
+        final = followed.final.to(mine.latent.device)
+        nearest = nearest_of(final, mine.latent, mine.sample_index, mean, among=mine.is_member)
         cosine, index = nearest_of_shares(gather((nearest[0].cpu(), nearest[1].cpu())))
         own = captions.samples.latent.repeat_interleave(self.num_seeds, 0)
         found = {"similarity": similarity(followed.final, own, mean), "nearest": index, "nearest_similarity": cosine}

@@ -17,6 +17,7 @@ from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
+from tests.mapped import file_of
 from tests.two_processes import in_two_processes
 
 INDEX = torch.arange(23) * 3 + 1
@@ -132,6 +133,27 @@ def test_batches_change_nothing(limit_memory):
     for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
         torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
     assert one.mask_stability == pytest.approx(other.mask_stability)
+
+
+def test_latents_beyond_their_budget_lie_in_a_file_and_are_the_same(tmp_path, limit_memory):
+    measure, held = (
+        measuring(Linear(MAPS["full"]), tmp_path / "a"),
+        measuring(Linear(MAPS["full"]), tmp_path / "b", latents_gib=0),
+    )
+    inside, beyond = (everything(each, influence=ExactInfluence()) for each in (measure, held))
+    for column in COLUMNS:
+        assert torch.equal(getattr(inside, column).nan_to_num(7), getattr(beyond, column).nan_to_num(7))
+    assert torch.equal(inside.deviation, beyond.deviation)
+    assert file_of(inside.latent) in ("", "[heap]")
+    assert file_of(beyond.latent).endswith("(deleted)")
+    for samples in (inside, beyond):
+        assert file_of(samples.influence).endswith(".safetensors")
+    limit_memory(1)
+    means, index = held.means(INDEX), INDEX[[3, 22, 0, 9]]
+    parts = [(INDEX[10:], means[10:]), (INDEX[:10], means[:10])]
+    assert torch.equal(held.joined(parts, index), means[[3, 22, 0, 9]])
+    two = held.latents(means, means + 1)
+    torch.testing.assert_close(two, torch.cat([held.codec.channel_map(means), held.codec.channel_map(means + 1)]))
 
 
 def test_only_what_is_asked_for_is_measured():

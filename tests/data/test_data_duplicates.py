@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ldm_privacy.data.bounded import digest_of
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
@@ -19,6 +20,11 @@ def pixels_of(kinds):
     return different[torch.tensor(kinds)]
 
 
+def found_in(pixels, rows, split, **options):
+    digest = dict(zip(rows.tolist(), map(digest_of, pixels), strict=True))
+    return find_duplicates(digest, pixels.shape[1:], split, **options)
+
+
 #         members      held-out        public
 ROWS = [10, 11, 12, 20, 21, 22, 23, 30, 31, 32]
 KINDS = [0, 1, 0, 0, 5, 1, 0, 1, 5, 7]
@@ -26,7 +32,7 @@ SPLIT = split_of(ROWS[:3], ROWS[3:7], ROWS[7:])
 
 
 def test_counts_and_pairs():
-    found = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
+    found = found_in(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
     assert found.pairs.tolist() == [[10, 20], [11, 22], [10, 23]]
     assert (len(found.pairs), found.num_member_repeats) == (3, 1)
     assert (found.num_public_member, found.num_public_heldout) == (1, 2)
@@ -34,19 +40,19 @@ def test_counts_and_pairs():
 
 
 def test_held_out_copies_are_taken_out_and_nothing_else():
-    cleaned = remove_duplicates(SPLIT, find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT))
+    cleaned = remove_duplicates(SPLIT, found_in(pixels_of(KINDS), torch.tensor(ROWS), SPLIT))
     assert cleaned.heldout_index.tolist() == [21]
     assert torch.equal(cleaned.member_index, SPLIT.member_index)
     assert torch.equal(cleaned.public_index, SPLIT.public_index)
     assert cleaned.num_rows == SPLIT.num_rows
-    again = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), cleaned)
+    again = found_in(pixels_of(KINDS), torch.tensor(ROWS), cleaned)
     assert len(again.pairs) == 0
 
 
 def test_order_of_the_rows_changes_nothing():
     order = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(1))
-    one = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
-    two = find_duplicates(pixels_of(KINDS)[order], torch.tensor(ROWS)[order], SPLIT)
+    one = found_in(pixels_of(KINDS), torch.tensor(ROWS), SPLIT)
+    two = found_in(pixels_of(KINDS)[order], torch.tensor(ROWS)[order], SPLIT)
     assert torch.equal(one.pairs, two.pairs)
     assert one.content_hash == two.content_hash
 
@@ -54,17 +60,17 @@ def test_order_of_the_rows_changes_nothing():
 def test_one_changed_byte_is_another_image():
     pixels = pixels_of([0, 0])
     split = split_of([1], [2])
-    before = find_duplicates(pixels, torch.tensor([1, 2]), split)
+    before = found_in(pixels, torch.tensor([1, 2]), split)
     pixels = pixels.clone()
     pixels[1, 2, 3, 3] ^= 1
-    after = find_duplicates(pixels, torch.tensor([1, 2]), split)
+    after = found_in(pixels, torch.tensor([1, 2]), split)
     assert (len(before.pairs), len(after.pairs)) == (1, 0)
     assert before.content_hash != after.content_hash
     assert str(after) == "no identical images"
 
 
 def test_no_held_out_image_left():
-    found = find_duplicates(pixels_of([0, 0, 0]), torch.tensor([1, 2, 3]), split_of([1], [2, 3]))
+    found = found_in(pixels_of([0, 0, 0]), torch.tensor([1, 2, 3]), split_of([1], [2, 3]))
     with pytest.raises(UserError, match="all 2 held-out images are identical to members"):
         remove_duplicates(split_of([1], [2, 3]), found)
 
@@ -72,11 +78,11 @@ def test_no_held_out_image_left():
 def test_groups_are_content_and_only_those_of_the_split():
     def content(group):
         group = None if group is None else torch.tensor(group).repeat(50)
-        return find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=group).content_hash
+        return found_in(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=group).content_hash
 
     assert content([0, 1]) == content([0, 1])
     assert len({content(group) for group in (None, [0, 1], [1, 0], [0, 0])}) == 4
     outside = torch.zeros(100, dtype=torch.int64)
     outside[50] = 1
-    same = find_duplicates(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=outside).content_hash
+    same = found_in(pixels_of(KINDS), torch.tensor(ROWS), SPLIT, group=outside).content_hash
     assert same == content([0, 0])

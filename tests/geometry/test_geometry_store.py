@@ -1,5 +1,6 @@
 """The store: reuse, foreign and damaged files, kills, two processes."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -7,12 +8,16 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.geometry import store as store_module
 from ldm_privacy.geometry.estimate import InfluenceEstimate
 from ldm_privacy.geometry.probe import ProbeInfluence
-from ldm_privacy.geometry.store import Store, fingerprint
-from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.geometry.store import Store, fingerprint, in_file
+from ldm_privacy.geometry.stream import influence_by_batch
+from tests.mapped import file_of
+from tests.two_processes import in_two_processes
 
 INDEX = torch.tensor([5, 2, 9])
 PROCESSES = multiprocessing.get_context("forkserver")  # a clean process imports torch once, the others are its copies
@@ -25,6 +30,12 @@ def store_in(folder):
 
 def tensors(value=1.0):
     return {"influence": torch.full((3, 2, 2, 2), value), "mask_stability": torch.rand(3)}
+
+
+def batches(value=1.0):
+    """The rows of `tensors`, two and one."""
+    found = tensors(value)
+    return [{name: each[rows] for name, each in found.items()} for rows in (slice(0, 2), slice(2, 3))]
 
 
 def refuse():
@@ -45,7 +56,7 @@ def kill(process):
 def test_what_is_stored_comes_back_and_is_said(tmp_path, caplog):
     caplog.set_level(logging.INFO, "ldm_privacy")
     store = store_in(tmp_path / "influence")
-    first, is_found = store.get_or_compute("a", INDEX, tensors)
+    first, is_found = store.get_or_compute("a", INDEX, batches)
     assert not is_found
     assert "reused" not in caplog.text
     second, is_found = store.get_or_compute("a", INDEX, refuse)
@@ -63,7 +74,9 @@ def test_an_estimate_goes_through_the_store(tmp_path):
         estimator = ProbeInfluence(num_probes)
         name = fingerprint(state, {"num_probes": num_probes}, INDEX)
         found = store.get_or_compute(
-            name, INDEX, lambda: stream_influence(estimator, torch.tanh, latent, INDEX, batch_size=2).tensors()
+            name,
+            INDEX,
+            lambda: [part.tensors() for part in influence_by_batch(estimator, torch.tanh, latent, INDEX, batch_size=2)],
         )
         return InfluenceEstimate.from_tensors(found[0]), found[1]
 
@@ -102,7 +115,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
     store.save("theirs", INDEX, tensors())
     store.path("theirs").rename(store.path("ours"))
     with pytest.raises(UserError, match="another codec"):
-        store.get_or_compute("ours", INDEX, tensors)
+        store.get_or_compute("ours", INDEX, batches)
     store.save("mine", INDEX, tensors())
     with pytest.raises(UserError, match="another codec"):
         store.load("mine", INDEX + 1)
@@ -113,25 +126,111 @@ def test_a_damaged_file_is_computed_anew_and_said(tmp_path, caplog, size):
     store = store_in(tmp_path)
     content = store.save("a", INDEX, tensors()).read_bytes()
     store.path("a").write_bytes(content[:size])
-    assert not store.get_or_compute("a", INDEX, lambda: tensors(2.0))[1]
+    assert not store.get_or_compute("a", INDEX, lambda: batches(2.0))[1]
     assert "damaged" in caplog.text
     assert float(store.get_or_compute("a", INDEX, refuse)[0]["influence"].mean()) == 2.0
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    result, _ = store_in(tmp_path / "file").get_or_compute("a", INDEX, tensors)
+    result, _ = store_in(tmp_path / "file").get_or_compute("a", INDEX, batches)
     assert float(result["influence"].mean()) == 1.0
     assert "not stored" in caplog.text
     with pytest.raises(UserError, match="can't be stored"):
         store_in(tmp_path / "file").save("a", INDEX, tensors())
 
 
+def test_what_is_stored_is_mapped_from_its_file_and_stays_what_it_is(tmp_path):
+    store = store_in(tmp_path)
+    for found in (store.get_or_compute("a", INDEX, batches)[0], store.load("a", INDEX)):
+        for value in found.values():
+            assert file_of(value) == str(store.path("a"))
+        found["influence"].fill_(7)
+        assert float(store.load("a", INDEX)["influence"].max()) == 1.0, "what is written into it is nobody else's"
+    assert set(load_file(store.path("a"))) == {"influence", "mask_stability", "sample_index"}
+
+
+def test_rows_go_to_the_disk_as_they_come(tmp_path):
+    store, sizes = store_in(tmp_path), []
+
+    def rows():
+        for number in range(4):
+            yield {"small": torch.tensor([number], dtype=torch.bool), "large": torch.full((1, 3), float(number)).double()}
+            (file,) = tmp_path.glob(".a.*.tmp")
+            stored = load_file(file)
+            sizes.append(int(stored["large"].any(1).sum()))
+
+    found, _ = store.get_or_compute("a", torch.arange(4), rows)
+    assert found["large"].tolist() == [[float(number)] * 3 for number in range(4)]
+    assert found["small"].tolist() == [False, True, True, True]
+    assert found["large"].dtype == torch.float64
+    assert not list(tmp_path.glob(".a.*.tmp"))
+
+
+def test_no_room_is_known_before_the_second_batch_and_loses_nothing(tmp_path, caplog, monkeypatch):
+    computed = []
+
+    def rows():
+        for batch in batches():
+            computed.append(len(batch["influence"]))
+            yield batch
+
+    def full(*arguments):
+        assert computed == [2]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    found, is_found = store_in(tmp_path).get_or_compute("a", INDEX, rows)
+    assert not is_found
+    assert "not stored" in caplog.text
+    assert "No space left" in caplog.text
+    assert computed == [2, 1]
+    assert float(found["influence"].sum()) == 3 * 8
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
+def test_an_error_in_a_later_batch_leaves_no_file(tmp_path):
+    def rows():
+        yield batches()[0]
+        raise ValueError("the second batch")
+
+    with pytest.raises(ValueError, match="the second"):
+        store_in(tmp_path).get_or_compute("a", INDEX, rows)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
+def test_two_processes_fill_one_file(tmp_path, monkeypatch):
+    index, values = torch.arange(5), torch.rand(5, 2, 3)
+
+    def half(rank):
+        share = store_module.share_of(5)
+        found = store_in(tmp_path).get_or_compute("a", index, lambda: [{"v": row[None]} for row in values[share]])
+        return found[0]["v"], share
+
+    (first, mine), (second, other) = in_two_processes(monkeypatch, half, store_module)
+    assert torch.equal(first, values)
+    assert torch.equal(second, values)
+    assert (mine, other) == (slice(0, 2), slice(2, 5))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_file_without_a_name_holds_rows(tmp_path):
+    for value in (torch.rand(7, 2, 3), torch.arange(7).to(torch.bfloat16)[:, None]):
+        found = in_file(value.split(3), tmp_path)
+        assert torch.equal(found, value)
+        assert found.dtype == value.dtype
+        assert file_of(found).endswith("(deleted)")
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be kept in a file"):
+        in_file([torch.ones(1)], tmp_path / "file")
+
+
 def test_leftovers_of_a_kill_are_removed(tmp_path):
     left, other = tmp_path / ".a.1.tmp", tmp_path / ".b.1.tmp"
     for path in (left, other):
         path.write_bytes(b"half a file")
-    store_in(tmp_path).get_or_compute("a", INDEX, tensors)
+    store_in(tmp_path).get_or_compute("a", INDEX, batches)
     assert not left.exists()
     assert other.exists()
 
@@ -177,7 +276,7 @@ def compute_once(folder, are_both_there, ready, answers):
     def compute():
         (folder / f"computed-{os.getpid()}").touch()
         are_both_there.wait()
-        return {"influence": torch.full((10, 1, 2, 2), float(os.getpid()))}
+        return [{"influence": torch.full((10, 1, 2, 2), float(os.getpid()))}]
 
     ready.put(None)
     result, is_found = store_in(folder).get_or_compute("a", torch.arange(10), compute)
@@ -211,4 +310,4 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     (process,), _, _ = computing(tmp_path, 1)
     wait_for(tmp_path, "computed-*")
     kill(process)
-    assert not store_in(tmp_path).get_or_compute("a", torch.arange(10), tensors)[1]
+    assert not store_in(tmp_path).get_or_compute("a", torch.arange(10), lambda: [{"influence": torch.ones(10, 1, 2, 2)}])[1]

@@ -54,7 +54,7 @@ def test_out_of_memory_in_an_audit_names_its_budget(tmp_path, monkeypatch):
     ("what", "message"),
     [
         (
-            "ldm_privacy.audit.measure.stream_influence",
+            "ldm_privacy.audit.measure.influence_by_batch",
             r"^out of memory while influence .*audit\.memory_gib \(now 0\.25; ",
         ),
         (

@@ -39,7 +39,9 @@ def shown(axis):
 @pytest.mark.parametrize(("num_samples", "num_images", "channels"), [(1, 2, 1), (2, 2, 3), (5, 4, 1), (40, 8, 3)])
 def test_distortion_draws_violins_and_extremes(num_samples, num_images, channels):
     distortion = numbers(num_samples)
-    figure = distortion_figure(distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh())
+    figure = distortion_figure(
+        distortion, torch.arange(num_samples) % 2 == 0, numbers(num_samples, channels, 8, 8).tanh().__getitem__
+    )
     assert len(figure.axes) == 1 + num_images
     picture(figure)
 
@@ -48,7 +50,7 @@ def test_distortion_shows_the_highest_and_the_lowest_with_value_and_set():
     distortion = torch.tensor([3.0, -1.0, 0.0, 9.0, 5.0, 4.0, 2.0, 7.0, 6.0, 1.0])
     is_member = distortion > 5.5
     images = (distortion / 10)[:, None, None, None].expand(-1, 1, 2, 2)
-    axes = distortion_figure(distortion, is_member, images).axes[1:]
+    axes = distortion_figure(distortion, is_member, images.__getitem__).axes[1:]
     assert [axis.get_xlabel() for axis in axes] == [
         *("9.00\nmember", "7.00\nmember", "6.00\nmember", "5.00\nheld-out"),
         *("\N{MINUS SIGN}1.00\nheld-out", "0.00\nheld-out", "1.00\nheld-out", "2.00\nheld-out"),
@@ -59,7 +61,7 @@ def test_distortion_shows_the_highest_and_the_lowest_with_value_and_set():
 
 @pytest.mark.parametrize("is_member", [torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)])
 def test_distortion_of_one_set_and_of_equal_values_draws(is_member):
-    picture(distortion_figure(torch.full((6,), 2.0), is_member, torch.zeros(6, 1, 4, 4)))
+    picture(distortion_figure(torch.full((6,), 2.0), is_member, torch.zeros(6, 1, 4, 4).__getitem__))
 
 
 def quartiles(num_timesteps, num_samples=64):
@@ -100,7 +102,7 @@ def test_quartiles_without_an_estimate_draw(num_timesteps):
 @pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (3, 6)])
 def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels):
     influence = numbers(num_samples, channels, 4, 4).exp()
-    figure = influence_map_figure(influence)
+    figure = influence_map_figure(influence.double().mean(0), len(influence))
     axes = panels(figure)
     assert len(axes) == channels
     assert len(figure.axes) == channels + 1
@@ -114,7 +116,7 @@ def test_influence_map_has_a_panel_a_channel_on_one_scale(num_samples, channels)
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 2.5e-7])
 def test_constant_influence_draws(value):
-    figure = influence_map_figure(torch.full((2, 1, 4, 4), value))
+    figure = influence_map_figure(torch.full((1, 4, 4), value, dtype=torch.float64), 2)
     low, high = panels(figure)[0].images[0].get_clim()
     assert low < high
     picture(figure)
@@ -123,7 +125,7 @@ def test_constant_influence_draws(value):
 def test_positions_without_influence_are_no_colour_of_the_scale():
     influence = torch.ones(2, 1, 4, 4)
     influence[:, 0, 1, 2] = 0
-    values = shown(panels(influence_map_figure(influence))[0])
+    values = shown(panels(influence_map_figure(influence.double().mean(0), len(influence)))[0])
     assert np.isnan(values[1, 2])
     assert np.isnan(values).sum() == 1
 
@@ -131,7 +133,7 @@ def test_positions_without_influence_are_no_colour_of_the_scale():
 @pytest.mark.parametrize("channels", [1, 4])
 def test_mask_frequency_has_a_row_a_mask_and_a_column_a_channel(channels):
     masks = {"top": numbers(7, channels, 4, 4) > 0, "all": torch.ones(7, channels, 4, 4, dtype=torch.bool)}
-    figure = mask_frequency_figure(masks)
+    figure = mask_frequency_figure({label: mask.double().mean(0) for label, mask in masks.items()}, 7)
     axes = panels(figure)
     assert len(axes) == 2 * channels
     for place, axis in enumerate(axes):

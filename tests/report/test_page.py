@@ -86,7 +86,9 @@ def curves():
 
 def violins(count=100):
     """Violins beside images."""
-    return distortion_figure(numbers(count) * 3, torch.arange(count) % 2 == 0, numbers(count, 3, 8, 8, draw=1).tanh())
+    return distortion_figure(
+        numbers(count) * 3, torch.arange(count) % 2 == 0, numbers(count, 3, 8, 8, draw=1).tanh().__getitem__
+    )
 
 
 @functools.cache
@@ -165,7 +167,7 @@ def sample_page():
                 "Members with high distortion are the most exposed.",
                 (
                     picture(violins(), "Local distortion."),
-                    picture(influence_map_figure(numbers(9, 4, 8, 8).exp()), "Mean influence."),
+                    picture(influence_map_figure(numbers(9, 4, 8, 8).exp().double().mean(0), 9), "Mean influence."),
                 ),
             ),
             "exposed": Section(

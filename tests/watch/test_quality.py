@@ -202,9 +202,8 @@ def test_reconstructions_are_of_other_groups_than_what_they_are_compared_with(si
         return index // size
 
     it = Quality(SAMPLES, images, MEMBERS, HELDOUT, num_images=SIDE, groups=groups)
-    heldout = SAMPLES.rows(~SAMPLES.is_member)
     target = Target(Remembering(image_channels=1), IdealDenoiser(IMAGES[FRESH]))
-    count, found = it._reconstruction_row(target, heldout.sample_index, heldout.latent)
+    count, found = it._reconstruction_row(target, *it._to_reconstruct())
     mine = torch.cat(described)
     own = torch.tensor([int((each == IMAGES).flatten(1).all(1).nonzero()[0]) for each in mine])
     others = torch.cat(asked)

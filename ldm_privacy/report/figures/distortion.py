@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -10,20 +11,20 @@ from torch import Tensor
 from ldm_privacy.metrics import QuartileAuroc
 from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
 from ldm_privacy.report.figures.base import banded, show_image
-from ldm_privacy.types import Image
+from ldm_privacy.types import Images
 
 SIDES = {True: ("member", MEMBER_COLOUR), False: ("held-out", HELDOUT_COLOUR)}
 QUARTILES = ("lowest quartile", "second quartile", "third quartile", "highest quartile")
 MAX_EXTREMES = 4
 
 
-def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> Figure:
+def distortion_figure(distortion: Tensor, is_member: Tensor, images: Images) -> Figure:
     """Violins of local distortion, members and held-out, beside the images where it is highest and lowest.
 
     Args:
         distortion: (samples,).
         is_member: (samples,) bool.
-        images: (samples, image_channels, image_height, image_width) in [-1, 1].
+        images: Places of samples -> images; called for those that are shown.
 
     Returns:
         One axis with the violins, then up to four images of the highest and as many of the lowest distortion among all
@@ -38,7 +39,7 @@ def distortion_figure(distortion: Tensor, is_member: Tensor, images: Image) -> F
     for row, (name, chosen) in enumerate((("highest", order[::-1][:num_shown]), ("lowest", order[:num_shown]))):
         for column, sample in enumerate(chosen):
             axis = figure.add_subplot(grid[row, 1 + column])
-            show_image(axis, images[int(sample)])
+            show_image(axis, images(torch.tensor([sample]))[0])
             side, colour = SIDES[bool(member[sample])]
             axis.set_xlabel(f"{value[sample]:.2f}".replace("-", "\N{MINUS SIGN}") + f"\n{side}", color=colour)
             axis.set_ylabel("" if column else name)

@@ -9,21 +9,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ldm_privacy.report.figures.base import panels, show_image
-from ldm_privacy.types import Image, Influence, KeepMask
+from ldm_privacy.types import Image
 
 MIN_DECADES = 0.1
 """A colour scale spans at least this much, so that rounding noise of a flat map is not drawn as structure."""
 
 
-def influence_map_figure(influence: Influence) -> Figure:
+def influence_map_figure(mean_influence: Tensor, num_samples: int) -> Figure:
     """The mean influence of each latent position, a panel per channel, one logarithmic colour scale.
 
     Args:
-        influence: (samples, channels, height, width), >= 0. Positions without any influence are grey.
+        mean_influence: (channels, height, width) float64, >= 0. Positions without any influence are grey.
+        num_samples: That it is the mean of.
     """
-    mean = influence.double().mean(0).numpy()
+    mean = mean_influence.cpu().numpy()
     names = [f"channel {channel}: mean {each.mean():.3g}" for channel, each in enumerate(mean)]
-    title = f"Influence by latent channel and position ({len(influence)} samples)"
+    title = f"Influence by latent channel and position ({num_samples} samples)"
     figure, axes = panels(names, title, columns=4, size=(2.5, 2.8))
     for name, axis in axes.items():
         axis.set_title(name, fontsize="medium")
@@ -33,24 +34,24 @@ def influence_map_figure(influence: Influence) -> Figure:
     return figure
 
 
-def mask_frequency_figure(masks: Mapping[str, KeepMask]) -> Figure:
+def mask_frequency_figure(shares: Mapping[str, Tensor], num_samples: int) -> Figure:
     """The share of samples whose mask keeps each latent dimension: a row per mask, a column per channel.
 
     Args:
-        masks: Label -> keep mask (samples, channels, height, width), of the same samples.
+        shares: Label of a mask -> (channels, height, width) float64, the share.
+        num_samples: Of how many samples.
     """
-    share = np.stack([mask.double().mean(0).numpy() for mask in masks.values()])
+    share = np.stack([each.numpy() for each in shares.values()])
     channels = share.shape[1]
-    figure = Figure(figsize=(max(3.8, 1.7 * channels + 1.6), 1.75 * len(masks) + 0.8), layout="constrained")
-    axes = figure.subplots(len(masks), channels, squeeze=False)
+    figure = Figure(figsize=(max(3.8, 1.7 * channels + 1.6), 1.75 * len(shares) + 0.8), layout="constrained")
+    axes = figure.subplots(len(shares), channels, squeeze=False)
     for (row, channel), axis in np.ndenumerate(axes):
         heading = "" if row else f"channel {channel}\n"
         axis.set_title(f"{heading}{share[row, channel].mean():.0%} kept", fontsize="medium")
         axis.set(xticks=[], yticks=[])
-    for axis, label in zip(axes[:, 0], masks):
+    for axis, label in zip(axes[:, 0], shares):
         axis.set_ylabel(label)
     _draw(axes.flat, share.reshape(-1, *share.shape[2:]), 0, 1, label="share of samples")
-    num_samples = len(next(iter(masks.values())))
     figure.suptitle(f"How often masks keep a dimension\n({num_samples} samples)")
     return figure
 
