@@ -25,6 +25,7 @@ LABELS: dict[Tone, str] = {
     "unclear": "Undecided",
 }
 ADVICE = "Treat the checkpoint like the data it was trained on, or take an earlier one."
+SAFE = "Audit again when the model is trained further."
 
 
 class Verdict(NamedTuple):
@@ -35,7 +36,35 @@ class Verdict(NamedTuple):
     label: str
 
 
+class Parts(NamedTuple):
+    """What a verdict is made of.
+
+    Attributes:
+        found: What the attack finds, in numbers.
+        sure: How sure that is: permuted labels, controls.
+        meaning: What that means.
+        advice: What to do.
+        further: Why, of conditional denoisers; how large epsilon is.
+        tone: Of the whole.
+    """
+
+    found: str
+    sure: str
+    meaning: str
+    advice: str
+    further: tuple[str, ...]
+    tone: Tone
+
+
 def verdict_of(evidence: Evidence) -> Verdict:
+    """`parts_of` in three sentences or more."""
+    parts = parts_of(evidence)
+    label = LABELS[parts.tone]
+    sentences = (f"{label}: {parts.found}", parts.sure, f"{parts.meaning} {parts.advice}", *parts.further)
+    return Verdict(sentences, parts.tone, label)
+
+
+def parts_of(evidence: Evidence) -> Parts:
     """What the evidence says, by fixed rules.
 
     * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
@@ -59,21 +88,22 @@ def verdict_of(evidence: Evidence) -> Verdict:
     possible = max(end for each in forms for end in (each.metrics.auroc.upper, 1 - each.metrics.auroc.lower))
     findable = max(each.carried[0].tpr.upper for each in forms)
     above = f"{exposure.num_above_all} of {len(exposure.sample_index)} members score above every held-out image of their half"
-    found = f"{key} has"
+    found, advice = f"{key} has", ADVICE
     tone: Tone
     if levels:
         tone = "leak"
         meaning = (
             f"The two image sets differ by themselves: attack numbers up to about {max(levels):.3f} measure the split, not the "
-            "model. Draw the split at random and audit again."
+            "model."
         )
+        advice = "Draw the split at random and audit again."
     elif is_certain:
         tone, found = "exposed", f"{key} tells them from held-out images with"
-        meaning = f"Who has an image can learn whether it was in the training set; {above}. {ADVICE}"
+        meaning = f"Who has an image can learn whether it was in the training set; {above}."
         if (single := row.by_repeats.get("single")) is not None and not single.lower > 0.5:
-            meaning = f"What is told apart are the planted duplicates; the other members are not for certain. {ADVICE}"
+            meaning = f"What is told apart are the planted duplicates; the other members are not for certain."
         if area.value < RULED_OUT:
-            meaning = f"The advantage is small: the set as a whole is told apart, single images hardly ({above}). {ADVICE}"
+            meaning = f"The advantage is small: the set as a whole is told apart, single images hardly ({above})."
     elif others:
         tone = "exposed"
         named = ", ".join(map(str, others[:3])) + (" and others" if len(others) > 3 else "")
@@ -83,27 +113,27 @@ def verdict_of(evidence: Evidence) -> Verdict:
             f"{named} {verb} out with all rows tested together, up to AUROC {report.row(best).metrics.auroc}; {key}, on which "
             "the verdict rests first, has"
         )
-        meaning = f"{key} alone is not certain. {ADVICE}"
+        meaning = f"{key} alone is not certain."
     elif possible < RULED_OUT and findable < RULED_OUT_TPR:
         tone = "safe"
         meaning = (
             f"An AUROC of {possible:.3f} or more, and {findable:.1%} of the members found, are excluded for this attack on "
             "such images; not for stronger attacks or another training."
         )
+        advice = SAFE
     elif area.upper < 0.5:
         tone = "unclear"
-        meaning = (
-            "Held-out images score above members: the same scores turned round tell the sides apart, so find out why before "
-            "this checkpoint is called safe."
-        )
+        meaning = "Held-out images score above members: the same scores turned round tell the sides apart."
+        advice = "Find out why before this checkpoint is called safe."
     else:
         tone = "unclear"
         meaning = (
             f"Not enough to tell: an AUROC up to {possible:.3f}, or {findable:.1%} of the members found, can't be "
-            "excluded. Audit more images before this checkpoint is called safe."
+            "excluded."
         )
+        advice = "Audit more images before this checkpoint is called safe."
     who = (
-        f"{LABELS[tone]}: {found} AUROC {area} ({row.metrics.num_members} members, {row.metrics.num_heldout} held-out; .5 is "
+        f"{found} AUROC {area} ({row.metrics.num_members} members, {row.metrics.num_heldout} held-out; .5 is "
         f"guessing) and finds {rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:.1%} "
         f"false positives ({rates.fpr.value:.1%} in fact)."
     )
@@ -126,7 +156,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     )
     told = said_of_conditions(report, key)
     bounded = said_of_epsilon(report, key, evidence.outsider, evidence.proven)
-    return Verdict((who, sure, meaning, *([] if told is None else [told]), *bounded), tone, LABELS[tone])
+    return Parts(who, sure, meaning, advice, (*([] if told is None else [told]), *bounded), tone)
 
 
 def _controls(evidence: Evidence) -> str:

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.evidence.gather import Evidence
-from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.plugins import blamed_on
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
@@ -20,6 +19,7 @@ from ldm_privacy.report.figures.forest import forest_figure
 from ldm_privacy.report.figures.image_onset import early_list_figure, image_onset_figure
 from ldm_privacy.report.figures.whole_set import p_value_figure
 from ldm_privacy.report.geometry_report import geometry_figures
+from ldm_privacy.report.head import evaluation_head
 from ldm_privacy.report.metrics_file import write_metrics
 from ldm_privacy.report.model_card import write_card
 from ldm_privacy.report.page.blocks import Section
@@ -87,19 +87,15 @@ def result_facts(results: Mapping[str, object]) -> dict[str, str]:
 
 def evaluation_page(evaluation: Evaluation) -> Page:
     """The page of an evaluation: every registered section that has something to say, by its place."""
-    report, facts = evaluation.evidence.report, evaluation.facts
     found = {name: section_of(name, evaluation) for name in SECTIONS}
     sections = {name: section for name, section in found.items() if section is not None}
-    halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
-    num_members, num_audited = int(report.data.is_member.sum()), len(report.data.is_member)
     when = "" if evaluation.epoch is None else f"{evaluation.unit.capitalize()} {evaluation.epoch}; "
     return Page(
         f"Membership audit of {evaluation.name}",
-        f"{when}{num_members} members and {num_audited - num_members} "
-        f"held-out images audited, {halves}; {report.confidence:.0%} intervals",
-        verdict_of(evaluation.evidence),
+        f"{when}audited on {evaluation.date}; {evaluation.evidence.report.confidence:.0%} intervals",
+        evaluation_head(evaluation),
         dict(sorted(sections.items(), key=lambda item: item[1].place)),
-        f"ldm_privacy {facts.get('version', '')}",
+        f"ldm_privacy {evaluation.facts.get('version', '')}",
     )
 
 

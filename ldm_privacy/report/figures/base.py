@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ldm_privacy.pictures import PALETTE, image_grid
+from ldm_privacy.report.figures.narrow import columns_of, narrowed
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.types import Estimate, Image
 
@@ -19,8 +20,6 @@ MAX_WHISKERS = 12
 """Of a line among others: more would be a hatching."""
 MAX_BYTES = 400_000
 """A drawing above this size goes into the page as pixels: a report of a dozen figures stays under 5 MB."""
-LEGEND_CHARACTERS = 54
-"""That a row of a panel's legend has room for, each line's sample taking 8."""
 CSS_PIXELS = 96
 """Of a page, in an inch."""
 
@@ -28,11 +27,12 @@ CSS_PIXELS = 96
 def picture(figure: Figure, caption: str, *, narrow: Figure | None = None, max_bytes: int = MAX_BYTES) -> Picture:
     """A figure for the page: SVG, or where that would be larger than `max_bytes` a PNG of two pixels per pixel of the page.
 
-    With `narrow`, another drawing of the same, a phone shows that one. A figure newly drawn from the same data gives the same
+    A phone shows `narrow`, another drawing of the same, by default what `narrowed` makes of it. A figure newly drawn from the same data gives the same
     bytes: ids come from the content, and there is no date. (A constrained layout settles a little further each time that one
     figure is saved.)
     """
     width = round(figure.get_figwidth() * CSS_PIXELS)
+    narrow = narrowed(figure) if narrow is None else narrow
     return Picture(_drawn(figure, max_bytes), caption, width, b"" if narrow is None else _drawn(narrow, max_bytes))
 
 
@@ -103,8 +103,7 @@ def whiskered(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, 
 
 def legend_below(axis: Axes, title: str | None = None, *, columns: int = 3) -> None:
     """A panel's legend under it, where no data are; long labels stand in fewer columns."""
-    longest = max(len(label) for label in axis.get_legend_handles_labels()[1])
-    columns = max(1, min(columns, LEGEND_CHARACTERS // (longest + 8)))
+    columns = columns_of(axis.get_legend_handles_labels()[1], columns)
     options: dict[str, Any] = {"fontsize": "small", "ncols": columns, "frameon": False, "handlelength": 3}
     axis.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.2), **options)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.types import Image, Tone
 
 
@@ -103,6 +104,31 @@ class Code(NamedTuple):
 
 
 Block: TypeAlias = Paragraph | Bullets | Note | DataTable | Picture | ImagePairs | KeyValues | Code
+
+
+class Answer(NamedTuple):
+    """What the head of a page says to one question: sentences, and the sections that say more, where the page has them."""
+
+    sentences: Sequence[str]
+    see: Sequence[str] = ()
+
+
+class Head(NamedTuple):
+    """What every page says first, to somebody who was not there, in this order.
+
+    Attributes:
+        tested: What was tested.
+        subject: On what.
+        verdict: What it means; its first sentence stands large.
+        doubts: What could be wrong.
+        advice: What to do.
+    """
+
+    tested: Answer
+    subject: Answer
+    verdict: Verdict
+    doubts: Answer
+    advice: Answer
 
 
 class Section(NamedTuple):

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jinja2
 import PIL.Image
 
-from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.pictures import image_grid
-from ldm_privacy.report.page.blocks import Block, Section
+from ldm_privacy.report.page.blocks import Block, Head, Section
+from ldm_privacy.report.page.links import Links
 from ldm_privacy.types import Image
 
 NUMBERED = {"DataTable": "Table", "Picture": "Figure", "ImagePairs": "Figure"}
@@ -27,16 +27,22 @@ class Page(NamedTuple):
 
     title: str
     subtitle: str
-    verdict: Verdict
+    head: Head
     sections: Mapping[str, Section]
     footer: str = ""
 
 
 def render(page: Page) -> str:
-    """The page as HTML: one file, the same bytes for the same page. Tables and figures are numbered in reading order."""
+    """The page as HTML: one file, the same bytes for the same page.
+
+    Tables and figures are numbered in reading order. Names of numbers lead to the glossary at the end, which has those alone
+    that the page has.
+    """
     count: Counter[str] = Counter()
+    links = Links()
 
     def number(block: Block) -> str:
+        links.begin()
         word = NUMBERED.get(_kind(block), "")
         count[word] += 1
         return f"{word} {count[word]}" if word else ""
@@ -47,9 +53,10 @@ def render(page: Page) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    environment.filters.update(kind=_kind, png=_png, data_uri=_data_uri, number=number)
-    return environment.get_template("page.html").render(page=page)
+    environment.filters.update(kind=_kind, png=_png, data_uri=_data_uri, number=number, linked=links)
+    return environment.get_template("page.html").render(page=page, links=links)
 
 
 def write_page(page: Page, path: Path) -> None:
