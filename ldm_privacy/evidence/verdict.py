@@ -101,7 +101,7 @@ def parts_of(evidence: Evidence) -> Parts:
         tone, found = "exposed", f"{key} tells them from held-out images with"
         meaning = f"Who has an image can learn whether it was in the training set; {above}."
         if (single := row.by_repeats.get("single")) is not None and not single.lower > 0.5:
-            meaning = f"What is told apart are the planted duplicates; the other members are not for certain."
+            meaning = "What is told apart are the planted duplicates; the other members are not for certain."
         if area.value < RULED_OUT:
             meaning = f"The advantage is small: the set as a whole is told apart, single images hardly ({above})."
     elif others:
@@ -128,8 +128,7 @@ def parts_of(evidence: Evidence) -> Parts:
     else:
         tone = "unclear"
         meaning = (
-            f"Not enough to tell: an AUROC up to {possible:.3f}, or {findable:.1%} of the members found, can't be "
-            "excluded."
+            f"Not enough to tell: an AUROC up to {possible:.3f}, or {findable:.1%} of the members found, can't be excluded."
         )
         advice = "Audit more images before this checkpoint is called safe."
     who = (

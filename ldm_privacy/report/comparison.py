@@ -10,7 +10,7 @@ from ldm_privacy.metrics import holm
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.over_audits import over_audits_figure
 from ldm_privacy.report.metrics_file import write_json
-from ldm_privacy.report.page.blocks import DataTable, Section
+from ldm_privacy.report.page.blocks import Answer, DataTable, Head, Section
 from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.report.tables import digits, plain_table, short
 
@@ -19,6 +19,15 @@ NOTE = (
     "that its own halves chose for each other, and their intervals leave out the randomness of training. The standard "
     "deviation is over the audits compared: of runs that differ in their seed alone it is the randomness of training, without "
     "that of the samples, which they share."
+)
+
+DOUBT = (
+    "Intervals leave out the randomness of training: two trainings of one setting differ too, and may differ as much. Each "
+    "audit stands at the timesteps that its own halves chose."
+)
+ADVICE = (
+    "Before a difference is called the setting's, compare several trainings of each, and at equal quality of what they "
+    "generate: ldm-privacy sweep, ldm-privacy frontier."
 )
 
 
@@ -55,10 +64,25 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     }
     write_json(folder / "comparison.json", content)
     table = DataTable(*_table(comparison), "AUROC by attack and mask.", note=NOTE, is_open=True)
-    verdict = Verdict(_sentences(comparison), "unclear", "Comparison")
     drawn = picture(over_audits_figure(comparison), _curve_caption(comparison))
     sections = {"curve": Section("Over the audits", "", (drawn,)), "auroc": Section("AUROC", "", (table,))}
-    write_page(Page("Comparison of membership audits", _legend(comparison), verdict, sections), folder / "comparison.html")
+    title, subtitle = "Comparison of membership audits", f"{len(comparison.reports)} audits"
+    write_page(Page(title, subtitle, _head(comparison), sections), folder / "comparison.html")
+
+
+def _head(comparison: Comparison) -> Head:
+    """The five answers."""
+    asked = (
+        "Whether attacks tell members from held-out images better in one audit than in another, each attack and mask by itself."
+    )
+    shared = f"{comparison.num_shared} images of one split that all of them report."
+    return Head(
+        Answer((asked,), ("auroc",)),
+        Answer((f"{_legend(comparison)}.", shared)),
+        Verdict(_sentences(comparison), "unclear", "Differences"),
+        Answer((DOUBT,)),
+        Answer((ADVICE,)),
+    )
 
 
 def _curve_caption(comparison: Comparison) -> str:

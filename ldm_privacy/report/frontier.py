@@ -14,7 +14,7 @@ from ldm_privacy.evidence.trainings import Training
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.frontier import NARROW, frontier_figure
-from ldm_privacy.report.page.blocks import Bullets, Code, DataTable, KeyValues, Note, Paragraph, Section
+from ldm_privacy.report.page.blocks import Answer, Bullets, Code, DataTable, Head, KeyValues, Paragraph, Section
 from ldm_privacy.report.page.page import Page
 from ldm_privacy.report.tables import digits, plain_table, short
 from ldm_privacy.types import Estimate
@@ -37,6 +37,11 @@ HOW = (
     "trainings; the randomness of training is not in it.",
 )
 
+ALONE = "Each sentence is for itself: of twenty settings that change nothing one would be claimed to."
+GAINED = "Take a setting that lowers the AUROC only where its quality still does; the picture shows what each costs."
+WAIT = "Train more seeds, or let the sweep go on: a claim needs several seeds of a setting and of the baseline."
+NOTHING = "Keep the baseline: at equal quality none of these settings is shown to tell less of its training images."
+
 
 def frontier_page(name: str, frontier: Frontier, *, made_by: str = "") -> Page:
     """The page of a frontier; `made_by`: the command that makes it again."""
@@ -48,18 +53,17 @@ def frontier_page(name: str, frontier: Frontier, *, made_by: str = "") -> Page:
         "quality": f"{frontier.quality}: distance of generated images to held-out ones, lower is better",
         "intervals": f"{frontier.intervals.confidence:.0%}, {frontier.intervals.num_bootstrap} resamples",
     }
-    left_out = [Note("Not in it", "; ".join(frontier.left_out) + ".")] if frontier.left_out else []
+    said = [sentence(frontier, label) for label in frontier.cells if frontier.ended(label)]
+    waiting = [label for label in frontier.cells if not frontier.ended(label)]
+    said += [f"No training has ended yet: {', '.join(waiting)}."] if waiting else []
     common = set.intersection(*({*cell.overrides} for cell in frontier.cells.values()))
     apart = {label: [each for each in cell.overrides if each not in common] for label, cell in frontier.cells.items()}
     overrides = [[label, " ".join(each) or "nothing"] for label, each in apart.items()]
     sections = {
-        "settings": Section(
-            "Each setting against the baseline",
-            "",
-            (Bullets([sentence(frontier, label) for label in frontier.cells]), *left_out),
-        ),
         "figure": Section("AUROC against quality", "", (figure,)),
+        "settings": Section("Each setting against the baseline", "", (Bullets(said),)),
         "numbers": Section("Numbers", "", (_table(frontier), _trainings(frontier))),
+        **({"missing": Section("What is not in it", "", (Bullets(frontier.left_out),))} if frontier.left_out else {}),
         "made": Section(
             "How it was made",
             "",
@@ -73,11 +77,29 @@ def frontier_page(name: str, frontier: Frontier, *, made_by: str = "") -> Page:
     }
     return Page(
         f"What privacy costs: {name}",
-        f"{len(frontier.cells)} settings, {ended} trainings have ended, {begun - ended} are under way; "
         f"{frontier.intervals.confidence:.0%} intervals",
-        Verdict(headline(frontier), "unclear", "At equal quality"),
+        _head(frontier, f"{len(frontier.cells)} settings, {ended} trainings have ended, {begun - ended} are under way."),
         sections,
         f"ldm_privacy {__version__}",
+    )
+
+
+def _head(frontier: Frontier, counted: str) -> Head:
+    """The five answers."""
+    asked = (
+        "Whether a setting makes a model tell less of its training images, or only makes it learn less: the strongest attack "
+        f"against each training, compared with {frontier.baseline} (the baseline) at equal quality of the generated images."
+    )
+    most = max((len(frontier.ended(label)) for label in frontier.cells), default=0)
+    few = [] if most > 1 else ["No setting has more than one training yet: another seed may turn any difference round."]
+    missing = [f"Not everything is in it ({len(frontier.left_out)} notes)."] if frontier.left_out else []
+    lower = [label for label, each in frontier.compared.items() if each.auroc.is_certain and each.auroc.mean.value < 0]
+    return Head(
+        Answer((asked,), ("made",)),
+        Answer((counted, f"Quality: {frontier.quality}, the distance of generated images to held-out ones; lower is better.")),
+        Verdict(headline(frontier), "unclear", "Privacy at equal quality"),
+        Answer((*few, ALONE, *missing), ("made", "missing")),
+        Answer((GAINED if lower else WAIT if missing or few else NOTHING,), ("settings", "numbers")),
     )
 
 

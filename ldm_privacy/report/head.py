@@ -8,6 +8,7 @@ from ldm_privacy.report.page.blocks import Answer, Head
 from ldm_privacy.types import Tone
 
 RANDOMNESS = "Intervals leave out the randomness of training: another seed gives another model."
+TRIED = "Chance, and differences between the two sets of images, were tried as explanations."
 STRONGER = "A stronger attack may find what these don't."
 LOOK: Mapping[Tone, str] = {"exposed": "Look at the images that are most exposed; exposed.csv lists all."}
 
@@ -16,7 +17,7 @@ def evaluation_head(evaluation: Evaluation) -> Head:
     """What was tested, on what, what it means, what could be wrong, what to do."""
     parts = parts_of(evaluation.evidence)
     verdict = Verdict((parts.meaning, _capital(parts.found), *parts.further), parts.tone, LABELS[parts.tone])
-    doubts = Answer((_capital(parts.sure), f"{RANDOMNESS} {STRONGER}"), ("controls", "limits"))
+    doubts = Answer((f"{TRIED} {_capital(parts.sure)}", f"{RANDOMNESS} {STRONGER}"), ("controls", "limits"))
     ruled = [] if evaluation.ruling is None else [evaluation.ruling.sentence]
     do = [parts.advice, *ruled, *([LOOK[parts.tone]] if parts.tone in LOOK else [])]
     return Head(_tested(evaluation), _subject(evaluation), verdict, doubts, Answer(do, ("gate", "images", "requirements")))
@@ -46,8 +47,8 @@ def _subject(evaluation: Evaluation) -> Answer:
     of = f" of {facts['data']}" if "data" in facts else ""
     halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     images = (
-        f"{num_members} members (images{of} that it was trained on) and {num_audited - num_members} held-out images (that it was "
-        f"not), {halves}."
+        f"{num_members} members (images{of} that it was trained on) and {num_audited - num_members} held-out images (that it "
+        f"was not), {halves}."
     )
     said = [target[name] for name in ("target", "denoiser") if name in target]
     model = f"{evaluation.name}{': ' if said else ''}{'; '.join(said)}."

@@ -13,7 +13,7 @@ from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.pick import pick_figure
 from ldm_privacy.report.metrics_file import judgement_record, write_json
-from ldm_privacy.report.page.blocks import Cell, Code, DataTable, Paragraph, Section
+from ldm_privacy.report.page.blocks import Answer, Cell, Code, DataTable, Head, Paragraph, Section
 from ldm_privacy.report.page.page import Page, write_page
 from ldm_privacy.report.sections.gate import MEANING, TONES
 from ldm_privacy.report.tables import plain_table, short
@@ -28,6 +28,15 @@ HOW = (
     "highest safe dose). The last one that passes, wherever it stands, would be wrong more often the more are looked at.",
     "Intervals are over the audited samples and leave out the randomness of training: it is a statement on these checkpoints.",
 )
+DOUBT = (
+    "That many were looked at is paid for, the order being known before; intervals leave out the randomness of training, and a "
+    "stronger attack may find what these don't."
+)
+ADVICE: dict[Decision, str] = {
+    "pass": "Ship {named} and no later one.",
+    "undecided": "Audit more images, or allow more: these are too few to tell.",
+    "fail": "Ship none of these: train anew with fewer steps, more images or a defence.",
+}
 LABELS: dict[Decision, str] = {"pass": "One is safe", "undecided": "Undecided", "fail": "None is safe"}
 
 
@@ -39,13 +48,13 @@ def pick_page(pick: Pick, following: str) -> Page:
         cells = [Cell(text, TONES[each.decision]) for text, each in zip(decisions, judged)]
         rows.append([name, epoch, becomes, *cells, area])
     limits = _limits(pick)
-    named = [pick.num_passed - 1] if pick.num_passed else []
+    bold = [pick.num_passed - 1] if pick.num_passed else []
     table = DataTable(
         ["checkpoint", "epoch", "", *limits, f"AUROC of {pick.primary}"],
         rows,
         "Every checkpoint, in the order of training.",
         num_texts=3 + len(limits),
-        emphasised=named,
+        emphasised=bold,
         note=MEANING,
         is_open=True,
     )
@@ -58,10 +67,22 @@ def pick_page(pick: Pick, following: str) -> Page:
         "curve": Section("Checkpoint by checkpoint", "", (picture(pick_figure(pick), caption), table, sentences)),
         "made": Section("How it was made", "", (*map(Paragraph, HOW), Code(following, "Next"))),
     }
+    asked = f"Which checkpoint of a training is the last that is within the limits: {', '.join(limits)}."
+    names = (
+        f"{len(pick.candidates)} checkpoints, {pick.candidates[0]} to {pick.candidates[-1]}, all audited on the same images."
+    )
+    named = "none" if pick.named is None else str(pick.named)
+    head = Head(
+        Answer((asked,), ("curve",)),
+        Answer((names,)),
+        Verdict(tuple(pick.sentences), TONES[pick.decision], LABELS[pick.decision]),
+        Answer((DOUBT,), ("made",)),
+        Answer((ADVICE[pick.decision].format(named=named), f"Next: {following}")),
+    )
     return Page(
         "The last safe checkpoint",
         f"{len(pick.candidates)} checkpoints, {pick.confidence:.0%} intervals",
-        Verdict(tuple(pick.sentences), TONES[pick.decision], LABELS[pick.decision]),
+        head,
         sections,
         f"ldm_privacy {__version__}",
     )

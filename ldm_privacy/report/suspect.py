@@ -9,11 +9,12 @@ from rich.console import Console
 
 from ldm_privacy import __version__
 from ldm_privacy.evidence.own_generations import TARGET_FPR
+from ldm_privacy.evidence.suspect import Answer as SuspectAnswer
 from ldm_privacy.evidence.suspect import SuspectVerdict
 from ldm_privacy.evidence.suspect_words import said_of_suspects
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.suspect import suspect_figure
-from ldm_privacy.report.page.blocks import Bullets, Code, DataTable, KeyValues, Note, Paragraph, Section
+from ldm_privacy.report.page.blocks import Answer, Code, DataTable, Head, KeyValues, Paragraph, Section
 from ldm_privacy.report.page.page import Page
 
 HOW = (
@@ -29,6 +30,13 @@ HOW = (
     "Without any model. Two cross-fitted classifiers on simple image features. Where they tell the suspects from held-out "
     "images, scores differ for that alone. What they can't see may still differ: the interval says how much.",
 )
+
+ADVICE: dict[SuspectAnswer, str] = {
+    "yes": "Ask who trained the model where it has these images from; the test speaks of the set, of no single image.",
+    "no": "Where the answer says little, ask again with more images of the same owner.",
+    "differs": "Audit a run whose held-out images are of the same kind as these, and ask again.",
+    "generated": "Leave out what the model may have generated, and ask again.",
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,6 @@ def suspect_page(verdict: SuspectVerdict, asked: Asked) -> Page:
         "held-out images, which are false alarms."
     )
     drawn = picture(suspect_figure(verdict), caption)
-    notes = [Note("Beside it", each) for each in asked.notes]
     facts = {
         "images": f"{asked.num_images} of {asked.folder}",
         "target": asked.target,
@@ -111,7 +118,6 @@ def suspect_page(verdict: SuspectVerdict, asked: Asked) -> Page:
         "split hash": asked.split_hash,
     }
     sections = {
-        "why": Section("What stands behind it", "", (Bullets(words.sentences[1:]), *notes)),
         "figure": Section("Scores and sizes", "", (drawn,)),
         "numbers": Section("Numbers", "", (_sizes(verdict), _passing(verdict))),
         "made": Section(
@@ -120,10 +126,20 @@ def suspect_page(verdict: SuspectVerdict, asked: Asked) -> Page:
             (*(Paragraph(each.format(num=num)) for each in HOW), KeyValues(facts.items()), Code(asked.command, "Made by")),
         ),
     }
+    answer, test, *checks = words.sentences
+    head = Head(
+        Answer(
+            ("Whether these images, as a set, were in the training data of the model: do they score as members do?",), ("made",)
+        ),
+        Answer((f"{asked.num_images} images of {asked.folder} against {asked.target}.", *asked.notes)),
+        words._replace(sentences=(answer, test)),
+        Answer(checks, ("made",)),
+        Answer((ADVICE[verdict.answer],), ("numbers",)),
+    )
     return Page(
         f"Was it trained on? {asked.folder}",
-        f"{asked.num_images} images against {asked.target}; level {verdict.level:.2g}",
-        words._replace(sentences=words.sentences[:1]),
+        f"level {verdict.level:.2g}",
+        head,
         sections,
         f"ldm_privacy {__version__}",
     )

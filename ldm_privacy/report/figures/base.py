@@ -27,9 +27,9 @@ CSS_PIXELS = 96
 def picture(figure: Figure, caption: str, *, narrow: Figure | None = None, max_bytes: int = MAX_BYTES) -> Picture:
     """A figure for the page: SVG, or where that would be larger than `max_bytes` a PNG of two pixels per pixel of the page.
 
-    A phone shows `narrow`, another drawing of the same, by default what `narrowed` makes of it. A figure newly drawn from the same data gives the same
-    bytes: ids come from the content, and there is no date. (A constrained layout settles a little further each time that one
-    figure is saved.)
+    A phone shows `narrow`, another drawing of the same, by default what `narrowed` makes of it. A figure newly drawn from the
+    same data gives the same bytes: ids come from the content, and there is no date. (A constrained layout settles a little
+    further each time that one figure is saved.)
     """
     width = round(figure.get_figwidth() * CSS_PIXELS)
     narrow = narrowed(figure) if narrow is None else narrow

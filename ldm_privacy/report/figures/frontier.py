@@ -53,7 +53,7 @@ def _scale(axis: Axes, points: Sequence[Point]) -> None:
     least, most = min(each.value for each in quality), max(each.value for each in quality)
     if least > 0 and most / least > LOG_FROM:
         axis.set_xscale("log")
-        axis.set_xlim(least / 1.3, most * 1.3)
+        axis.set_xlim(min(each.lower if each.lower > 0 else each.value for each in quality) / 1.3, most * 1.3)
     else:
         lower, upper = min(each.lower for each in quality), max(each.upper for each in quality)
         axis.set_xlim(lower - 0.1 * (upper - lower), upper + 0.1 * (upper - lower))

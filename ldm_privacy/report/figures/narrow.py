@@ -2,14 +2,16 @@
 
 import pickle
 import textwrap
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
 
 NARROW = 3.9
 """Width of a figure for a phone, in inches."""
-LEGIBLE = 6.2
+LEGIBLE = 5.0
 """What is no wider can be read when a phone scales it."""
 LINE = 48
 """Characters of a title in a line of a narrow figure."""
@@ -30,7 +32,7 @@ def narrowed(figure: Figure) -> Figure | None:
         copy: Figure = pickle.loads(pickle.dumps(figure))
     except (AttributeError, TypeError, pickle.PicklingError):  # a formatter of somebody's own, for example
         return None
-    height = copy.get_figheight() * _stacked(copy) + sum(map(_lowered, copy.legends))
+    height = copy.get_figheight() * _stacked(copy) + sum(_lowered(copy, legend) for legend in [*copy.legends])
     copy.set_size_inches(NARROW, height)
     for text in copy.texts:  # the title of the whole among them
         text.set(text=textwrap.fill(text.get_text(), LINE), fontsize="small")
@@ -53,8 +55,8 @@ def _stacked(figure: Figure) -> float:
     if None in specs or len(grids) != 1:
         return 1.0
     (grid,) = grids
-    ratios = [*(grid.get_width_ratios() or ()), *(grid.get_height_ratios() or ())]
-    if grid.ncols == 1 or len(set(ratios)) > 1:
+    sizes = (np.asarray(each) for each in (grid.get_width_ratios(), grid.get_height_ratios()))
+    if grid.ncols == 1 or any((each != each[0]).any() for each in sizes):
         return 1.0
     below = GridSpec(len(specs), 1, figure=figure)
     for place, axis in enumerate(figure.axes):
@@ -62,12 +64,12 @@ def _stacked(figure: Figure) -> float:
     return len(specs) / grid.nrows
 
 
-def _lowered(legend: Legend) -> float:
+def _lowered(figure: Figure, legend: Legend) -> float:
     """Put a figure's legend below it; its height in inches."""
-    figure, labels = legend.get_figure(), [text.get_text() for text in legend.get_texts()]
-    columns, title = columns_of(labels), legend.get_title().get_text()
-    options = {"ncols": columns, "title": title or None, "frameon": False, "fontsize": "small"}
-    lower = figure.legend(legend.legend_handles, labels, loc="outside lower center", **options)
+    labels, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
+    columns, handles = columns_of(labels), [each for each in legend.legend_handles if each is not None]
+    options: dict[str, Any] = {"ncols": columns, "title": title or None, "frameon": False, "fontsize": "small"}
+    lower = figure.legend(handles, labels, loc="outside lower center", **options)
     for old, new in zip(legend.get_texts(), lower.get_texts()):
         new.set_parse_math(old.get_parse_math())
     legend.remove()

@@ -4,13 +4,13 @@ import re
 
 from markupsafe import Markup
 
-from ldm_privacy.report.glossary import TERMS
+from ldm_privacy.report.glossary import GLOSSARY, SPELT
 
-_SPELT = {term: each.spelt or rf"\b{re.escape(term)}\b" for term, each in TERMS.items()}
+_SPELT = {term: SPELT.get(term) or rf"\b{re.escape(term)}\b" for term in GLOSSARY}
 # Of two terms that begin at the same place the one of the longer expression is the more particular.
 _ORDERED = sorted(_SPELT, key=lambda term: -len(_SPELT[term]))
 _ANY = re.compile("|".join(f"({_SPELT[term]})" for term in _ORDERED))
-_SLUGS = {term: "term-" + re.sub(r"\W+", "-", term).strip("-") for term in TERMS}
+_SLUGS = {term: "term-" + re.sub(r"\W+", "-", term).strip("-") for term in GLOSSARY}
 
 
 class Links:
@@ -31,7 +31,7 @@ class Links:
             if term not in self._in_block:
                 self._in_block.add(term)
                 link = Markup('<a class="term" href="#{}" title="{}">{}</a>')
-                parts += [Markup.escape(text[end : match.start()]), link.format(_SLUGS[term], TERMS[term].sentence, match[0])]
+                parts += [Markup.escape(text[end : match.start()]), link.format(_SLUGS[term], GLOSSARY[term], match[0])]
                 end = match.end()
         self._met |= self._in_block
         return Markup("").join([*parts, Markup.escape(text[end:])])
@@ -39,4 +39,4 @@ class Links:
     @property
     def words(self) -> list[tuple[str, str, str]]:
         """Anchor, term and sentence of every term that was linked to, by the alphabet."""
-        return [(_SLUGS[term], term, TERMS[term].sentence) for term in sorted(self._met, key=str.lower)]
+        return [(_SLUGS[term], term, GLOSSARY[term]) for term in sorted(self._met, key=str.lower)]

@@ -20,7 +20,7 @@ def agreement(evaluation: Evaluation) -> Section | None:
     if found is None or len(found.keys) < 2:
         return None
     rows = [_row(found, each) for each in found.keys]
-    columns = ("attack", "members", "by it alone", "held-out found", "members at the union's errors")
+    columns = ("attack", "members found", "by it alone", "held-out found", "members at the union's errors")
     by_attack = DataTable(
         columns,
         rows,

@@ -86,7 +86,7 @@ def _groups(report: TrajectoryReport) -> DataTable:
         ideal = report.ideal(scale)
         memoriser = *_deviations(float(ideal.d1), float(ideal.d2), num_steps), f"{scale:.3g}"
         rows.append((f"guidance {scale:g}", "ideal memoriser", *memoriser, *[""] * 7))
-    measured = ("D1", "a step", "D2", "a step", "k", "error", "gap", "mean gap")
+    measured = ("D1", "a step", "D2", "a step", "k", "error", "branch gap", "mean branch gap")
     columns = ("guidance", "captions of", *measured, "similarity", "nearest", "own nearest", "other duplicate")
     caption = "Means over captions and seeds. k and error: clean predictions of the first steps; gap: the branches' there."
     note = (
@@ -160,7 +160,7 @@ def _captions(report: TrajectoryReport) -> DataTable:
         )
         for each in listed[:MOST_LISTED]
     ]
-    columns = ("caption", "group", "D1", "k", "gap", "similarity", "own nearest", "other duplicate", "nearest member")
+    columns = ("caption", "group", "D1", "k", "branch gap", "similarity", "own nearest", "other duplicate", "nearest member")
     rest = f"; the {MOST_LISTED} first of {len(listed)}, all are in captions.csv" if len(listed) > MOST_LISTED else ""
     return DataTable(columns, rows, f"Captions by the similarity of their generations to their own image{rest}.", num_texts=2)
 
