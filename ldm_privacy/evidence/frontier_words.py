@@ -23,7 +23,8 @@ def headline(frontier: Frontier) -> tuple[str, ...]:
     if lower:
         found.append(f"At equal quality {_and(lower)} {_verb('lower', lower)} the strongest attack's AUROC against {baseline}.")
     if open_ones:
-        found.append(f"No gain at equal quality is shown for {_and(open_ones)}.")
+        whom = _and(open_ones) if len(open_ones) < max(3, len(compared)) else f"any of the {len(open_ones)} other settings"
+        found.append(f"No gain at equal quality is shown for {whom}.")
     if higher:
         found.append(f"At equal quality {_and(higher)} {_verb('raise', higher)} it.")
     for label, others in frontier.dominated.items():

@@ -46,7 +46,8 @@ NOTHING = "Keep the baseline: at equal quality none of these settings is shown t
 def frontier_page(name: str, frontier: Frontier, *, made_by: str = "") -> Page:
     """The page of a frontier; `made_by`: the command that makes it again."""
     ended = sum(len(frontier.ended(label)) for label in frontier.trainings)
-    begun = sum(map(len, frontier.trainings.values()))
+    left = sum(map(len, frontier.trainings.values())) - ended
+    going = f"{left} {'is' if left == 1 else 'are'}"
     figure = picture(frontier_figure(frontier), _caption(frontier), narrow=frontier_figure(frontier, width=NARROW))
     facts = {
         "baseline": frontier.baseline,
@@ -78,7 +79,10 @@ def frontier_page(name: str, frontier: Frontier, *, made_by: str = "") -> Page:
     return Page(
         f"What privacy costs: {name}",
         f"{frontier.intervals.confidence:.0%} intervals",
-        _head(frontier, f"{len(frontier.cells)} settings, {ended} trainings have ended, {begun - ended} are under way."),
+        _head(
+            frontier,
+            f"{len(frontier.cells)} settings, {ended} trainings have ended, {going} under way.",
+        ),
         sections,
         f"ldm_privacy {__version__}",
     )

@@ -29,7 +29,7 @@ def frontier_figure(frontier: Frontier, *, width: float = WIDE) -> Figure:
             _draw_lines(lines, frontier, label, style(place))
     trainings = [training for each in frontier.trainings.values() for training in each.values()]
     for axis, shown, title in (
-        (ends, [training.points[-1] for training in trainings], "Where they end"),
+        (ends, [each.points[-1] for each in [t for t in trainings if t.has_ended] or trainings], "Where they end"),
         (lines, [point for training in trainings for point in training.points], "Whole trainings, audit by audit"),
     ):
         _scale(axis, shown)
