@@ -1,5 +1,6 @@
 """The page and the folder of an evaluation: everything that was found is in it, and nothing else is asked for."""
 
+import itertools
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from ldm_privacy.audit.score_file import read_scores
 from ldm_privacy.audit.scores import Derived
 from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding, Pair
 from ldm_privacy.evidence.gather import gather_evidence
-from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.evidence.verdict import parts_of, verdict_of
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc_by_quartile
 from ldm_privacy.registry import CONTROLS, SECTIONS
@@ -32,6 +33,7 @@ from ldm_privacy.report.sections.limits import LIMITS
 from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey, Estimate
 from tests.evidence.synthetic import QUICK, Pictures, decoder, make_samples, make_scores
+from tests.report.test_glossary import unexplained
 
 KEY, INSIDER = AuditKey("sima", "all"), AuditKey("sima_history", "all")
 MASKS = {"all": KeepAll(), "top60": KeepTopInfluence(0.6), "random60": KeepRandom(0.6)}
@@ -156,12 +158,14 @@ class Reader(HTMLParser):
                 self.rows[-1].append("")
 
     def handle_endtag(self, tag):
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1][-1] = self.rows[-1][-1].strip()
         self._in_cell = self._in_cell and tag not in ("td", "th")
 
     def handle_data(self, text):
         self.text.append(text)
         if self._in_cell and self.rows:
-            self.rows[-1][-1] += text.strip()
+            self.rows[-1][-1] += text
 
 
 def test_every_row_has_its_numbers(found, html):
@@ -187,7 +191,8 @@ def test_every_section_is_there_once_in_order(html):
 def test_everything_that_was_found_is_said(found, html):
     evidence, figures, _ = found
     text = "".join(Reader(html).text)
-    for sentence in (*verdict_of(evidence).sentences, *ONSETS, *FORECASTS):
+    *said, further, _ = parts_of(evidence)
+    for sentence in (*said, *further, *ONSETS, *FORECASTS):
         assert sentence in text
     for each in evidence.findings.values():
         assert text.count(each.sentence) == 1, "findings that share a sentence say it once"
@@ -211,19 +216,44 @@ def test_everything_that_was_found_is_said(found, html):
     assert ("each half choosing for the other" in text) == bool(evidence.report.is_reporting.all())
 
 
+def test_five_answers_come_first_in_this_order(found, html):
+    head, parts = html[html.index("<header>") : html.index("</header>")], parts_of(found[0])
+    found_at = [
+        head.index(each) for each in ("What was tested", "On what", "What it means", "What could be wrong", "What to do")
+    ]
+    assert found_at == sorted(found_at)
+    within = [head[start:end] for start, end in itertools.pairwise([*found_at, len(head)])]
+    tested, subject, meaning, doubts, advice = ("".join(Reader(each).text) for each in within)
+    assert "2 attacks, 2 masks, 1 calibrated score." in tested
+    assert "a run" in subject
+    assert "60 members" in subject
+    assert parts.meaning in meaning
+    assert parts.sure in doubts
+    assert parts.advice in advice
+
+
+def test_every_number_has_its_sentence_and_every_link_its_goal(found, html):
+    assert unexplained(html) == []
+    goals = {*re.findall(r' id="([^"]+)"', html)}
+    links = re.findall(r' href="#([^"]+)"', html)
+    assert len(links) > 50
+    assert {*links} <= goals
+    assert {each for each in goals if each.startswith("term-")} <= {*links}, "none that the page doesn't have"
+
+
 def test_pictures_lead_and_tables_are_folded(html):
     tags = Reader(html).tags
     before = tags[: tags.index("details")]
     assert before.count("img") >= 4, "the forest, the primary attack's curve, onsets, all curves"
     assert html.index(">Figure 1.<") < html.index(">Figure 2.<") < html.index(">Table 1.<")
-    assert "At each audit".lower() in html[html.index(">Figure 2.<") : html.index(">Figure 3.<")]
+    assert "at each audit" in "".join(Reader(html[html.index(">Figure 2.<") : html.index(">Figure 3.<")]).text)
     assert tags.count("details") == tags.count("table") > 4
     assert "<details open" not in html
 
 
 def test_a_leak_is_said_in_a_box_and_in_the_verdict(found, html):
     assert verdict_of(found[0]).tone == "leak"
-    assert 'class="verdict tone-leak"' in html
+    assert 'class="answer verdict tone-leak"' in html
 
 
 def test_it_asks_for_nothing(html):
@@ -286,7 +316,7 @@ def test_one_attack_without_a_mask_is_enough():
     evidence, _, pictures = gather(data, distortion=False)
     reader = Reader(page_of(evidence, {}, pictures))
     assert any(row[:2] == ["sima", "all"] for row in reader.rows)
-    assert "AUROC gained" not in "".join(reader.text)
+    assert not any("AUROC gained" in row for row in reader.rows)
 
 
 def test_in_pixel_space_what_needs_a_decoder_is_left_out():
@@ -350,7 +380,7 @@ def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plu
     page = (tmp_path / "report.html").read_text()
     reader = Reader(page)
     assert [name for name in reader.ids if name in ("attacks", "rules", "controls")] == [*("attacks", "rules", "controls")]
-    assert "sima/all of a run is audited." in page
+    assert "sima/all of a run is audited." in "".join(reader.text)
     assert any(row[:3] == [WITHOUT_MODEL, "file size", short(Estimate(0.9, 0.8, 0.95))] for row in reader.rows)
     assert "Files of members are larger." in page
     assert "as large" in reader.text

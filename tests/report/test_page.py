@@ -23,10 +23,12 @@ from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.distortion import distortion_figure
 from ldm_privacy.report.figures.influence import influence_map_figure
 from ldm_privacy.report.page.blocks import (
+    Answer,
     Bullets,
     Cell,
     Code,
     DataTable,
+    Head,
     ImagePair,
     ImagePairs,
     KeyValues,
@@ -41,6 +43,12 @@ from ldm_privacy.types import AuditKey
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">'\"}}</style>{{ 7 * 7 }}&amp;"
 ATTACKS = ("sima", "loss", "pia", "pian", "secmi")
 MASKS = ("none", "influence 0.6", "random 0.6", "lowest 0.6", "std 0.6", "influence 0.3")
+
+
+def head_of(verdict):
+    """A head with that verdict."""
+    answers = [Answer((f"{what} of the page.",)) for what in ("Question", "Subject", "Doubts", "Advice")]
+    return Head(*answers[:2], verdict, *answers[2:])
 
 
 def numbers(*shape, draw=0):
@@ -133,14 +141,16 @@ def sample_page():
     return Page(
         "Membership audit of cifar10-ldm, epoch 400",
         "CIFAR-10, 2,500 members and 2,500 held-out images · 19 March 2026",
-        Verdict(
-            (
-                "An outsider with the weights can tell members from held-out images: AUROC 0.861 [0.842, 0.878].",
-                "At a false-positive rate of 1 % the attack names 17.2 % [12.9, 22.0] of the members.",
-                "The model-free control stays at chance (0.507 [0.486, 0.528]), so the split does not explain it.",
-            ),
-            "exposed",
-            "Members are exposed",
+        head_of(
+            Verdict(
+                (
+                    "An outsider with the weights can tell members from held-out images: AUROC 0.861 [0.842, 0.878].",
+                    "At a false-positive rate of 1 % the attack names 17.2 % [12.9, 22.0] of the members.",
+                    "The model-free control stays at chance (0.507 [0.486, 0.528]), so the split does not explain it.",
+                ),
+                "exposed",
+                "Members are exposed",
+            )
         ),
         {
             "attacks": Section(
@@ -187,6 +197,7 @@ def sample_page():
                             ("versions", "ldm-privacy 0.1.0, torch 2.13.0, diffusers 0.42.1"),
                         )
                     ),
+                    Code("\n".join(f"line: {each}" for each in range(20)), "Config"),
                     Code(
                         "python evaluate.py ckpt=runs/cifar10/checkpoints/best.ckpt audit.num_bootstrap=1000 seed=3",
                         "Commands",
@@ -221,7 +232,7 @@ def hostile_page():
     return Page(
         "Title " + HOSTILE,
         HOSTILE,
-        Verdict((HOSTILE,), "leak", HOSTILE),
+        Head(*2 * [Answer((HOSTILE,), (HOSTILE, "all"))], Verdict((HOSTILE,), "leak", HOSTILE), *2 * [Answer((HOSTILE,))]),
         {
             "all": Section(
                 HOSTILE,
@@ -317,7 +328,20 @@ def test_scripts_and_requests_are_forbidden_by_the_page_itself(html):
 
 def test_text_is_never_markup():
     read = Reader(render(hostile_page()))
-    expected = ["document title", "title", "subtitle", "label", "sentence", "contents", "heading", "lead", "footer"]
+    expected = [
+        "document title",
+        "title",
+        "subtitle",
+        "tested",
+        "link",
+        "subject",
+        "link",
+        "label",
+        "sentence",
+        "doubts",
+        "advice",
+    ]
+    expected += ["contents", "heading", "lead", "footer"]
     expected += ["paragraph", "bullet", "note", "note", "column", "row", "cell", "caption", "below"]
     expected += ["svg", "png", "label", "label", "card", "cards", "key", "value", "code", "code label"]
     assert sum(HOSTILE in text for text in read.text) == len(expected)
@@ -330,7 +354,7 @@ def test_the_same_page_gives_the_same_bytes(html):
 
 
 def test_the_sample_is_small(html):
-    assert len(html.encode()) < 500_000
+    assert len(html.encode()) < 600_000
 
 
 def test_a_broken_file_name_can_be_written(tmp_path):
@@ -340,21 +364,21 @@ def test_a_broken_file_name_can_be_written(tmp_path):
 
 
 def test_tables_and_figures_are_numbered_in_reading_order():
-    table, picture = DataTable(("a",), (("1",),), "t"), Picture(png(0), "p", 32)
+    table, picture = DataTable(("a",), (("1",),), "t"), Picture(png(0), "u", 32)
     pairs = ImagePairs((ImagePair(image(0), image(1), ("x", "x"), "y"),), "c")
     sections = {"a": Section("A", "", (picture, table, table)), "b": Section("B", "", (pairs, table, picture))}
-    html = render(Page("t", "", Verdict(("v.",), "safe", "Safe"), sections))
+    html = render(Page("t", "", head_of(Verdict(("v.",), "safe", "Safe")), sections))
     found = re.findall(r"<b>(\w+ \d)\.</b> (\w)", html)
     assert found == [
-        *(("Figure 1", "p"), ("Table 1", "t"), ("Table 2", "t")),
-        *(("Figure 2", "c"), ("Table 3", "t"), ("Figure 3", "p")),
+        *(("Figure 1", "u"), ("Table 1", "t"), ("Table 2", "t")),
+        *(("Figure 2", "c"), ("Table 3", "t"), ("Figure 3", "u")),
     ]
 
 
 def test_a_verdict_says_in_words_what_its_colour_says():
-    html = render(Page("t", "", Verdict(("First.", "Second."), "leak", "The split leaks"), {}))
-    assert ">The split leaks</h2>" in html
-    assert 'class="verdict tone-leak"' in html
+    html = render(Page("t", "", head_of(Verdict(("First.", "Second."), "leak", "The split leaks")), {}))
+    assert "<b>The split leaks</b></h2>" in html
+    assert 'class="answer verdict tone-leak"' in html
 
 
 def test_a_table_marks_what_it_is_told():
@@ -392,7 +416,7 @@ def test_an_image_is_drawn_pixel_by_pixel_under_its_label():
 
 
 def render_blocks(*blocks):
-    return render(Page("t", "", Verdict(("v.",), "safe", "Safe"), {"s": Section("S", "", blocks)}))
+    return render(Page("t", "", head_of(Verdict(("v.",), "safe", "Safe")), {"s": Section("S", "", blocks)}))
 
 
 def drawn(draw):

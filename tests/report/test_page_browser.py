@@ -3,6 +3,7 @@
 import base64
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import PIL.Image
 import pytest
 
 from ldm_privacy.report.figures.forest import forest_figure
+from ldm_privacy.report.page.blocks import Answer, Head
 from ldm_privacy.report.page.page import write_page
 from ldm_privacy.report.sections.forest import forest as forest_section
 from ldm_privacy.types import Estimate
@@ -146,8 +148,10 @@ def forest(tmp_path_factory):
     evidence = evidence_of(attacks=("sima", "loss", "pia"), masks=masks, controls=controls, calibrated=calibrated)
     section = forest_section(SimpleNamespace(evidence=evidence, figures={"forest": forest_figure(evidence)}))
     path, page = tmp_path_factory.mktemp("forest") / "report.html", sample_page()
-    verdict = page.verdict._replace(sentences=tuple("word " * count for count in (56, 40, 42)))
-    write_page(page._replace(verdict=verdict, sections={"forest": section, **page.sections}), path)
+    found = page.head.verdict._replace(sentences=tuple("word " * count for count in (24, 56)))
+    doubts = Answer(("word " * 56, "word " * 20), ("forest",))
+    head = Head(Answer(("word " * 30,)), Answer(("word " * 30,)), found, doubts, Answer(("word " * 15, "word " * 10)))
+    write_page(page._replace(head=head, sections={"forest": section, **page.sections}), path)
     return path
 
 
@@ -253,25 +257,48 @@ def test_the_policy_stops_what_slipped_in(browser, report, tmp_path):
     assert blocked <= {"csp"}
 
 
-def test_tables_are_folded_on_the_screen_and_open_in_print(browser, report):
+def test_tables_and_files_are_folded_on_the_screen_and_open_in_print(browser, report):
     browser.open(report)
-    seen = "[...document.querySelectorAll('details')].map(each => each.offsetHeight > each.querySelector('table').offsetHeight)"
-    assert browser.evaluate(seen) == [False]
+    held = "each.querySelector('table, pre').offsetHeight"
+    seen = f"[...document.querySelectorAll('details')].map(each => each.offsetHeight > {held})"
+    assert browser.evaluate(seen) == [False, False]
     browser.send("Emulation.setEmulatedMedia", media="print")
-    assert browser.evaluate(seen) == [True]
+    assert browser.evaluate(seen) == [True, True]
 
 
-def test_the_first_screen_is_the_verdict_and_the_forest(browser, forest):
+def test_the_answers_are_the_first_screen_and_the_forest_half_of_the_next(browser, forest):
     browser.open(forest)
-    seen = "['.verdict', '#forest img', 'nav'].map(name => document.querySelector(name).getBoundingClientRect())"
+    names = ".tested", ".subject", ".verdict", ".doubts", ".advice", "#forest img", "nav"
+    seen = f"{[*names]}.map(name => document.querySelector(name).getBoundingClientRect())"
     ends = f"{seen}.map(box => [box.top, box.bottom, box.left, box.right])"
-    verdict, picture, _ = browser.evaluate(ends)
-    assert 0 <= verdict[0] < verdict[1] < picture[0] < picture[1] <= 800
+    *answers, picture, _ = browser.evaluate(ends)
+    assert sorted(answers, key=lambda box: (box[0], box[2])) == answers, "they are read in this order"
+    assert max(bottom for _, bottom, _, _ in answers) <= min(800, picture[0])
+    assert picture[1] <= 1200
     browser.open(forest, width=390)
-    verdict, picture, contents = browser.evaluate(ends)
-    assert verdict[1] < picture[0] < picture[1] < contents[0], "nothing stands between them"
+    *answers, picture, contents = browser.evaluate(ends)
+    assert all(above[1] <= below[0] for above, below in itertools.pairwise([*answers, picture, contents]))
     assert 0 <= picture[2] < picture[3] <= 390, "it fits"
     assert browser.evaluate("(i => i.currentSrc !== i.src)(document.querySelector('#forest img'))")
+
+
+def test_a_phone_shows_every_picture_whole(browser, report):
+    browser.open(report, width=390)
+    sizes = (
+        "[...document.querySelectorAll('.picture img')].map(i => [i.clientWidth, i.parentElement.closest('figure').clientWidth"
+    )
+    pictures = browser.evaluate(f"{sizes}, i.currentSrc !== i.src])")
+    assert all(0 < width <= room for width, room, _ in pictures)
+    assert [own for *_, own in pictures] == [True, True, False, False], "but images are scaled"
+
+
+def test_a_name_leads_to_its_sentence(browser, report):
+    browser.open(report)
+    browser.evaluate("document.querySelector('.verdict a.term').click()")
+    target = "document.querySelector(':target')"
+    assert browser.evaluate(f"{target}.querySelector('dt').textContent") == "outsider"
+    box = browser.evaluate(f"(b => [b.top, b.bottom])({target}.getBoundingClientRect())")
+    assert 0 <= box[0] < box[1] <= 900
 
 
 def test_prints_on_a4_and_white_even_where_the_screen_is_dark(browser, report):
