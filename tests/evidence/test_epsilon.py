@@ -20,6 +20,7 @@ from ldm_privacy.report.sections.epsilon import epsilon
 from ldm_privacy.report.tables import print_audit
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, Pictures, make_samples, make_scores
+from tests.pages import text_of
 from tests.report.test_page import head_of
 
 KEY, INSIDER = AuditKey("sima", "all"), AuditKey("sima_history", "all")
@@ -130,7 +131,7 @@ def test_every_row_stands_in_the_section_the_table_and_the_file(evidence, tmp_pa
     assert ("sima_history", "all", *cells) in table.rows
     assert "chosen by its result" in " ".join(conditions.items)
     assert "{unit}" not in " ".join(conditions.items)
-    html = render(Page("A run", "", head_of(verdict_of(evidence)), {"epsilon": section}, ""))
+    html = text_of(render(Page("A run", "", head_of(verdict_of(evidence)), {"epsilon": section}, "")))
     assert "How large epsilon is at least" in html
     assert "epsilon at most 8 at delta" in html
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.pages import text_of
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -67,8 +69,8 @@ def test_a_plain_loop(empty, tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     rises([float(line.split("SimA ")[1].split(",")[0]) for line in lines if line.startswith("step")])
     assert lines[-1].startswith(str(tmp_path / "out" / "report.html"))
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Step 300; 64 members and 64 held-out images audited" in page
+    page = text_of((tmp_path / "out" / "report.html").read_text())
+    assert "Step 300; audited on " in page
     assert (tmp_path / "out" / "figures" / "memorization.png").exists()
 
 
@@ -79,7 +81,7 @@ def test_a_lora_of_accelerate_and_peft(empty, tmp_path, monkeypatch, capsys):
     ratio = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("step")]
     assert ratio[-1] > 0.7
     assert lines[-1] == "Without the watch the loop ends with the same weights, to the last bit."
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = text_of((tmp_path / "out" / "report.html").read_text())
     assert "UNet2DConditionModel with its adapter off" in page
 
 

@@ -13,6 +13,7 @@ from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.targets.record import Checkpoint
+from tests.pages import text_of
 from tests.tiny import PIXELS, arguments, series, settings
 
 COINS = [
@@ -44,7 +45,7 @@ def test_a_run_by_coins_bounds_epsilon_at_every_audit_and_evaluates_to_the_last(
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     assert metrics["series"].items() >= {name: value for (epoch, name), value in bounds.items() if epoch == 2}.items()
     assert metrics["epsilon"]["insider"]["confidence"] == 0.95
-    page = (run / "evaluation" / "report.html").read_text()
+    page = text_of((run / "evaluation" / "report.html").read_text())
     for words in ("(a fair coin each)", "How large epsilon is at least"):
         assert words in page
     with pytest.raises(UserError, match=r"data\.split"):

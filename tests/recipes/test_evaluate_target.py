@@ -15,6 +15,7 @@ from ldm_privacy.registry import REQUIREMENTS
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.lora import Base
 from ldm_privacy.targets.parts import Parts
+from tests.pages import text_of
 from tests.recipes.counting import counted_passes
 from tests.targets.loras import ATTENTION, attached, in_every_form
 from tests.targets.pipelines import stable_diffusion
@@ -79,7 +80,7 @@ def test_adapters_of_one_base_are_a_curve_and_the_base_is_read_once(place, line,
         assert found["verdict"]["insider"] == "loss_ratio/all"
         assert ModelCard.load(folder / "model_card.md").data.eval_results[0].metric_args["attack"] == "loss_ratio/all"
         assert len(json.loads((folder / "requirements.json").read_text())["requirements"]) == len(list(REQUIREMENTS))
-        page = (folder / "report.html").read_text()
+        page = text_of((folder / "report.html").read_text())
         for words in (
             "What was audited",
             "the base with its adapter off",

@@ -12,6 +12,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.recipes import cli
 from ldm_privacy.targets.target import Target
+from tests.pages import text_of
 from tests.targets.test_self_check import train
 
 WORDS = [
@@ -45,7 +46,7 @@ def evaluated(predictor, tmp_path, monkeypatch):
 
 def test_sigmas_and_the_self_check_stand_in_the_report(evaluated):
     out = evaluated()
-    page = (out / "report.html").read_text()
+    page = text_of((out / "report.html").read_text())
     assert "leaves 0." in page
     assert "of what an affine guess leaves, on 64 images; read otherwise: " in page
     assert "without top60: there is no decoder that influence could be of" in page

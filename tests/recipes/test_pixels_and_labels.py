@@ -17,6 +17,7 @@ from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import ATTACKS
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import Checkpoint
+from tests.pages import text_of
 from tests.tiny import PIXELS, arguments, series, settings
 
 SHORT = [
@@ -75,7 +76,7 @@ def test_it_trains_evaluates_to_the_last_audit_and_goes_on_as_if_it_had_not_stop
         for name in UNTOLD:
             masks = ("all", "random60", "std60") if get_attack(name).maskable else ("all",)
             assert all(0 <= logged[f"memorization/{name}/{mask}/auroc"] <= 1 for mask in masks)
-        page = (run / "evaluation" / "report.html").read_text()
+        page = text_of((run / "evaluation" / "report.html").read_text())
         assert "Pixel space: the denoiser sees the images themselves." in page
         assert "none: pixel space" in page
         assert "What calibrations gain" in page

@@ -15,6 +15,7 @@ from ldm_privacy.recipes import cli, evaluate_target
 from ldm_privacy.recipes.reference import compared_with
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import RECORD, Checkpoint
+from tests.pages import text_of
 from tests.tiny import arguments
 
 FEW = [
@@ -62,7 +63,7 @@ def test_an_earlier_checkpoint_is_an_insiders_reference_and_asked_once(place, tm
     assert words in "".join(found["verdict"]["sentences"])
     assert "for an insider who has the run's checkpoints" in printed
     assert {"the reference alone, sima", "the reference alone, sima over all t"} < found["controls"].keys()
-    page = (tmp_path / "a" / "report.html").read_text()
+    page = text_of((tmp_path / "a" / "report.html").read_text())
     assert f"reference={earlier}" in page, "the command that repeats it"
     assert "threat model of the reference" in page
     assert len(list((place.parent / "store").glob("*.safetensors"))) == before + 1

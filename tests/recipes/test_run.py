@@ -32,6 +32,7 @@ from ldm_privacy.targets.record import RECORD, Checkpoint
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import AuditKey
+from tests.pages import text_of
 from tests.tiny import arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,7 @@ def test_evaluation_equals_the_last_audit_exactly_and_needs_the_checkpoint_alone
     assert {row["attack"] for row in found["rows"]} == {"sima", "loss", "pia", "sima_complexity"}
     assert found["verdict"]["insider"] == found["verdict"]["outsider"] == "sima_complexity/all"
     missing = "none of these samples with this attack lies beside the checkpoint"
-    assert missing in (evaluated / "report.html").read_text()
+    assert missing in text_of((evaluated / "report.html").read_text())
 
 
 def test_an_evaluation_in_its_run_equals_the_last_audit_with_all_that_looks_back(run, tmp_path, capsys):
@@ -133,7 +134,7 @@ def test_a_report_says_where_too_few_samples_were_there_to_fit_a_history_on(run,
     assert rows["sima_history"] == rows["sima"]
     rows = ", ".join(f"{row}/all" for row in ("sima_history", "sima_gained", "sima_calibrated", "combined"))
     words = f"nothing was fitted for {rows}: no earlier audit, or fewer than 20 samples"
-    assert f"at epoch 0, 2; {words}" in " ".join((tmp_path / "report.html").read_text().split())
+    assert f"at epoch 0, 2; {words}" in " ".join(text_of((tmp_path / "report.html").read_text()).split())
 
 
 def test_scores_have_a_row_per_sample_attack_and_mask(run, evaluated):

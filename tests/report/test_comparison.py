@@ -17,6 +17,8 @@ from ldm_privacy.report.figures.over_audits import over_audits_figure
 from ldm_privacy.report.tables import short
 from ldm_privacy.types import AuditKey
 from tests.evidence.synthetic import QUICK, make_scores
+from tests.pages import text_of
+from tests.report.test_glossary import unexplained
 
 NAMES = ("runs/a/last", "runs/b/last", "runs/<script>/last")
 
@@ -102,7 +104,9 @@ def test_the_page_holds_the_same_table_and_interprets_no_name(comparison, tmp_pa
     write_comparison(comparison, tmp_path)
     page = (tmp_path / "comparison.html").read_text()
     assert "<script" not in page
+    assert unexplained(page) == []
     assert "runs/&lt;script&gt;/last" in page
+    page = text_of(page)
     for key in comparison.keys:
         assert str(key) in page
         assert short(comparison.reports[NAMES[1]].row(key).metrics.auroc) in page
@@ -135,7 +139,7 @@ def test_the_curve_over_the_audits_is_of_what_is_calibrated_and_its_forms(compar
     write_comparison(several, tmp_path)
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert [each["value"] for each in content["curve"]["loss_ratio/all"]] == [each.value for each in several.curve[RATIO]]
-    page = (tmp_path / "comparison.html").read_text()
+    page = text_of((tmp_path / "comparison.html").read_text())
     ends = several.curve[RATIO][0].value, several.curve[RATIO][-1].value
     assert f"loss_ratio/all from {ends[0]:.3f} to {ends[1]:.3f}" in page
 

@@ -224,7 +224,7 @@ def test_five_answers_come_first_in_this_order(found, html):
     assert found_at == sorted(found_at)
     within = [head[start:end] for start, end in itertools.pairwise([*found_at, len(head)])]
     tested, subject, meaning, doubts, advice = ("".join(Reader(each).text) for each in within)
-    assert "2 attacks, 2 masks, 1 calibrated score." in tested
+    assert "2 attacks, 3 masks, 1 calibrated score." in tested
     assert "a run" in subject
     assert "60 members" in subject
     assert parts.meaning in meaning
@@ -382,10 +382,10 @@ def test_a_control_and_a_section_of_a_users_own_are_in_the_page_and_the_file(plu
     assert [name for name in reader.ids if name in ("attacks", "rules", "controls")] == [*("attacks", "rules", "controls")]
     assert "sima/all of a run is audited." in "".join(reader.text)
     assert any(row[:3] == [WITHOUT_MODEL, "file size", short(Estimate(0.9, 0.8, 0.95))] for row in reader.rows)
-    assert "Files of members are larger." in page
+    assert "Files of members are larger." in "".join(reader.text)
     assert "as large" in reader.text
-    assert 'class="verdict tone-leak"' in page
-    assert "attack numbers up to about 0.900 measure the split" in page
+    assert 'class="answer verdict tone-leak"' in page
+    assert "attack numbers up to about 0.900 measure the split" in "".join(reader.text)
     stored = json.loads((tmp_path / "metrics.json").read_text())["controls"]["file size"]
     assert (stored["auroc"]["value"], stored["leaks"], stored["bytes"]) == (0.9, True, 7)
     assert stored["attack_above_it"]["value"] == evidence.over_controls["file size"].value < 0

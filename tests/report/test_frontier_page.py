@@ -16,6 +16,8 @@ from ldm_privacy.report.frontier import frontier_page, print_frontier
 from ldm_privacy.report.page.page import write_page
 from ldm_privacy.report.tables import short
 from tests.evidence.trainings import DRAWS, training
+from tests.pages import text_of
+from tests.report.test_glossary import unexplained
 
 NAMES = ("plain", "weaker", "<script>[red]")
 CURVES = (
@@ -85,14 +87,16 @@ def test_the_page_says_how_it_was_made_and_interprets_no_name(frontier, tmp_path
     write_page(frontier_page("x", frontier, made_by="ldm-privacy frontier sweeps/x"), tmp_path / "frontier.html")
     page = (tmp_path / "frontier.html").read_text()
     assert "<script" not in page
-    assert "&lt;script&gt;[red]: no gain at equal quality is shown" in page
-    for text in (
+    assert unexplained(page) == []
+    text = text_of(page)
+    assert "<script>[red]: no gain at equal quality is shown" in text
+    for said in (
         "3 settings, 6 trainings have ended, 0 are under way",
         "x=1",
         "ldm-privacy frontier sweeps/x",
         "run-7: no audit",
     ):
-        assert text in page
+        assert said in text
     for trainings in frontier.trainings.values():
         for each in trainings.values():
             assert short(each.points[-1].attack.auroc) in page

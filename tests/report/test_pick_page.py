@@ -11,6 +11,7 @@ from ldm_privacy.report.figures.pick import pick_figure
 from ldm_privacy.report.page.page import render
 from ldm_privacy.report.pick import pick_page, write_pick
 from ldm_privacy.types import Estimate
+from tests.report.test_glossary import unexplained
 
 
 def pick(*values, epochs=True, missing=()):
@@ -50,6 +51,7 @@ def test_the_page_says_it_and_escapes_it(tmp_path):
     page = render(pick_page(found, "ldm-privacy evaluate ckpt=x"))
     assert "The last safe checkpoint is step_1$&lt;b&gt; (epoch 10)" in page
     assert "passes alone" in page
+    assert unexplained(page) == []
     assert "so &amp; &lt;so&gt;" in page
     assert "$<b>" not in page
     assert "<so>" not in page
