@@ -1,8 +1,9 @@
-"""Section: what the numbers don't mean."""
+"""Section: what the numbers don't mean, and what was not tested."""
 
+from ldm_privacy.evidence.not_tested import not_tested
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
-from ldm_privacy.report.page.blocks import Bullets, Section
+from ldm_privacy.report.page.blocks import Bullets, Paragraph, Section
 
 LIMITS = (
     "Intervals are over the audited samples. They leave out the randomness of training: another seed gives another model.",
@@ -18,5 +19,6 @@ LIMITS = (
 
 @SECTIONS.register("limits")
 def limits(evaluation: Evaluation) -> Section:
-    """The same for every evaluation."""
-    return Section("What these numbers don't mean", "", (Bullets(LIMITS),), place=90)
+    """What is the same for every evaluation, then what this one left untested."""
+    untested = Bullets(not_tested(evaluation.evidence, evaluation.results))
+    return Section("What these numbers don't mean", "", (Bullets(LIMITS), Paragraph("Not tested:"), untested), place=90)
