@@ -14,7 +14,7 @@ from ldm_privacy.types import Condition, Latent, NoisePredictor, check_shape, co
 
 ROWS_PER_GRADIENT = 8
 """A pass with gradients has as many times fewer rows: it holds what the way back needs. Measured: 3 to 8 times as much as one
-without, 16 times in a UNet with ten transformer layers in a block; see docs/memory.md."""
+without, 16 times in a UNet with ten transformer layers in a block; see docs/reference/memory.md."""
 
 
 @dataclass(eq=False, repr=False)

@@ -113,7 +113,7 @@ class AutoencoderConfig:
 
 @dataclass
 class PrivacyConfig:
-    """DP-SGD in stage 2: pip install "ldm-privacy[privacy]"; docs/defences.md."""
+    """DP-SGD in stage 2: pip install "ldm-privacy[privacy]"; docs/reference/defences.md."""
 
     noise_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = option(
         "standard deviation of the noise on a step's summed gradients, in units of max_gradient_norm; null = no DP-SGD", None

@@ -139,7 +139,7 @@ def dataset_influence(influence: Influence, num_probes: int) -> Influence:
 class ShrunkInfluence:
     """Probe influence, shrunk by empirical Bayes over the set of samples that it is given at once.
 
-    Four probes here rank the dimensions about as well as sixteen unshrunk ones (docs/geometry.md). A sample's result
+    Four probes here rank the dimensions about as well as sixteen unshrunk ones (docs/results/geometry.md). A sample's result
     depends on the set, not on the batches in which the decoder sees it. The probes are Gaussian: the noise variance that
     the shrinkage needs is known for those alone. Cost: as `ProbeInfluence`. Method: `shrink_log_influence`.
 

@@ -61,7 +61,7 @@ def attack_success_rate_interval(
     Where all scores are tied, so are k disjoint pairs: P(tie) >= `q = (1 - confidence)^(1 / k)`, interval [0.5, 1 - q / 2].
 
     The upper end forgoes what choosing gained and is conservative. Simulated coverage at nominal 95 % is 95-97 % at 100,
-    417 and 2,500 per side (AUROC 0.5 to 0.98; docs/coverage.md). Arguments and errors: see `ldm_privacy.metrics`.
+    417 and 2,500 per side (AUROC 0.5 to 0.98; docs/results/coverage.md). Arguments and errors: see `ldm_privacy.metrics`.
     """
     tail = (1.0 - check_share("confidence", confidence)) / 2
     score, is_member = check_scores(score, is_member)

@@ -113,7 +113,7 @@ def crossfit_rates(
 
     `tpr_at_threshold` of both halves together: a sum of two binomials is no wider than one binomial of their mean share
     (Hoeffding, Annals of Mathematical Statistics 1956), so Clopper-Pearson holds for the mean of the two rates, by samples.
-    What the choice adds is less than that interval has to spare (docs/coverage.md).
+    What the choice adds is less than that interval has to spare (docs/results/coverage.md).
 
     Args:
         halves: One or two; no group has samples in both.

@@ -25,7 +25,7 @@ class Codec:
         network: What stage 1 trains and whose decoder has influence and distortion; None where there is none.
         channel_map: From posterior means to latents.
         device: Where it computes.
-        bytes_per_number: What a pass without gradients is taken to hold per number of the image; see docs/memory.md.
+        bytes_per_number: What a pass without gradients is taken to hold per number of the image; see docs/reference/memory.md.
     """
 
     name: ClassVar[str]

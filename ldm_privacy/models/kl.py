@@ -20,7 +20,7 @@ from ldm_privacy.types import Image, Latent
 
 BYTES_PER_WIDTH = 48
 """What a pass without gradients is taken to hold per pixel and channel of the finest block. Measured: 20 to 48, see
-docs/memory.md."""
+docs/reference/memory.md."""
 
 
 @CODECS.register("kl")

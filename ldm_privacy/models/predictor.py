@@ -19,7 +19,8 @@ Time = Literal["index", "sigma_1000", "sigma", "one_minus_sigma"]
 
 BYTES_PER_WIDTH = 200
 """What a pass without gradients is taken to hold for every position that the network looks at (a pixel of the latent, or a
-patch) and every channel that it has there. Measured, with 1 to 860 million parameters: 75 to 220; see docs/memory.md."""
+patch) and every channel that it has there. Measured, with 1 to 860 million parameters: 75 to 220; see
+docs/reference/memory.md."""
 
 
 def bytes_per_number(network: object) -> float:

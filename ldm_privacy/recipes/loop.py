@@ -43,7 +43,7 @@ COMPARED = ("complexity", "reference", "ratio", "history", "gained", "calibrated
 
 TIMESTEPS = (30, 60, 100, 150)
 SIGMAS = (0.1, 0.2, 0.3, 0.4)
-"""Of a flow, where it leaks; see docs/flow.md."""
+"""Of a flow, where it leaks; see docs/concepts/flow.md."""
 
 
 def audited(timesteps: Sequence[int] | None, sigmas: Sequence[float] | None, kind: PredictionType, count: int) -> list[int]:

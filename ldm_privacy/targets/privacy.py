@@ -11,7 +11,7 @@ NEVER_COVERED = (
     "what else the run writes, and what was chosen by it",
     "anything at all for who knows the seed",
 )
-"""By the guarantee of any training, in words; docs/defences.md says more of each."""
+"""By the guarantee of any training, in words; docs/reference/defences.md says more of each."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ldm_privacy.types import Condition, Latent, Timestep
 def epsilon(privacy: Privacy, num_steps: int) -> float:
     """Epsilon after so many steps, by Opacus' RDP accountant (Mironov, Talwar, Zhang 2019, 1908.10530).
 
-    An upper bound that is there at once for any noise. Its PRV accountant finds about a tenth less (docs/defences.md).
+    An upper bound that is there at once for any noise. Its PRV accountant finds about a tenth less
+    (docs/reference/defences.md).
     """
     with importing_opacus():
         from opacus.accountants import RDPAccountant
