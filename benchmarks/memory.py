@@ -1,7 +1,8 @@
 """What network passes hold beside the weights, and whole audits: peak memory against the budget. Linux, CPU, random weights.
 
 Each row runs in a process of its own: `python -m benchmarks.memory` prints the tables of docs/reference/memory.md (half an hour
-on one thread, 12 GiB free); `python -m benchmarks.memory small` leaves out what takes more than a minute; other words name rows.
+on one thread, 12 GiB free); `python -m benchmarks.memory small` leaves out what takes more than a minute; other words
+name rows.
 """
 
 import ctypes

@@ -19,8 +19,8 @@ class TMC(Attack):
 
     eps_n is the noise predicted at z_t(n), zhat_n the clean latent that it implies; of a rectified flow v_n is the velocity
     that the network outputs. A perfect one has v_n = n - z0, which is -z0 on average over n. With antithetic noises (n and -n)
-    that average is exact, and the statistic is that of the mean error of v, at no further pass; measured in docs/concepts/flow.md.
-    Any noise predictor will do.
+    that average is exact, and the statistic is that of the mean error of v, at no further pass; measured in
+    docs/concepts/flow.md. Any noise predictor will do.
 
     `num_pairs` normal noises per (sample, timestep), each with its negative; twice as many where not `antithetic`. Queries:
     2 num_pairs per timestep.

@@ -1,9 +1,10 @@
 """The command line that train.py and evaluate.py share: --config FILE, --help and key=value."""
 
 import inspect
+import json
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ldm_privacy.config.check import Component
 from ldm_privacy.config.compose import entry_files, parse_overrides
 from ldm_privacy.config.schema import Config
 from ldm_privacy.errors import UserError
@@ -109,25 +111,33 @@ def print_help(usage: str, console: Console) -> int:
     keys.add_column("key", no_wrap=True)
     for column in ("type", "default", "meaning"):
         keys.add_column(column, overflow="fold")
-    _add_keys(keys, Config, "")
+    for row in key_rows(Config):
+        keys.add_row(*(escape(cell) for cell in row))
     console.print(keys)
     return 0
 
 
-def _add_keys(table: Table, section: type, prefix: str) -> None:
+def key_rows(section: type, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Key, type, default ("" where one must be given) and meaning of all that a section of the config may hold."""
     hints = typing.get_type_hints(section)
     assert is_dataclass(section)
     for entry in fields(section):
         if is_dataclass(hints[entry.name]) and "registry" not in entry.metadata:
-            _add_keys(table, typing.cast(type, hints[entry.name]), f"{prefix}{entry.name}.")
+            yield from key_rows(typing.cast(type, hints[entry.name]), f"{prefix}{entry.name}.")
             continue
         registry = entry.metadata.get("registry")
         kind = inspect.formatannotation(hints[entry.name]).replace("typing.", "").replace("ldm_privacy.config.check.", "")
         if registry is not None:
             kind = ("label: " if entry.metadata["many"] else "") + "class: " + " | ".join(registry)
-        required = not isinstance(entry.default, int | float | str | bool | None)
-        default = "" if required else "null" if entry.default is None else str(entry.default)
-        table.add_row(*(escape(cell) for cell in (prefix + entry.name, kind, default, entry.metadata["help"])))
+        yield prefix + entry.name, kind, _shown_default(entry), entry.metadata["help"]
+
+
+def _shown_default(entry: Field[typing.Any]) -> str:
+    """As YAML has it; "" where one must be given."""
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+    if default is MISSING:
+        return ""
+    return default.name if isinstance(default, Component) else json.dumps(default).strip('"')
 
 
 def first_sentence(text: str) -> str:

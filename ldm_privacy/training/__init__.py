@@ -1,0 +1,1 @@
+"""Both stages as LightningModules, and what a step of them needs."""
