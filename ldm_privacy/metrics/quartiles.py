@@ -23,7 +23,7 @@ class QuartileAuroc:
         edges: (3,) float64, halfway between the highest value of a quartile and the lowest of the next.
         quartile: (samples,) int64, 0..3.
         num_members, num_heldout: Four counts each.
-        auroc: [timestep][quartile]; all three numbers are NaN where a quartile has fewer than two of a side.
+        auroc: By timestep, then quartile; all three numbers are NaN where a quartile has fewer than two of a side.
         confidence: Of the intervals.
     """
 
