@@ -29,7 +29,7 @@ LATEX = {
     r"\bsqrt\(([^()]*)\)": r"\\sqrt{\1}",
     r"\b([a-zA-Z])(\d)\b": r"\1_\2",
     r"_\{(\w+) (\w)": r"_{\\text{\1}\\,\2",
-    r"\b(mean|null|robust|back|power|interval|crop|over crops of)\b": r"\\text{\1}",
+    r"(?<![a-z])(mean|null|robust|back|power|interval|crop|over crops of)(?![a-z])": r"\\text{\1}",
     r"\^(\w|\\text\{\w+\})": r"^{\1}",
     r"\|\|": r"\\Vert ",
     "1/2": r"\\tfrac12 ",

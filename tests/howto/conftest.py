@@ -9,8 +9,8 @@ import pytest
 from tests.desk import working_in
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "howto"
-PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md" and not path.name.startswith("watch_"))
-"""Of what a user may register; a call in a loop of one's own is none."""
+PAGES = [path for path in sorted(DOCS.glob("*.md")) if re.search(r"^@[A-Z_]+\.register\(", path.read_text(), re.MULTILINE)]
+"""Of what a user may register."""
 
 
 def examples(page: Path) -> dict[str, str]:
