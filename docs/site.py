@@ -3,6 +3,7 @@
 `mkdocs.yml` names this file under `hooks`. Nothing is fetched, and no page needs a network or a script to be read.
 """
 
+import ast
 import posixpath
 import re
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def latex_of(plain: str) -> str:
     return plain
 
 
-def components(registry: Registry) -> Iterator[tuple[str, str, str]]:
+def built_in(registry: Registry) -> Iterator[tuple[str, str, str]]:
     """Name, place in the code and docstring's first paragraph of everything built in; nothing is imported."""
     line = r'^@{}\.register\("([^"]+)"\)\n(?:@[^\n]*\n)*(?:class|def) (\w+)[^\n]*\n(?:    """(.*?)(?:\n\n|"""))?'
     for path in sorted((ROOT / "ldm_privacy" / registry.room).rglob("*.py")):
@@ -65,11 +66,11 @@ def configuration() -> str:
     parts = [
         "# Configuration\n",
         "Made from the schema, with the texts of `python train.py --help`. An entry file in `configs/` names group files "
-        "(`defaults:`) and adds its own keys; `key=value` on the command line wins. A key without a default must be given by the "
-        "entry file. A *component* is `class: name` and its constructor's arguments ([components](components.md)); of several, "
+        "(`defaults:`) and adds its own keys; `key=value` on the command line wins. A key without a default must be given by "
+        "the entry file. A *component* is `class: name` and its constructor's arguments ([components](components.md)); of several, "
         "each has a label of its own, and `label=null` takes one out.\n",
-        "```\n$ python train.py --config digits.yaml trainer.max_epoch=3\nerror: trainer: unknown key 'max_epoch'. Did you mean "
-        "'max_epochs'? Valid keys: max_epochs, accelerator, ...\n```\n",
+        "```\n$ python train.py --config digits.yaml trainer.max_epoch=3\nerror: trainer: unknown key 'max_epoch'. Did you "
+        "mean 'max_epochs'? Valid keys: max_epochs, accelerator, ...\n```\n",
         "## Entry files\n\n| file | what it is |\n|---|---|",
         *(f"| `{path.name}` | {first_sentence(path.read_text())} |" for path in entry_files()),
     ]
@@ -88,28 +89,48 @@ def attacks() -> str:
     """Each attack with its formula and docstring."""
     parts = [
         "# Attacks\n",
-        "Made from the docstrings. `z0` is the clean latent, `z_t` the noisy one at timestep t, `n` normal noise, `epsilon` the "
-        "noise that the denoiser predicts, `abar_t` the share of signal left. An attack returns one term for each latent "
+        "Made from the docstrings. `z0` is the clean latent, `z_t` the noisy one at timestep t, `n` normal noise, `epsilon` "
+        "the noise that the denoiser predicts, `abar_t` the share of signal left. An attack returns one term for each latent "
         "dimension; a mask keeps some of them, and the sum is the statistic. Which to take, and the passes of each: "
         "[choosing an attack](choosing.md).\n",
     ]
-    for name, place, text in components(ATTACKS):
+    for name, place, text in built_in(ATTACKS):
         plain = re.match(r"`([^`]+)`", text)
         parts += [f"## {name}\n", formula(latex_of(plain[1])) if plain else "", f"\n::: {place}\n"]
     return "\n".join(parts)
 
 
-def others() -> str:
+def components() -> str:
     """Every other component, by kind."""
-    parts = ["# Components\n", "Made from the docstrings. Arguments are keys of the config: `class: name`, and these beside it.\n"]
+    parts = [
+        "# Components\n",
+        "Made from the docstrings. Arguments are keys of the config: `class: name`, and these beside it.\n",
+    ]
     for registry in REGISTRIES:
         if registry is not ATTACKS:
             parts.append(f"## {registry.kind[0].upper()}{registry.kind[1:]}\n")
-            parts += [f"### {registry.kind} {name}\n\n::: {place}\n" for name, place, _ in components(registry)]
+            parts += [f"### {registry.kind} {name}\n\n::: {place}\n" for name, place, _ in built_in(registry)]
     return "\n".join(parts)
 
 
-GENERATED = {"reference/configuration.md": configuration, "reference/attacks.md": attacks, "reference/components.md": others}
+def metrics() -> str:
+    """What `ldm_privacy.metrics` exports, by file."""
+    parts = [
+        "# Metrics\n",
+        "Made from the docstrings. Each is tested against a slower, more obvious computation.\n",
+        "```python\nimport torch\nfrom ldm_privacy.metrics import auroc_interval\n\nscore, is_member = torch.randn(200), "
+        "torch.arange(200) < 100\nauroc_interval(score, is_member)  # value, lower, upper\n```\n",
+        "::: ldm_privacy.metrics\n",
+    ]
+    exported = ast.parse((ROOT / "ldm_privacy" / "metrics" / "__init__.py").read_text())
+    for each in exported.body:
+        if isinstance(each, ast.ImportFrom) and each.module:
+            parts.append(f"## {each.module.rpartition('.')[2].replace('_', ' ')}\n")
+            parts += [f"### {alias.name}\n\n::: {each.module}.{alias.name}\n" for alias in each.names]
+    return "\n".join(parts)
+
+
+GENERATED = {f"reference/{make.__name__}.md": make for make in (configuration, attacks, metrics, components)}
 
 
 def repository_path(link: str, page: str) -> str:
@@ -122,7 +143,9 @@ def place_in_site(path: str) -> str:
     for page, taken in TAKEN.items():
         if taken == path:
             return page
-    return path.removeprefix("docs/") if path.startswith("docs/") else "index.md" if path == "README.md" else f"source/{path}.md"
+    return (
+        path.removeprefix("docs/") if path.startswith("docs/") else "index.md" if path == "README.md" else f"source/{path}.md"
+    )
 
 
 def linked_files(text: str, page: str) -> Iterator[str]:

@@ -33,7 +33,9 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     """Command and words of every line, and of every cell of a table, that calls a program of ours."""
     text = lines(page)
     found = re.findall(PROGRAM, text, re.MULTILINE) + re.findall(INSTALLED, text, re.MULTILINE)
-    found += [(one or other, words) for row in text.splitlines() if row.startswith("|") for one, other, words in re.findall(CELL, row)]
+    found += [
+        (one or other, words) for row in text.splitlines() if row.startswith("|") for one, other, words in re.findall(CELL, row)
+    ]
     # "..." stands for the words of the line above
     return [(command, [each for each in shlex.split(words.partition("  #")[0]) if each != "..."]) for command, words in found]
 

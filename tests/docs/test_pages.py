@@ -12,7 +12,7 @@ COMMANDS = """```
 pip install -r requirements.txt && python train.py --config digits.yaml
 pip install -r requirements.txt && python -m pytest
 ```"""
-MADE = {"reference/configuration.md", "reference/attacks.md", "reference/components.md"} | {
+MADE = {f"reference/{name}.md" for name in ("configuration", "attacks", "metrics", "components")} | {
     f"about/{name}.md" for name in ("changelog", "contributing", "security")
 }
 
@@ -20,7 +20,10 @@ MADE = {"reference/configuration.md", "reference/attacks.md", "reference/compone
 def anchors(page):
     """Of its headings, as GitHub and the site make them."""
     heads = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head)).strip().lower().replace(" ", "-") for head in heads}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head)).strip().lower().replace(" ", "-")
+        for head in heads
+    }
 
 
 def test_the_readme_is_one_page_and_has_the_two_commands():
@@ -34,7 +37,9 @@ def test_no_page_is_longer_than_250_lines(page):
     assert len(page.read_text().splitlines()) <= 250
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name in ("tutorials", "howto", "concepts")], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name in ("tutorials", "howto", "concepts")], ids=name_of
+)
 def test_a_page_that_teaches_has_a_picture_or_a_screen(page):
     assert "![" in page.read_text() or FENCE.search(page.read_text())
 

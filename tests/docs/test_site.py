@@ -9,6 +9,7 @@ import xml.etree.ElementTree
 
 import pytest
 
+from ldm_privacy import metrics
 from ldm_privacy.config.command_line import key_rows
 from ldm_privacy.config.schema import Config
 from ldm_privacy.plugins import REGISTRIES
@@ -40,7 +41,7 @@ def test_a_default_that_is_made_is_shown(site):
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda each: each.variable)
 def test_every_component_is_found_where_it_is(site, registry):
-    found = {name: place for name, place, _ in site.components(registry)}
+    found = {name: place for name, place, _ in site.built_in(registry)}
     assert {name: place.rpartition(".")[0] for name, place in found.items()} == registry._built_in
     for name, place in found.items():
         module, _, component = place.rpartition(".")
@@ -58,6 +59,12 @@ def test_every_attack_has_a_formula_that_is_drawn(site):
     words = {"abar", "zhat", "sqrt", "epsilon", "eps", "mean_n", "^", "||"}
     drawn = " ".join(re.findall(r">([^<>]+)</m", "".join(re.findall(r"<math.*?</math>", page)))).split()
     assert not words & {*drawn}
+
+
+def test_every_exported_metric_is_on_the_page(site):
+    page = site.metrics()
+    for name in (name for name, value in vars(metrics).items() if callable(value)):
+        assert re.search(rf"^::: ldm_privacy\.metrics\.\w+\.{name}$", page, re.MULTILINE), name
 
 
 def test_links_out_of_docs_lead_to_pages_of_the_site(site):
