@@ -67,8 +67,8 @@ def configuration() -> str:
         "# Configuration\n",
         "Made from the schema, with the texts of `python train.py --help`. An entry file in `configs/` names group files "
         "(`defaults:`) and adds its own keys; `key=value` on the command line wins. A key without a default must be given by "
-        "the entry file. A *component* is `class: name` and its constructor's arguments ([components](components.md)); of several, "
-        "each has a label of its own, and `label=null` takes one out.\n",
+        "the entry file. A *component* is `class: name` and its constructor's arguments ([components](components.md)); of "
+        "several, each has a label of its own, and `label=null` takes one out.\n",
         "```\n$ python train.py --config digits.yaml trainer.max_epoch=3\nerror: trainer: unknown key 'max_epoch'. Did you "
         "mean 'max_epochs'? Valid keys: max_epochs, accelerator, ...\n```\n",
         "## Entry files\n\n| file | what it is |\n|---|---|",
