@@ -35,13 +35,13 @@ def test_every_cell_of_every_shipped_file_is_a_config(file):
 
 
 def test_the_page_shows_a_file_and_commands_that_there_are():
-    text = (ROOT / "docs" / "sweeps.md").read_text()
+    text = (ROOT / "docs" / "tutorials" / "sweeps.md").read_text()
     (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     read = read_sweep(stored_tree(shown), "shown")
     assert next(iter(read.cells)) == "beta=0.0001+plain"
     assert [*read.cells][-1] == "long"
     assert read.baseline == "beta=0.001+plain"
-    lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "README.md").read_text(), re.MULTILINE)
+    lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "docs" / "reference" / "commands.md").read_text(), re.MULTILINE)
     assert len(lines) >= 7
     for line in lines:
         words = sweep.parse(line.partition("  #")[0].split(), words=("out",), options=sweep.WORDS)

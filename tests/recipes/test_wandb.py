@@ -58,7 +58,7 @@ def log(stopped) -> Path:
 
 def test_the_charts_are_few_and_memorization_comes_first(log):
     names = sorted(curves(log))
-    assert len(names) == 24, "README says so; 24 is the most that a person looks through"
+    assert len(names) == 24, "docs/reference/series.md says so; 24 is the most that a person looks through"
     assert names[:3] == ["auroc/sima/all", "auroc/sima/top60", "auroc/sima/tuned"]
     assert names[3:6] == [f"auroc/sima_{name}/all" for name in ("calibrated", "complexity", "gained")]
     sections = list(dict.fromkeys(name.partition("/")[0] for name in names))
