@@ -1,7 +1,9 @@
 """The command line that train.py and evaluate.py share: --config FILE, --help and key=value."""
 
 import inspect
+import itertools
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -142,5 +144,6 @@ def _shown_default(entry: Field[typing.Any]) -> str:
 
 def first_sentence(text: str) -> str:
     """What a config is, by the first comment in it."""
-    lines = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
-    return next((line for line in lines if line and not line.startswith("python ")), "")
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    told = " ".join(line.lstrip("# ").strip() for line in head)
+    return re.split(r"(?<=[.?]) | (?:python|pip|ldm-privacy) ", told)[0]

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ldm_privacy.config.command_line import allow_only, parse, print_help
+from ldm_privacy.config.command_line import allow_only, first_sentence, parse, print_help
 from ldm_privacy.errors import UserError
 
 
@@ -58,3 +58,9 @@ def test_help_lists_configs_keys_and_registered_names():
     names = ("sima", "unet", "identity", "labels", "per_channel", "loss_gap", "l1", "probe")
     for expected in (*configs, "trainer.max_epochs", "audit.onset.num_consecutive", "loggers", *names):
         assert expected in text.getvalue()
+
+
+def test_what_a_config_is_takes_the_whole_of_its_first_sentence():
+    head = "# Digits under DP-SGD, offline, on a\n# CPU (pip install x). 1.8 GiB.\n# python train.py --config d.yaml\na: 1\n"
+    assert first_sentence(head) == "Digits under DP-SGD, offline, on a CPU (pip install x)."
+    assert first_sentence("# A sweep of two\n# ldm-privacy sweep a.yaml\n") == "A sweep of two"

@@ -41,7 +41,8 @@ def test_the_page_shows_a_file_and_commands_that_there_are():
     assert next(iter(read.cells)) == "beta=0.0001+plain"
     assert [*read.cells][-1] == "long"
     assert read.baseline == "beta=0.001+plain"
-    lines = re.findall(r"^ldm-privacy sweep (.*)$", text + (ROOT / "docs" / "reference" / "commands.md").read_text(), re.MULTILINE)
+    more = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    lines = re.findall(r"^ldm-privacy sweep (.*)$", text + more, re.MULTILINE)
     assert len(lines) >= 7
     for line in lines:
         words = sweep.parse(line.partition("  #")[0].split(), words=("out",), options=sweep.WORDS)

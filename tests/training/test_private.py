@@ -256,7 +256,7 @@ def test_what_the_guarantee_leaves_out_is_one_list_that_the_page_says_too():
     assert all(each in str(stated) for each in NEVER_COVERED)
     given = replace(stated, given=("what the tokenizer has of the members' captions",))
     assert f"(not covered: {'; '.join((*given.given, *NEVER_COVERED))})" in given.covered
-    page = " ".join((Path(__file__).parents[2] / "docs" / "defences.md").read_text().split())
+    page = " ".join((Path(__file__).parents[2] / "docs" / "reference" / "defences.md").read_text().split())
     assert all(each in page for each in NEVER_COVERED)
 
 
