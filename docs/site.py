@@ -30,8 +30,8 @@ LATEX = {
     r"\bsqrt\(([^()]*)\)": r"\\sqrt{\1}",
     r"\b([a-zA-Z])(\d)\b": r"\1_\2",
     r"_\{(\w+) (\w)": r"_{\\text{\1}\\,\2",
-    r"(?<![a-z])(mean|null|robust|back|power|interval|crop|over crops of)(?![a-z])": r"\\text{\1}",
-    r"\^(\w|\\text\{\w+\})": r"^{\1}",
+    r"(?<![a-z])(mean over crops of|mean|null|robust|back|power|interval|crop)(?![a-z])": r"\\text{\1 }",
+    r"\^(\w|\\text\{\w+ \})": r"^{\1}",
     r"\|\|": r"\\Vert ",
     "1/2": r"\\tfrac12 ",
 }

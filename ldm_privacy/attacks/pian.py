@@ -9,7 +9,7 @@ from ldm_privacy.types import Latent
 
 @ATTACKS.register("pian")
 class PIAN(PIA):
-    """PIA with e0 = epsilon(z0, 0) scaled to the mean absolute value of a standard normal: `e0 / mean|e0| * sqrt(2 / pi)`.
+    """`(e - epsilon(z_t, t))^4`: PIA with e = e0 / mean|e0| * sqrt(2 / pi), the mean absolute value of a standard normal.
 
     The mean is over the sample's dimensions, before any mask. Smaller = more member-like. No randomness. One query for e0,
     one per timestep.
