@@ -1,4 +1,4 @@
-"""A run's audits side by side, as a table of docs/results/cifar10.md: AUROC, what the mask gains, AUROC by quartile.
+"""A run's audits side by side, as in docs/results/cifar10.md: AUROC, what the mask gains, AUROC by quartile of distortion.
 
 python benchmarks/by_epoch.py runs/cifar10_2000        # a run that evaluate.py has measured the distortion of
 

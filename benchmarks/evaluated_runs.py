@@ -1,4 +1,4 @@
-"""Evaluated runs side by side, as the tables of docs/results/cifar10.md: leaks by autoencoder and seed, what the mask gains.
+"""Evaluated runs side by side, as in docs/results/cifar10.md: leaks by autoencoder and seed, and what the mask gains.
 
 python benchmarks/evaluated_runs.py runs/ae-*/evaluation-2          # the folders that evaluate.py wrote
 """

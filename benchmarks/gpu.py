@@ -8,7 +8,7 @@ In this order: what the machine reaches; every entry file on a few images, in bf
 influence and attacks beside the plain loops; `cifar10_fast.yaml` as far as the minutes go, with its audits; the published
 table. Each is a process of its own with a file of its own in FOLDER/items: one that crashes is recorded with its last line, and
 the list goes on. After each of them FOLDER/cifar10.md is written, with "not measured" where nothing is. No network is asked for
-anything. FOLDER may travel between two calls; docs/gpu.md tells how, and what the machine needs.
+anything. FOLDER may travel between two calls; docs/howto/gpu.md tells how, and what the machine needs.
 """
 
 import argparse

@@ -52,9 +52,9 @@ def missing(modules: dict[str, str]) -> list[str]:
 def refusal(*, is_toy: bool) -> str:
     """In one line what this machine lacks for the day; "" where it lacks nothing."""
     if find_spec("torch") is None:
-        return "torch is missing: install the wheel with CUDA for this machine's driver, then the others (docs/gpu.md)."
+        return "torch is missing: install the wheel with CUDA for this machine's driver, then the others (docs/howto/gpu.md)."
     if absent := missing(NEEDED):
-        return f"missing: {' '.join(absent)}; pip install --no-index --no-deps wheels/*.whl (docs/gpu.md)."
+        return f"missing: {' '.join(absent)}; pip install --no-index --no-deps wheels/*.whl (docs/howto/gpu.md)."
     if is_toy:
         return ""
     import torch

@@ -126,7 +126,7 @@ class PrivacyConfig:
 
 @dataclass
 class AdapterConfig:
-    """A LoRA on a pretrained denoiser, which alone is trained; docs/finetune.md."""
+    """A LoRA on a pretrained denoiser, which alone is trained; docs/tutorials/finetune.md."""
 
     rank: PositiveInt | None = option("of each module's change; null = the whole denoiser is trained", None)
     alpha: PositiveFloat | None = option("the change counts alpha / rank times; null = as the rank", None)

@@ -35,7 +35,7 @@ def test_every_key_is_in_the_reference_with_its_help(site):
 
 def test_a_default_that_is_made_is_shown(site):
     rows = {key: default for key, _, default, _ in key_rows(Config)}
-    made = {"loggers": '["csv", "wandb"]', "denoiser.channel_map": "scaling_factor", "watch": "{}", "data.resolution": ""}
+    made = {"loggers": '["csv", "wandb"]', "denoiser.timestep_sampling": "uniform", "watch": "{}", "data.resolution": ""}
     assert {key: rows[key] for key in made} == made
 
 
