@@ -1,7 +1,7 @@
 """What images and latents hold in memory, at two sizes, and how fast images are decoded. Linux, CPU.
 
-`python -m benchmarks.data` prints the tables of docs/reference/memory.md (three minutes on one core). JPEG files are
-generated in a temporary folder; each row runs in a process of its own. Memory is what is not backed by a file, RssAnon + RssShmem of
+`python -m benchmarks.data` prints the tables of docs/reference/memory.md (three minutes on one core). JPEG files are generated
+in a temporary folder; each row runs in a process of its own. Memory is what is not backed by a file, RssAnon + RssShmem of
 /proc/self/status, sampled every two milliseconds: pages of a file that is mapped go again where memory is short. The codec is a
 few averages, so that the rows show what lies around the networks, and the budgets are small ones, so that both sizes are beyond
 them: what grows from one size to the other grows for ever.
