@@ -29,7 +29,7 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
     run, config = fitting.run, setup.config
     if run.autoencoder.is_dir():
         assert isinstance(codec, KLCodec)
-        codec = KLCodec(codec.network)
+        codec = _our_own(codec)
         try:
             load_weights(codec.network, read_safetensors(file := run.autoencoder / WEIGHTS), str(file))
         except UserError as error:
@@ -57,7 +57,8 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         reached = module.epoch_means.get(f"autoencoder/train_{first}")
         if reached is not None:
             console.print(f"Autoencoder trained: {first} loss {reached:.4f}.", highlight=False)
-        codec = KLCodec(module.autoencoder.cpu().eval().requires_grad_(False))  # one of somebody else's is ours from now on
+        module.autoencoder.cpu().eval().requires_grad_(False)
+        codec = _our_own(codec)
     if isinstance(codec, PretrainedCodec):
         return codec  # it lies where it was taken from
     if is_main() and isinstance(codec, KLCodec):
@@ -65,6 +66,11 @@ def train_codec(setup: RunSetup, fitting: Fitting, codec: Codec, record: dict[st
         codec.save(temporary)
         temporary.rename(run.autoencoder)
     return codec
+
+
+def _our_own(codec: KLCodec) -> KLCodec:
+    """Somebody else's autoencoder is ours once it was trained here."""
+    return KLCodec(codec.network) if isinstance(codec, PretrainedCodec) else codec
 
 
 def stage_1(setup: RunSetup, autoencoder: AutoencoderKL) -> AutoencoderModule:

@@ -107,7 +107,7 @@ class DenoiserModule(StepwiseModule):
             """Those samples' part of the mean over the batch."""
             given = latent[rows], noise[rows], timestep[rows], rows_of(condition, rows)
             error = self._objective(self.network, self.alphas_cumprod, self.prediction_type, *given)
-            return error.mean() * (len(error) / len(latent))
+            return error.mean() * (len(given[0]) / len(latent))
 
         if self.num_parts == 1:
             return {"loss": mean(slice(len(latent)))}

@@ -30,6 +30,10 @@ class Linear(Codec):
         return torch.einsum("oc,bchw->bohw", self.weight.to(latent), self.channel_map.inverse(latent)) + 1
 
 
+FITTED = sorted({*CHANNEL_MAPS} - {"auto", "diffusers"})
+"""Those that are computed from latents; the others are what an autoencoder's config says."""
+
+
 def fit(name, means, codec=None, **options):
     """What a run gives a fit, of which it takes what it likes."""
     codec = codec or Linear()
@@ -102,7 +106,7 @@ def test_the_inverse_carries_gradients():
     torch.testing.assert_close(jacobian, torch.linalg.inv(channel_map.matrix), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(CHANNEL_MAPS))
+@pytest.mark.parametrize("name", FITTED)
 def test_every_fit_has_an_inverse_and_survives_its_record(name, means, tmp_path):
     channel_map = fit(name, means)
     torch.testing.assert_close(channel_map.inverse(channel_map(means)), means, rtol=1e-4, atol=1e-4)
@@ -134,7 +138,7 @@ def test_fits_are_computed_in_double_precision(means):
 
 def test_constant_latents_are_not_divided_by_zero():
     constant = torch.ones(4, CHANNELS, 2, 2)
-    for name in CHANNEL_MAPS:
+    for name in FITTED:
         assert fit(name, constant)(constant).isfinite().all(), name
 
 
@@ -168,7 +172,7 @@ def test_a_damaged_record_is_refused(damage):
         ChannelMap.from_record({**full().record(), **damage}, CHANNELS)
 
 
-@pytest.mark.parametrize("name", sorted(CHANNEL_MAPS))
+@pytest.mark.parametrize("name", FITTED)
 def test_images_are_decoded_the_same_under_every_map(name, means):
     plain, mapped = Linear(), Linear()
     mapped.channel_map = fit(name, means)

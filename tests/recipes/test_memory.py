@@ -25,7 +25,10 @@ def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, err
         with monkeypatch.context() as patch:
             patch.setattr(module, "backward", raises(error))
             size = {"autoencoder": 32, "denoiser": 16}[stage]
-            message = rf"^out of memory in a step of the {stage}: lower {stage}\.batch_size \(now {size}\)\. .*{checkpoint}\.$"
+            more = r", or raise denoiser\.accumulate \(now 1\)" if stage == "denoiser" else ""
+            message = (
+                rf"^out of memory in a step of the {stage}: lower {stage}\.batch_size \(now {size}\){more}\. .*{checkpoint}\.$"
+            )
             with pytest.raises(UserError, match=message):
                 cli.train(arguments(tmp_path / stage, *SHORT))
 

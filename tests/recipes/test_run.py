@@ -263,7 +263,7 @@ def test_a_config_that_was_edited_in_the_run_folder_is_refused(run, stored, edit
 
 
 def test_other_pixels_under_the_same_rows_are_refused(run, monkeypatch):
-    from ldm_privacy.data import module
+    from ldm_privacy.data import bounded as module
 
     decode = module.decode_image
     monkeypatch.setattr(module, "decode_image", lambda cell, **options: decode(cell, **options).roll(1, -1))

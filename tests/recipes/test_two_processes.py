@@ -114,8 +114,8 @@ def test_one_process_prints_and_writes(two):
     assert output.count("This run is") == output.count("Memorization onset (sima/all)") == 1
     assert len(re.findall(r"^epoch +2 ", output, re.MULTILINE)) == 1
     # Posterior means of audited images, of other members and of mirror images; of the audited complexity, reconstruction
-    # error, influence and distortion.
-    assert len(list((run / "store").rglob("*.safetensors"))) == 7
+    # error, influence (of each sample alone, and shrunk toward the set's) and distortion.
+    assert len(list((run / "store").rglob("*.safetensors"))) == 8
 
 
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
