@@ -140,7 +140,9 @@ def main(arguments: list[str]) -> int:
     joining.add_argument("folder", type=Path)
     options = parser.parse_args(arguments)
     if options.action == "split":
-        count = split(options.parts, options.sources, max(1, int(options.mib * 2**20)))
+        if not options.mib >= 1:
+            parser.error(f"--mib {options.mib:g}: a part has 1 MiB or more")
+        count = split(options.parts, options.sources, int(options.mib * 2**20))
         print(f"{count} parts of at most {options.mib:g} MiB in {options.parts}; parts.json goes with each.")
         return 0
     written, waiting, missing = join(options.parts, options.folder)

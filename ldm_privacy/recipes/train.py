@@ -122,7 +122,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
             words = NEXT.format(
                 run=run.path,
                 report=report,
-                tuned="" if tuned is None else f"{str(tuned) + '/':<27}what was fine-tuned, for diffusers\n",
+                tuned="" if tuned is None else f"{str(tuned) + '/':<26} what was fine-tuned, for diffusers\n",
                 commands="".join(f"{command}    # {why}\n" for command, why in commands.items()),
                 evaluation=evaluation_command(run.last, composed.config.plugins),
             )

@@ -28,8 +28,13 @@ def _tested(evaluation: Evaluation) -> Answer:
     data = evaluation.evidence.report.data
     attacks = dict.fromkeys(key.attack for key in data.scores if key not in data.derived and key.attack not in data.views)
     masks = {key.mask for key, kept in data.keep_fraction.items() if kept < 1}
-    counts = [_count(len(attacks), "attack"), _count(len(masks), "mask"), _count(len(data.derived), "calibrated score")]
-    asked = ", ".join(each for each in counts if not each.startswith("0 "))
+    controls = masks & {*data.controls}
+    counts = [
+        _count(len(masks - controls), "mask"),
+        _count(len(controls), "mask as a control", "masks as controls"),
+        _count(len(data.derived), "calibrated score"),
+    ]
+    asked = "; ".join([", ".join(attacks), *(each for each in counts if not each.startswith("0 "))])
     return Answer(
         (
             "Whether somebody who has an image can learn from this model if it was in the training set (membership inference): "
@@ -55,8 +60,8 @@ def _subject(evaluation: Evaluation) -> Answer:
     return Answer((model, images), ("target", "protocol"))
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _capital(sentence: str) -> str:

@@ -47,6 +47,8 @@ def check_may_be_target(path: Path, beside: Container[str]) -> None:
     weights = ".safetensors"
     known = ("model_index.json", *(f"{name}{weights}" for name in GENERIC))
     if path.is_dir():
+        if checkpoints := sorted(map(str, path.glob("checkpoints/*.ckpt"))):
+            raise UserError(f"ckpt: {path} is a run; name one of its checkpoints: {', '.join(checkpoints)}.")
         if not any((path / name).is_file() for name in known):
             raise UserError(
                 f"ckpt: {path} holds {' and '.join(f'no {name}' for name in known[:3])}; name a model's folder or file."

@@ -9,7 +9,8 @@ from ldm_privacy.report.glossary import GLOSSARY, SPELT
 _SPELT = {term: SPELT.get(term) or rf"\b{re.escape(term)}\b" for term in GLOSSARY}
 # Of two terms that begin at the same place the one of the longer expression is the more particular.
 _ORDERED = sorted(_SPELT, key=lambda term: -len(_SPELT[term]))
-_ANY = re.compile("|".join(f"({_SPELT[term]})" for term in _ORDERED))
+# "seed-0" and "loss_2" are names that somebody gave.
+_ANY = re.compile(rf"(?:{'|'.join(f'({_SPELT[term]})' for term in _ORDERED)})(?![-_]\w)")
 _SLUGS = {term: "term-" + re.sub(r"\W+", "-", term).strip("-") for term in GLOSSARY}
 
 
