@@ -224,7 +224,7 @@ def test_five_answers_come_first_in_this_order(found, html):
     assert found_at == sorted(found_at)
     within = [head[start:end] for start, end in itertools.pairwise([*found_at, len(head)])]
     tested, subject, meaning, doubts, advice = ("".join(Reader(each).text) for each in within)
-    assert "2 attacks, 3 masks, 1 calibrated score." in tested
+    assert "; 2 masks; 1 mask as a control; 1 calibrated score." in tested
     assert "a run" in subject
     assert "60 members" in subject
     assert parts.meaning in meaning
