@@ -26,6 +26,7 @@ from ldm_privacy.audit.scores import TUNED, AuditScores, forms, is_alike
 from ldm_privacy.audit.sweep import split_ladder
 from ldm_privacy.audit.views import USE_PASSES, with_views
 from ldm_privacy.calibrations.base import Calibration
+from ldm_privacy.device import give_back
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, Whose
@@ -172,6 +173,9 @@ class Audit:
     ) -> AuditReport:
         """The report of what was collected. `history`, `reference`: see `scores`. Errors as in `report_of`."""
         data = self.scores(collected, history, reference)
+        # Where nobody else holds them, the sums make room for the report.
+        del collected, reference
+        give_back()
         return report_of(data, intervals=self.intervals, target_fprs=self.target_fprs)
 
     def scores(

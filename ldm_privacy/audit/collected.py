@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples
 
+Sums = dict[str, list[Tensor]]
+"""Per attack, of each of its terms the masked sums, (masks, timesteps, samples)."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -30,15 +33,15 @@ class Collected:
     complexity: Tensor | None
     repeats: Tensor | None
     condition_use: Tensor | None
-    sums: dict[str, list[Tensor]]
-    sweeps: dict[str, list[Tensor]]
+    sums: Sums
+    sweeps: Sums
 
     @classmethod
     def of(
         cls,
         samples: AuditedSamples,
-        sums: dict[str, list[Tensor]],
-        sweeps: dict[str, list[Tensor]] | None = None,
+        sums: Sums,
+        sweeps: Sums | None = None,
         *,
         condition_use: Tensor | None = None,
     ) -> "Collected":
@@ -63,19 +66,23 @@ class Collected:
 def join(parts: Sequence[Collected]) -> Collected:
     """One record in ascending order of sample index; a sample that came more than once is kept once.
 
+    A single part, which is in order already, is itself the record.
+
     Raises:
         ValueError: There are no parts.
     """
     parts = [part for part in parts if len(part.sample_index)] or parts[:1]
     if not parts:
         raise ValueError("no samples were audited")
+    if len(parts) == 1:
+        return parts[0]
     together = torch.cat([part.sample_index for part in parts])
     order = torch.from_numpy(np.unique(together.numpy(), return_index=True)[1])
 
     def column(values: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(values), dim=-1)[..., order]
 
-    def by_attack(entries: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+    def by_attack(entries: Sequence[Sums]) -> Sums:
         return {name: [column(terms) for terms in zip(*(entry[name] for entry in entries))] for name in entries[0]}
 
     def optional(values: Sequence[Tensor | None]) -> Tensor | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack
 from ldm_privacy.attacks.runner import RunOptions, masked_sums
-from ldm_privacy.audit.collected import Collected, join
+from ldm_privacy.audit.collected import Collected, Sums
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.sweep import RANKINGS, ladder_masks
 from ldm_privacy.audit.views import condition_use, differs
@@ -53,25 +53,44 @@ def collect(
     Those of a reference are made in the same way, masks of a sweep and all, so that one that equals the target has the same
     sums to the last bit; nobody looks at its sweep, nor at whether it listens to its condition.
     """
-    latent, parts = audit.samples.latent, []
+    latent = audit.samples.latent
+    sums: Sums = {}
+    sweeps: Sums = {}
+    uses = []
     num_masks = len(audit.masks) + len(RANKINGS) * len(audit.keep_fractions)
     fitting = rows_within((4 * num_masks + RANKING_BYTES) * latent.shape[1:].numel(), latent.device)
     with explain_out_of_memory(lambda: f"in an audit: {lower_memory(latent.device)}."):
         for rows in passes(len(latent), min(SAMPLES_AT_ONCE, fitting)):
-            parts.append(_attacked(audit, predictor, audit.samples.rows(rows), labels, is_reference=is_reference))
+            batch = audit.samples.rows(rows)
+            for name, terms in _attacked(audit, predictor, batch, labels).items():
+                num_masks = len(audit.masks_of(name))
+                _write(sums, name, rows, [term[:num_masks] for term in terms], len(latent))
+                if not is_reference:
+                    # Half the memory: a sweep has many masks, and its scores are only ranked.
+                    _write(sweeps, name, rows, [term[num_masks:] for term in terms], len(latent), torch.float32)
+            if "shuffled" in audit.views and len(batch) and not is_reference:
+                uses.append(condition_use(predictor, batch, seed=audit.seed, autocast=audit.autocast))
             progress(rows.stop)
             give_back()
-    return join(parts)
+    return Collected.of(audit.samples, sums, sweeps, condition_use=torch.cat(uses) if uses else None)
 
 
-def _attacked(
-    audit: "Audit", predictor: NoisePredictor, batch: AuditedSamples, labels: Sequence[str], *, is_reference: bool
-) -> Collected:
+def _write(
+    whole: Sums, name: str, rows: slice, terms: Sequence[Tensor], num_samples: int, dtype: torch.dtype | None = None
+) -> None:
+    """Put what an attack has of some rows in its place among all samples': nothing is kept twice."""
+    if name not in whole:
+        whole[name] = [term.new_empty((*term.shape[:-1], num_samples), dtype=dtype) for term in terms]
+    for mine, term in zip(whole[name], terms):
+        mine[..., rows] = term
+
+
+def _attacked(audit: "Audit", predictor: NoisePredictor, batch: AuditedSamples, labels: Sequence[str]) -> Sums:
+    """The masked sums of a batch, of the masks of the sweep after the others."""
     keep = {label: batch.keep(rule) for label, rule in audit.masks.items()}
     ladder = [ladder_masks(batch, audit.keep_fractions, seed=audit.seed)] if audit.keep_fractions else []
     others = {view: differs(batch, view) for view in audit.views if len(batch)}
-    sums: dict[str, list[Tensor]] = {}
-    sweeps = {}
+    sums: Sums = {}
     # Of several processes one may have no sample.
     for name in labels if len(batch) else ():
         attack, view = audit.asked[name], audit.view_of.get(name)
@@ -86,13 +105,8 @@ def _attacked(
                 if (other := others[view.view]).any():
                     for term, found in zip(terms, _sums(audit, attack, predictor, batch.rows(other), every[:, other])):
                         term[..., other.cpu()] = found
-        sums[name] = [term[: len(masks)] for term in terms]
-        # Half the memory: a sweep has many masks, and its scores are only ranked.
-        sweeps[name] = [term[len(masks) :].float() for term in terms]
-    use = None
-    if "shuffled" in audit.views and len(batch) and not is_reference:
-        use = condition_use(predictor, batch, seed=audit.seed, autocast=audit.autocast)
-    return Collected.of(batch, sums, {} if is_reference else sweeps, condition_use=use)
+        sums[name] = terms
+    return sums
 
 
 def _sums(audit: "Audit", attack: Attack, predictor: NoisePredictor, batch: AuditedSamples, masks: KeepMask) -> list[Tensor]:

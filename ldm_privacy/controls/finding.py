@@ -58,7 +58,8 @@ class Case:
     @cached_property
     def _seen(self) -> tuple[dict[str, Tensor], Tensor]:
         """Both from one reading of the images."""
-        parts, thumbnails = [], []
+        names: list[str] = []
+        features, thumbnails = [], []
         chunks = self.samples.sample_index.split(_IMAGES_AT_ONCE)
         for chunk, pixels in zip(chunks, ahead(self.images, chunks)):
             finite = pixels.isfinite().flatten(1).all(dim=1)
@@ -67,9 +68,12 @@ class Case:
                     f"the image of sample {int(chunk[~finite][0])} is not finite; mend it or take it out of the data."
                 )
             for rows in passes(len(pixels), rows_within(4 * _COPIES * pixels.shape[1:].numel(), pixels.device)):
-                parts.append(image_features(pixels[rows]))
+                found = image_features(pixels[rows])
+                names = list(found)
+                # One tensor of all: the head of a tensor takes more than the number of a row or two.
+                features.append(torch.stack([*found.values()], dim=1))
                 thumbnails.append(thumbnail_features(pixels[rows]))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(thumbnails)
+        return dict(zip(names, torch.cat(features).unbind(1))), torch.cat(thumbnails)
 
 
 class Pair(NamedTuple):
