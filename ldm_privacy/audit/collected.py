@@ -63,15 +63,16 @@ class Collected:
         )
 
 
-def join(parts: Sequence[Collected]) -> Collected:
+def join(shards: list[Collected]) -> Collected:
     """One record in ascending order of sample index; a sample that came more than once is kept once.
 
-    A single part, which is in order already, is itself the record.
+    A single shard, which is in order already, is itself the record. The list is emptied: what was joined makes room.
 
     Raises:
-        ValueError: There are no parts.
+        ValueError: There are no shards.
     """
-    parts = [part for part in parts if len(part.sample_index)] or parts[:1]
+    parts = [part for part in shards if len(part.sample_index)] or shards[:1]
+    shards.clear()
     if not parts:
         raise ValueError("no samples were audited")
     if len(parts) == 1:

@@ -12,6 +12,7 @@ from ldm_privacy.audit.samples import check_halves
 from ldm_privacy.audit.scores import TUNED, AuditScores
 from ldm_privacy.audit.sweep import RANKINGS, Areas, SweepPoint, choose, reported_halves, sweep_points
 from ldm_privacy.audit.views import mean_use
+from ldm_privacy.device import give_back
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import Half, QuartileAuroc, auroc_by_quartile
 from ldm_privacy.types import AuditKey, Estimate, Intervals
@@ -193,6 +194,7 @@ def report_of(
         if key.mask == TUNED:
             against |= _controls_of(key, data, choices[key].keep_fractions, areas)
         rows.append(row_of(key, data, choices[key], halves[key], against, intervals, tuple(target_fprs)))
+        give_back()
     return AuditReport(data, rows, intervals, tuple(target_fprs), standings, halves, areas)
 
 

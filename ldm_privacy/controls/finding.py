@@ -11,7 +11,7 @@ from torch import Tensor
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.thumbnails import thumbnail_features
-from ldm_privacy.device import ahead, passes, rows_within
+from ldm_privacy.device import ahead, give_back, passes, rows_within
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.plugins import blamed_on
@@ -133,6 +133,7 @@ def run_controls(case: Case, progress: Done = lambda done, total=None: None) -> 
     findings: list[Finding] = []
     for done, name in enumerate(CONTROLS, start=1):
         findings += findings_of(name, case)
+        give_back()
         progress(done)
     named = {each.name: each for each in hold_together(findings, case)}
     if len(named) < len(findings):

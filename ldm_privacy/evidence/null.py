@@ -9,6 +9,7 @@ from torch import Tensor
 from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.scores import TUNED, is_alike
 from ldm_privacy.audit.sweep import RANKINGS
+from ldm_privacy.device import give_back
 from ldm_privacy.metrics import NullBand, auroc_of_labels, null_band, permuted_labels
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import AuditKey
@@ -82,4 +83,5 @@ def label_permutation(report: AuditReport, *, num_permutations: int = 200, seed:
         band = null_band(row.metrics.auroc.value, reported, report.confidence)
         p_normal = float(stats.norm.sf((row.metrics.auroc.value - reported.mean()) / max(float(reported.std()), 1e-12)))
         found[row.key] = PermutedRow(band, p_normal, float(best.mean()))
+        give_back()
     return found

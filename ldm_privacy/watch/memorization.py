@@ -1,6 +1,6 @@
 """Memorization: every attack and mask at every audit, and the onset of the primary one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -92,17 +92,21 @@ class Memorization(Watcher):
         with self.progress("Audit", len(self.samples)) as done:
             mine = self.audit.collect(target.predictor, done)
         shards = gather_on_main((mine, self._reference(self.audit, target.reference, self.progress)))
+        del mine
         if self._distortion is None and self.samples.distortion is not None:
             self._distortion = torch.cat(gather_on_main(self.samples.distortion.cpu()))
         look, self.news = on_main(partial(self._conclude, shards, moment))
         return look
 
-    def _conclude(self, shards: Sequence[tuple[Collected, Collected | None]], moment: Moment) -> tuple[Look, News]:
+    def _conclude(self, shards: list[tuple[Collected, Collected | None]], moment: Moment) -> tuple[Look, News]:
         """The main process's part: report, rise, series."""
         time = self.time(moment)
         history = self.audit.look_back(self.history, until=time - 1)
-        collected, references = join([mine for mine, _ in shards]), [each for _, each in shards if each is not None]
-        self.report = report = self.audit.compute(collected, history, join(references) if references else None)
+        collected, references = [mine for mine, _ in shards], [each for _, each in shards if each is not None]
+        # Neither the last report nor the sums are held while the new report is made.
+        self.report = None
+        shards.clear()
+        self.report = report = self.audit.compute(join(collected), history, join(references) if references else None)
         self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rises: dict[AuditKey, Rise] = {}

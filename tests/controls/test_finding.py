@@ -8,6 +8,7 @@ import torch
 
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.controls.finding import WITHOUT_DENOISER, WITHOUT_MODEL, Case, Finding, hold_together, run_controls
+from ldm_privacy.controls.image_features import image_features
 from ldm_privacy.controls.influence import influence
 from ldm_privacy.controls.latent_norm import latent_norm
 from ldm_privacy.errors import UserError
@@ -166,3 +167,11 @@ def test_two_findings_of_one_name_are_refused(registered):
     registered("another")(lambda case: [Finding("latent norm", WITHOUT_MODEL)])
     with pytest.raises(ValueError, match="same name"):
         run_controls(case())
+
+
+def test_features_of_all_images_lie_in_one_tensor_and_are_those_of_each_image():
+    mine = case(70)
+    alone = image_features(mine.images(mine.samples.sample_index))
+    assert list(mine.features) == list(alone)
+    assert all(torch.equal(value, alone[name]) for name, value in mine.features.items())
+    assert len({value.untyped_storage().data_ptr() for value in mine.features.values()}) == 1
