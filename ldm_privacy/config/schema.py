@@ -55,7 +55,7 @@ class DataConfig:
         "further images, disjoint from both, for the autoencoder; null: all public_idxs of the index file", 0
     )
     index_file: str | None = option(".npz with mia_train_idxs and mia_eval_idxs: a published split; may have public_idxs", None)
-    group_column: str | None = option("column whose groups (patients, identities) stay on one side", None)
+    group_column: str | None = option("column whose groups (patients, identities, shared captions) stay on one side", None)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = option("of the split; null = the seed of everything", None)
     split: Literal["counts", "coin"] = option(
         "who is a member: counts = so many, at random; coin = a fair coin for each of num_members + num_heldout images (or for "

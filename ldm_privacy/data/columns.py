@@ -80,12 +80,18 @@ def class_codes(dataset: Dataset, column: str) -> tuple[Tensor, list[str] | None
 
 
 def group_codes(dataset: Dataset, column: str) -> Tensor:
-    """Groups numbered in sorted order of their values, (rows,) int64. Raises UserError for a row without a group."""
+    """Groups, (rows,) int64, numbered in sorted order of their values; of lists of captions, in the order of their first rows.
+
+    Two rows whose lists share a caption, to the letter, are of one group, and so are those that others join; a row without
+    captions is one of its own. Raises UserError for a row without a group.
+    """
     require_column(dataset, column, "data.group_column")
+    feature = dataset.features[column]
+    if _is_caption(feature) and not _is_string(feature):
+        return _joined_by(all_captions(dataset, column, range(len(dataset))))
     values = dataset.select_columns([column])[:][column]
     if None in values:
         raise UserError(f"data.group_column: row {values.index(None)} has no value in column '{column}'; every row needs one.")
-    feature = dataset.features[column]
     array = np.asarray(values, dtype=None if isinstance(feature, Value | ClassLabel) else object)
     if array.dtype == object:
         holds = f"column '{column}' holds {_describe(feature)}"
@@ -98,6 +104,19 @@ def all_captions(dataset: Dataset, column: str, rows: Sequence[int]) -> list[lis
     values = dataset.select_columns([column])[list(rows)][column]
     lists = [value if isinstance(value, list) else [value] for value in values]
     return [[caption for caption in each if caption and not caption.isspace()] for each in lists]
+
+
+def _joined_by(captions: list[list[str]]) -> Tensor:
+    """The connected components of rows and their captions."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number: dict[str, int] = {}
+    pairs = [(row, number.setdefault(caption, len(number))) for row, each in enumerate(captions) for caption in each]
+    row, caption = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    size = len(captions) + len(number)
+    edges = coo_array((np.ones(len(row), dtype=bool), (row, len(captions) + caption)), shape=(size, size))
+    return torch.from_numpy(connected_components(edges, directed=False)[1][: len(captions)].astype(np.int64))
 
 
 def _is_image(feature: Any) -> bool:

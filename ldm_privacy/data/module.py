@@ -39,7 +39,7 @@ class ImageData:
         num_public: Rows for the autoencoder alone, disjoint from both; None: all that the index file names.
         index_file: `.npz` with `mia_train_idxs`, `mia_eval_idxs` and, optionally, `public_idxs`; without it the sides are the
             source's own where it has some, and otherwise rows are drawn by seed.
-        group_column: Column (patient, identity) whose equal values stay on one side.
+        group_column: Column (patient, identity, captions) whose equal values stay on one side; see `group_codes`.
         seed: Of the split.
         memory_gib: For decoded images; None: all of them stay in memory.
         by_coins: A fair coin decides of each row that is drawn (of each group) on which side it is; see `draw_split`.

@@ -124,6 +124,15 @@ def test_labels_captions_and_groups(saved):
     assert (len(members), len(heldout), members & heldout) == (2, 2, set())
 
 
+def test_rows_that_share_a_caption_are_on_one_side(saved):
+    lists = [["a dog", "runs"], ["a cat"], ["runs", "away"], [" "], None, ["away"], [" "], ["a dog."]]
+    data = data_of(saved(8, captions=lists), group_column="captions")
+    assert data.groups(torch.arange(8)).tolist() == [0, 1, 0, 2, 3, 0, 4, 5]
+    assert (len(data.split.member_index), len(data.split.heldout_index)) == (4, 4)
+    members, heldout = (set(data.groups(part).tolist()) for part in (data.split.member_index, data.split.heldout_index))
+    assert not members & heldout
+
+
 def test_missing_labels_are_minus_one(saved):
     data = data_of(saved(8, label=[3, None, 5, 6, 7, 8, 9, 0]))
     assert data.labels(torch.arange(3)).tolist() == [3, -1, 5]

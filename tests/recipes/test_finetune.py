@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm_privacy.config.compose import compose_stored, entry_files
+from ldm_privacy.config.compose import compose, compose_stored, entry_files
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.part import AnotherBase
 from ldm_privacy.recipes import cli
@@ -62,7 +62,7 @@ def place(tmp_path_factory):
         Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
         cells.append({"bytes": buffer.getvalue(), "path": None})
     texts = [["a cat", "the end"][number % 2] + f" {number}" for number in range(60)]
-    pq.write_table(pa.table({"image": cells, "text": texts}), folder / "images.parquet")
+    pq.write_table(pa.table({"image": cells, "text": texts, "caption": [[each] for each in texts]}), folder / "images.parquet")
     return folder
 
 
@@ -269,6 +269,7 @@ def test_an_adapter_without_a_base_is_refused(tmp_path):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_its_plan_says_what_comes_from_the_base(entry, place, capsys):
     assert len(ENTRIES) == 3
+    assert compose(f"{entry}.yaml", []).config.data.group_column in ("caption", "text"), "no caption is on both sides"
     assert cli.train(line(place, "dry_run=true", entry=f"{entry}.yaml")) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "audit of the base, once" in printed
