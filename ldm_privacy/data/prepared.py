@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import re
+import tarfile
 from collections.abc import Iterator
 
 import datasets
@@ -58,7 +59,7 @@ def explained(problem: str, advice: str = "") -> Iterator[None]:
     """Turn what `datasets` raises inside into a UserError of one line."""
     try:
         yield
-    except (KeyError, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (KeyError, OSError, ValueError, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{problem} ({reason_of(error.__cause__ or error)}).{advice}") from error
 
 

@@ -67,6 +67,15 @@ def test_the_files_of_flickr30k_say_the_same(tmp_path, layout):
     assert dataset["caption"][:] == [captions_of(number) for number in range(3)]
 
 
+@pytest.mark.parametrize("layout", ["annotations", "results", "token"])
+def test_a_caption_of_flickr30k_may_hold_a_line_separator(tmp_path, layout):
+    options = write_flickr30k(tmp_path, 2, layout=layout)
+    text = Path(options["captions"]).read_text(encoding="utf-8")
+    said = captions_of(0)[1]
+    dataset = Flickr30k(**rewritten(options, "captions", text.replace(said, f"a\u2028{said}\x85b"))).load()
+    assert dataset["caption"][0][1] == f"a\u2028{said}\x85b"
+
+
 def test_nobody_of_celeba_is_on_both_sides(tmp_path):
     source = CelebA(**write_celeba(tmp_path, 30, num_identities=8))
     dataset = source.load()
@@ -205,6 +214,11 @@ def half_a_shard(folder):
     return options
 
 
+def no_shard(folder):
+    (folder / "0.tar").write_bytes(b"<html>Not found</html>" * 100)
+    return {"files": f"{folder}/0.tar"}
+
+
 def half_a_set(folder):
     options = write_hub(folder, 3)
     (folder / "train-00000-of-00001.parquet").rename(folder / "train-00001-of-00003.parquet")
@@ -292,6 +306,11 @@ def half_a_set(folder):
         (
             lambda at: WebDataset(**half_a_shard(at)),
             r"^data\.source\.files: can't read .*00000\.tar and 1 more as webdataset \(",
+        ),
+        (lambda at: WebDataset(**no_shard(at)), r"^data\.source\.files: can't read .*0\.tar as webdataset \("),
+        (
+            lambda at: ImageNet(path=f"{at}", heldout_path=f"{at}", heldout_per_class=0),
+            r"^data\.source\.heldout_path: .*heldout_per_class=0",
         ),
         (
             lambda at: Parquet(**half_a_set(at)),
