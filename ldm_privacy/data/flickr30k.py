@@ -45,8 +45,8 @@ class Flickr30k(ImageSource):
 
 def _read(file: Path) -> dict[str, list[str]]:
     """File name -> its captions, in their order."""
-    lines = text_of(file).splitlines()
-    if lines and not _LINE.fullmatch(lines[0]) and not lines[0].startswith(HEADER):
+    lines = text_of(file).split("\n")  # a caption may hold what else ends a line for str.splitlines
+    if lines[0] and not _LINE.fullmatch(lines[0]) and not lines[0].startswith(HEADER):
         return _of_table(file, lines)
     numbered: dict[str, list[tuple[int, str]]] = {}
     for number, line in enumerate(lines, 1):
