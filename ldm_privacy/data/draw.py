@@ -129,7 +129,7 @@ def split_from_sides(
     if by_coins:
         raise UserError(
             "data.split=coin: data.source comes with its sides, so no coins are tossed; take data.split out (or, of imagenet, "
-            "the sides: data.source.heldout_per_class=0)."
+            "the sides: data.source.heldout_path=null data.source.heldout_per_class=0)."
         )
     member, heldout = (torch.tensor([row for row, each in enumerate(sides) if each == side]).long() for side in SIDES)
     whole = Split(member, heldout, torch.empty(0, dtype=torch.int64), num_rows)

@@ -30,7 +30,7 @@ class ImageNet(ImageSource):
         path: The folder of class folders (train/, with n01440764/ and so on).
         per_class: Members of each class.
         heldout_path: Another such folder (val/, sorted into class folders); None: `path`.
-        heldout_per_class: Held-out images of each class; 0: no sides come with it, and they are drawn of its rows.
+        heldout_per_class: Held-out images of each class; 0: no sides come with it, and they are drawn of `path`'s rows.
     """
 
     path: str
@@ -43,10 +43,15 @@ class ImageNet(ImageSource):
         return "side" if self.heldout_per_class else None
 
     def open(self) -> Dataset:
+        if self.heldout_path is not None and not self.heldout_per_class:
+            raise UserError(
+                "data.source.heldout_path: with data.source.heldout_per_class=0 nothing is taken of it; add "
+                "data.source.heldout_path=null, or give a number."
+            )
         num_of_path = self.per_class + (self.heldout_per_class if self.heldout_path is None else 0)
         chosen = _first_by_hash(self.path, "path", num_of_path)
         heldout = {name: files[self.per_class :] for name, files in chosen.items()}
-        if self.heldout_path is not None and self.heldout_per_class:
+        if self.heldout_path is not None:
             heldout = _first_by_hash(self.heldout_path, "heldout_path", self.heldout_per_class)
             if differing := sorted({*chosen} ^ {*heldout}):
                 raise UserError(
