@@ -1,11 +1,13 @@
 """What a device does with float32, how much memory passes may take, what is fetched ahead of them, and memory's running out."""
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -116,9 +118,15 @@ def give_back() -> None:
     """
     global _given_back
     if (now := monotonic()) - _given_back >= 1:
-        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        if (trim := _malloc_trim()) is not None:
             trim(0)
         _given_back = now
+
+
+@cache
+def _malloc_trim() -> Any:
+    """glibc's; None where there is another allocator."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def lower_memory(device: torch.device) -> str:

@@ -1,10 +1,12 @@
 """The memory budget of network passes, and what is fetched ahead of them."""
 
+import sys
 import threading
 
 import pytest
 import torch
 
+from ldm_privacy import device
 from ldm_privacy.device import ahead, in_passes, limit_memory, lower_memory, memory_budget, passes, rows_within
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -76,3 +78,17 @@ def test_an_error_comes_where_its_batch_would_have_and_leaving_ends_the_thread()
     walk.close()
     assert len(fetched) <= 2
     assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor")]
+
+
+def test_elsewhere_than_on_linux_no_library_is_looked_for(monkeypatch):
+    def refuse(name):
+        raise TypeError("Windows knows no library without a name")
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(device.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(device, "_given_back", -1.0)
+    monkeypatch.setattr(device, "monotonic", lambda: 0.0)
+    device._malloc_trim.cache_clear()
+    assert list(ahead(abs, [-1, -2])) == [1, 2]
+    monkeypatch.undo()
+    device._malloc_trim.cache_clear()
