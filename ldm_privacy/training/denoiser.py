@@ -1,6 +1,7 @@
 """Stage 2: the denoiser."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Unpack
 
 import torch
@@ -77,6 +78,13 @@ class DenoiserModule(StepwiseModule):
         self.given, self._draws_choice = given, bool((self.num_choices > 1).any())
         self.given_in_training = given_in_training or (lambda condition, count, share: given(condition))
         self._objective: Callable[..., Any] = squared_error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DenoiserModule":
+        """A module of its own, but for what it is trained on: averaged weights are in a copy of all that a training holds."""
+        memo |= {id(each): each for each in (self.latents, *self.choices.values(), *self.null.values())}
+        copy = memo[id(self)] = type(self).__new__(type(self))
+        copy.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copy
 
     @property
     def predictor(self) -> NetworkPredictor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels, Unconditional
@@ -54,6 +55,16 @@ def test_steps_train_the_network_and_nothing_else(network, condition):
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved
     assert not any("text" in name for name in after), "the encoder is no part of what is trained"
+
+
+def test_averaged_weights_are_a_copy_of_the_network_and_not_of_what_it_is_trained_on():
+    mine = module("dit", "labels")
+    other = AveragedModel(mine).module
+    assert type(other) is DenoiserModule
+    assert all(mean is not value for mean, value in zip(other.parameters(), mine.parameters(), strict=True))
+    assert other.latents is mine.latents
+    assert other.choices["class_labels"] is mine.choices["class_labels"]
+    assert other.null["class_labels"] is mine.null["class_labels"]
 
 
 @pytest.mark.parametrize(
