@@ -147,6 +147,7 @@ def train_denoiser(
             fitting.show_curves(curves[0], moment.epoch)
 
     module = _module(setup, network, denoiser, measuring, of_members)
+    del known, of_audited, of_members  # a training holds latents, the audit its samples
     record = {**record, "stage": "denoiser", "codec": codec.record(), "denoiser": denoiser.record()}
     callbacks = [
         bar,

@@ -1,9 +1,11 @@
 """A run whose images and latents don't fit the memory that it is given is the run that has them all in memory."""
 
 import re
+import weakref
 
 import pytest
 
+from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.config import compose
 from ldm_privacy.data.bounded import AT_ONCE, BoundedImages
@@ -35,7 +37,33 @@ def seen(monkeypatch):
     return found
 
 
-def test_a_run_beyond_its_memory_is_the_same_run(tmp_path, run, seen):
+@pytest.fixture
+def left(monkeypatch):
+    """Posterior means that are still held when the denoiser's training begins."""
+    made, found = [], []
+
+    def noted(name):
+        function = getattr(Measuring, name)
+
+        def note(self, *given, **options):
+            made.append(weakref.ref(means := function(self, *given, **options)))
+            return means
+
+        monkeypatch.setattr(Measuring, name, note)
+
+    noted("means")
+    noted("joined")
+    start = DenoiserModule.on_fit_start
+
+    def look(self):
+        found.append([each() is not None for each in made])
+        start(self)
+
+    monkeypatch.setattr(DenoiserModule, "on_fit_start", look)
+    return found
+
+
+def test_a_run_beyond_its_memory_is_the_same_run(tmp_path, run, seen, left):
     override = f"data.memory_gib={GIB:.9g}"
     setup = RunSetup(compose("digits.yaml", settings(override)).config, no_progress)
     (times,) = re.findall(
@@ -45,6 +73,9 @@ def test_a_run_beyond_its_memory_is_the_same_run(tmp_path, run, seen):
     assert cli.train(arguments(tmp_path, override)) == 0
     beyond = tmp_path / "digits"
     assert series(beyond) == series(run)
+    (still_there,) = left
+    assert len(still_there) >= 2
+    assert not any(still_there)
     (images,), (module,) = seen[BoundedImages], seen[DenoiserModule]
     assert images.num_kept == 9
     assert images.num_decoded / 144 == pytest.approx(int(times), abs=1.5)
