@@ -76,7 +76,10 @@ class Measuring:
         return self._stored(f"{which}latents", index, {}, compute, of_all=True)["mean"]
 
     def held(self, batches: Iterable[Tensor], num_bytes: int) -> Tensor:
-        """Batches of latents as one tensor on the CPU: in memory, or mapped from a file where they are beyond `latents_gib`."""
+        """Batches of latents as one tensor on the CPU: in memory, or where they are beyond `latents_gib` mapped from a file.
+
+        Of several processes each has a file of its own.
+        """
         if self.latents_gib is None or self.store_folder is None or num_bytes <= self.latents_gib * 2**30:
             return torch.cat(list(batches))
         return in_file(batches, self.store_folder)
