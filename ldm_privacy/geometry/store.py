@@ -131,21 +131,6 @@ class Store:
             )
         return tensors
 
-    def save(self, fingerprint: str, sample_index: Tensor, tensors: Mapping[str, Tensor]) -> Path:
-        """Write tensors by name; the file that was there stays whole until the new one is.
-
-        Raises:
-            UserError: It can't be written (no space, no permission).
-        """
-        why_not, temporary = self._reserved(fingerprint, sample_index, tensors)
-        if why_not is not None:
-            raise UserError(f"{self.path(fingerprint)}: the {self.noun} can't be stored ({why_not}).")
-        try:
-            self._fill(temporary, slice(0, len(sample_index)), [tensors])
-            return self._put_in_place(temporary, fingerprint)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     def _is_there(self, fingerprint: str, sample_index: Tensor) -> bool:
         if self.load(fingerprint, sample_index) is None:
             return False
@@ -196,11 +181,10 @@ class Store:
         except OSError as error:
             raise UserError(f"{path}: the {self.noun} can't be stored ({error.strerror or error}).") from error
 
-    def _put_in_place(self, temporary: Path, fingerprint: str) -> Path:
+    def _put_in_place(self, temporary: Path, fingerprint: str) -> None:
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path := self.path(fingerprint))
-        return path
+        os.replace(temporary, self.path(fingerprint))
 
     def _lock(self, fingerprint: str, stack: ExitStack) -> str | None:
         """Held until the stack ends; why it can't be, where it can't."""
