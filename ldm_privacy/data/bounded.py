@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldm_privacy.data.images import decode_image
 from ldm_privacy.data.wide import WideImages
+from ldm_privacy.errors import UserError
 from ldm_privacy.types import Done
 
 AT_ONCE = 64
@@ -79,12 +80,23 @@ class BoundedImages:
         return len(self._rows)
 
     def __getitem__(self, place: Tensor) -> Tensor:
-        """uint8, (batch, channels, resolution, resolution), of those places, int64 on the CPU; none is decoded twice."""
+        """uint8, (batch, channels, resolution, resolution), of those places, int64 on the CPU; none is decoded twice.
+
+        Raises:
+            UserError: One that is decoded again isn't what it was.
+        """
         found, is_kept = torch.empty(len(place), *self.shape, dtype=torch.uint8), place < self.num_kept
         found[is_kept] = self._kept[place[is_kept]]
         others, which = place[~is_kept].unique(return_inverse=True)
         if len(others):
-            found[~is_kept] = torch.stack([pixels for pixels, *_ in self._decoded(others.tolist())])[which]
+            again = []
+            for (pixels, digest, _), place_of in zip(self._decoded(others.tolist()), others.tolist()):
+                if digest != self.digests[place_of]:  # what is stored of images lies under the digest of all
+                    raise UserError(
+                        f"data.source: row {self._rows[place_of]} was changed while the program ran; leave the data as they are."
+                    )
+                again.append(pixels)
+            found[~is_kept] = torch.stack(again)[which]
         return found
 
     def _decoded(self, places: Sequence[int]) -> Iterator[tuple[Tensor, bytes, WideImages]]:

@@ -75,3 +75,16 @@ def test_progress_is_told_from_none_to_all(images_of):
     calls = []
     images_of(0, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, NUM_IMAGES) for done in (0, AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE, NUM_IMAGES)]
+
+
+def test_an_image_that_is_decoded_again_must_be_what_it_was(random_image, tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, file in enumerate(files):
+        random_image(number).save(file)
+    cells = {"image": [{"bytes": None, "path": str(file)} for file in files]}
+    dataset = datasets.Dataset.from_dict(cells, features=datasets.Features({"image": datasets.Image(decode=False)}))
+    images = BoundedImages(dataset, "image", range(4), resolution=6, channels=3, memory_gib=0)
+    random_image(9).save(files[2])
+    assert len(images[torch.tensor([0, 3])]) == 2
+    with pytest.raises(UserError, match=r"^data\.source: row 2 was changed while the program ran"):
+        images[torch.arange(4)]
