@@ -93,7 +93,7 @@ class BoundedImages:
             for (pixels, digest, _), place_of in zip(self._decoded(others.tolist()), others.tolist()):
                 if digest != self.digests[place_of]:  # what is stored of images lies under the digest of all
                     raise UserError(
-                        f"data.source: row {self._rows[place_of]} was changed while the program ran; leave the data as they are."
+                        f"data.source: row {self._rows[place_of]} was changed while this program ran; leave data as they are."
                     )
                 again.append(pixels)
             found[~is_kept] = torch.stack(again)[which]

@@ -86,5 +86,5 @@ def test_an_image_that_is_decoded_again_must_be_what_it_was(random_image, tmp_pa
     images = BoundedImages(dataset, "image", range(4), resolution=6, channels=3, memory_gib=0)
     random_image(9).save(files[2])
     assert len(images[torch.tensor([0, 3])]) == 2
-    with pytest.raises(UserError, match=r"^data\.source: row 2 was changed while the program ran"):
+    with pytest.raises(UserError, match=r"^data\.source: row 2 was changed while this program ran"):
         images[torch.arange(4)]

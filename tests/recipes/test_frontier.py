@@ -25,6 +25,7 @@ from ldm_privacy.runs.lock import holder_of
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.sweeps.journal import Journal
 from ldm_privacy.types import AuditKey, Intervals
+from tests.pages import text_of
 
 KEY, CALIBRATED = AuditKey("sima", "all"), AuditKey("sima_history", "all")
 CURVE = {0: (0.0, 0.9), 10: (0.5, 0.2), 20: (1.2, 0.05)}
@@ -139,7 +140,7 @@ def test_a_part_of_the_trials_is_enough(cells, tmp_path):
         f"{runs[2]}: no audit yet",
     ]
     page, _ = write_frontier("x", {**cells, "third": cell("third", *runs)}, tmp_path / "out")
-    assert "6 trainings have ended, 1 under way" in page.read_text()
+    assert "6 trainings have ended, 1 under way" in text_of(page.read_text())
 
 
 def test_the_quality_at_the_end_may_be_that_of_the_evaluation(tmp_path):
