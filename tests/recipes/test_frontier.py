@@ -140,7 +140,7 @@ def test_a_part_of_the_trials_is_enough(cells, tmp_path):
         f"{runs[2]}: no audit yet",
     ]
     page, _ = write_frontier("x", {**cells, "third": cell("third", *runs)}, tmp_path / "out")
-    assert "6 trainings have ended, 1 under way" in text_of(page.read_text())
+    assert "6 trainings have ended, 1 is under way" in text_of(page.read_text())
 
 
 def test_the_quality_at_the_end_may_be_that_of_the_evaluation(tmp_path):
