@@ -131,6 +131,7 @@ def test_draws_of_other_seeds_are_others_and_the_same_for_all_cells_of_one():
     assert beside["other"].auroc == pytest.approx(first.auroc, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_cells_that_are_the_same_are_called_different_at_most_as_often_as_they_may():
     """200 sweeps of two equal cells over three seeds: claims at nominal 5 %, of lower or higher; dominated at nominal 5 %."""
     generator, counts = torch.Generator().manual_seed(0), {"claims": 0, "over samples": 0, "dominated": 0}

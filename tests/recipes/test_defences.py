@@ -29,6 +29,7 @@ def needs_opacus():
     pytest.importorskip("opacus", reason="pip install -e .[privacy]")
 
 
+@pytest.mark.slow
 def test_a_private_run_that_goes_on_says_what_it_guarantees(tmp_path, needs_opacus, capsys):
     assert cli.train(arguments(tmp_path, *PRIVATE, "trainer.max_epochs=1")) == 0
     assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=2"]) == 0

@@ -49,27 +49,48 @@ def undrawn(monkeypatch):
 @pytest.mark.parametrize(
     "overrides",
     [
-        [],
-        [
-            *EXACT,
-            *("data.flip=true", SAMPLES, "geometry.influence.class=exact", "audit.every_n_epochs=1", "audit.max_samples=30"),
-            *("denoiser.channel_map.class=flattening", "denoiser.channel_map.num_samples=30"),
-        ],
-        [GENERATIONS, "trainer.figures=true", "geometry.distortion_rank=0", "audit.attacks={secmi: {class: secmi}}"],
-        [
-            *EXACT,
-            "autoencoder.train_on=all",
-            "watch.loss_gap=null",
-            "geometry.influence.class=shrunk",
-            "denoiser.condition=labels",
-            "audit.views=[null,shuffled]",
-            "data.repeats={share: 0.2, times: 3}",
-            "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 2, clean: generated}",
-        ],
-        [QUALITY, "geometry.distortion_rank=0", "audit.attacks=[sima]"],
-        [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
+        pytest.param([], id="plain"),
+        pytest.param(
+            [
+                *EXACT,
+                *(
+                    "data.flip=true",
+                    SAMPLES,
+                    "geometry.influence.class=exact",
+                    "audit.every_n_epochs=1",
+                    "audit.max_samples=30",
+                ),
+                *("denoiser.channel_map.class=flattening", "denoiser.channel_map.num_samples=30"),
+            ],
+            id="flipped, samples, exact, flattened",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [GENERATIONS, "trainer.figures=true", "geometry.distortion_rank=0", "audit.attacks={secmi: {class: secmi}}"],
+            id="generations, figures",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [
+                *EXACT,
+                "autoencoder.train_on=all",
+                "watch.loss_gap=null",
+                "geometry.influence.class=shrunk",
+                "denoiser.condition=labels",
+                "audit.views=[null,shuffled]",
+                "data.repeats={share: 0.2, times: 3}",
+                "watch.trajectories={class: trajectories, num_captions: 4, num_steps: 2, clean: generated}",
+            ],
+            id="shrunk, conditional",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param([QUALITY, "geometry.distortion_rank=0", "audit.attacks=[sima]"], id="quality"),
+        pytest.param(
+            [*PIXELS, SAMPLES, "audit.masks={top60: null, low60: null}", "trainer.figures=true", "data.flip=true"],
+            id="pixels",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["plain", "flipped, samples, exact, flattened", "generations, figures", "shrunk, conditional", "quality", "pixels"],
 )
 def test_the_plan_announces_what_happens(tmp_path, undrawn, overrides):
     expected, most = announced(*SHORT, *overrides)

@@ -103,11 +103,13 @@ def kept(run, epoch):
     return ScoreHistory(run / "scores", setup.provenance).read()[epoch]
 
 
+@pytest.mark.slow
 def test_the_curves_are_those_of_one_process(one, two):
     run, _ = two
     assert_same(run, one, until=2)
 
 
+@pytest.mark.slow
 def test_one_process_prints_and_writes(two):
     run, output = two
     assert [each.name for each in run.parent.iterdir()] == ["digits"]
@@ -118,6 +120,7 @@ def test_one_process_prints_and_writes(two):
     assert len(list((run / "store").rglob("*.safetensors"))) == 8
 
 
+@pytest.mark.slow
 def test_every_sample_is_audited_once_with_the_score_of_one_process(one, two):
     run, _ = two
     mine, theirs = kept(run, 0), kept(one, 0)  # before the rounding of any training
@@ -144,6 +147,7 @@ def audit_of(run, folder):
     return audited
 
 
+@pytest.mark.slow
 def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two, tmp_path):
     run, _ = two
     shutil.copytree(run / "scores", tmp_path / "scores")
@@ -157,6 +161,7 @@ def test_one_process_gives_its_checkpoint_the_scores_of_its_last_audit(two, tmp_
             assert abs(value - series(run)["denoiser", 2, key]) <= 1 / 400, key
 
 
+@pytest.mark.slow
 def test_one_process_finds_the_geometry_that_two_stored(two, monkeypatch, tmp_path):
     run, _ = two
 
@@ -186,6 +191,7 @@ def test_steps_in_float64_are_those_of_one_process():
         np.testing.assert_allclose(together[batch_size], alone, rtol=1e-9, err_msg=batch_size)
 
 
+@pytest.mark.slow
 def test_its_checkpoint_goes_on_with_one_process(one, two):
     run, _ = two
     assert cli.train([f"resume={run}", "trainer.devices=1", "trainer.max_epochs=4"]) == 0

@@ -428,6 +428,7 @@ def test_a_reference_that_is_the_target_is_refused(base):
         same.check(latent, target.encoder(["a", "b"], latent.device))
 
 
+@pytest.mark.slow
 def test_what_it_learnt_by_heart_is_seen_against_its_base_alone(base, tmp_path):
     """Twelve random latents, told by captions; 36 others of the same kind."""
     unet = attached(

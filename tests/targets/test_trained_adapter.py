@@ -79,6 +79,7 @@ def test_the_base_goes_along_to_a_device(unet):
     assert {each.device.type for network in (lora, unet) for each in network.parameters()} == {"meta"}
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_one_graph(unet, traced):
     lora = random(Lora(unet, rank=2, targets=["to_q", "conv1"]))
     expected = lora(**given()).sample

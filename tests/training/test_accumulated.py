@@ -54,7 +54,10 @@ def test_under_a_loss_scaler_the_parts_are_differentiated_scaled():
     assert min(seen) > 2.0**20, "what is too small for half precision is scaled on its way"
 
 
-@pytest.mark.parametrize("options", [{}, {"compile_mode": "default"}], ids=["plain", "compiled"])
+COMPILED = pytest.param({"compile_mode": "default"}, id="compiled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("options", [pytest.param({}, id="plain"), COMPILED])
 def test_a_training_in_parts_is_the_training(options, traced):
     whole, parts = fit(module(1), max_epochs=2), fit(module(5, **options), max_epochs=2)
     for mine, expected in zip(parts.network.parameters(), whole.network.parameters()):

@@ -218,6 +218,7 @@ def test_two_processes_step_as_one(monkeypatch, step):
         torch.testing.assert_close(theirs, learned)
 
 
+@pytest.mark.slow
 def test_what_needs_its_own_gradients_runs_beside_the_compiled_encoder(traced):
     more = {"critic": critic(), "flat": RelaxedDistortion(share=0.5)}
     plain, fast = (fit(autoencoder(losses=PLAIN | copy.deepcopy(more), compile_mode=mode)) for mode in ("none", "default"))
