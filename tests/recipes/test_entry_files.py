@@ -108,8 +108,8 @@ def source_of(entry, images, folder):
     return [] if entry.startswith("digits") else source_overrides("parquet", {"files": str(images)})
 
 
-# Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. The others are run
-# by CI; laws of what is particular to them stand beside it.
+# Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. The others are
+# run by CI; laws of what is particular to them stand beside it.
 QUICK = ("digits", "medical", "cifar10_small")
 RUNS = [
     pytest.param(path, path.stem == "digits", id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
