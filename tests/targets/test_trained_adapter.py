@@ -8,6 +8,7 @@ import torch
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import bytes_per_number
 from ldm_privacy.targets.adapters.trained import Lora
+from ldm_privacy.training.per_sample import check_per_sample_gradients
 from tests.targets.pipelines import conditional_unet
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "proj_in"]
@@ -72,6 +73,30 @@ def test_what_is_trained_copied_and_stored_is_the_adapter_alone(unet):
     assert moved
     assert all("lora_B" in name for name in moved), "the other factor's gradient begins at 0"
     assert bytes_per_number(lora) == bytes_per_number(unet)
+
+
+def test_a_copy_computes_with_its_own_weights(unet):
+    lora = Lora(unet, rank=2, targets=TARGETS)
+    before = unet(**given()).sample
+    twin = random(copy.deepcopy(lora))
+    assert (twin(**given()).sample - before).abs().max() > 1e-2
+    assert torch.equal(lora(**given()).sample, before), "whose adapter is at its beginning"
+    twin(**given()).sample.square().mean().backward()
+    assert all(each.grad is None for each in lora.parameters())
+    with lora.off():
+        assert torch.equal(unet(**given()).sample, before)
+
+
+def test_gradients_of_each_sample_are_found_in_an_adapter(unet):
+    lora, asked = Lora(unet, rank=2, targets=["to_q", "to_out.0"]), given()
+    told = {"encoder_hidden_states": asked["encoder_hidden_states"]}
+    check_per_sample_gradients(lora, asked["sample"], asked["timestep"], told)
+    assert all(each.grad is None for each in lora.parameters())
+
+
+def test_a_module_that_is_meant_twice_has_one_adapter(unet):
+    names = [list(Lora(unet, rank=2, targets=each).state_dict()) for each in (["to_q"], ["to_q", "attn1.to_q", "to_q"])]
+    assert names[0] == names[1]
 
 
 def test_the_base_goes_along_to_a_device(unet):

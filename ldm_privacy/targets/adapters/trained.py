@@ -27,17 +27,18 @@ class Lora(nn.Module):
         super().__init__()
         self._held = _Held(base.eval().requires_grad_(False))
         self.is_on, self.scale = True, (rank if alpha is None else alpha) / rank
-        self.unet = nn.Module()
+        self.unet, self.factors = nn.Module(), dict[str, Factors]()
         modules = {name: each for name, each in base.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
         for target in targets:
             chosen = {name: each for name, each in modules.items() if f".{name}".endswith(f".{target}")}
             if not chosen:
                 raise UserError(f"denoiser.adapter.targets: '{target}' is the end of no linear layer's or convolution's name.")
             for name, module in chosen.items():
-                modules.pop(name)
-                factors = Factors(module, rank)
-                _put(self.unet, name, factors)
-                module.register_forward_hook(_Adding(self, factors))
+                if name not in self.factors:
+                    self.factors[name] = Factors(module, rank)
+                    _put(self.unet, name, self.factors[name])
+                    module.register_forward_hook(_Adding(self._held, name))
+        self._held.adapter = self
 
     @property
     def base(self) -> nn.Module:
@@ -51,12 +52,14 @@ class Lora(nn.Module):
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """What the network with its adapter returns."""
+        if self._held.adapter is not self:
+            self._held.adapter = self
         return self.base(*given, **named)
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """The base is itself inside, to the last bit."""
-        was, self.is_on = self.is_on, False
+        was, self.is_on, self._held.adapter = self.is_on, False, self
         try:
             yield
         finally:
@@ -88,7 +91,9 @@ class Factors(nn.Module):
 
 
 class _Held:
-    """A network that is neither registered nor copied with the module that holds it."""
+    """A network that is neither registered nor copied with the module that holds it: of it and its copies, who asked last."""
+
+    adapter: Lora
 
     def __init__(self, network: nn.Module):
         self.network = network
@@ -100,11 +105,12 @@ class _Held:
 class _Adding:
     """The hook of one module."""
 
-    def __init__(self, adapter: Lora, factors: Factors):
-        self.adapter, self.factors = adapter, factors
+    def __init__(self, held: _Held, name: str):
+        self.held, self.name = held, name
 
     def __call__(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        return output + self.adapter.scale * self.factors(given[0]) if self.adapter.is_on else None
+        adapter = self.held.adapter
+        return output + adapter.scale * adapter.factors[self.name](given[0]) if adapter.is_on else None
 
 
 def _put(root: nn.Module, name: str, module: nn.Module) -> None:
