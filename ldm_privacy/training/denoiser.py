@@ -124,10 +124,10 @@ class DenoiserModule(StepwiseModule):
         return {"loss": accumulated(mean, parts, trained, self._loss_scale)}
 
     @property
-    def _loss_scale(self) -> float:
-        """That the gradients of a step in half precision are made with."""
+    def _loss_scale(self) -> Tensor | float:
+        """That the gradients of a step in half precision are made with; read on the device, which nothing waits for."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return 1.0 if scaler is None else scaler.get_scale()
+        return 1.0 if scaler is None else scaler.scale(torch.ones((), device=self.device))
 
     def memory_advice(self) -> str:
         return f"{super().memory_advice().rstrip('.')}, or raise denoiser.accumulate (now {self.num_parts})."

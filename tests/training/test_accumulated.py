@@ -24,7 +24,7 @@ def gradients(one, scale=None):
     one._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=None if scale is None else scale))
     torch.manual_seed(1)
     loss = one.loss(torch.arange(7))["loss"]
-    (loss * (1 if scale is None else scale.get_scale())).backward()
+    (loss if scale is None else scale.scale(loss)).backward()
     return loss.detach(), [each.grad for each in one.network.parameters()]
 
 
@@ -36,6 +36,15 @@ def test_the_gradient_is_that_of_the_whole_batch(num_parts):
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-14)
 
 
+def test_a_weight_without_a_part_in_the_loss_is_left_as_it_is():
+    for num_parts in (1, 3):
+        one = module(num_parts)
+        one.network.unused = torch.nn.Parameter(torch.ones(3))
+        found = gradients(one)[1]
+        assert one.network.unused.grad is None, "or the weight decay would move it"
+        assert sum(each is None for each in found) == 1
+
+
 def test_no_part_is_larger_than_it_has_to_be():
     one, seen = module(3), []
     one.network.register_forward_pre_hook(lambda network, given: seen.append(len(given[0])))
@@ -44,13 +53,13 @@ def test_no_part_is_larger_than_it_has_to_be():
 
 
 def test_under_a_loss_scaler_the_parts_are_differentiated_scaled():
-    scaled = gradients(module(2, torch.float64), SimpleNamespace(get_scale=lambda: 1024.0))[1]
+    scaled = gradients(module(2, torch.float64), SimpleNamespace(scale=lambda loss: 1024.0 * loss))[1]
     for mine, expected in zip(scaled, gradients(module(1, torch.float64))[1]):
         torch.testing.assert_close(mine, 1024 * expected, rtol=1e-9, atol=1e-11)
     seen = []
     one = module(2)
     next(one.network.parameters()).register_hook(lambda gradient: seen.append(float(gradient.abs().max())))
-    gradients(one, SimpleNamespace(get_scale=lambda: 2.0**40))
+    gradients(one, SimpleNamespace(scale=lambda loss: 2.0**40 * loss))
     assert min(seen) > 2.0**20, "what is too small for half precision is scaled on its way"
 
 
