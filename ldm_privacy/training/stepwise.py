@@ -116,12 +116,10 @@ class StepwiseModule(LightningModule):
         return True if self.device.type == "cuda" and self.trainer.precision != "16-mixed" else None
 
     def lay_out(self, network: nn.Module, *, channels_last: bool | None = None) -> None:
-        """Bring the convolution weights of `network` into the memory format asked for."""
+        """Bring the convolution weights of `network`, a base below it too, into the memory format asked for."""
         last = self.channels_last if channels_last is None else channels_last
         layout = torch.channels_last if last else torch.contiguous_format
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=layout)
+        network._apply(lambda each: each.contiguous(memory_format=layout) if each.ndim == 4 else each)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` as `compile_mode` asks; networks go in as arguments, so their weights keep their names."""
