@@ -129,11 +129,18 @@ class KLCodec(Codec):
         """Write a diffusers folder (config.json, safetensors) that `pretrained` and diffusers itself load."""
         self.network.save_pretrained(folder, safe_serialization=True)
 
-    def record(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        return {"class": KLCodec.name, **self._config()}  # equal weights in other groups make other means
+
+    def _config(self) -> dict[str, Any]:
+        """Of the network, for JSON."""
         settings = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+    def record(self) -> dict[str, Any]:
         return {
             "class": self.name,
-            "config": {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
+            "config": self._config(),
             "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
             "channel_map": self.channel_map.record(),
         }

@@ -9,6 +9,7 @@ from torch import Tensor
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap, scaling_factor
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.folder import absolute
 from ldm_privacy.models.kl import KLCodec, autoencoder_with
 from ldm_privacy.models.own_scaling import diffusers_scaling
 from ldm_privacy.models.part import CONFIG, WEIGHTS, Part
@@ -74,7 +75,7 @@ class PretrainedCodec(KLCodec):
                 f"{key}: {where}{str(error).rstrip('.')}. Name a folder whose {CONFIG} and {WEIGHTS} are whole "
                 "and belong together."
             ) from None
-        named = {"base": base} if path is None else {"path": path}
+        named = {"path" if path is not None else "base": absolute(place)}
         codec = cls(autoencoder, {**named, "subfolder": subfolder, "revision": revision, "sha256": part.sha256})
         in_channels = autoencoder.config["in_channels"]
         if in_channels != image_channels or resolution % codec.factor:
@@ -82,9 +83,6 @@ class PretrainedCodec(KLCodec):
             data = f"data.channels is {image_channels} and data.resolution {resolution}"
             raise UserError(f"{key}: '{place}' {takes}, but {data}.")
         return codec
-
-    def settings(self) -> dict[str, Any]:
-        return {"class": KLCodec.name}  # what it makes of an image is in its weights, wherever they lie
 
     def record(self) -> dict[str, Any]:
         return {"class": self.name, **self.source, "channel_map": self.channel_map.record()}
