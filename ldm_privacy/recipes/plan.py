@@ -152,7 +152,7 @@ def print_plan(
     if setup.base_scheduler is not None:
         words = schedule_words(setup.base_scheduler, *setup.schedule)
         own = scaling_of(codec.network.config)  # type: ignore[union-attr, arg-type]
-        said = f"Of the base, where the config says nothing else: {words}; predicts {denoiser.prediction_type}; latents: {own}."
+        said = f"Of the base: {words}; predicts {denoiser.prediction_type}; latents: {own}."
         console.print(said, highlight=False, markup=False)
     if (line := image_memory(setup, codec)) is not None:
         console.print(line, highlight=False, markup=False)

@@ -19,6 +19,7 @@ from ldm_privacy.models.schedule import training_schedule
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
+from ldm_privacy.targets.family import schedule_words
 from ldm_privacy.targets.privacy import Privacy
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.training.per_sample import epsilon
@@ -82,12 +83,26 @@ class RunSetup(Setup):
 
     @cached_property
     def schedule(self) -> tuple[Tensor, PredictionType]:
-        """alphas_cumprod and what the denoiser outputs: a checkpoint's, or as the config and the base say."""
+        """alphas_cumprod and what the denoiser outputs: a checkpoint's, or the base's, or as the config says.
+
+        Raises UserError where the config has others than the base: it is the reference, and asked as the denoiser is.
+        """
         if self._stored is not None:
             return self._stored.alphas_cumprod, self._stored.prediction_type
         config = self.config.denoiser
         names = "schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end"
-        return training_schedule(self.base_scheduler, **{name: getattr(config, name) for name in names})
+        given = {name: getattr(config, name) for name in names}
+        found = training_schedule(self.base_scheduler, **given)
+        if self.base_scheduler is not None:
+            abar, kind = training_schedule(self.base_scheduler)
+            if kind != found[1] or not torch.equal(abar, found[0]):
+                differs = names[1:2] if kind != found[1] else names
+                key = next(name for name in differs if given[name] is not None)
+                raise UserError(
+                    f"denoiser.{key}: {given[key]}, but a base goes on with the noise and the output that it was trained with "
+                    f"({schedule_words(self.base_scheduler, abar, kind)}; {kind}); use denoiser.{key}=null."
+                )
+        return found
 
     @cached_property
     def base_scheduler(self) -> dict[str, Any] | None:
@@ -95,7 +110,8 @@ class RunSetup(Setup):
         if not self.is_tuned or self.config.base is None:
             return None
         try:
-            return settings_of(file_of(self.config.base, "scheduler_config.json", subfolder="scheduler"))
+            revision = self.config.denoiser.network.arguments.get("revision")
+            return settings_of(file_of(self.config.base, "scheduler_config.json", subfolder="scheduler", revision=revision))
         except (FileNotFoundError, UserError) as error:
             raise UserError(f"base: no noise schedule could be read ({error}); name another base=FOLDER.") from None
 
