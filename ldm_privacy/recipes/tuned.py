@@ -3,11 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 
 from ldm_privacy.errors import UserError, reason_of
+from ldm_privacy.models.folder import settings_of
+from ldm_privacy.models.part import Part, check_same
 from ldm_privacy.models.text.pretrained import WEIGHTS
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.adapters.file import FILES
@@ -52,12 +55,27 @@ def _write_lora(checkpoint: Checkpoint, denoiser: Denoiser, folder: Path) -> Non
     save_file({name: value.contiguous() for name, value in checkpoint.weights().items()}, folder / FILES[0], header)
 
 
+def _base_of(denoiser: Denoiser) -> tuple[Path, dict[str, Any]]:
+    """The folder that the parts which weren't trained are copied from, and its index.
+
+    Raises UserError where it isn't there, or has another text encoder than the training.
+    """
+    base, told = Path(denoiser.base or "").expanduser(), denoiser.condition.get("encoder") or {}
+    try:
+        if not base.is_dir():
+            patterns = [INDEX, *(f"{part}/{pattern}" for part in PARTS for pattern in TAKEN)]
+            revision = denoiser.network.get("revision")
+            base = Path(snapshot_download(str(denoiser.base), revision=revision, allow_patterns=patterns))
+        part = Part.find(str(base), subfolder=PARTS[0], weights=WEIGHTS)
+        check_same(str(base / PARTS[0]), part.sha256, told.get("hash"))
+        return base, settings_of(base / INDEX)
+    except (OSError, UserError) as error:
+        words = str(error).removeprefix("base: ") if isinstance(error, UserError) else reason_of(error)
+        raise UserError(f"base: no pipeline can be saved beside its other parts: {words.rstrip('.')}.") from None
+
+
 def _write_pipeline(checkpoint: Checkpoint, denoiser: Denoiser, folder: Path) -> None:
-    base = Path(denoiser.base or "").expanduser()
-    if not base.is_dir():
-        patterns = [INDEX, *(f"{part}/{pattern}" for part in PARTS for pattern in TAKEN)]
-        base = Path(snapshot_download(str(denoiser.base), allow_patterns=patterns))
-    index = json.loads((base / INDEX).read_text(encoding="utf-8"))
+    base, index = _base_of(denoiser)
     kept = {name: value for name, value in index.items() if name in (*PARTS, "unet", "vae") or name.startswith("_")}
     missing = {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
     text = json.dumps({**kept, **missing, "requires_safety_checker": False}, indent=2)

@@ -89,6 +89,8 @@ def check_base(base: str | None, parts: Mapping[str, tuple[str, str]]) -> None:
     Args:
         base: A folder of diffusers; an id on the Hub is looked up later.
         parts: Folder in it -> what its weights' file is called, and class of its network.
+
+    The index, scheduler and tokenizer are asked for too: what is saved at the end holds them.
     """
     mend = "name a diffusers folder, or its id on the Hub: base=FOLDER"
     if base is None:
@@ -98,6 +100,9 @@ def check_base(base: str | None, parts: Mapping[str, tuple[str, str]]) -> None:
         if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
             raise UserError(f"base: there is no folder {base}; {mend}.")
         return
+    for name in ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"base: there is no {folder / name}; {mend}.")
     for part, (weights, kind) in parts.items():
         for name in ("config.json", weights):
             if not (folder / part / name).is_file():
