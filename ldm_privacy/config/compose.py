@@ -32,6 +32,7 @@ RESUMABLE = (
     "data.memory_gib",
     "plugins",
     "base",
+    "autoencoder.network.path",
 )
 """What a resumed run may change."""
 

@@ -25,6 +25,12 @@ def file_of(path: str, name: str, *, subfolder: str | None = None, revision: str
     return file
 
 
+def absolute(path: str) -> str:
+    """A folder here from wherever it is looked up later; an id on the Hub as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else path
+
+
 def settings_of(file: Path) -> dict[str, Any]:
     """What a `config.json` says. Raises UserError where it is none."""
     try:

@@ -1,6 +1,7 @@
 """A part of somebody else's pipeline: where its settings and weights lie, and the SHA-256 that tells them from others."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,22 +41,19 @@ class Part:
         Raises AnotherBase where it isn't there, or its files are others.
         """
         place = str(record.get("path") or record.get("base"))
-        mend = "say where that base lies now: base=FOLDER"
+        key = "base" if record.get("path") is None else "autoencoder.network.path"
         try:
             part = cls.find(place, subfolder=record.get("subfolder"), revision=record.get("revision"))
         except FileNotFoundError as error:
-            raise AnotherBase(f"base: what it was trained on is not in '{place}' ({error}); {mend}.") from None
-        if part.sha256 != record.get("sha256"):
-            raise AnotherBase(
-                f"base: {part.weights.parent} is not what it was trained on: SHA-256 {part.sha256[:12]}, not "
-                f"{str(record.get('sha256'))[:12]}; {mend}."
-            )
+            raise AnotherBase(f"{key}: what it was trained on is not in '{place}' ({error}); {_mend(key)}.") from None
+        check_same(str(part.weights.parent), part.sha256, record.get("sha256"), key)
         return part
 
     @cached_property
     def sha256(self) -> str:
-        """Of both files, byte by byte."""
-        digest = hashlib.sha256(self.config.read_bytes())
+        """Of what the config says, but for where it was written and with what, and of the weights' file, byte by byte."""
+        settings = {name: value for name, value in settings_of(self.config).items() if name[0] != "_"}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         with self.weights.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -66,3 +64,15 @@ class Part:
         if (found := settings.get("_class_name", kind)) != kind:
             raise UserError(f"{self.config} describes a {found}, and {'an' if kind[0] in 'AU' else 'a'} {kind} is needed")
         return settings
+
+
+def check_same(where: str, found: str, trained_on: object, key: str = "base") -> None:
+    """Raise AnotherBase where what lies there now, at what `key` names, has another SHA-256 than what was trained on."""
+    if found != trained_on:
+        raise AnotherBase(
+            f"{key}: {where} is not what it was trained on: SHA-256 {found[:12]}, not {str(trained_on)[:12]}; {_mend(key)}."
+        )
+
+
+def _mend(key: str) -> str:
+    return f"say where that {key.split('.')[0]} lies now: {key}=FOLDER"

@@ -114,7 +114,7 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     from ldm_privacy.recipes.reference import check_references
 
     if reference is not None:
-        check_references(paths, reference)
+        check_references(paths, reference, line.overrides)
     named = _named(paths)
     if len(paths) == 1:
         evaluated = {name: evaluate_one(path, line.overrides, out, reference) for name, path in named.items()}

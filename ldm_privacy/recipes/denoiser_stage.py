@@ -17,6 +17,7 @@ from ldm_privacy.device import explain_out_of_memory, lower_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.models.folder import absolute
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited, condition_record
 from ldm_privacy.recipes.baselines import log_baselines
@@ -70,7 +71,11 @@ def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module
         raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
     torch.manual_seed(setup.config.seed)
     network = component.build_a(nn.Module, **given, base=base)
-    arguments = {"class": component.name, **component.arguments, **component.taken({**given, "base": base})}
+    arguments = {
+        "class": component.name,
+        **component.arguments,
+        **component.taken({**given, "base": None if base is None else absolute(base)}),
+    }
     arguments |= getattr(network, "origin", {})
     if missing := [name for name in condition.network_arguments() if name not in arguments]:
         takers = [name for name in DENOISERS if missing[0] in inspect.signature(DENOISERS.maker(name)).parameters]

@@ -5,18 +5,16 @@ from pathlib import Path
 
 from ldm_privacy.audit.score_file import ScoreFile, read_scores
 from ldm_privacy.config import Config, stored_tree
-from ldm_privacy.config.compose import differences, parse_overrides
-from ldm_privacy.errors import UserError
+from ldm_privacy.config.compose import differences
 from ldm_privacy.evidence.compare import check_one_split, compare
 from ldm_privacy.evidence.verdict import verdict_of
 from ldm_privacy.recipes.audit import audit_checkpoint
 from ldm_privacy.recipes.check import check_audit
 from ldm_privacy.recipes.gate import Evaluated
 from ldm_privacy.recipes.gate_check import check_gate
-from ldm_privacy.recipes.known import check_base_of
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.recipes.publish import publish, without_history, without_reference
-from ldm_privacy.recipes.reference import composed_with
+from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.comparison import print_comparison, write_comparison
@@ -36,15 +34,10 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     Raises:
         UserError: The checkpoint can't be read, or its data are not there or others.
     """
-    base, other = parse_overrides(overrides).get("base"), None
-    checkpoint = Checkpoint.read(path, base=base)
-    if base is not None and checkpoint.denoiser.base is None:
-        raise UserError(f"base: {path} was not fine-tuned, so it has none; leave it out.")
-    if reference is not None:
-        other = Checkpoint.read(reference, base=base)
+    checkpoint = read_with(path, overrides)
+    other = None if reference is None else read_with(reference, overrides)
     composed = composed_with(checkpoint, overrides, other)
     check_gate(composed.tree)
-    check_base_of(composed.tree)
     if any(item.startswith("audit.forecast") for item in overrides):  # those that the run named may be gone
         read_pilots(composed.tree)
     run = RunFolder.around(path)
@@ -53,7 +46,9 @@ def evaluate_one(path: Path, overrides: Sequence[str], out: Path | None, referen
     audited = audit_checkpoint(setup, checkpoint, run, other)
     assert audited is not None  # there is one process
     changed = [
-        key for key in differences(composed.tree, stored_tree(checkpoint.config)) if key.split(".")[0] not in ("gate", "base")
+        key
+        for key in differences(composed.tree, stored_tree(checkpoint.config))
+        if key.split(".")[0] not in ("gate", "base", "autoencoder")
     ]
     if out is None and (reference is not None or changed):
         folder = next_free(folder, first=2)  # other attacks or samples: the run's own evaluation stays

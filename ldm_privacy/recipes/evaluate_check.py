@@ -16,7 +16,7 @@ OURS = (".ckpt", ".parquet")
 """What files of this program end with."""
 BESIDE = ("base", "layout", "reference")
 """Folders and files that may stand beside a target."""
-CHECKPOINT_KEYS = ("audit.", "base", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
+CHECKPOINT_KEYS = ("audit.", "autoencoder.network.path", "base", "data.", "gate", "geometry.", "trainer.", "watch.", "plugins")
 TARGET_KEYS = ("audit.", "data.", "gate", "geometry.", "trainer.", "watch.", "target.", "plugins", "name", "seed", "output_dir")
 
 SPLIT_KEYS = tuple(

@@ -50,6 +50,12 @@ def check_base_of(tree: Mapping[str, Any]) -> None:
     check_base(tree.get("base"), parts)
 
 
+def places_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a config, or what overrides one, says that lies what a checkpoint looks up; see `Checkpoint.read`."""
+    codec = (tree.get("autoencoder") or {}).get("network")
+    return {"base": tree.get("base"), "autoencoder": codec.get("path") if isinstance(codec, Mapping) else None}
+
+
 def data_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The images of a config and who of them is a member, but for the seed; defaults too."""
     given = {**(tree.get("data") or {})}

@@ -25,14 +25,13 @@ from ldm_privacy.recipes.gate import write_rulings
 from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.pick_command import check_limit
 from ldm_privacy.recipes.pick_run import checkpoints_of_run
-from ldm_privacy.recipes.reference import composed_with
+from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.report.metrics_file import write_json
 from ldm_privacy.report.pick import print_pick, write_pick
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.targets.record import Checkpoint
 
 DECIDES = ("audit", "autoencoder", "data", "denoiser", "geometry", "plugins", "seed", "target")
 """Sections and keys of a config that scores depend on."""
@@ -80,9 +79,9 @@ def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> i
     Raises:
         UserError: As `checkpoints_of_run`; there is no limit; the data are not there or others.
     """
-    listed = checkpoints_of_run(paths)
-    newest, run = Checkpoint.read(listed[-1].path), RunFolder.around(listed[-1].path)
-    composed = composed_with(newest, overrides, None)
+    listed = checkpoints_of_run(paths, overrides)
+    newest, run = read_with(listed[-1].path, overrides), RunFolder.around(listed[-1].path)
+    composed = composed_with(newest, overrides)
     check_gate(composed.tree)
     check_limit(composed.tree.get("gate") or {})
     setup = setup_of(newest, composed.config, run)
@@ -94,7 +93,7 @@ def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> i
         for name, each in zip(names, listed):
 
             def audit(path: Path = each.path) -> Found:
-                audited = audit_checkpoint(setup, Checkpoint.read(path), run)
+                audited = audit_checkpoint(setup, read_with(path, overrides), run)
                 assert audited is not None  # there is one process
                 return Found(audited.report, setup.onset_key, audited.results)
 

@@ -12,7 +12,7 @@ from ldm_privacy.config import stored_tree
 from ldm_privacy.config.compose import RESUMABLE, differences
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.store import fingerprint
-from ldm_privacy.recipes.reference import plain_record
+from ldm_privacy.recipes.reference import plain_record, read_with
 from ldm_privacy.recipes.terminal import tell
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.record import Checkpoint
@@ -66,7 +66,7 @@ class Listed:
         return cls(checkpoint.path, (checkpoint.epoch, checkpoint.step), weights, run, stored_tree(checkpoint.config))
 
 
-def checkpoints_of_run(paths: Sequence[Path]) -> list[Listed]:
+def checkpoints_of_run(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Listed]:
     """Those of the denoiser, ascending by time; each is read, and let go again.
 
     What is of stage 1, or holds the same weights as another one, is left out, and that is said.
@@ -77,7 +77,7 @@ def checkpoints_of_run(paths: Sequence[Path]) -> list[Listed]:
     found = list[Listed]()
     for path in paths:
         try:
-            found.append(Listed.of(Checkpoint.read(path)))
+            found.append(Listed.of(read_with(path, overrides)))
         except UserError:
             if not _is_of_stage_1(path):
                 raise

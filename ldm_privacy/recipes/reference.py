@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.config import Composed, Config, compose_stored
+from ldm_privacy.config.compose import parse_overrides
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.models.predictor import NetworkPredictor
+from ldm_privacy.recipes.known import check_base_of, places_of
 from ldm_privacy.registry import CALIBRATIONS
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
@@ -23,21 +25,32 @@ COMPARING = ("reference", "ratio")
 """Calibrations that are added where a reference is named and none looks at it; the last one decides the verdict."""
 
 
-def composed_with(checkpoint: Checkpoint, overrides: Sequence[str], reference: Checkpoint | None) -> Composed[Config]:
-    """The checkpoint's config with the overrides; where there is a reference, with calibrations that look at it."""
+def read_with(path: Path, overrides: Sequence[str]) -> Checkpoint:
+    """A checkpoint that looks up what it was trained on where the overrides say that it lies now."""
+    return Checkpoint.read(path, **places_of(parse_overrides(overrides)))
+
+
+def composed_with(checkpoint: Checkpoint, overrides: Sequence[str], reference: Checkpoint | None = None) -> Composed[Config]:
+    """The checkpoint's config with the overrides; where there is a reference, with calibrations that look at it.
+
+    Raises UserError for a base that isn't there, or of what has none.
+    """
+    if checkpoint.base is not None and checkpoint.denoiser.base is None:
+        raise UserError(f"base: {checkpoint.path} was not fine-tuned, so it has none; leave it out.")
     composed = compose_stored(checkpoint.config, overrides)
+    check_base_of(composed.tree)
     named = [CALIBRATIONS.get(each.name) for each in composed.config.audit.calibrations.values()]
     if reference is None or any(getattr(each, "needs_reference", False) for each in named):
         return composed
     return compose_stored(checkpoint.config, [*overrides, *(f"audit.calibrations.{name}.class={name}" for name in COMPARING)])
 
 
-def check_references(paths: Sequence[Path], reference: Path) -> None:
+def check_references(paths: Sequence[Path], reference: Path, overrides: Sequence[str] = ()) -> None:
     """Raise UserError as `check_reference`, for each of those that is a checkpoint: before audits that take a while."""
-    other = Checkpoint.read(reference)
+    other = read_with(reference, overrides)
     for path in paths:
         if path.suffix != ".parquet":
-            check_reference(Checkpoint.read(path), other)
+            check_reference(read_with(path, overrides), other)
 
 
 def check_reference(checkpoint: Checkpoint, reference: Checkpoint) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.audit.samples import AuditedSamples, is_calibration
-from ldm_privacy.config import compose_stored
 from ldm_privacy.controls.finding import Case
 from ldm_privacy.data.images import to_float
 from ldm_privacy.data.loose import LooseImages, loose_images
@@ -21,7 +20,7 @@ from ldm_privacy.recipes.audit import check_content
 from ldm_privacy.recipes.check import check_audit, check_geometry
 from ldm_privacy.recipes.evaluate_check import Asked as Words
 from ldm_privacy.recipes.evaluate_target import TargetEvaluation
-from ldm_privacy.recipes.known import check_base_of
+from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.suspect_levels import candidates, generations, levels_of, measured, repeated, run_levels
@@ -32,7 +31,6 @@ from ldm_privacy.report.suspect import Asked, print_suspect, suspect_page, write
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.lock import writing
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
-from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Image
 
@@ -45,10 +43,8 @@ def suspect_checkpoint(folder: Path, path: Path, overrides: Sequence[str], out: 
     Raises:
         UserError: See `suspect`; the checkpoint can't be read, or its data are not there or others.
     """
-    checkpoint = Checkpoint.read(path)
-    composed = compose_stored(checkpoint.config, overrides)
-    check_base_of(composed.tree)
-    config = composed.config
+    checkpoint = read_with(path, overrides)
+    config = composed_with(checkpoint, overrides).config
     loose = _read(folder, config.data)
     setup = RunSetup(config, progress, split=checkpoint.split, stored=checkpoint.denoiser)
     check_audit(setup)

@@ -43,8 +43,8 @@ def suspect(arguments: list[str]) -> int:
     out = Path(line.words["out"]) if line.words.get("out") else None
     if line.config is None and path.suffix == ".ckpt":
         check_is_file(path)
-        if foreign := next((word for word in BESIDE if word in line.words), None):
-            raise UserError(f"{foreign}: {path} is a checkpoint of this program, which is asked alone.")
+        if "reference" in line.words:
+            raise UserError(f"reference: {path} is a checkpoint of this program, which is asked alone.")
         check_ours(line, path)
         out = out or RunFolder.around(path).path / f"suspect-{folder.absolute().name}"
         check_writable(out, "out")

@@ -24,7 +24,7 @@ from ldm_privacy.recipes.codec_stage import train_codec
 from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
 from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.gate import Evaluated, conclude
-from ldm_privacy.recipes.known import check_trainable
+from ldm_privacy.recipes.known import check_trainable, places_of
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
@@ -59,7 +59,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         UserError: Whatever the config gets wrong, found before a run folder is made; a run that goes on with other data.
     """
     quiet_libraries()  # again: Lightning sets the level of its messages when it is imported
-    checkpoint = None if resumed is None else newest_checkpoint(resumed, composed.config.base)
+    checkpoint = None if resumed is None else newest_checkpoint(resumed, composed.tree)
     check_trainable(composed.tree)  # again, with what interpolations stand for
     of_denoiser = checkpoint if checkpoint is not None and checkpoint.stage == "denoiser" else None
     setup = RunSetup(
@@ -88,6 +88,8 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         raise UserError(
             f"trainer.max_epochs: {composed.config.trainer.max_epochs}, but the run has {of_denoiser.epoch} epochs already."
         )
+    places, was_trained = places_of(composed.tree), of_denoiser is not None
+    checkpoint = of_denoiser = None  # weights and moments of a whole network, which a training reads again
     if dry_run:
         from ldm_privacy.recipes.plan import print_plan
 
@@ -102,19 +104,20 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         fitting = Fitting(trainer, run, loggers, ScoreHistory(run.scores, setup.provenance))
         stored = record(setup, composed)
         try:
-            if of_denoiser is None:
+            if not was_trained:
                 codec = train_codec(setup, fitting, codec, stored)
-            trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=of_denoiser is not None)
+            trained = train_denoiser(setup, fitting, codec, network, denoiser, stored, is_mapped=was_trained)
         except Interrupted:
             tell(f"Stopped; the checkpoint is stored. Go on with:\n  {called('train', f'resume={run.path}')}")
             return 130 if is_main() else 0
         audited = trained.audited
         if audited is None and trained.was_finished:
             # A run that was finished before is audited again from its checkpoint, by all processes; the rest is the main one's.
-            audited = audit_checkpoint(setup, Checkpoint.read(run.last, base=composed.config.base), run)
-        tuned = save_tuned(Checkpoint.read(run.last, base=composed.config.base), run) if is_main() and setup.is_tuned else None
+            audited = audit_checkpoint(setup, Checkpoint.read(run.last, **places), run)
         if audited is not None:
             _conclude(setup, composed, run, audited, trained.sentences, loggers, trained.figures)
+            # After the report, which is there whatever saving runs into.
+            tuned = save_tuned(Checkpoint.read(run.last, **places), run) if setup.is_tuned else None
             commands = {
                 command: why for each in loggers if hasattr(each, "commands") for command, why in each.commands().items()
             }
@@ -131,11 +134,11 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     return 0
 
 
-def newest_checkpoint(run: RunFolder, base: str | None = None) -> Checkpoint | None:
-    """The newest checkpoint of a run: the denoiser's, else the autoencoder's, else None. `base`: see `Checkpoint`."""
+def newest_checkpoint(run: RunFolder, tree: Mapping[str, Any]) -> Checkpoint | None:
+    """The newest checkpoint of a run: the denoiser's, else the autoencoder's, else None. `tree`: see `places_of`."""
     for path, stage in ((run.last, "denoiser"), (run.autoencoder_last, "autoencoder")):
         if path.exists():
-            return Checkpoint.read(path, stage=stage, base=base)
+            return Checkpoint.read(path, stage=stage, **places_of(tree))
     return None
 
 

@@ -14,7 +14,7 @@ from ldm_privacy.data.split import Split
 from ldm_privacy.diffusion import PREDICTION_TYPES, PredictionType
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.codec import Codec, codec_from_record
-from ldm_privacy.models.part import AnotherBase
+from ldm_privacy.models.part import AnotherBase, check_same
 from ldm_privacy.models.weights import built_with, load_weights, misfit
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.targets.adapters.trained import Lora
@@ -108,6 +108,7 @@ class Checkpoint:
         content_hash: Of the images.
         parts: Everything as it lies in the file.
         base: Where the pipeline that was fine-tuned lies now; None: where it lay then.
+        autoencoder: Likewise of an autoencoder that was named by itself.
     """
 
     path: Path
@@ -118,12 +119,13 @@ class Checkpoint:
     content_hash: str
     parts: Mapping[str, Any]
     base: str | None = None
+    autoencoder: str | None = None
 
     @staticmethod
-    def read(path: Path, *, stage: str = "denoiser", base: str | None = None) -> "Checkpoint":
+    def read(path: Path, *, stage: str = "denoiser", base: str | None = None, autoencoder: str | None = None) -> "Checkpoint":
         """Read a checkpoint of this program with `weights_only=True`: nothing in it is run.
 
-        `base`: see the attribute.
+        `base`, `autoencoder`: see the attributes.
 
         Raises UserError: missing, truncated, a pickle that would run code, of another program, of another stage, or without
         something that a checkpoint of that stage holds.
@@ -147,7 +149,8 @@ class Checkpoint:
                 if not isinstance(record.get(name), kind):
                     raise UserError(f"{what} is missing or holds something else")
             split = Split.from_state_dict(record["split"])
-            checkpoint = Checkpoint(path, stage, _epoch(parts), record["config"], split, record["content_hash"], parts, base)
+            told = record["config"], split, record["content_hash"]
+            checkpoint = Checkpoint(path, stage, _epoch(parts), *told, parts, base, autoencoder)
             state = parts.get("state_dict")
             if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
                 raise UserError("its weights (state_dict) are missing or hold something else")
@@ -162,7 +165,7 @@ class Checkpoint:
     def codec(self) -> Codec:
         """The codec with its channel map. Raises UserError where it is damaged, AnotherBase where it can't be looked up."""
         with self._explained():
-            return codec_from_record(self._moved(self.parts[RECORD]["codec"]))
+            return codec_from_record(self._moved(self.parts[RECORD]["codec"], path=self.autoencoder))
 
     @property
     def step(self) -> int:
@@ -190,12 +193,17 @@ class Checkpoint:
             return self.denoiser.with_weights(self.weights())
 
     def check_weights(self, network: nn.Module, *, are_averaged: bool = False) -> None:
-        """Raise UserError where a training of `network` can't go on with what is stored of it.
+        """Raise UserError where a training of `network` can't go on with what is stored of it; see `codec`.
 
         Args:
             network: Of the checkpoint's stage.
             are_averaged: The training averages its weights, so there are two of each.
         """
+        origin = getattr(network.base if isinstance(network, Lora) else network, "origin", None)
+        if origin is not None:
+            with self._explained():
+                then = self.denoiser.network
+                check_same(f"{then.get('base')}/{then.get('subfolder', 'unet')}", origin["sha256"], then.get("sha256"))
         for part in ("state_dict", "current_model_state") if are_averaged else ("state_dict",):
             if wrong := misfit(network.state_dict(), self.weights(part)):
                 error = UserError(f"its weights ({part}) don't fit the {self.stage} of its config ({wrong})")
@@ -206,9 +214,10 @@ class Checkpoint:
         state = self.parts.get(part)
         return {str(name).removeprefix(NETWORKS[self.stage]): value for name, value in (state or {}).items()}
 
-    def _moved(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A part's record with the base where it lies now."""
-        return {**record, "base": self.base} if self.base is not None and record.get("base") is not None else record
+    def _moved(self, record: dict[str, Any], **places: str | None) -> dict[str, Any]:
+        """A part's record with the base, and other places that it names, where they lie now."""
+        now = {"base": self.base, **places}
+        return {**record, **{name: at for name, at in now.items() if at is not None and record.get(name) is not None}}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

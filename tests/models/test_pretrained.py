@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.geometry.store import fingerprint
 from ldm_privacy.models.codec import codec_from_record
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.part import CONFIG, WEIGHTS, AnotherBase
@@ -118,11 +119,21 @@ def test_a_record_says_where_it_lies_and_is_told_from_another_by_its_hash(whole,
     again = codec_from_record(record)
     image = torch.rand(2, 1, 8, 8)
     assert torch.equal(again.encode(image), codec.encode(image))
-    moved = codec_from_record({**record, "path": str(shutil.copytree(whole, tmp_path / "vae"))})
+    place = shutil.copytree(whole, tmp_path / "vae")
+    settings = json.loads((place / CONFIG).read_text())
+    (place / CONFIG).write_text(json.dumps({**settings, "_diffusers_version": "0.0"}))  # as another version writes it
+    moved = codec_from_record({**record, "path": str(place)})
     assert moved.settings() == codec.settings(), "what is stored of its images is found wherever it lies"
-    with pytest.raises(AnotherBase, match=r"whole\d+/vae is not what it was trained on: SHA-256 \w{12}, not 000000000000; say"):
+    (place / CONFIG).write_text(json.dumps({**settings, "norm_num_groups": 8}))
+    other = PretrainedCodec.build(path=str(place), **DATA)
+    assert not torch.equal(other.mean(image), codec.mean(image)), "equal weights make other means in other groups"
+    none = torch.empty(0)
+    assert fingerprint(other.weights(), other.settings(), none) != fingerprint(codec.weights(), codec.settings(), none)
+    with pytest.raises(
+        AnotherBase, match=r"whole\d+/vae is not what it was trained on: SHA-256 \w{12}, not 000000000000; say .*h=F"
+    ):
         codec_from_record({**record, "sha256": "0" * 64})
-    with pytest.raises(AnotherBase, match=r"^base: what it was trained on is not in 'nowhere' \("):
+    with pytest.raises(AnotherBase, match=r"^autoencoder\.network\.path: what it was trained on is not in 'nowhere' \("):
         codec_from_record({**record, "path": "nowhere"})
 
 

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from ldm_privacy.config.compose import FOR_TARGETS, entry_files, find_entry
 from ldm_privacy.data.images import to_float
 from ldm_privacy.data.split import Split
+from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.targets.door import open_target
 from tests.reference.autoencoders import far_from_zero
@@ -228,3 +229,14 @@ def test_a_pretrained_autoencoder_is_taken_as_it_is_and_normalised_wherever_its_
     squares = dense_jacobian(lambda mean: given.network.decode(mean).sample, mean[:2]).square().sum(1).reshape(2, 4, 4, 4)
     spread = mean[split.is_member(split.audited_index)].std((0, 2, 3))[:, None, None]
     torch.testing.assert_close(stored["influence"][:2].float(), squares * spread**2, rtol=1e-3, atol=1e-6)
+    # It is looked up where it lies now, and no other one is taken.
+    ckpt = run / "checkpoints" / "last.ckpt"
+    (tmp_path / "given").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=rf"{tmp_path}/given' .*; say where .* now: autoencoder\.network\.path=FOLDER\.$"):
+        cli.evaluate([f"ckpt={ckpt}"])
+    assert cli.evaluate([f"ckpt={ckpt}", f"autoencoder.network.path={tmp_path}/moved"]) == 0
+    assert cli.train([f"resume={run}", f"autoencoder.network.path={tmp_path}/moved", "dry_run=true"]) == 0
+    (other := far_from_zero()).network.quant_conv.weight.data += 1
+    other.save(tmp_path / "other")
+    with pytest.raises(UserError, match=r"/other is not what it was trained on: SHA-256"):
+        cli.evaluate([f"ckpt={ckpt}", f"autoencoder.network.path={tmp_path}/other"])

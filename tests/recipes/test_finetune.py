@@ -172,7 +172,8 @@ def test_a_base_is_looked_up_and_another_one_refused(tuned, place, tmp_path):
     def changed(part):
         shutil.copytree(place / "sd", home, dirs_exist_ok=True)
         file = home / part / "config.json"
-        file.write_text(file.read_text() + " ")
+        settings = json.loads(file.read_text())
+        file.write_text(json.dumps({**settings, "_diffusers_version": "0.0", "sample_size": settings["sample_size"] + 1}))
 
     changed("vae")
     other = r"{} is not what it was trained on: SHA-256 \w{{12}}, not \w{{12}}; say where that base lies now: base=FOLDER\.$"
@@ -187,6 +188,19 @@ def test_a_base_is_looked_up_and_another_one_refused(tuned, place, tmp_path):
             open_target(ckpt, base=home)
     else:  # which holds its own weights
         assert open_target(ckpt, base=home)
+    with pytest.raises(AnotherBase, match=rf"^{ckpt}: base: {other.format(home / 'unet')}"):  # the other one's steps went on
+        cli.train([f"resume={run}", f"base={home}", "trainer.max_epochs=6"])
+    shutil.copytree(place / "sd", home, dirs_exist_ok=True)
+    (photos := tmp_path / "photos").mkdir()
+    for number in range(10):
+        Image.new("RGB", (16, 16)).save(photos / f"{number}.png")
+    for command, words in (
+        (cli.pick, [str(ckpt), "gate.auroc=0.9"]),
+        (cli.suspect, [str(photos), f"ckpt={ckpt}"]),
+        (cli.evaluate, [f"ckpt={ckpt}", f"reference={run}/checkpoints/before-onset.ckpt"]),
+    ):
+        with pytest.raises(UserError, match=rf"base: .*{tmp_path}/none.* base=FOLDER\.$"):
+            command([*words, f"base={tmp_path}/none"])
     shutil.rmtree(home)
     gone = rf"^base: there is no folder {home}; name a diffusers folder, or its id on the Hub: base=FOLDER\.$"
     for command, first in ((cli.evaluate, [f"ckpt={ckpt}"]), (cli.train, [f"resume={run}", "trainer.max_epochs=6"])):
@@ -220,6 +234,7 @@ def test_a_part_of_the_base_that_was_lost_or_is_another_one_is_told_at_once(plac
             lambda at: (at / "text_encoder" / "model.safetensors").unlink(),
             "base: there is no sd/text_encoder/model.safetensors",
         ),
+        (lambda at: (at / "model_index.json").unlink(), "base: there is no sd/model_index.json"),
         (
             setting("unet", _class_name="UNet2DModel"),
             "base: sd/unet is a UNet2DModel, and of these a UNet2DConditionModel alone can be fine-tuned here",
@@ -247,6 +262,11 @@ def test_a_part_of_the_base_that_was_lost_or_is_another_one_is_told_at_once(plac
         ("denoiser.condition.encoder=tiny", r"^denoiser\.condition: a base goes on with its own text encoder"),
         ("denoiser.adapter={rank: 4, targets: [to_x]}", r"^denoiser\.adapter\.targets: 'to_x' is the end of no linear layer"),
         ("denoiser.adapter.rnk=4", r"^denoiser\.adapter: unknown key 'rnk'\. Did you mean 'rank'"),
+        (
+            "denoiser.prediction_type=v_prediction",
+            r"^denoiser\.prediction_type: v_prediction, but a base goes on with .* 0\.00466; epsilon\); use .*type=null\.$",
+        ),
+        ("denoiser.beta_end=0.02", r"^denoiser\.beta_end: 0\.02, but a base goes on with"),
         ("denoiser.network={class: pretrained, path: x}", r"^denoiser\.network: unknown key 'path'"),
         (
             "denoiser.schedule=flow",
@@ -276,7 +296,7 @@ def test_its_plan_says_what_comes_from_the_base(entry, place, capsys):
     words = (
         "1000 timesteps, betas scaled_linear, alphas_cumprod 0.9991 to 0.00466; predicts epsilon; latents: one scaling factor"
     )
-    assert f"Of the base, where the config says nothing else: {words}, 0.1822." in printed
+    assert f"Of the base: {words}, 0.1822." in printed
     assert not (place / "runs" / entry).exists()
 
 
