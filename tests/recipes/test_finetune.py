@@ -1,9 +1,12 @@
 """A pipeline that is fine-tuned, whole or by a LoRA: trained, audited against its base, gone on with, evaluated, saved."""
 
+import dataclasses
+import gc
 import io
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +18,10 @@ from PIL import Image
 from ldm_privacy.config.compose import compose, compose_stored, entry_files
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.part import AnotherBase
-from ldm_privacy.recipes import cli
+from ldm_privacy.recipes import cli, train
+from ldm_privacy.recipes import tuned as tuning
 from ldm_privacy.recipes.audit import audit_checkpoint
+from ldm_privacy.recipes.denoiser_stage import Trained
 from ldm_privacy.recipes.evaluate import setup_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.door import open_target
@@ -161,6 +166,47 @@ def test_what_is_saved_is_opened_here_and_by_diffusers(tuned, place):
     facts = checkpoint.facts
     assert facts["base"].startswith(f"{place}/sd, SHA-256")
     assert facts["latents"] == "pretrained, channel map: one scaling factor, 0.1822"
+
+
+def test_a_resumed_run_lets_its_checkpoint_go_and_reports_before_it_saves(tuned, monkeypatch):
+    order = []
+
+    def trained(*given, **named):
+        gc.collect()
+        order.append(sum(type(each) is Checkpoint for each in gc.get_objects()))
+        return Trained(SimpleNamespace(), False, [])
+
+    for name, stands_in in {
+        "train_denoiser": trained,
+        "_conclude": lambda *given: order.append("reported"),
+        "save_tuned": lambda *given: order.append("saved"),
+        "ruling_of": lambda *given: None,
+        "conclude": lambda *given: 0,
+    }.items():
+        monkeypatch.setattr(train, name, stands_in)
+    assert cli.train([f"resume={tuned[1]}"]) == 0
+    assert order == [0, "reported", "saved"]
+
+
+def test_the_other_parts_are_saved_from_where_they_were_trained_with(tuned, place, tmp_path, monkeypatch):
+    name, run, _ = tuned
+    if name == "lora":
+        return
+    checkpoint, asked = Checkpoint.read(run / "checkpoints" / "last.ckpt"), {}
+    home = shutil.copytree(place / "sd", tmp_path / "sd")
+
+    def download(base, **how):
+        asked.update(how, base=base)
+        return str(home)
+
+    monkeypatch.setattr(tuning, "snapshot_download", download)
+    of_hub = {**checkpoint.denoiser.network, "base": "a/b", "revision": "v1"}
+    assert tuning._base_of(dataclasses.replace(checkpoint.denoiser, network=of_hub))[0] == home
+    assert (asked["base"], asked["revision"]) == ("a/b", "v1")
+    file = home / "text_encoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "layer_norm_eps": 0.1}))
+    with pytest.raises(UserError, match=r"^base: no pipeline can be saved .*/text_encoder is not what it was trained on"):
+        tuning.save_tuned(dataclasses.replace(checkpoint, base=str(home)), RunFolder(tmp_path))
 
 
 def test_a_base_is_looked_up_and_another_one_refused(tuned, place, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.predictor import bytes_per_number
 from ldm_privacy.targets.adapters.trained import Lora
+from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.per_sample import check_per_sample_gradients
 from tests.targets.pipelines import conditional_unet
 
@@ -102,6 +104,14 @@ def test_a_module_that_is_meant_twice_has_one_adapter(unet):
 def test_the_base_goes_along_to_a_device(unet):
     lora = Lora(unet, rank=2, targets=["to_q"]).to("meta")
     assert {each.device.type for network in (lora, unet) for each in network.parameters()} == {"meta"}
+
+
+def test_a_layout_reaches_the_base(unet):
+    lora = Lora(unet, rank=2, targets=["conv1"])
+    settings = {"batch_size": 2, "learning_rate": 1e-3, "channels_last": True}
+    DenoiserModule(lora, linear_alphas_cumprod(), torch.zeros(1, 2, 4, 8, 8), **settings)
+    weights = [each for network in (lora, unet) for each in network.parameters() if each.ndim == 4]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in weights)
 
 
 @pytest.mark.slow
