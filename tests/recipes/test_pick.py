@@ -153,7 +153,7 @@ def test_targets_come_in_the_order_of_the_numbers_in_their_names(names, expected
         (["{run}", "gate.auroc=0.6", "denoiser.lr=1"], r"^'denoiser\.lr' can't be changed here"),
         (["{run}", "gate.auroc=0.6", "--config", "digits.yaml"], r"^--config: .* is a checkpoint of this program"),
         (["{run}", "gate.auroc=0.6", "reference={run}"], r"^reference: checkpoints of one run are picked from as they are"),
-        (["{run}", "gate.auroc=0.6", "base={run}"], r"^base: .* is a checkpoint of this program, which takes none"),
+        (["{run}", "gate.auroc=0.6", "layout={run}"], r"^layout: .* is a checkpoint of this program, which takes none"),
         (["{run}", "gate.auroc=0.6", "out={file}"], r"^out: '.*file' is a file, not a folder"),
         (["{file}", "gate.auroc=0.6"], r"file is no checkpoint of this program \(\.ckpt\) and no \.safetensors file"),
     ],

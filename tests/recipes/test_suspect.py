@@ -127,7 +127,7 @@ def test_a_target_that_is_told_classes_is_told_those_of_the_folder_or_nothing():
         (["{tmp}/five", "ckpt={ckpt}"], r"five: 5 images; a test of a set needs 10 at least"),
         (["{tmp}/photos", "ckpt={tmp}/no.ckpt"], r"no\.ckpt: does not exist; name a checkpoint file"),
         (["{tmp}/photos", "ckpt={ckpt}", "out={tmp}/file"], r"out: '.*file' is a file, not a folder"),
-        (["{tmp}/photos", "ckpt={ckpt}", "base={tmp}"], r"base: .* is a checkpoint of this program"),
+        (["{tmp}/photos", "ckpt={ckpt}", "base={tmp}"], r"base: .*last\.ckpt was not fine-tuned, so it has none; leave it out"),
         (["{tmp}/photos", "ckpt={ckpt}", "denoiser.seed=1"], r"'denoiser\.seed' can't be changed here"),
     ],
 )
