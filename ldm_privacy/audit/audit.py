@@ -114,7 +114,9 @@ class Audit:
     def __call__(self, predictor: NoisePredictor, reference: NoisePredictor | None = None) -> AuditReport:
         """The report of one audit: `compute(collect(predictor))`, with the passes of a reference where something needs one."""
         asked = None if reference is None or not self.compared else self.collect_reference(reference)
-        return self.compute(self.collect(predictor), reference=asked)
+        data = self.scores(self.collect(predictor), reference=asked)
+        del asked
+        return self.report(data)
 
     @property
     def keys(self) -> list[AuditKey]:
@@ -171,10 +173,14 @@ class Audit:
     def compute(
         self, collected: Collected, history: Mapping[int, KeptScores] | None = None, reference: Collected | None = None
     ) -> AuditReport:
-        """The report of what was collected. `history`, `reference`: see `scores`. Errors as in `report_of`."""
-        data = self.scores(collected, history, reference)
-        # Where nobody else holds them, the sums make room for the report.
-        del collected, reference
+        """The report of what was collected. `history`, `reference`: see `scores`. Errors as in `report_of`.
+
+        `report(scores(...))` is the same where the sums are let go in between: they make room for the report.
+        """
+        return self.report(self.scores(collected, history, reference))
+
+    def report(self, data: AuditScores) -> AuditReport:
+        """The report of scores. Errors as in `report_of`."""
         give_back()
         return report_of(data, intervals=self.intervals, target_fprs=self.target_fprs)
 

@@ -95,7 +95,8 @@ def audit_target(setup: Setup, target: Target, run: RunFolder, moment: Moment) -
     if not is_main():
         return None
     history = earlier_audits(setup, audit, run, moment.epoch, whole.sample_index)
-    report = audit.compute(join(shards), history, join(of_reference) if of_reference else None)
+    scores = audit.scores(join(shards), history, join(of_reference) if of_reference else None)
+    report = audit.report(scores)
     return Audited(target, report, whole, moment.epoch, results_of(watchers, moment.step))
 
 

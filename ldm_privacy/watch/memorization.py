@@ -106,7 +106,8 @@ class Memorization(Watcher):
         # Neither the last report nor the sums are held while the new report is made.
         self.report = None
         shards.clear()
-        self.report = report = self.audit.compute(join(collected), history, join(references) if references else None)
+        scores = self.audit.scores(join(collected), history, join(references) if references else None)
+        self.report = report = self.audit.report(scores)
         self.history.write(time, kept_of(report))
         series = report.series() | report.data.coefficients | self._quartiles(report)
         rises: dict[AuditKey, Rise] = {}
