@@ -348,10 +348,11 @@ def test_its_plan_says_what_comes_from_the_base(entry, place, capsys):
 
 @pytest.mark.slow  # bfloat16 is, on a CPU
 def test_steps_in_half_precision_train_and_audits_are_of_full(place):
-    more = [*LORA, "trainer.precision=bf16-mixed", "trainer.max_epochs=1", "name=half", "watch.loss_gap=null"]
-    assert cli.train(line(place, *more)) == 0
+    options = [*LORA, "trainer.max_epochs=1", "watch.loss_gap=null"]
+    for name, precision in (("half", "bf16-mixed"), ("full", "32-true")):
+        assert cli.train(line(place, *options, f"trainer.precision={precision}", f"name={name}")) == 0
     run = place / "runs" / "half"
-    curves, full = series(run), series(place / "runs" / "lora")
+    curves, full = series(run), series(place / "runs" / "full")
     assert curves["denoiser", 1, "denoiser/train_loss"] == pytest.approx(full["denoiser", 1, "denoiser/train_loss"], rel=0.05)
     assert curves["denoiser", 1, "denoiser/train_loss"] != full["denoiser", 1, "denoiser/train_loss"]
     for name in ("sima/all", "clid/all"):
