@@ -112,7 +112,7 @@ class Audit:
         check_derivations(self._derivations, self._plain_keys(), has_complexity=self.samples.complexity is not None)
 
     def __call__(self, predictor: NoisePredictor, reference: NoisePredictor | None = None) -> AuditReport:
-        """The report of one audit: `compute(collect(predictor))`, with the passes of a reference where something needs one."""
+        """Report of one audit, of `scores(collect(predictor))`, with the passes of a reference where something needs it."""
         asked = None if reference is None or not self.compared else self.collect_reference(reference)
         data = self.scores(self.collect(predictor), reference=asked)
         del asked
@@ -170,17 +170,8 @@ class Audit:
         """As `collect`, what the reference has under the attacks that are `compared`: with the same noise, without a sweep."""
         return collect(self, predictor, self.compared, progress, is_reference=True)
 
-    def compute(
-        self, collected: Collected, history: Mapping[int, KeptScores] | None = None, reference: Collected | None = None
-    ) -> AuditReport:
-        """The report of what was collected. `history`, `reference`: see `scores`. Errors as in `report_of`.
-
-        `report(scores(...))` is the same where the sums are let go in between: they make room for the report.
-        """
-        return self.report(self.scores(collected, history, reference))
-
     def report(self, data: AuditScores) -> AuditReport:
-        """The report of scores. Errors as in `report_of`."""
+        """The report of scores; the sums they were made of are best let go before. Errors as in `report_of`."""
         give_back()
         return report_of(data, intervals=self.intervals, target_fprs=self.target_fprs)
 

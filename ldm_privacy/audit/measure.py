@@ -241,20 +241,20 @@ class Measuring:
         self, estimator: InfluenceEstimator, samples: AuditedSamples, index: Tensor, settings: Mapping[str, Any]
     ) -> Iterator[dict[str, Tensor]]:
         """Influence and mask stability of this process's samples; an estimator of the whole set shrinks over all processes."""
-        if not isinstance(estimator, SetInfluenceEstimator):
-            for estimate in self._by_sample(estimator, samples):
-                columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
-                yield {name: value.cpu() for name, value in columns.items() if value is not None}
-            return
-        per_sample = estimator.per_sample
+        over_set = estimator if isinstance(estimator, SetInfluenceEstimator) else None
+        per_sample = estimator if over_set is None else over_set.per_sample
 
-        def compute(mine: Tensor) -> Iterator[dict[str, Tensor]]:
+        def alone(mine: Tensor) -> Iterator[dict[str, Tensor]]:
             return (estimate.to("cpu").tensors() for estimate in self._by_sample(per_sample, samples))
 
-        of_all = self._stored("influence of each sample alone", index, settings, compute, of_all=True)
-        for estimate in estimator.over_set(InfluenceEstimate.from_tensors(of_all), share_of(len(index))):
+        if over_set is None:
+            estimates = self._by_sample(per_sample, samples)
+        else:
+            of_all = self._stored("influence of each sample alone", index, settings, alone, of_all=True)
+            estimates = over_set.over_set(InfluenceEstimate.from_tensors(of_all), share_of(len(index)))
+        for estimate in estimates:
             columns = {"influence": estimate.influence, "mask_stability": estimate.mask_stability}
-            yield {name: value for name, value in columns.items() if value is not None}
+            yield {name: value.cpu() for name, value in columns.items() if value is not None}
 
     def _by_sample(self, estimator: InfluenceEstimator, samples: AuditedSamples) -> Iterator[InfluenceEstimate]:
         advice = f"while influence is estimated: {lower_memory(self.device)}."

@@ -65,7 +65,7 @@ def test_batches_change_nothing(audit, samples, monkeypatch, limit_memory):
     predictor = Memoriser(members_of(samples))
     one = audit(predictor)
     monkeypatch.setattr(passes_module, "SAMPLES_AT_ONCE", 7)
-    other, seen = audit.compute(audit.collect(predictor, (done := []).append)), done
+    other, seen = audit.report(audit.scores(audit.collect(predictor, (done := []).append))), done
     assert (len(seen), seen[-1]) == (18, 120)
     limit_memory(1)
     audit.collect(predictor, (done := []).append)
@@ -124,7 +124,7 @@ def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
     for rows in (slice(70, 120), slice(0, 70)):
         audit.samples = replace(samples, group=group).rows(rows)
         parts.append(audit.collect(predictor))
-    assert torch.equal(audit.compute(join(parts)).data.group, group)
+    assert torch.equal(audit.report(audit.scores(join(parts))).data.group, group)
 
 
 def test_intervals_and_target_rates_are_those_that_were_asked_for(samples):
@@ -390,7 +390,7 @@ def test_shards_joined_in_any_order_with_a_sample_twice_or_none_give_the_report_
     for rows in (slice(80, 120), slice(0, 0), slice(0, 45), slice(40, 80)):
         audit.samples = samples.rows(rows)
         parts.append(audit.collect(predictor))
-    together = audit.compute(join(parts))
+    together = audit.report(audit.scores(join(parts)))
     assert torch.equal(together.data.sample_index, whole.data.sample_index)
     for key, score in whole.data.scores.items():
         torch.testing.assert_close(together.data.scores[key], score, rtol=1e-5, atol=0)

@@ -270,18 +270,21 @@ def audited():
         calibrated=[KEY, FITTED],
         intervals=FEW,
     )
-    history = {time: kept_of(audit.compute(audit.collect(Memoriser(latent[is_member][: 5 + time])), {})) for time in range(2)}
+    history = {
+        time: kept_of(audit.report(audit.scores(audit.collect(Memoriser(latent[is_member][: 5 + time])), {})))
+        for time in range(2)
+    }
     return audit, audit.collect(Memoriser(latent[is_member][:30])), history
 
 
 def test_what_a_sample_reports_never_looks_at_the_labels_of_its_own_half(audited):
     """For every attack that is fitted and every calibration: one half's labels permuted move the other half's standings."""
     audit, collected, history = audited
-    report, half = audit.compute(collected, history), collected.is_calibration
+    report, half = audit.report(audit.scores(collected, history)), collected.is_calibration
     assert {"dime", "sima_complexity", "dime_history", "sima_calibrated", "combined"} < {row.key.attack for row in report.rows}
     labels = collected.is_member.clone()
     labels[half] = labels[half].roll(1)
-    changed = audit.compute(replace(collected, is_member=labels), history)
+    changed = audit.report(audit.scores(replace(collected, is_member=labels), history))
     for row in report.rows:
         before, after = (each.scores_at(row.key) for each in (report, changed))
         assert torch.equal(after[half], before[half]), row.key
@@ -290,7 +293,7 @@ def test_what_a_sample_reports_never_looks_at_the_labels_of_its_own_half(audited
 
 def test_what_a_sample_reports_never_looks_at_other_samples_of_its_own_half(audited):
     audit, collected, history = audited
-    report, half = audit.compute(collected, history), collected.is_calibration
+    report, half = audit.report(audit.scores(collected, history)), collected.is_calibration
     first = int(half.nonzero()[0])
     sums = {name: [term.clone() for term in terms] for name, terms in collected.sums.items()}
     sweeps = {name: [term.clone() for term in terms] for name, terms in collected.sweeps.items()}
@@ -298,7 +301,7 @@ def test_what_a_sample_reports_never_looks_at_other_samples_of_its_own_half(audi
         mine = term[..., first].clone()
         term[..., half] = term[..., half].roll(7, dims=-1) * 3
         term[..., first] = mine
-    changed = audit.compute(replace(collected, sums=sums, sweeps=sweeps), history)
+    changed = audit.report(audit.scores(replace(collected, sums=sums, sweeps=sweeps), history))
     for row in report.rows:
         assert torch.equal(changed.scores_at(row.key)[first], report.scores_at(row.key)[first]), row.key
 
@@ -317,7 +320,7 @@ def test_a_sample_has_the_score_that_it_has_whoever_else_is_reported(audited):
         sweeps={name: [term[..., stays] for term in terms] for name, terms in collected.sweeps.items()},
     )
     one = replace(audit, cross_fit=False)
-    everyone, some = one.compute(collected, history), one.compute(fewer, history)
+    everyone, some = one.report(one.scores(collected, history)), one.report(one.scores(fewer, history))
     for row in everyone.rows:
         torch.testing.assert_close(some.scores_at(row.key), everyone.scores_at(row.key)[stays], rtol=1e-9, atol=1e-9)
 

@@ -93,7 +93,7 @@ def test_the_noise_is_the_targets_or_the_difference_would_be_the_noises():
     audit, base = an_audit(), Knows()
     mine, theirs = audit.collect(target()), audit.collect_reference(base)
     others = replace(audit, seed=1).collect_reference(base)
-    shared, unshared = (audit.compute(mine, None, each) for each in (theirs, others))
+    shared, unshared = (audit.report(audit.scores(mine, None, each)) for each in (theirs, others))
     assert area(shared, RATIO) == 1.0
     assert area(unshared, RATIO) < 0.95
 
@@ -145,7 +145,7 @@ def test_where_everything_is_compared_the_passes_are_twice_those_without():
 def test_without_a_reference_what_needs_one_is_left_out_and_the_rest_is_as_it_was():
     audit = an_audit(calibrations={"history": History(), "ratio": Ratio()})
     collected, base = audit.collect(target()), audit.collect_reference(Knows())
-    with_it, without = (audit.compute(collected, {}, each) for each in (base, None))
+    with_it, without = (audit.report(audit.scores(collected, {}, each)) for each in (base, None))
     assert without.data.reference == {}
     assert [row.key for row in without.rows] == [row.key for row in with_it.rows if row.key != RATIO]
     assert area(without, AuditKey("loss_history", "all")) == area(with_it, AuditKey("loss_history", "all"))
@@ -207,7 +207,7 @@ def test_a_reference_that_was_asked_of_other_samples_is_no_reference():
     audit = an_audit()
     fewer = an_audit(SAMPLES.rows(torch.arange(COUNT) > 0)).collect_reference(Knows())
     with pytest.raises(ValueError, match="other samples"):
-        audit.compute(audit.collect(target()), None, fewer)
+        audit.report(audit.scores(audit.collect(target()), None, fewer))
 
 
 def test_over_the_looks_of_a_training_the_reference_is_asked_once():

@@ -105,7 +105,7 @@ def test_calibrations_look_at_the_own_condition_alone():
     predictor = Told(1 + torch.rand(COUNT + 1, generator=torch.Generator().manual_seed(1)))
     calibrations = {"combined": CALIBRATIONS.get("combined")()}
     audits = [audit_of(samples, views, calibrations=calibrations) for views in (("null",), ())]
-    with_views, without = (each.compute(each.collect(predictor), {}) for each in audits)
+    with_views, without = (each.report(each.scores(each.collect(predictor), {})) for each in audits)
     (key,) = without.data.derived
     assert torch.equal(with_views.data.scores[key], without.data.scores[key])
     assert with_views.data.coefficients == without.data.coefficients
