@@ -135,7 +135,7 @@ def evidence_of(data: Any, config: Any, store: Path, memory_gib: float | None) -
     from ldm_privacy.calibrations.base import Calibration
     from ldm_privacy.evidence.gather import gather_evidence
     from ldm_privacy.geometry.probe import ProbeInfluence
-    from ldm_privacy.recipes.look_cost import Free
+    from ldm_privacy.recipes.loop.cost import Free
     from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
     from ldm_privacy.types import no_progress
 

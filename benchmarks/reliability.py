@@ -43,11 +43,11 @@ DIGITS = [
     *("watch.generations.every.epochs=6", "watch.generations.num_images=1000", "watch.generations.num_steps=10"),
 ]
 PHASES = {
-    "stage 1": "ldm_privacy.recipes.train.train_codec",
-    "stage 2": "ldm_privacy.recipes.train.train_denoiser",
+    "stage 1": "ldm_privacy.recipes.train.train.train_codec",
+    "stage 2": "ldm_privacy.recipes.train.train.train_denoiser",
     "audit": "ldm_privacy.watch.memorization.Memorization.look",
     "checkpoint write": "ldm_privacy.callbacks.checkpoints.save_checkpoint",
-    "evaluation": "ldm_privacy.recipes.train.publish",
+    "evaluation": "ldm_privacy.recipes.train.train.publish",
 }
 """What is hit -> the function that is running then."""
 

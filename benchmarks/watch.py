@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 
 
 def main() -> None:

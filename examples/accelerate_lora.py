@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ldm_privacy.data.digit_captions import described
 from ldm_privacy.models.text.tiny import tiny_text_encoder
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 
 
 def small_stable_diffusion(images: torch.Tensor, captions: list[str], *, num_steps: int) -> SimpleNamespace:

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 
 
 def main() -> None:

@@ -9,8 +9,10 @@ import pytest
 from ldm_privacy.config.command_line import parse
 from ldm_privacy.config.compose import CONFIG_DIR, compose, read_entry
 from ldm_privacy.config.schema import TargetConfig
-from ldm_privacy.recipes import cli, evaluate_check, sweep
-from ldm_privacy.recipes.sweep_folder import read_file
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.evaluate import check as evaluate_check
+from ldm_privacy.recipes.sweep import sweep
+from ldm_privacy.recipes.sweep.folder import read_file
 from tests.docs.pages import PAGES, ROOT, name_of
 
 TYPED = [*PAGES, *sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "examples").glob("*.py"))]

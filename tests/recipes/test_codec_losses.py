@@ -14,10 +14,10 @@ from ldm_privacy.losses.critic import Critic
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.check import check_losses
-from ldm_privacy.recipes.codec_stage import stage_1, train_codec
-from ldm_privacy.recipes.plan import costs
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.recipes.train.codec_stage import stage_1, train_codec
+from ldm_privacy.recipes.train.plan import costs
 from tests.tiny import arguments, settings
 from tests.training.test_stepwise import fit
 

@@ -45,7 +45,7 @@ def run(folder):
         "watch.samples={class: samples, num_images: 2, num_steps: 2}",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ldm_privacy.recipes.baselines.geometry_figures", lambda *arguments, **options: {})
+        patch.setattr("ldm_privacy.recipes.train.baselines.geometry_figures", lambda *arguments, **options: {})
         patch.setattr("ldm_privacy.recipes.publish.evidence_figures", one_figure)
         assert cli.train(arguments(folder, *SHORT, *loggers, "trainer.figures=true")) == 0
     wandb.finish()
@@ -164,7 +164,7 @@ def test_two_splits_are_refused_before_anything_is_audited(run, tmp_path):
 
 
 def test_a_checkpoint_beside_another_runs_scores_is_refused_before_anything_is_audited(run, other, tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm_privacy.recipes.evaluate.check_audit", None)  # it reads the images
+    monkeypatch.setattr("ldm_privacy.recipes.evaluate.evaluate.check_audit", None)  # it reads the images
     shutil.copytree(other / "scores", tmp_path / "scores")
     path = altered(last(run), tmp_path / "checkpoints" / "last.ckpt", lambda record: None)
     file = re.escape(f"{tmp_path}/scores/epoch-0.safetensors")

@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli, suspect_levels
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.suspect import levels as suspect_levels
 from ldm_privacy.registry import REQUIREMENTS
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.lora import Base

@@ -18,11 +18,12 @@ from PIL import Image
 from ldm_privacy.config.compose import compose, compose_stored, entry_files
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.part import AnotherBase
-from ldm_privacy.recipes import cli, train
-from ldm_privacy.recipes import tuned as tuning
+from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.audit import audit_checkpoint
-from ldm_privacy.recipes.denoiser_stage import Trained
-from ldm_privacy.recipes.evaluate import setup_of
+from ldm_privacy.recipes.evaluate.evaluate import setup_of
+from ldm_privacy.recipes.train import train
+from ldm_privacy.recipes.train import tuned as tuning
+from ldm_privacy.recipes.train.denoiser_stage import Trained
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.door import open_target
 from ldm_privacy.targets.record import RECORD, Checkpoint

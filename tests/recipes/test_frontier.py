@@ -14,11 +14,13 @@ from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
-from ldm_privacy.recipes import cli, frontier_runs, frontier_store
-from ldm_privacy.recipes import frontier as frontier_recipe
-from ldm_privacy.recipes.frontier import read_frontier, write_frontier
-from ldm_privacy.recipes.frontier_runs import Run, check_compared, training_of
-from ldm_privacy.recipes.frontier_store import Store
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.frontier import frontier as frontier_recipe
+from ldm_privacy.recipes.frontier import runs as frontier_runs
+from ldm_privacy.recipes.frontier import store as frontier_store
+from ldm_privacy.recipes.frontier.frontier import read_frontier, write_frontier
+from ldm_privacy.recipes.frontier.runs import Run, check_compared, training_of
+from ldm_privacy.recipes.frontier.store import Store
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.lock import holder_of

@@ -11,8 +11,8 @@ from ldm_privacy.config import compose
 from ldm_privacy.data.bounded import AT_ONCE, BoundedImages
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.plan import image_memory
 from ldm_privacy.recipes.run_setup import RunSetup
+from ldm_privacy.recipes.train.plan import image_memory
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import no_progress
 from tests.mapped import file_of

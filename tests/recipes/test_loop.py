@@ -17,7 +17,7 @@ from ldm_privacy.data.complexity import image_complexity
 from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.kl import KLCodec
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 from ldm_privacy.targets.target import unwrapped
 from ldm_privacy.types import Intervals
 from ldm_privacy.watch.quality import Quality

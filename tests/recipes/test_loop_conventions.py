@@ -11,7 +11,7 @@ from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.models.text.tiny import tiny_text_encoder
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 from ldm_privacy.targets.families.flux import Packed
 from ldm_privacy.targets.families.sd3 import Joint
 from ldm_privacy.types import Intervals

@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from ldm_privacy.recipes.loop_told import Told
+from ldm_privacy.recipes.loop.told import Told
 
 
 def encoded(texts):

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.config import compose
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.plan import costs
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
+from ldm_privacy.recipes.train.plan import costs
 from tests.recipes.counting import counted_passes
 from tests.tiny import PIXELS, arguments, settings
 

@@ -14,8 +14,8 @@ from ldm_privacy.evidence.limits.auroc import AurocLimit
 from ldm_privacy.evidence.limits.copies import CopiesLimit
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.pick import is_of_scores
-from ldm_privacy.recipes.pick_command import in_order
+from ldm_privacy.recipes.pick.command import in_order
+from ldm_privacy.recipes.pick.pick import is_of_scores
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.record import RECORD
 from tests.recipes.counting import counted_passes

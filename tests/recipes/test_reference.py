@@ -11,7 +11,8 @@ import torch
 
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli, evaluate_target
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.evaluate import target as evaluate_target
 from ldm_privacy.recipes.reference import compared_with
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
 from ldm_privacy.targets.record import RECORD, Checkpoint
@@ -108,7 +109,7 @@ def test_of_another_run_it_is_an_outsiders_and_how_many_members_it_knows_is_said
 
 
 def test_what_can_be_no_reference_is_refused_before_anything_is_audited(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm_privacy.recipes.evaluate.check_audit", None)  # it reads the images
+    monkeypatch.setattr("ldm_privacy.recipes.evaluate.evaluate.check_audit", None)  # it reads the images
     last = place / "last.ckpt"
 
     def codec(record):

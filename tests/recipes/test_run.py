@@ -23,8 +23,8 @@ from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.fitting import Fitting
-from ldm_privacy.recipes.frontier import read_frontier
+from ldm_privacy.recipes.frontier.frontier import read_frontier
+from ldm_privacy.recipes.train.fitting import Fitting
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.series import SeriesFile
@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_anot
 
 def test_resuming_a_finished_run_audits_it_again_and_shows_its_table(run, capsys, monkeypatch):
     before, audited = series(run), []
-    monkeypatch.setattr("ldm_privacy.recipes.train._conclude", lambda *arguments: audited.append(arguments[3]))
+    monkeypatch.setattr("ldm_privacy.recipes.train.train._conclude", lambda *arguments: audited.append(arguments[3]))
     assert cli.train([f"resume={run}"]) == 0
     found = audited[0].report.series()
     assert {name: before["denoiser", 4, name] for name in found} == found

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from ldm_privacy.data.images import to_pixels
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.text.tiny import tiny_text_encoder
-from ldm_privacy.recipes.loop import MemorizationWatch
+from ldm_privacy.recipes.loop.watch import MemorizationWatch
 from ldm_privacy.types import Intervals
 
 SCHEDULER = DDPMScheduler()

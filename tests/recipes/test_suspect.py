@@ -15,9 +15,11 @@ from ldm_privacy.data.loose import LooseImages
 from ldm_privacy.data.sources import Digits
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.suspect_copies import MIN_IMAGES
-from ldm_privacy.recipes import cli, suspect_command, suspect_levels
+from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.run_setup import RunSetup
-from ldm_privacy.recipes.suspect_told import told_of
+from ldm_privacy.recipes.suspect import command as suspect_command
+from ldm_privacy.recipes.suspect import levels as suspect_levels
+from ldm_privacy.recipes.suspect.told import told_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.sampling import generate_images
 from ldm_privacy.targets.checkpoint import target_of_checkpoint

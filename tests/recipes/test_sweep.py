@@ -13,8 +13,10 @@ import pytest
 
 from ldm_privacy.config.compose import CONFIG_DIR, stored_tree
 from ldm_privacy.errors import UserError
-from ldm_privacy.recipes import cli, sweep, sweep_watch, trial
-from ldm_privacy.recipes.trial import command_line, numbers_of
+from ldm_privacy.recipes import cli
+from ldm_privacy.recipes.sweep import sweep, trial
+from ldm_privacy.recipes.sweep import watch as sweep_watch
+from ldm_privacy.recipes.sweep.trial import command_line, numbers_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.lock import holder_of
 from ldm_privacy.runs.series import SeriesFile
@@ -283,7 +285,7 @@ def frontiers(monkeypatch):
         written.append({label: (list(cell.overrides), cell.baseline, list(cell.runs)) for label, cell in cells.items()})
         raise UserError("too little is done yet.")
 
-    module = ModuleType("ldm_privacy.recipes.frontier")
+    module = ModuleType("ldm_privacy.recipes.frontier.frontier")
     module.write_frontier = write_frontier
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return written

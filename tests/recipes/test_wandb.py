@@ -44,7 +44,7 @@ def stopped(tmp_path_factory):
         run = folder / "digits"
         (before,) = (run / "wandb").glob("offline-run-*")
         said = []
-        patch.setattr("ldm_privacy.recipes.train.console.print", lambda *words, **options: said.extend(map(str, words)))
+        patch.setattr("ldm_privacy.recipes.train.train.console.print", lambda *words, **options: said.extend(map(str, words)))
         assert cli.train([f"resume={run}"]) == 0
         wandb.teardown()
     return run, before.name, "\n".join(said)

@@ -20,11 +20,11 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.schedule import schedule_of
 from ldm_privacy.processes import alone, is_main
-from ldm_privacy.recipes.look_cost import LookClock, LookCost, measured_cost
-from ldm_privacy.recipes.loop_report import write_loop_report
-from ldm_privacy.recipes.loop_samples import as_floats, measured_samples, stacked_images
-from ldm_privacy.recipes.loop_target import LoopTarget, check_passes, self_checked
-from ldm_privacy.recipes.loop_told import Told
+from ldm_privacy.recipes.loop.cost import LookClock, LookCost, measured_cost
+from ldm_privacy.recipes.loop.report import write_loop_report
+from ldm_privacy.recipes.loop.samples import as_floats, measured_samples, stacked_images
+from ldm_privacy.recipes.loop.target import LoopTarget, check_passes, self_checked
+from ldm_privacy.recipes.loop.told import Told
 from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
 from ldm_privacy.targets.script import Predict, codec_of
 from ldm_privacy.targets.target import Target, unwrapped

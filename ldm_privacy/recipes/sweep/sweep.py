@@ -14,8 +14,8 @@ from ldm_privacy.config.command_line import CommandLine, first_sentence, parse
 from ldm_privacy.config.compose import CONFIG_DIR, as_yaml, read_entry
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.known import check_trainable, data_of, difference, quality_of
-from ldm_privacy.recipes.sweep_folder import read_file
-from ldm_privacy.recipes.sweep_watch import run_workers, show_status
+from ldm_privacy.recipes.sweep.folder import read_file
+from ldm_privacy.recipes.sweep.watch import run_workers, show_status
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import check_writable
@@ -33,7 +33,7 @@ USAGE = """{program} configs/sweeps/digits_beta.yaml [--workers 2] [out=FOLDER] 
 FILE is a sweep file, or the folder of a sweep that has begun (sweeps/NAME, or out=). key=value changes every trial's config."""
 WORDS = {"--workers": True, "--status": False, "--retry-failed": False, "--slurm": True}
 """Options -> whether they take a value."""
-TRIAL = "ldm_privacy.recipes.trial"
+TRIAL = "ldm_privacy.recipes.sweep.trial"
 """The module that is called for each trial."""
 BEGINS = "config="
 """Among a cell's overrides: the entry file that it begins with, in place of the sweep's."""

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ldm_privacy.commands import called
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.recipes.sweep_folder import cells_of
+from ldm_privacy.recipes.sweep.folder import cells_of
 from ldm_privacy.recipes.terminal import console, in_one_line, tell
 from ldm_privacy.sweeps.cells import Sweep, lock_folder
 from ldm_privacy.sweeps.journal import Journal, Trial
@@ -159,7 +159,7 @@ def _numbers(trial: Trial) -> str:
 
 def _write_frontier(sweep: Sweep, folder: Path, trials: Sequence[Trial], *, shown: bool = False) -> None:
     """frontier.html and frontier.csv of the trials so far; `shown`: its table is printed too."""
-    from ldm_privacy.recipes.frontier import write_frontier
+    from ldm_privacy.recipes.frontier.frontier import write_frontier
 
     try:
         write_frontier(sweep.name, cells_of(sweep, folder, trials), folder, shown=shown)

@@ -20,10 +20,10 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.folder import absolute
 from ldm_privacy.processes import is_main
 from ldm_privacy.recipes.audit import Audited, condition_record
-from ldm_privacy.recipes.baselines import log_baselines
-from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.recipes.train.baselines import log_baselines
+from ldm_privacy.recipes.train.fitting import Fitting, steps_of
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.series import SeriesFile

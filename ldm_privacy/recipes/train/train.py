@@ -20,16 +20,16 @@ from ldm_privacy.plugins import blamed_on
 from ldm_privacy.processes import gather, is_main
 from ldm_privacy.recipes.audit import Audited, audit_checkpoint, check_content
 from ldm_privacy.recipes.check import check_audit, check_codec, check_training
-from ldm_privacy.recipes.codec_stage import train_codec
-from ldm_privacy.recipes.denoiser_stage import build_denoiser, train_denoiser
-from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.gate import Evaluated, conclude
 from ldm_privacy.recipes.known import check_trainable, places_of
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
-from ldm_privacy.recipes.tuned import save_tuned
+from ldm_privacy.recipes.train.codec_stage import train_codec
+from ldm_privacy.recipes.train.denoiser_stage import build_denoiser, train_denoiser
+from ldm_privacy.recipes.train.fitting import Fitting
+from ldm_privacy.recipes.train.tuned import save_tuned
 from ldm_privacy.registry import LOGGERS
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.report.tables import print_audit, print_verdict
@@ -91,7 +91,7 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
     places, was_trained = places_of(composed.tree), of_denoiser is not None
     checkpoint = of_denoiser = None  # weights and moments of a whole network, which a training reads again
     if dry_run:
-        from ldm_privacy.recipes.plan import print_plan
+        from ldm_privacy.recipes.train.plan import print_plan
 
         return print_plan(setup, codec, network, denoiser, composed, console)
     folder = _begin(setup, composed, resumed) if is_main() else None

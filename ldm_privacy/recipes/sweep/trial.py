@@ -1,6 +1,6 @@
 """One trial of a sweep as a program: a training with its evaluation, or going on with it.
 
-python -m ldm_privacy.recipes.trial FOLDER CELL SEED WORKER
+python -m ldm_privacy.recipes.sweep.trial FOLDER CELL SEED WORKER
 """
 
 import json

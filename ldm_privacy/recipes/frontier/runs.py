@@ -21,7 +21,7 @@ from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.strongest import Strongest, strongest
 from ldm_privacy.evidence.trainings import Point, Training
-from ldm_privacy.recipes.frontier_store import Store
+from ldm_privacy.recipes.frontier.store import Store
 from ldm_privacy.recipes.known import data_of, difference, quality_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory

@@ -12,9 +12,9 @@ from ldm_privacy.models.part import WEIGHTS
 from ldm_privacy.models.pretrained import PretrainedCodec
 from ldm_privacy.models.weights import load_weights, read_safetensors
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.fitting import Fitting, steps_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.recipes.train.fitting import Fitting, steps_of
 from ldm_privacy.training.autoencoder import AutoencoderModule
 
 

@@ -15,7 +15,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.recipes.loop_told import Told
+from ldm_privacy.recipes.loop.told import Told
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.types import Image
 

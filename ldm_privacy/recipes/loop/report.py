@@ -13,7 +13,7 @@ from ldm_privacy.types import Image
 from ldm_privacy.watch.watcher import results_of
 
 if TYPE_CHECKING:
-    from ldm_privacy.recipes.loop import MemorizationWatch
+    from ldm_privacy.recipes.loop.watch import MemorizationWatch
 
 
 def write_loop_report(watch: "MemorizationWatch", folder: Path) -> Path:

@@ -8,9 +8,9 @@ from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.metrics import auroc_interval
 from ldm_privacy.pictures import image_grid
-from ldm_privacy.recipes.fitting import Fitting
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
+from ldm_privacy.recipes.train.fitting import Fitting
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.evidence.pick import Candidate, Pick
 from ldm_privacy.recipes.audit import audit_checkpoint
-from ldm_privacy.recipes.evaluate import evaluation_of, setup_of
-from ldm_privacy.recipes.evaluate_check import Asked
-from ldm_privacy.recipes.evaluate_target import TargetEvaluation
+from ldm_privacy.recipes.evaluate.check import Asked
+from ldm_privacy.recipes.evaluate.evaluate import evaluation_of, setup_of
+from ldm_privacy.recipes.evaluate.target import TargetEvaluation
 from ldm_privacy.recipes.gate import write_rulings
 from ldm_privacy.recipes.gate_check import check_gate
-from ldm_privacy.recipes.pick_command import check_limit
-from ldm_privacy.recipes.pick_run import checkpoints_of_run
+from ldm_privacy.recipes.pick.command import check_limit
+from ldm_privacy.recipes.pick.run import checkpoints_of_run
 from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import console, tell

@@ -18,13 +18,13 @@ from ldm_privacy.evidence.suspect_copies import MIN_IMAGES, Looks, check_enough,
 from ldm_privacy.evidence.suspect_score import Levels, choose_score, joined
 from ldm_privacy.recipes.audit import check_content
 from ldm_privacy.recipes.check import check_audit, check_geometry
-from ldm_privacy.recipes.evaluate_check import Asked as Words
-from ldm_privacy.recipes.evaluate_target import TargetEvaluation
+from ldm_privacy.recipes.evaluate.check import Asked as Words
+from ldm_privacy.recipes.evaluate.target import TargetEvaluation
 from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.suspect_levels import candidates, generations, levels_of, measured, repeated, run_levels
-from ldm_privacy.recipes.suspect_told import told_of
+from ldm_privacy.recipes.suspect.levels import candidates, generations, levels_of, measured, repeated, run_levels
+from ldm_privacy.recipes.suspect.told import told_of
 from ldm_privacy.recipes.terminal import console, progress, tell
 from ldm_privacy.report.page.page import write_page
 from ldm_privacy.report.suspect import Asked, print_suspect, suspect_page, write_suspect_json

@@ -9,8 +9,8 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.evidence.frontier import Frontier, baseline_of, check_seeds, frontier_of
 from ldm_privacy.evidence.trainings import Training
-from ldm_privacy.recipes.frontier_runs import Run, apart, check_compared, common_quality, training_of
-from ldm_privacy.recipes.frontier_store import Store
+from ldm_privacy.recipes.frontier.runs import Run, apart, check_compared, common_quality, training_of
+from ldm_privacy.recipes.frontier.store import Store
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.report.frontier import frontier_page, print_frontier
 from ldm_privacy.report.frontier_file import write_frontier_csv

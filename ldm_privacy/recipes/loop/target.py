@@ -13,7 +13,7 @@ from ldm_privacy.diffusion import PredictionType
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor
-from ldm_privacy.recipes.loop_told import Told
+from ldm_privacy.recipes.loop.told import Told
 from ldm_privacy.targets.adapters.live import adapted, trains_outside, without_adapters
 from ldm_privacy.targets.script import Base, Called, Context, Predict, base_of, check_whole, in_words
 from ldm_privacy.targets.self_check import NUM_IMAGES, SHARES, SIGMAS, TIMES, rival_latents, self_check

@@ -8,7 +8,7 @@ from ldm_privacy.data.captions import Captions
 from ldm_privacy.data.conditions import ClassLabels
 from ldm_privacy.data.loose import LooseImages
 from ldm_privacy.recipes.setup import Setup
-from ldm_privacy.recipes.suspect_levels import repeated
+from ldm_privacy.recipes.suspect.levels import repeated
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition
 

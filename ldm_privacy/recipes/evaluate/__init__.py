@@ -1,0 +1,1 @@
+"""Evaluation of checkpoints of ours and of every other target."""

@@ -1,0 +1,1 @@
+"""What trainings leak against how good their samples are."""

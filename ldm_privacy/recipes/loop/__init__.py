@@ -1,0 +1,1 @@
+"""Watching a training loop that knows nothing of this program."""

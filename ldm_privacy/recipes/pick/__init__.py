@@ -1,0 +1,1 @@
+"""The last checkpoint of several that is within limits."""

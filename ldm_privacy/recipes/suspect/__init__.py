@@ -1,0 +1,1 @@
+"""Whether a folder of images was in the training data."""

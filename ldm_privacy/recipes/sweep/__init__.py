@@ -1,0 +1,1 @@
+"""Many trainings: cells, workers, trials."""

@@ -1,0 +1,1 @@
+"""Training: both stages, what they begin from, and what a run leaves."""
