@@ -18,7 +18,7 @@ from ldm_privacy.quality.distance import gap
 from ldm_privacy.quality.measure import IMAGES_AT_ONCE, described, distances
 from ldm_privacy.quality.random_features import RandomFeatures
 from ldm_privacy.recipes.run_setup import RunSetup
-from ldm_privacy.recipes.train.denoiser_stage import build_denoiser
+from ldm_privacy.recipes.train.denoiser_network import build_denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import no_progress
 from ldm_privacy.watch.watcher import Moment

@@ -8,24 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm_privacy.attacks.base import get_attack
 from ldm_privacy.audit.audit import Audit
-from ldm_privacy.audit.checks import audited_timesteps
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.calibrations.base import Calibration, check_halves_suffice
-from ldm_privacy.diffusion import PredictionType, check_prediction_type, flow_sigma
+from ldm_privacy.diffusion import check_prediction_type, flow_sigma
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import InfluenceEstimator
 from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.schedule import schedule_of
 from ldm_privacy.processes import alone, is_main
+from ldm_privacy.recipes.loop.asked import attacks_of, calibrations_of, masks_of, timesteps_of
 from ldm_privacy.recipes.loop.cost import LookClock, LookCost, measured_cost
 from ldm_privacy.recipes.loop.report import write_loop_report
 from ldm_privacy.recipes.loop.samples import as_floats, measured_samples, stacked_images
 from ldm_privacy.recipes.loop.target import LoopTarget, check_passes, self_checked
 from ldm_privacy.recipes.loop.told import Told
-from ldm_privacy.registry import CALIBRATIONS, MASK_RULES
 from ldm_privacy.targets.script import Predict, codec_of
 from ldm_privacy.targets.target import Target, unwrapped
 from ldm_privacy.types import Image, Intervals
@@ -34,25 +32,6 @@ from ldm_privacy.watch.memorization import Memorization
 from ldm_privacy.watch.onset import OnsetDetector
 from ldm_privacy.watch.undisturbed import undisturbed
 from ldm_privacy.watch.watcher import Every, Look, Moment, Watcher, look_with
-
-CALIBRATED = ("complexity", "history", "gained", "calibrated", "combined")
-"""In the order of `configs/audit/default.yaml`: that decides what a verdict rests on."""
-COMPARED = ("complexity", "reference", "ratio", "history", "gained", "calibrated", "combined")
-"""Where there is a reference."""
-
-
-TIMESTEPS = (30, 60, 100, 150)
-SIGMAS = (0.1, 0.2, 0.3, 0.4)
-"""Of a flow, where it leaks; see docs/concepts/flow.md."""
-
-
-def audited(timesteps: Sequence[int] | None, sigmas: Sequence[float] | None, kind: PredictionType, count: int) -> list[int]:
-    """The timesteps that a watch was asked for, or its own. Raises UserError as `audited_timesteps`, and for no share."""
-    if timesteps is None and sigmas is None:
-        timesteps, sigmas = (None, SIGMAS) if kind == "flow" else (TIMESTEPS, None)
-    if wrong := [each for each in sigmas or () if not 0 < each < 1]:
-        raise UserError(f"sigmas: {wrong[0]} is no share of noise between 0 and 1.")
-    return audited_timesteps(None if timesteps is None else list(timesteps), sigmas, kind, count)
 
 
 class MemorizationWatch:
@@ -153,7 +132,7 @@ class MemorizationWatch:
         abar, kind = schedule_of(scheduler)
         kind = prediction_type or kind  # type: ignore[assignment]
         check_prediction_type(kind, abar)
-        asked = audited(timesteps, sigmas, kind, len(abar))
+        asked = timesteps_of(timesteps, sigmas, kind, len(abar))
         self.main_process_only, self.seed = main_process_only, seed
         self.watchers: dict[str, Watcher] = {}
         self.curves: dict[tuple[int, str], float] = {}
@@ -171,20 +150,13 @@ class MemorizationWatch:
             return
         if vae is not None and codec is not None:
             raise UserError("vae: there is a codec too; give one of them.")
-        if attacks is None:
-            attacks = ("sima", "loss") if reference is None else ("loss", "sima")
-        if calibrations is None:
-            calibrations = CALIBRATED if reference is None else COMPARED
-        attacks = attacks if isinstance(attacks, Mapping) else {name: get_attack(name) for name in attacks}
-        if not isinstance(calibrations, Mapping):
-            calibrations = {name: CALIBRATIONS.get(name)() for name in calibrations}
+        attacks = attacks_of(attacks, is_compared=reference is not None)
+        calibrations = calibrations_of(calibrations, is_compared=reference is not None)
         of_vae = None if vae is None else codec_of(vae)
         config: Any = {} if of_vae is None or of_vae.network is None else of_vae.network.config
         self.images = stacked_images(members, heldout, resolution=resolution, channels=config.get("in_channels", 3))
         self.codec: Codec = codec or of_vae or IdentityCodec(image_channels=self.images.shape[1])
-        if masks is None:
-            masks = ("all",) if self.codec.network is None else ("all", "top", "random", "deviation")
-        masks = masks if isinstance(masks, Mapping) else {name: MASK_RULES.get(name)() for name in masks}
+        masks = masks_of(masks, has_decoder=self.codec.network is not None)
         encoders = [text_encoder] if isinstance(text_encoder, nn.Module) else []
         with alone(), undisturbed(*encoders, *beside):
             told = Told(

@@ -1,6 +1,5 @@
 """Stage 2: the denoiser, watched while it trains."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,20 +13,16 @@ from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.measure import Measuring
 from ldm_privacy.callbacks import AveragedWeights, ProgressBar, RunCheckpoint, StopOnMemorization, StopOnNonFiniteLoss, Watch
 from ldm_privacy.device import explain_out_of_memory, lower_memory
-from ldm_privacy.errors import UserError
 from ldm_privacy.models.channel_map import ChannelMap
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.models.folder import absolute
 from ldm_privacy.processes import is_main
-from ldm_privacy.recipes.audit import Audited, condition_record
+from ldm_privacy.recipes.audit import Audited
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console
 from ldm_privacy.recipes.train.baselines import log_baselines
 from ldm_privacy.recipes.train.fitting import Fitting, steps_of
-from ldm_privacy.registry import DENOISERS
 from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.series import SeriesFile
-from ldm_privacy.targets.adapters.trained import Lora
 from ldm_privacy.targets.checkpoint import beside_its_base, facts_of
 from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.targets.target import Target
@@ -56,42 +51,6 @@ class Trained:
     was_finished: bool
     sentences: list[str]
     figures: "Mapping[str, Figure] | None" = None
-
-
-def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:
-    """The configured denoiser with random weights, or the base's with an adapter or none, and what a checkpoint says of it.
-
-    Raises:
-        UserError: Its config gives what the condition or the latents give, or it can't take the condition; the base isn't there
-            or is of another architecture; an adapter without a base.
-    """
-    component, condition, base = setup.config.denoiser.network, setup.condition, setup.config.base
-    given = {"latent_channels": latent_shape[0], "latent_size": latent_shape[-1], **condition.network_arguments()}
-    if twice := sorted(given.keys() & component.arguments.keys()):
-        raise UserError(f"denoiser.network.{twice[0]}: it comes from the condition or the latents; take it out.")
-    torch.manual_seed(setup.config.seed)
-    network = component.build_a(nn.Module, **given, base=base)
-    arguments = {
-        "class": component.name,
-        **component.arguments,
-        **component.taken({**given, "base": None if base is None else absolute(base)}),
-    }
-    arguments |= getattr(network, "origin", {})
-    if missing := [name for name in condition.network_arguments() if name not in arguments]:
-        takers = [name for name in DENOISERS if missing[0] in inspect.signature(DENOISERS.maker(name)).parameters]
-        hint = f" Those that have it: {', '.join(takers)}." if takers else ""
-        raise UserError(
-            f"denoiser.network: '{component.name}' takes no such condition: it has no argument '{missing[0]}'.{hint}"
-        )
-    settings = setup.config.denoiser.adapter
-    adapter: dict[str, Any] = {}
-    if settings.rank is not None:
-        alpha = float(settings.rank if settings.alpha is None else settings.alpha)
-        adapter = {"rank": settings.rank, "alpha": alpha, "targets": settings.targets}
-        torch.manual_seed(setup.config.seed)
-        network = Lora(network, **adapter)
-        arguments.pop("config", None)  # the base is looked up in any case
-    return network, Denoiser(arguments, *setup.schedule, condition_record(setup), adapter)
 
 
 def train_denoiser(

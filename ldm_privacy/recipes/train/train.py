@@ -27,7 +27,8 @@ from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
 from ldm_privacy.recipes.train.codec_stage import train_codec
-from ldm_privacy.recipes.train.denoiser_stage import build_denoiser, train_denoiser
+from ldm_privacy.recipes.train.denoiser_network import build_denoiser
+from ldm_privacy.recipes.train.denoiser_stage import train_denoiser
 from ldm_privacy.recipes.train.fitting import Fitting
 from ldm_privacy.recipes.train.tuned import save_tuned
 from ldm_privacy.registry import LOGGERS
