@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -217,11 +218,15 @@ def _with_noise(setup: Setup, codec: Codec, blank: AuditedSamples) -> AuditedSam
 
 
 def _few(samples: AuditedSamples, count: int) -> AuditedSamples:
-    """The first so many of each side of each half."""
+    """The first so many of each side of each half; where images have groups, of as many groups as can be."""
+    unit = torch.arange(len(samples)) if samples.group is None else samples.group.cpu()
+    is_repeated = torch.ones(len(samples), dtype=torch.bool)
+    is_repeated[torch.from_numpy(np.unique(unit.numpy(), return_index=True)[1])] = False
     kept = torch.zeros(len(samples), dtype=torch.bool)
     for half in (samples.is_calibration, ~samples.is_calibration):
         for side in (samples.is_member, ~samples.is_member):
-            kept[(half & side).nonzero()[:count]] = True
+            place = (half & side).nonzero().flatten()
+            kept[place[is_repeated[place].to(torch.uint8).argsort(stable=True)[:count]]] = True
     return samples.rows(kept)
 
 

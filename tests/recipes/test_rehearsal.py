@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ldm_privacy.plugins import import_plugins
 from ldm_privacy.recipes import cli
@@ -258,3 +260,16 @@ def test_what_shows_itself_late_is_told_alike(tmp_path, capsys):
             with pytest.raises(SystemExit):
                 run_program(main, [])
             assert re.match(f"error: {words}", capsys.readouterr().err)
+
+
+def test_the_few_images_of_a_rehearsal_are_of_several_patients(tmp_path):
+    """Patients of six images that follow each other: the first four of a half are one patient's."""
+    rows = ["file_name,patient"]
+    for place in range(180):
+        rows.append(f"{place:03}.png,{place // 6}")
+        Image.fromarray(np.full((8, 8), place, dtype=np.uint8)).save(tmp_path / f"{place:03}.png")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    folder = ["data.source.class=folder", f"data.source.path={tmp_path}", "data.group_column=patient"]
+    counts = ["data.num_members=60", "data.num_heldout=60", "data.num_public=60"]
+    command = ["--config", "digits.yaml", *settings(f"output_dir={tmp_path / 'runs'}", *folder, *counts), "dry_run=true"]
+    assert cli.train(command) == 0
