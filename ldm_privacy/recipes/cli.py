@@ -27,7 +27,7 @@ from ldm_privacy.recipes.known import check_trainable
 from ldm_privacy.recipes.pick.command import pick
 from ldm_privacy.recipes.suspect.command import suspect
 from ldm_privacy.recipes.sweep.sweep import sweep
-from ldm_privacy.recipes.terminal import console, is_first, run_program
+from ldm_privacy.recipes.terminal import LOADING, console, is_first, run_program, waiting
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
@@ -75,7 +75,8 @@ def train(arguments: list[str]) -> int:
     # Whether another process has it is known at once, and it is held while its checkpoint is read.
     with nullcontext() if resumed is None or dry_run or not is_first() else writing(resumed.path):
         composed = finish(tree, Config)  # first: a plug-in that can't be imported is told without what the recipe imports
-        from ldm_privacy.recipes.train.train import train as recipe
+        with waiting(LOADING):
+            from ldm_privacy.recipes.train.train import train as recipe
 
         return recipe(composed, resumed, dry_run=dry_run)
 
@@ -109,9 +110,10 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
         raise UserError(f"ckpt: {paths[0]} is compared with others; name two at least, or a checkpoint to audit.")
     if tree.get("gate") and (scores := next((path for path in paths if path.suffix == ".parquet"), None)):
         raise UserError(f"gate: {scores} holds scores alone, and no audit; name the checkpoint that they are of.")
-    from ldm_privacy.recipes.evaluate.evaluate import evaluate_one, evaluate_several
-    from ldm_privacy.recipes.gate import conclude
-    from ldm_privacy.recipes.reference import check_references
+    with waiting(LOADING):
+        from ldm_privacy.recipes.evaluate.evaluate import evaluate_one, evaluate_several
+        from ldm_privacy.recipes.gate import conclude
+        from ldm_privacy.recipes.reference import check_references
 
     if reference is not None:
         check_references(paths, reference, line.overrides)
@@ -126,9 +128,10 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
 def _evaluate_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> int:
     """Targets that were not trained here; the config says which data, and who is a member."""
     tree, beside, names = check_targets(line, paths, out)
-    from ldm_privacy.recipes.evaluate.evaluate import evaluate_several
-    from ldm_privacy.recipes.evaluate.target import TargetEvaluation
-    from ldm_privacy.recipes.gate import conclude
+    with waiting(LOADING):
+        from ldm_privacy.recipes.evaluate.evaluate import evaluate_several
+        from ldm_privacy.recipes.evaluate.target import TargetEvaluation
+        from ldm_privacy.recipes.gate import conclude
 
     evaluate = TargetEvaluation(tree, **beside)
 

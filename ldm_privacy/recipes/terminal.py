@@ -6,7 +6,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +15,8 @@ from ldm_privacy.errors import ProcessError, UserError
 from ldm_privacy.plugins import explained
 
 console = Console()
+
+LOADING = "loading PyTorch and diffusers"
 
 TRACEBACK = "LDM_PRIVACY_TRACEBACK"
 """Set in the environment, it shows the traceback above the line that tells a mistake."""
@@ -42,6 +44,11 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total)
 
         yield update
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """A spinner that goes away, for seconds that can't be counted: imports, a network that is made. No bar inside it."""
+    return console.status(text) if console.is_terminal else nullcontext()
 
 
 class _Said(logging.Handler):

@@ -13,7 +13,7 @@ from ldm_privacy.config.schema import TargetConfig
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.evaluate.check import BESIDE, check_ours, check_targets
 from ldm_privacy.recipes.gate_check import check_gate, has_limit
-from ldm_privacy.recipes.terminal import console
+from ldm_privacy.recipes.terminal import LOADING, console, waiting
 from ldm_privacy.runs.folder import RunFolder, check_writable
 from ldm_privacy.targets.place import GENERIC, check_is_file, target_name
 
@@ -63,7 +63,8 @@ def _pick_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -> in
         check_limit(tree.get("gate") or {})
     out = out or run.path / "pick"
     check_writable(out, "out")
-    from ldm_privacy.recipes.pick.pick import pick_of_run
+    with waiting(LOADING):
+        from ldm_privacy.recipes.pick.pick import pick_of_run
 
     return pick_of_run(paths, line.overrides, out)
 
@@ -80,7 +81,8 @@ def _pick_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) ->
         out = Path(output_dir) / target_name(place) / "pick"
     beside = [f"{word}={each}" for word, each in asked.beside.items()]
     words = [*beside, "--config", line.config or FOR_TARGETS, *line.overrides]
-    from ldm_privacy.recipes.pick.pick import pick_of_targets
+    with waiting(LOADING):
+        from ldm_privacy.recipes.pick.pick import pick_of_targets
 
     return pick_of_targets(asked, paths, words, out)
 

@@ -7,7 +7,7 @@ from ldm_privacy.commands import command
 from ldm_privacy.config.command_line import parse
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.evaluate.check import BESIDE, check_ours, check_targets
-from ldm_privacy.recipes.terminal import tell
+from ldm_privacy.recipes.terminal import LOADING, tell, waiting
 from ldm_privacy.runs.folder import RunFolder, check_writable
 from ldm_privacy.targets.place import check_is_file
 
@@ -48,14 +48,16 @@ def suspect(arguments: list[str]) -> int:
         check_ours(line, path)
         out = out or RunFolder.around(path).path / f"suspect-{folder.absolute().name}"
         check_writable(out, "out")
-        from ldm_privacy.recipes.suspect.suspect import suspect_checkpoint
+        with waiting(LOADING):
+            from ldm_privacy.recipes.suspect.suspect import suspect_checkpoint
 
         suspect_checkpoint(folder, path, line.overrides, out, again)
         return 0
     asked = check_targets(line, [path], out)
     out = out or Path(str(asked.tree.get("output_dir", "runs"))) / asked.names[path] / f"suspect-{folder.absolute().name}"
     check_writable(out, "out")
-    from ldm_privacy.recipes.suspect.suspect import suspect_target
+    with waiting(LOADING):
+        from ldm_privacy.recipes.suspect.suspect import suspect_target
 
     suspect_target(folder, path, asked, out, again)
     return 0

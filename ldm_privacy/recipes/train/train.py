@@ -25,7 +25,7 @@ from ldm_privacy.recipes.known import check_trainable, places_of
 from ldm_privacy.recipes.launch import together
 from ldm_privacy.recipes.publish import evaluation_command, publish, ruling_of
 from ldm_privacy.recipes.run_setup import RunSetup
-from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell
+from ldm_privacy.recipes.terminal import console, progress, quiet_libraries, tell, waiting
 from ldm_privacy.recipes.train.codec_stage import train_codec
 from ldm_privacy.recipes.train.denoiser_network import build_denoiser
 from ldm_privacy.recipes.train.denoiser_stage import train_denoiser
@@ -77,7 +77,9 @@ def train(composed: Composed, resumed: RunFolder | None, *, dry_run: bool = Fals
         codec = setup.codec if of_denoiser is None else of_denoiser.codec()
         check_codec(setup, codec)
         check_audit(setup)
-        network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
+        _ = setup.condition  # which may read data, with a bar of its own
+        with nullcontext() if setup.is_tuned else waiting("making the denoiser"):
+            network, denoiser = build_denoiser(setup, setup.latent_shape(codec))
         check_training(setup, codec, network, denoiser)
     if checkpoint is not None:
         check_content(setup, checkpoint)
