@@ -39,6 +39,7 @@ class BoundedImages:
 
     Attributes:
         digests: SHA-256 of the pixels of each.
+        files: The file of each, as the data name it; None where they don't.
         notes: What a user should know of images of more than 8 bits, a line each.
         num_kept: How many are kept.
         num_decoded: How often an image was decoded so far, all images together.
@@ -65,12 +66,13 @@ class BoundedImages:
         self._num_threads = num_threads or min(_MOST_THREADS, num_cores())
         self.num_decoded, self.num_kept = 0, num_that_fit(len(rows), self.shape, memory_gib)
         self._kept = torch.empty(self.num_kept, *self.shape, dtype=torch.uint8)
-        self.digests, wide = list[bytes](), WideImages(limits)
+        self.digests, self.files, wide = list[bytes](), list[str | None](), WideImages(limits)
         progress(0, len(self))
-        for place, (pixels, digest, seen) in enumerate(self._decoded(range(len(self)))):
+        for place, (pixels, digest, seen, file) in enumerate(self._decoded(range(len(self)))):
             if place < self.num_kept:
                 self._kept[place] = pixels
             self.digests.append(digest)
+            self.files.append(file)
             wide.add(seen)
             if (place + 1) % AT_ONCE == 0 or place + 1 == len(self):
                 progress(place + 1, len(self))
@@ -90,7 +92,7 @@ class BoundedImages:
         others, which = place[~is_kept].unique(return_inverse=True)
         if len(others):
             again = []
-            for (pixels, digest, _), place_of in zip(self._decoded(others.tolist()), others.tolist()):
+            for (pixels, digest, *_), place_of in zip(self._decoded(others.tolist()), others.tolist()):
                 if digest != self.digests[place_of]:  # what is stored of images lies under the digest of all
                     raise UserError(
                         f"data.source: row {self._rows[place_of]} was changed while this program ran; leave data as they are."
@@ -99,14 +101,14 @@ class BoundedImages:
             found[~is_kept] = torch.stack(again)[which]
         return found
 
-    def _decoded(self, places: Sequence[int]) -> Iterator[tuple[Tensor, bytes, WideImages]]:
-        """Pixels, their digest, and what was seen of more than 8 bits, in order."""
+    def _decoded(self, places: Sequence[int]) -> Iterator[tuple[Tensor, bytes, WideImages, str | None]]:
+        """Pixels, their digest, what was seen of more than 8 bits, and the file's name, in order."""
         channels, resolution, _ = self.shape
 
-        def decoded(row: int, cell: Mapping[str, Any]) -> tuple[Tensor, bytes, WideImages]:
+        def decoded(row: int, cell: Mapping[str, Any]) -> tuple[Tensor, bytes, WideImages, str | None]:
             wide = WideImages(self._limits)
             pixels = decode_image(cell, resolution=resolution, channels=channels, row=row, column=self._column, wide=wide)
-            return pixels, digest_of(pixels), wide
+            return pixels, digest_of(pixels), wide, cell.get("path") or None
 
         for start in range(0, len(places), AT_ONCE):
             rows = [self._rows[place] for place in places[start : start + AT_ONCE]]

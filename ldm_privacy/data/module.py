@@ -148,6 +148,10 @@ class ImageData:
         caption = self._caption
         return None if caption is None else [caption[place] for place in self._positions(sample_index).tolist()]
 
+    def files(self, sample_index: Tensor) -> list[str | None]:
+        """The file of each sample, as the data name it; None where they don't."""
+        return [self.bounded.files[place] for place in self._positions(sample_index).tolist()]
+
     def _positions(self, sample_index: Tensor) -> Tensor:
         index = sample_index.cpu()
         inside = (index >= 0) & (index < len(self._position))

@@ -124,6 +124,7 @@ def publish(
         onsets=onsets or onset_lines(history, evidence.key),
         has_decoder=decoder is not None,
         results=audited.results,
+        files=setup.data.files,
         ruling=ruling_of(setup, audited),
         forecasts=[]
         if command is not None

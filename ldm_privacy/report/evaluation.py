@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.evidence.requirements.requirement import Answer, answers
+from ldm_privacy.report.exposed_file import FilesOf, without_files
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import ImagePair, Picture
 from ldm_privacy.types import Images
@@ -27,6 +28,7 @@ class Evaluation:
         evidence: Of the audit.
         figures: By name.
         images: Sample indices -> images.
+        files: Sample indices -> how the data name the file of each.
         name: Of the run or checkpoint.
         epoch: Finished epochs of the denoiser, or whatever else `unit` counts; None where its training isn't known.
         facts: Name -> value: data, split, seeds, versions.
@@ -56,6 +58,7 @@ class Evaluation:
     unit: str = "epoch"
     has_decoder: bool = True
     results: Mapping[str, object] = field(default_factory=dict)
+    files: FilesOf = without_files
     ruling: Ruling | None = None
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 

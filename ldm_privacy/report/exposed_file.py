@@ -1,29 +1,39 @@
 """exposed.csv: every audited member, the most exposed first."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ldm_privacy.evidence.gather import Evidence
 
 COLUMNS = (
-    *("rank", "sample_index", "score", "fpr", "is_calibration"),
+    *("rank", "sample_index", "file", "score", "fpr", "is_calibration"),
     *("onset_epoch", "onset_earliest", "onset_latest", "num_attacks", "found_by", "repeats"),
 )
 
 
-def write_exposed(evidence: Evidence, path: Path) -> None:
+FilesOf = Callable[[Tensor], Sequence[str | None]]
+"""Sample indices -> the file of each, as the data name it; None where they don't."""
+
+
+def without_files(sample_index: Tensor) -> list[str | None]:
+    """No file has a name."""
+    return [None] * len(sample_index)
+
+
+def write_exposed(evidence: Evidence, path: Path, *, files: FilesOf = without_files) -> None:
     """A line for each of `exposed_rows`; empty where nothing is known."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(exposed_rows(evidence))
+        writer.writerows(exposed_rows(evidence, files=files))
 
 
-def exposed_rows(evidence: Evidence) -> list[dict[str, Any]]:
+def exposed_rows(evidence: Evidence, *, files: FilesOf = without_files) -> list[dict[str, Any]]:
     """What is known of every audited member, by `COLUMNS`, the most exposed first.
 
     `onset_epoch`, `onset_earliest` and `onset_latest` (see `ImageOnsets`) are None where there is none by this audit.
@@ -32,8 +42,9 @@ def exposed_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """
     exposure, onsets, agreement = evidence.exposure, evidence.onsets, evidence.agreement
     places, nothing = torch.searchsorted(evidence.report.data.sample_index, exposure.sample_index), [None] * len(exposure.fpr)
-    known = (exposure.sample_index, exposure.score, exposure.fpr, exposure.is_calibration)
-    columns: list[Sequence[Any]] = [range(1, len(places) + 1), *(each.tolist() for each in known)]
+    index = exposure.sample_index
+    known = (each.tolist() for each in (exposure.score, exposure.fpr, exposure.is_calibration))
+    columns: list[Sequence[Any]] = [range(1, len(places) + 1), index.tolist(), files(index), *known]
     if onsets is None:
         columns += [nothing] * 3
     else:

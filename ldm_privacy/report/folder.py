@@ -124,7 +124,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     watched = {label: each.numbers() for label, each in evaluation.results.items() if hasattr(each, "numbers")}
     write_metrics(evidence, folder / "metrics.json", facts=facts, watched=watched, ruling=evaluation.ruling)
     write_scores(evidence.report, folder / "scores.parquet", split_hash=facts["split_hash"])
-    write_exposed(evidence, folder / "exposed.csv")
+    write_exposed(evidence, folder / "exposed.csv", files=evaluation.files)
     write_requirements(evaluation, folder, split_hash=facts["split_hash"])
     write_card(evaluation, folder / "model_card.md", split_hash=facts["split_hash"])
     for each in evaluation.results.values():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ldm_privacy.data.draw import draw_split
+from ldm_privacy.data.folder import Folder
 from ldm_privacy.data.images import to_float
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.data.sources import Digits, Parquet, Saved
@@ -33,6 +34,16 @@ def saved(tmp_path, image_dataset):
 
 def data_of(source, **options):
     return ImageData(source, **{"resolution": 6, "channels": 3, "num_members": 4, "num_heldout": 4, **options})
+
+
+def test_files_are_addressed_by_sample_index(saved, tmp_path, random_image):
+    for row in range(9):
+        random_image(row).save(tmp_path / f"{row}.png")
+    data = data_of(Folder(path=str(tmp_path)), memory_gib=0)
+    index = data.split.audited_index.flip(0)
+    assert [os.path.basename(name) for name in data.files(index)] == [f"{row}.png" for row in index.tolist()]
+    data = data_of(saved(8))
+    assert data.files(data.split.member_index) == [None] * 4
 
 
 def test_images_are_addressed_by_sample_index(saved, random_image):

@@ -137,8 +137,9 @@ def test_the_section_says_how_many_rest_on_one_attack(evidence):
 
 
 def test_exposed_csv_has_each_members_onset_and_attacks(evidence, tmp_path):
-    write_exposed(evidence, tmp_path / "exposed.csv")
+    write_exposed(evidence, tmp_path / "exposed.csv", files=lambda index: [f"{number}.png" for number in index.tolist()])
     table = pd.read_csv(tmp_path / "exposed.csv", keep_default_na=False)
+    assert (table["file"] == table["sample_index"].astype(str) + ".png").all()
     assert tuple(table.columns) == COLUMNS
     assert table["rank"].tolist() == list(range(1, 201))
     place = {index: at for at, index in enumerate(INDEX.tolist())}
@@ -157,5 +158,5 @@ def test_exposed_csv_without_a_history_has_empty_columns(evidence, tmp_path):
     bare = SimpleNamespace(exposure=evidence.exposure, report=evidence.report, onsets=None, agreement=None)
     write_exposed(bare, tmp_path / "exposed.csv")
     table = pd.read_csv(tmp_path / "exposed.csv")
-    assert table[list(COLUMNS[5:10])].isna().all(axis=None)
+    assert table[["file", *COLUMNS[6:11]]].isna().all(axis=None)
     assert len(table) == 200

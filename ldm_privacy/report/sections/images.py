@@ -1,5 +1,7 @@
 """Section: which images are exposed."""
 
+from pathlib import PurePath
+
 from ldm_privacy.registry import SECTIONS
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.exposed_file import exposed_rows
@@ -18,8 +20,10 @@ def images(evaluation: Evaluation) -> Section:
     )
     pairs = []
     several = evidence.agreement is not None and len(set(evidence.agreement.families)) > 1
-    for row, heldout, similarity in zip(exposed_rows(evidence), *(each.tolist() for each in evidence.neighbours)):
-        caption = f"rank {row['rank']}, found at FPR ≤ {row['fpr']:.2g}; similarity {similarity:.2f}"
+    rows = exposed_rows(evidence, files=evaluation.files)
+    for row, heldout, similarity in zip(rows, *(each.tolist() for each in evidence.neighbours)):
+        named = f" ({PurePath(row['file']).name})" if row["file"] else ""
+        caption = f"rank {row['rank']}{named}, found at FPR ≤ {row['fpr']:.2g}; similarity {similarity:.2f}"
         caption += f"; since {evaluation.unit} {onset}" if (onset := row["onset_epoch"]) is not None else ""
         caption += "; by one attack alone" if several and row["num_attacks"] == 1 else ""
         pairs.append(evaluation.pair(row["sample_index"], heldout, caption))
@@ -29,7 +33,8 @@ def images(evaluation: Evaluation) -> Section:
         caption = "How early they could be seen: rank correlation of each audit's member scores with those of this one."
         blocks.append(DataTable(("epoch", "rank correlation"), by_epoch, caption))
     listed = (
-        "exposed.csv beside this report lists every audited member: rank (by the score, on the scale of both halves), score, "
+        "exposed.csv beside this report lists every audited member: its file where the data name one, rank (by the score, on "
+        "the scale of both halves), score, "
         "the FPR at which it is found (among the held-out images of its half), which half it was of (is_calibration), "
         f"{'' if evaluation.epoch is None else 'its onset, '}and the attacks that find it."
     )
