@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from ldm_privacy.report.glossary import GLOSSARY, SPELT
+from ldm_privacy.report.glossary import GLOSSARY
 from ldm_privacy.report.page.links import Links
+from ldm_privacy.report.spelling import SPELT
 
 WRITTEN = {
     **{form: f"sima_{form}" for form in ("complexity", "history", "gained")},

@@ -4,7 +4,8 @@ import re
 
 from markupsafe import Markup
 
-from ldm_privacy.report.glossary import GLOSSARY, SPELT
+from ldm_privacy.report.glossary import GLOSSARY
+from ldm_privacy.report.spelling import SPELT
 
 _SPELT = {term: SPELT.get(term) or rf"\b{re.escape(term)}\b" for term in GLOSSARY}
 # Of two terms that begin at the same place the one of the longer expression is the more particular.
