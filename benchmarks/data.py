@@ -22,7 +22,10 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from benchmarks.resident import resident
+
 SIDE = 512
+UNBACKED = "RssAnon", "RssShmem"
 AT_FULL_SIZE = 118_000
 """Images of COCO's training set, of which an audit is to run in 8 GiB."""
 DATA_GIB, AUDIT_GIB = 0.1, 1 / 32
@@ -43,20 +46,14 @@ def write_images(folder: Path, count: int, side: int = SIDE) -> None:
         PIL.Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=90)
 
 
-def not_of_a_file() -> int:
-    """Bytes of this process that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssShmem")))
-
-
 @contextmanager
 def peak() -> Iterator[dict[str, int]]:
     """The most that is held inside above what was held before, under "bytes"."""
-    before, found, over = not_of_a_file(), {"bytes": 0}, threading.Event()
+    before, found, over = resident(*UNBACKED), {"bytes": 0}, threading.Event()
 
     def watch() -> None:
         while not over.wait(0.002):
-            found["bytes"] = max(found["bytes"], not_of_a_file() - before)
+            found["bytes"] = max(found["bytes"], resident(*UNBACKED) - before)
 
     thread = threading.Thread(target=watch)
     thread.start()

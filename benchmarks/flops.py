@@ -7,6 +7,7 @@ counts their passes. The number after = is that of members, where the config giv
 """
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -50,8 +51,8 @@ def denoiser_of(config: Config, latent: torch.Size) -> nn.Module:
     return network.build(latent_channels=latent[0], latent_size=latent[-1], **given)
 
 
-def flops(network: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
-    """Of one forward pass."""
+def flops(network: Callable[..., object], *inputs: Tensor, **named: Tensor) -> int:
+    """Of one call; of a network, its forward pass."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*inputs, **named)
     return counter.get_total_flops()

@@ -49,22 +49,19 @@ BATCH_SIZE = 16
 NUM_PROBES = 16
 """Of the published code."""
 
-
 WIDTHS = {"small": (32, 48, 64), "paper": (128, 128, 256)}
 """Channels of the blocks: 0.8 M parameters; as published."""
 
 
-def untrained_autoencoder(network: str) -> AutoencoderKL:
-    """f = 4, 4 latent channels, no attention."""
+def untrained_autoencoder(widths: tuple[int, ...], **options: Any) -> AutoencoderKL:
+    """A block of each width, 4 latent channels."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=WIDTHS[network],
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=16,
-        mid_block_add_attention=False,
-        sample_size=32,
+        **options,
     )
 
 
@@ -123,7 +120,8 @@ def trained(options: argparse.Namespace, images: Tensor | None) -> AutoencoderKL
         data = {"image_channels": 3, "resolution": 32}
         autoencoder = PretrainedCodec.build(path=options.autoencoder, **data).network.to(options.device)
     else:
-        autoencoder = untrained_autoencoder(options.network).to(options.device)
+        without_attention = {"norm_num_groups": 16, "mid_block_add_attention": False}
+        autoencoder = untrained_autoencoder(WIDTHS[options.network], **without_attention).to(options.device)
         if images is None:
             console.print("No --images: random weights and latents. Times only; pass CIFAR-10's parquet files for overlaps.")
         else:
@@ -194,15 +192,7 @@ def masks(decode: Decode, latent: Tensor, options: argparse.Namespace) -> None:
 def large_decoder(device: str) -> tuple[Decode, Tensor]:
     """Of Stable Diffusion's shape with few channels and random weights, and one latent."""
     torch.manual_seed(0)
-    autoencoder = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 16, 16, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=256,
-    )
+    autoencoder = untrained_autoencoder((8, 16, 16, 16), norm_num_groups=8)
     autoencoder.to(device).eval().requires_grad_(False)
     latent = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1)).to(device)
     return lambda value: autoencoder.decode(value).sample, latent

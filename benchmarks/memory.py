@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-WIDTHS = {"sd": (128, 256, 512, 512), "cifar": (128, 128, 256), "tiny": (32, 64)}
-"""Of the autoencoders; sd is Stable Diffusion's."""
+from benchmarks.large_networks import WIDTHS, codec_of, denoiser_of
+from benchmarks.resident import resident
 
 
 class Peak(NamedTuple):
@@ -26,12 +25,6 @@ class Peak(NamedTuple):
 
     held: int
     seconds: float
-
-
-def resident(key: str) -> int:
-    """Bytes of this process: "VmRSS" now, "VmHWM" at most since `peak_of` began."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def peak_of(call: Callable[[], object]) -> Peak:
@@ -42,24 +35,6 @@ def peak_of(call: Callable[[], object]) -> Peak:
     before, start = resident("VmRSS"), time.monotonic()
     call()
     return Peak(resident("VmHWM") - before, time.monotonic() - start)
-
-
-def codec_of(kind: str) -> Any:
-    """A KL codec of those widths."""
-    from diffusers import AutoencoderKL
-
-    from ldm_privacy.models.kl import KLCodec
-
-    count = len(WIDTHS[kind])
-    return KLCodec.scaled(
-        AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * count,
-            up_block_types=("UpDecoderBlock2D",) * count,
-            block_out_channels=WIDTHS[kind],
-            layers_per_block=2 if kind == "sd" else 1,
-            mid_block_add_attention=kind == "sd",
-        )
-    )
 
 
 def codec_pass(kind: str, what: str, side: int, rows: int) -> str:
@@ -88,66 +63,6 @@ def codec_pass(kind: str, what: str, side: int, rows: int) -> str:
     taken = HELD * kept[-1] if what.startswith("J") else codec.bytes_per_number * image[0].numel()
     words = f"AutoencoderKL {', '.join(map(str, WIDTHS[kind]))}"
     return f"| {words} | {what} | {rows} x {side} px | {_mib(held / rows)} | {_mib(taken)} | {seconds:.0f} |"
-
-
-def sdxl(widths: tuple[int, ...], side: int) -> tuple[nn.Module, dict[str, tuple[int, ...]]]:
-    """The blocks of Stable Diffusion XL, and what it is told."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=side,
-        block_out_channels=widths,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=tuple(max(2, width // 64) for width in widths),
-        cross_attention_dim=64,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-        use_linear_projection=True,
-    ), {"encoder_hidden_states": (77, 64), "text_embeds": (32,), "time_ids": (6,)}
-
-
-class Told(nn.Module):
-    """SDXL's network with its added conditions as plain keyword arguments."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network, self.config = network, network.config
-
-    def forward(self, latent: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **added: Tensor) -> Tensor:
-        return self.network(latent, timestep, encoder_hidden_states, added_cond_kwargs=added).sample
-
-
-def denoiser_of(kind: str, side: int) -> tuple[nn.Module, int, dict[str, tuple[int, ...]]]:
-    """A denoiser, its input's channels, and what it is told: name -> shape of one sample's."""
-    from diffusers import DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
-
-    if kind == "sd1":
-        told = {"encoder_hidden_states": (77, 768)}
-        return UNet2DConditionModel(sample_size=side, cross_attention_dim=768, attention_head_dim=8), 4, told
-    if kind == "sdxl-narrow":
-        network, told = sdxl((32, 64, 128), side)
-        return Told(network), 4, told
-    if kind == "dit":
-        return DiTTransformer2DModel(num_attention_heads=16, attention_head_dim=72, num_layers=4, sample_size=side), 4, {}
-    widths = {"ddpm": (128, 256, 256, 256), "unet": (128, 256, 256), "unet-narrow": (32, 64)}[kind]
-    attended, last = "AttnDownBlock2D", len(widths) - 1
-    blocks = ["DownBlock2D", *[attended] * last] if kind != "ddpm" else ["DownBlock2D", attended, *["DownBlock2D"] * 2]
-    channels = 3 if kind == "ddpm" else 4
-    return (
-        UNet2DModel(
-            sample_size=side,
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=widths,
-            down_block_types=tuple(blocks),
-            up_block_types=tuple(block.replace("Down", "Up") for block in reversed(blocks)),
-        ),
-        channels,
-        {},
-    )
 
 
 def denoiser_pass(kind: str, what: str, side: int, rows: int) -> str:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import torch
 
-
-def peak() -> int:
-    """Bytes of memory that this process held at most (Linux; `getrusage` counts the process that started this one too)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+from benchmarks.resident import resident
 
 
 def made(folder: Path) -> Path:
@@ -30,9 +26,9 @@ def opened(path: Path, layout: Path | None = None) -> dict[str, float]:
     from ldm_privacy.targets.door import open_target
 
     _ = diffusers.UNet2DConditionModel, transformers.CLIPTextModel, transformers.AutoTokenizer  # imported before it is timed
-    before, start = peak(), time.perf_counter()
+    before, start = resident("VmHWM"), time.perf_counter()
     target = open_target(path, layout=layout)
-    seconds, risen = time.perf_counter() - start, peak() - before
+    seconds, risen = time.perf_counter() - start, resident("VmHWM") - before
     held = sum(each.nbytes for network in target.modules.values() for each in network.state_dict().values())
     return {"seconds": seconds, "held_mib": held / 2**20, "risen_mib": risen / 2**20, "ratio": risen / held}
 

@@ -19,7 +19,6 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,16 +29,16 @@ from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.flops import flops
 from benchmarks.in_turn import Timing, clock, speedup, times_faster, turns
 from benchmarks.json_file import write_json
+from benchmarks.plain_loop import WARM_UP, loop
+from benchmarks.step_profile import shares
 from ldm_privacy.callbacks import AveragedWeights, StopOnNonFiniteLoss
 from ldm_privacy.device import allow_tf32
-from ldm_privacy.diffusion import add_noise
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.predictor import num_parameters
 from ldm_privacy.models.unet import unet
@@ -60,21 +59,6 @@ WIDTHS = {
     "paper": Widths((128, 128, 256), (128, 256, 256, 256), 2, 32),
     "small": Widths((32, 32, 64), (32, 64, 64), 1, 16),
 }
-WARM_UP = 3
-"""Steps before the clock starts: allocation, and compilation where it is asked for."""
-
-OPTIMIZER, NORMALISATION = "optimizer, clipping, averages", "normalisation"
-CONVOLUTIONS, COPIES = "convolutions and matrix products", "indexing, random numbers, copies"
-REST = "elementwise and the rest"
-RULES = (
-    (CONVOLUTIONS, ("xmma", "gemm", "cutlass")),  # some of them are "indexed"
-    (OPTIMIZER, ("adam", "foreach", "optimizer", "multi_tensor", "lerp", "lpnorm")),
-    (COPIES, ("index", "rand", "normal_", "distribution", "memcpy", "memset", "gather", "bernoulli", "aten::copy_")),
-    (NORMALISATION, ("norm", "welford", "rowwisemoments")),
-    (CONVOLUTIONS, ("conv", "mm", "cudnn", "linear", "sm80", "sm90")),
-    (COPIES, ("copy",)),
-)
-"""The first rule with a sign that is in a kernel's name gives its group."""
 console = Console(width=140)
 
 
@@ -147,40 +131,6 @@ def ours(module: DenoiserModule, options: argparse.Namespace, device: torch.devi
     return timer.seconds
 
 
-def loop(
-    network: nn.Module, codec: KLCodec | None, samples: Tensor, options: argparse.Namespace, device: torch.device
-) -> float:
-    """Seconds per step of a loop without this library, an epoch over `samples`: images for the codec, or cached latents."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = True
-    network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4, weight_decay=1e-4)
-    alphas_cumprod = DDPMScheduler().alphas_cumprod.to(device)
-    loader = DataLoader(TensorDataset(samples), batch_size=options.batch_size, shuffle=True, num_workers=options.workers)
-    batches, start = iter(loader), 0.0
-    for step in range(WARM_UP + options.steps):  # its workers start before the clock does and end after it
-        (batch,) = next(batches)
-        if step == WARM_UP:
-            start = clock()
-        latent = batch.to(device)
-        mirrored = torch.rand(len(latent), 1, 1, 1, device=device) < 0.5
-        if codec is not None:
-            image = latent.float() / 127.5 - 1
-            with torch.no_grad():
-                latent = codec.mean(torch.where(mirrored, image.flip(-1), image))
-        else:
-            latent = torch.where(mirrored, latent[:, 0], latent[:, 1])
-        noise = torch.randn_like(latent)
-        timestep = torch.randint(len(alphas_cumprod), (len(latent),), device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=codec is None and options.precision == "bf16-mixed"):
-            output = network(add_noise(latent, noise, alphas_cumprod, timestep), timestep).sample
-        optimizer.zero_grad()
-        (output.float() - noise).square().mean().backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    return (clock() - start) / options.steps
-
-
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """FLOPs per second of one large matrix product, the best of ten."""
     size = 8192 if device.type == "cuda" else 1024
@@ -193,37 +143,6 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
 
     once()
     return 2 * size**3 / min(once() for _ in range(10))
-
-
-def flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of convolutions and matrix products in `run`."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
-
-
-def group_of(name: str) -> str:
-    """The group of an operation or kernel, by its name in lower case."""
-    if name.startswith(("triton_", "cpp_fused")):  # fused from several operations; what is not a norm is elementwise
-        return NORMALISATION if "norm" in name else REST
-    return next((group for group, signs in RULES if any(sign in name for sign in signs)), REST)
-
-
-def shares(profiler: profile, seconds: float, device: torch.device) -> dict[str, float]:
-    """Share of the wall time by group of operations, the idle device (or the host's own time on CPU) last."""
-    spent = dict.fromkeys([CONVOLUTIONS, NORMALISATION, OPTIMIZER, COPIES, REST], 0.0)
-    for event in profiler.key_averages():
-        on_device = device.type == "cuda"
-        # An annotation spans the kernels inside it, which are counted themselves.
-        if on_device and (event.device_type != torch.autograd.DeviceType.CUDA or event.is_user_annotation):
-            continue
-        name = event.key.lower()
-        if not on_device and not name.startswith(("aten::", "optimizer", "triton", "cpp_fused", "torch-compiled")):
-            continue
-        spent[group_of(name)] += (event.self_device_time_total if on_device else event.self_cpu_time_total) / 1e6
-    found = {group: value / seconds for group, value in spent.items()}
-    found["device idle" if device.type == "cuda" else "host: Python, Lightning, autograd"] = max(0.0, 1 - sum(found.values()))
-    return found
 
 
 def main() -> None:
@@ -272,8 +191,8 @@ def main() -> None:
         seconds[name].append(steps[name]() / batch_size)
     timings = {name: Timing(None, each) for name, each in seconds.items()}
     latent, timestep = torch.randn(1, 4, 8, 8, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    forward = flops(lambda: plain_network(latent, timestep))
-    encode = flops(lambda: codec.mean(torch.randn(1, 3, 32, 32, device=device)))
+    forward = flops(plain_network, latent, timestep)
+    encode = flops(codec.mean, torch.randn(1, 3, 32, 32, device=device))
     dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
     peak = matmul_rate(dtype, device)
 

@@ -15,7 +15,7 @@ from ldm_privacy.audit.calibrate import (
     level,
     with_calibrated,
 )
-from ldm_privacy.audit.checks import check_labels, check_masks, check_views
+from ldm_privacy.audit.checks import check_keep_fractions, check_labels, check_masked, check_masks, check_views
 from ldm_privacy.audit.collected import Collected
 from ldm_privacy.audit.kept import History, KeptScores
 from ldm_privacy.audit.oriented import oriented
@@ -27,8 +27,6 @@ from ldm_privacy.audit.sweep import split_ladder
 from ldm_privacy.audit.views import USE_PASSES, with_views
 from ldm_privacy.calibrations.base import Calibration
 from ldm_privacy.device import give_back
-from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.masks import num_kept
 from ldm_privacy.types import AuditKey, Intervals, NoisePredictor, Whose
 
 
@@ -95,16 +93,10 @@ class Audit:
         self.attacks, self.masks, self.timesteps = dict(self.attacks), dict(self.masks), list(self.timesteps)
         check_views(self.attacks, self.views, self.samples)
         self.asked, self.view_of = with_views(self.attacks, self.views)
-        for label in self.asked:
-            if not self.masks_of(label):
-                raise UserError(f"audit.masks: the attack '{label}' has no mask: add one that keeps everything, such as all.")
+        check_masked({label: self.masks_of(label) for label in self.asked})
         if self.samples.influence is None:
             self.keep_fractions = ()
-        try:
-            for fraction in self.keep_fractions:
-                num_kept(self.samples.latent.shape[1:].numel(), fraction)
-        except UserError as error:
-            raise UserError(f"audit.keep_fractions: {str(error).removeprefix('keep_fraction: ')}") from None
+        check_keep_fractions(self.keep_fractions, self.samples)
         if self.intervals is None:
             self.intervals = Intervals(seed=self.seed)
         self.calibrated = tuple(self.calibrated) or tuple(self._plain_keys()[:1])
@@ -139,12 +131,7 @@ class Audit:
     @property
     def compared(self) -> list[str]:
         """The attacks, by label, that calibrations compare with the reference's."""
-        return [label for label in self.asked if label in {key.attack for key in self.compared_keys}]
-
-    @property
-    def compared_keys(self) -> set[AuditKey]:
-        """The same with their masks."""
-        return self._looked_at([each for each in self._derivations if each.calibration.needs_reference])
+        return [label for label in self.asked if label in {key.attack for key in self._compared_keys}]
 
     @property
     def num_passes(self) -> int:
@@ -204,7 +191,7 @@ class Audit:
         if reference is not None:
             if not torch.equal(reference.sample_index, collected.sample_index):
                 raise ValueError("the reference was asked of other samples")
-            for key in (key for key in scores if key in self.compared_keys):
+            for key in (key for key in scores if key in self._compared_keys):
                 place = self.masks_of(key.attack).index(key.mask)
                 theirs, mine = ([term[place] for term in each.sums[key.attack]] for each in (reference, collected))
                 attack = self.asked[key.attack]
@@ -250,6 +237,10 @@ class Audit:
     def forms(self, key: AuditKey) -> list[AuditKey]:
         """That attack and mask, and its calibrated scores that an outsider and an insider have."""
         return forms({each.key: each.derived for each in self._derivations}, key)
+
+    @property
+    def _compared_keys(self) -> set[AuditKey]:
+        return self._looked_at([each for each in self._derivations if each.calibration.needs_reference])
 
     def _looked_at(self, looking: Sequence[Derivation]) -> set[AuditKey]:
         plain = known_to(self._derivations, self._plain_keys(), self.view_of)

@@ -8,6 +8,7 @@ from ldm_privacy.audit.samples import AuditedSamples, MaskRule
 from ldm_privacy.audit.scores import TUNED
 from ldm_privacy.diffusion import PredictionType, flow_timestep
 from ldm_privacy.errors import UserError, under
+from ldm_privacy.geometry.masks import num_kept
 
 
 def check_labels(attacks: Collection[str], masks: Collection[str], calibrations: Collection[str]) -> None:
@@ -48,6 +49,21 @@ def check_masks(masks: Mapping[str, MaskRule], samples: AuditedSamples) -> None:
             samples.rows(slice(1)).keep(rule)
         except UserError as error:
             raise UserError(under(f"audit.masks.{label}", str(error), ("keep_fraction",))) from None
+
+
+def check_masked(masks_of: Mapping[str, Collection[str]]) -> None:
+    """Raise UserError for an attack, by label, that goes with no mask."""
+    if alone := [label for label, masks in masks_of.items() if not masks]:
+        raise UserError(f"audit.masks: the attack '{alone[0]}' has no mask: add one that keeps everything, such as all.")
+
+
+def check_keep_fractions(fractions: Sequence[float], samples: AuditedSamples) -> None:
+    """Raise UserError for a keep fraction of the sweep that keeps no dimension."""
+    try:
+        for fraction in fractions:
+            num_kept(samples.latent.shape[1:].numel(), fraction)
+    except UserError as error:
+        raise UserError(f"audit.keep_fractions: {str(error).removeprefix('keep_fraction: ')}") from None
 
 
 def refuse_influence(masks: Mapping[str, MaskRule]) -> None:

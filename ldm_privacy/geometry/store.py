@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -189,20 +189,17 @@ class Store:
     def _lock(self, fingerprint: str, stack: ExitStack) -> str | None:
         """Held until the stack ends; why it can't be, where it can't."""
         try:
-            stack.enter_context(self._acquire(fingerprint))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / f"{fingerprint}.lock")
+            try:
+                held = lock.acquire(timeout=0)
+            except Timeout:
+                log.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
+                held = lock.acquire()
         except OSError as error:
             return str(error.strerror or error)
+        stack.enter_context(held)
         return None
-
-    def _acquire(self, fingerprint: str) -> AbstractContextManager[object]:
-        """The lock, held until its context ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{fingerprint}.lock")
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            log.info("Waiting for another process that computes the same %s (%s).", self.noun, lock.lock_file)
-            return lock.acquire()
 
 
 DTYPES = {

@@ -103,22 +103,16 @@ class Parts:
 
     def settings(self, part: str) -> dict[str, Any]:
         """What its config.json (a scheduler's scheduler_config.json) says. Raises UserError where it is of another class."""
-        within, name = self.within(part), self.class_of(part)
-        if not within.is_dir():
-            raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+        within, name = self._there(self.within(part)), self.class_of(part)
         names = ("scheduler_config.json", "config.json") if part == "scheduler" else ("config.json",)
-        found = [within / each for each in names if (within / each).is_file()]
-        if not found:
+        file = next((within / each for each in names if (within / each).is_file()), None)
+        if file is None:
             raise UserError(f"{within}: holds no config.json; the folder is not whole.")
-        settings = _read(found[0])
+        settings = _read(file)
         if name != (own := settings.get("_class_name", name)):
-            raise UserError(
-                f"{found[0]}: is of a {own}, but {self.folder / INDEX} calls it a {name}; they don't belong together."
-            )
+            raise UserError(f"{file}: is of a {own}, but {self.folder / INDEX} calls it a {name}; they don't belong together.")
         if "quantization_config" in settings:
-            raise UserError(
-                f"{found[0]}: the part is quantised, which can't be audited; name the folder that it was made from."
-            )
+            raise UserError(f"{file}: the part is quantised, which can't be audited; name the folder that it was made from.")
         return settings
 
     def require(self, **classes: str | tuple[str, ...] | None) -> None:
@@ -135,8 +129,8 @@ class Parts:
                 self.check_weights(part, self.settings(part))
             elif not self.has(part):
                 raise UserError(f"{self.folder / INDEX}: {part} is not there, and a {self.kind} needs it.")
-            elif not self.within(part).is_dir():
-                raise UserError(f"{self.folder / part}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+            else:
+                self._there(self.within(part))
 
     def check_weights(self, part: str, settings: dict[str, Any]) -> None:
         """Raise UserError where headers tell that the part's weights are not there, or not its own."""
@@ -195,9 +189,7 @@ class Parts:
 
     def tokenizer(self, part: str) -> Any:
         """transformers' tokenizer of that folder."""
-        within = self.folder / part
-        if not within.is_dir():
-            raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+        within = self._there(self.folder / part)
         digest = hashlib.sha256()
         for file in sorted(each for each in within.iterdir() if each.is_file()):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -237,12 +229,18 @@ class Parts:
 
     def _one_of(self, part: str, classes: tuple[str, ...]) -> str:
         """The part's class. Raises UserError where it is none of `classes`."""
-        name = self.class_of(part)
+        name, entry = self.class_of(part), self.index.get(part)
         if name is None or name not in classes:
-            raise UserError(
-                f"{self.folder / INDEX}: {part} is {_named(self.index.get(part))}; {' or '.join(classes)} is needed."
-            )
+            found = f"no class ({entry!r})" if name is None else f"a {name}"
+            found = "not there" if entry in (None, [None, None]) else found
+            raise UserError(f"{self.folder / INDEX}: {part} is {found}; {' or '.join(classes)} is needed.")
         return name
+
+    def _there(self, within: Path) -> Path:
+        """That folder of a part. Raises UserError where it isn't there."""
+        if not within.is_dir():
+            raise UserError(f"{within}: does not exist, and a {self.kind} needs it; the folder is not whole.")
+        return within
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -250,14 +248,3 @@ def _read(file: Path) -> dict[str, Any]:
         return settings_of(file)
     except UserError as error:
         raise UserError(f"{error}; the folder is damaged. Download it again.") from None
-
-
-def _named(entry: Any) -> str:
-    """A part as messages say it: a class, or what stands in its place."""
-    if entry is None or entry == [None, None]:
-        return "not there"
-    return (
-        f"a {entry[1]}"
-        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-        else f"no class ({entry!r})"
-    )

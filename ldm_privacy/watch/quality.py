@@ -5,56 +5,49 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.device import ahead, explain_out_of_memory, lower_memory
+from ldm_privacy.device import ahead
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics.neighbours import nearest_two
 from ldm_privacy.models.features import FeatureNetwork
-from ldm_privacy.processes import gather, gather_on_main, is_main
+from ldm_privacy.processes import gather, gather_on_main
 from ldm_privacy.quality.distance import gap
 from ldm_privacy.quality.measure import IMAGES_AT_ONCE, Described, described, distances
 from ldm_privacy.quality.random_features import RandomFeatures
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
-from ldm_privacy.types import Estimate, Image, Images, Intervals, Latent, Progress, no_progress
-from ldm_privacy.watch.generated import Generated
+from ldm_privacy.types import Estimate, Image, Images, Intervals, Latent
+from ldm_privacy.watch.generated import Generating
 from ldm_privacy.watch.quality_report import QualityReport
 from ldm_privacy.watch.quality_sides import FEWEST, Groups, apart, chosen_sides
-from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
+from ldm_privacy.watch.watcher import Look, Moment
 
 NUM_SHOWN = 8
 
 
 @WATCHERS.register("quality")
 @dataclass(eq=False)
-class Quality(Watcher):
+class Quality(Generating):
     """Distances of generated images to held-out images, and to members; see `ldm_privacy.quality`.
 
     The reference is held-out: a copier of the members has the smallest distance to them. As many members and held-out images
     are chosen by a hash of their index, the same at every look: the gap, members less held-out, is paired over the generations,
     and below 0 where they are nearer to the members than to images of the same kind that were never seen. The row of
     reconstructions is the ceiling that the codec sets: audited held-out images through it, against held-out images of other
-    groups, at half the number. Public images have no part. Images are generated in the main process. The untrained denoiser is
-    not looked at: it makes noise.
+    groups, at half the number. Public images have no part. The untrained denoiser is not looked at: it makes noise.
 
     Args:
-        samples: Say what a latent looks like, and which conditions there are; held-out ones are reconstructed.
+        samples, num_steps, guidance_scale, every, generated, progress: See `Generating`; held-out samples are reconstructed.
         images: Sample indices -> images.
         member_index, heldout_index: Everyone that is trained on, and the others.
         num_images: Generations; and images of each side, or as many as the smaller side has.
-        num_steps: DDIM steps of each.
-        guidance_scale: Of the generations, against the null condition, for twice the passes; None: no guidance.
         feature_network: A local folder of transformers with a vision model, for KID, FID and CMMD; see `FeatureNetwork`.
         sha256: That its files must have; None: any, but the same ones throughout a run.
-        every: See `Watcher`.
         groups: Sample indices -> group numbers, or None; intervals take whole groups.
-        generated: Where the images come from; shared with other watchers that look at generated images.
         seed: Of the starting noise and the choice of images. The random features are the same ones in every run.
         intervals: Their confidence.
-        progress: Shows how far a look is; see `Progress`.
 
     Attributes:
         result: The newest look in numbers.
@@ -64,28 +57,21 @@ class Quality(Watcher):
             network is not there, of another kind, or has another hash.
     """
 
-    samples: AuditedSamples
     images: Images
     member_index: Tensor
     heldout_index: Tensor
     _: KW_ONLY
     num_images: Annotated[int, Field(ge=FEWEST)] = 1000
-    guidance_scale: GuidanceScale | None = None
-    num_steps: PositiveInt = 20
     feature_network: str | None = None
     sha256: str | None = None
-    every: Every = Every(epochs=1)
     groups: Groups = lambda sample_index: None
-    generated: Generated = field(default_factory=Generated)
-    seed: int = 0
     intervals: Intervals = Intervals()
-    progress: Progress = no_progress
     result: QualityReport | None = field(default=None, init=False)
     sees_untrained: ClassVar[bool] = False
     in_evaluation = True
 
     def __post_init__(self) -> None:
-        self.samples.null_row(self.guidance_scale)
+        super().__post_init__()
         sides = {"members": self.member_index, "held-out images": self.heldout_index}
         self._members, self._heldout = chosen_sides(sides, self.num_images, groups=self.groups, seed=self.seed)
         if self.sha256 is not None and self.feature_network is None:
@@ -100,34 +86,23 @@ class Quality(Watcher):
         self._random = RandomFeatures()
         self._sides: tuple[Described, Described] | None = None
         self._is_first = True
+        self._unmeasured: tuple[Tensor, Latent, Tensor] | None = None
         self._reconstructions: tuple[int, dict[str, Estimate]] | None = None
 
     def look(self, target: Target, moment: Moment) -> Look:
         """See `passes`; reconstructions and the features of the two sides at the first look alone."""
-        condition = self.samples.all_conditions()
-        to_reconstruct = self._to_reconstruct() if self._is_first else None
+        self._unmeasured = self._to_reconstruct() if self._is_first else None
         self._is_first = False  # in every process: the others have no row to tell it by, and would wait for the main one
-        if not is_main():
-            return Look()
-        device = self.samples.latent.device
-        with explain_out_of_memory(lambda: f"while images are generated and described: {lower_memory(device)}."):
-            generated = self.generated(
-                target,
-                moment,
-                self.samples,
-                condition,
-                num_images=self.num_images,
-                num_steps=self.num_steps,
-                guidance_scale=self.guidance_scale,
-                seed=self.seed,
-                progress=self.progress,
-            )
-            if not generated.isfinite().all():
-                raise UserError("quality: a generated image is not finite: lower the learning rate, or generate in float32.")
-            with self.progress("Quality", 0):
-                if to_reconstruct is not None:
-                    self._reconstructions = self._reconstruction_row(target, *to_reconstruct)
-                self.result = self._report(generated, f"{self.unit} {self.time(moment)}")
+        return super().look(target, moment)
+
+    def look_at(self, generated: Image, target: Target, moment: Moment) -> Look:
+        """Distances to the two sides."""
+        if not generated.isfinite().all():
+            raise UserError("quality: a generated image is not finite: lower the learning rate, or generate in float32.")
+        with self.progress("Quality", 0):
+            if self._unmeasured is not None:
+                self._reconstructions = self._reconstruction_row(target, *self._unmeasured)
+            self.result = self._report(generated, f"{self.unit} {self.time(moment)}")
         report = self.result
         values = {side: report.estimates[f"{report.primary}_{side}"] for side in ("heldout", "gap")}
         line = (
@@ -219,11 +194,6 @@ class Quality(Watcher):
 
     def _apart(self, audited: Tensor) -> tuple[Tensor, Tensor]:
         return apart(audited, self.heldout_index, len(self._heldout) // 2, groups=self.groups, seed=self.seed)
-
-    def passes(self) -> dict[str, int]:
-        """Of a look by itself: images that another watcher has made at that moment cost nothing."""
-        branches = 1 if self.guidance_scale is None else 2
-        return {"denoiser": self.num_images * self.num_steps * branches, "decoder": self.num_images}
 
     def first_passes(self) -> dict[str, int]:
         """The reconstructions."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ldm_privacy.audit import encoding as encoding_module
 from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
@@ -277,7 +278,9 @@ def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
         return everything(measuring(codec, tmp_path if stored else None), influence=ShrunkInfluence(num_probes=2)), codec
 
     for found in (False, stored):
-        (first, one), (second, two) = in_two_processes(monkeypatch, half, samples_module, measure_module, store_module)
+        (first, one), (second, two) = in_two_processes(
+            monkeypatch, half, samples_module, encoding_module, measure_module, store_module
+        )
         assert first.is_share
         assert second.is_share
         for column in COLUMNS:

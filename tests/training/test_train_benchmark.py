@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.train import CONVOLUTIONS, COPIES, NORMALISATION, OPTIMIZER, REST, group_of
+from benchmarks.step_profile import CONVOLUTIONS, COPIES, NORMALISATION, OPTIMIZER, REST, group_of
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ class Copier(Generations):
         samples = AuditedSamples(IMAGES, torch.arange(80) < 40)
         options = {"every": Every(epochs=10), "onset": OnsetDetector(2), **options}
         super().__init__(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
-        self.of = of
+        self.of, self.generated = of, self.copies
 
-    def _generated(self, target, moment, condition):
+    def copies(self, target, *asked, **options):
         assert target == "averaged weights"
         noise = torch.randn(20 * len(self.of), 1, 4, 4, generator=torch.Generator().manual_seed(1))
         return IMAGES[self.of].repeat(20, 1, 1, 1) + 0.01 * noise
@@ -95,7 +95,7 @@ def test_a_restored_watcher_goes_on_as_if_it_had_not_stopped():
 
 
 def test_other_processes_than_the_main_one_generate_nothing(monkeypatch):
-    monkeypatch.setattr("ldm_privacy.watch.generations.is_main", lambda: False)
+    monkeypatch.setattr("ldm_privacy.watch.generated.is_main", lambda: False)
     it = Copier()
     assert not it.at(10).series
     assert it.memorized is None
@@ -143,7 +143,8 @@ def test_pictures_and_copies_are_guided_where_that_is_asked_for():
     assert (plain.passes()["denoiser"], guided.passes()["denoiser"]) == (20, 40)
     options = {"num_images": 1000, "num_steps": 5, "guidance_scale": 1.5}
     it = Generations(samples, IMAGES.__getitem__, MEMBERS, HELDOUT, **options)
-    torch.testing.assert_close(it._generated(target, Moment(0, 0), samples.condition)[:80], (1.5 * IMAGES).clamp(-1, 1))
+    it.look_at = lambda images, *when: images
+    torch.testing.assert_close(it.look(target, Moment(0, 0))[:80], (1.5 * IMAGES).clamp(-1, 1))
     assert it.passes()["denoiser"] == 10_000
     for make in (Samples, partial(Generations, images=None, member_index=MEMBERS, heldout_index=HELDOUT)):
         with pytest.raises(UserError, match="there is no 'null' condition"):

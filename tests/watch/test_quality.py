@@ -20,6 +20,7 @@ from ldm_privacy.watch.generated import Generated
 from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.quality import Quality
 from ldm_privacy.watch.quality_report import QualityReport
+from ldm_privacy.watch.samples import Samples
 from ldm_privacy.watch.watcher import Moment, look_with
 
 SIDE = 120
@@ -116,7 +117,7 @@ def test_members_and_public_images_are_no_reference():
     assert [len(each) for each in sides] == [40, 40, 0]
 
 
-def test_images_that_two_watchers_look_at_are_made_once():
+def test_images_that_several_watchers_look_at_are_made_once():
     class Counting(IdealDenoiser):
         rows = 0
 
@@ -130,6 +131,7 @@ def test_images_that_two_watchers_look_at_are_made_once():
         both = {
             "quality": watcher(generated=shared, num_images=40, num_steps=3),
             "generations": watcher(kind=Generations, generated=shared, num_images=1000, num_steps=3),
+            "samples": Samples(SAMPLES, generated=shared, num_images=16, num_steps=3),
         }
         order = {first: both[first], **both}
         target = Target(IdentityCodec(image_channels=1), predictor)
@@ -290,7 +292,7 @@ def test_a_feature_network_that_changed_is_refused_by_hash_and_in_a_resumed_run(
 
 
 def test_other_processes_than_the_main_one_generate_nothing(monkeypatch):
-    monkeypatch.setattr("ldm_privacy.watch.quality.is_main", lambda: False)
+    monkeypatch.setattr("ldm_privacy.watch.generated.is_main", lambda: False)
     it, look = looked("a target that nobody asks")
     assert not look.series
     assert it.result is None
@@ -302,7 +304,7 @@ def test_every_process_gathers_what_is_reconstructed_at_the_first_look_alone(mon
     calls = []
     monkeypatch.setattr("ldm_privacy.watch.quality.gather_on_main", lambda value: calls.append(value) or [value])
     for is_main in (True, False):
-        monkeypatch.setattr("ldm_privacy.watch.quality.is_main", lambda is_main=is_main: is_main)
+        monkeypatch.setattr("ldm_privacy.watch.generated.is_main", lambda is_main=is_main: is_main)
         it = watcher()
         for epoch in (1, 2):
             it.look(model(FRESH), Moment(epoch, epoch))
