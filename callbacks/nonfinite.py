@@ -9,6 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ldm_privacy.errors import UserError
 
+EVERY = 20
+"""Steps between looks: a look waits for the device. The end of an epoch is always looked at."""
+
 
 @dataclass(eq=False, repr=False)
 class StopOnNonFiniteLoss(Callback):
@@ -17,17 +20,15 @@ class StopOnNonFiniteLoss(Callback):
     Args:
         last_checkpoint: Named in the message: the last good one.
         learning_rate_key: The key to lower, as the message names it.
-        every_n_steps: Steps between looks (a look waits for the device); the end of an epoch is always looked at.
     """
 
     last_checkpoint: Path
     learning_rate_key: str
-    every_n_steps: int = 20
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        look = batch_idx % self.every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches
+        look = batch_idx % EVERY == 0 or batch_idx + 1 == trainer.num_training_batches
         if look and not bool(torch.isfinite(outputs["loss"])):
             is_there = self.last_checkpoint.exists()
             kept = f"The last good checkpoint is {self.last_checkpoint}." if is_there else "There is no checkpoint yet."

@@ -86,9 +86,9 @@ def in_passes(function: Callable[[Tensor], Tensor], value: Tensor, most: int) ->
     return torch.cat([function(value[rows]) for rows in passes(len(value), most)])
 
 
-def of_rows(function: Callable[[Tensor], Tensor], value: Tensor, *, copies: int = 4) -> Tensor:
-    """`function` of all rows, as many at a time as fit the budget with so many copies of them in float64."""
-    return in_passes(function, value, rows_within(8 * copies * value.shape[1:].numel(), value.device))
+def of_rows(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """`function` of all rows, as many at a time as fit the budget with four copies of them in float64."""
+    return in_passes(function, value, rows_within(8 * 4 * value.shape[1:].numel(), value.device))
 
 
 def ahead(fetch: Callable[[Batch], Fetched], batches: Iterable[Batch]) -> Iterator[Fetched]:

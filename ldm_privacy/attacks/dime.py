@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from ldm_privacy.attacks.base import Attack, check_num_draws
 from ldm_privacy.attacks.query import DenoiserQuery
-from ldm_privacy.attacks.runner import RunOptions, masked_sums
 from ldm_privacy.diffusion import per_sample
 from ldm_privacy.errors import UserError
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import ATTACKS
-from ldm_privacy.types import Contribution, KeepMask, Latent, NoisePredictor, Statistic
+from ldm_privacy.types import Contribution, Latent, Statistic
 
 NUM_ANGLES = 64
 
@@ -29,8 +27,8 @@ class Dime(Attack):
     scale and a constant, the denoising loss with a control variate; hence the signs of the defaults. 1 + num_draws queries
     per timestep.
 
-    Source: DIME, 2026, in pixel space. gamma, phi, timestep and orientation are to be fitted on calibration samples:
-    `fit_dime`.
+    Source: DIME, 2026, in pixel space. An audit fits phi, timestep and orientation (`calibrated`); gammas are attacks of their
+    own.
 
     Args:
         gamma: Size of the displacement in units of sigma, > 0.
@@ -68,73 +66,20 @@ class Dime(Attack):
         return math.cos(self.phi) * energy + math.sin(self.phi) * divergence
 
     def calibrated(self, sums: tuple[Tensor, ...], is_member: Tensor) -> "Dime":
-        """phi and the orientation, chosen by AUROC at the best timestep; gamma, which needs other passes, stays."""
-        return self.fitted(sums, is_member, range(len(sums[0]))).attack
-
-    def fitted(
-        self, sums: tuple[Tensor, ...], is_member: Tensor, timesteps: Sequence[int], *, num_angles: int = NUM_ANGLES
-    ) -> "DimeFit":
-        """The angle and timestep whose AUROC is farthest from a half.
+        """phi and the orientation, chosen by AUROC at the best timestep; gamma, which needs other passes, stays.
 
         Angles are evenly spaced over half a turn in units of the standard deviations of B2 and V at that timestep; the
-        orientation covers the other half. Arguments as in `Attack.calibrated`.
+        orientation covers the other half.
         """
         energy, divergence = sums
-        angle = torch.arange(num_angles, dtype=torch.float64, device=energy.device) / num_angles * math.pi - math.pi / 2
+        angle = torch.arange(NUM_ANGLES, dtype=torch.float64, device=energy.device) / NUM_ANGLES * math.pi - math.pi / 2
         # (timesteps, angles): evenly spaced angles between the standardised sums, as angles between the sums themselves.
         phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
         areas = auroc(phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None], is_member)
-        row, column = divmod(int((areas - 0.5).abs().argmax()), num_angles)
-        area, best = float(areas[row, column]), float(phi[row, column])
-        attack = Dime(gamma=self.gamma, phi=best, num_draws=self.num_draws, higher_means_member=area > 0.5)
-        return DimeFit(attack, timesteps[row], max(area, 1 - area))
+        best = int((areas - 0.5).abs().argmax())
+        settings = {"phi": float(phi.flatten()[best]), "higher_means_member": float(areas.flatten()[best]) > 0.5}
+        return Dime(gamma=self.gamma, num_draws=self.num_draws, **settings)
 
     def num_queries(self, timesteps: Sequence[int]) -> int:
         """(1 + num_draws) * timesteps."""
         return (1 + self.num_draws) * len(timesteps)
-
-
-class DimeFit(NamedTuple):
-    """What was chosen: the attack with its settings, its timestep, and the AUROC there on the calibration samples."""
-
-    attack: Dime
-    timestep: int
-    auroc: float
-
-
-def fit_dime(
-    predictor: NoisePredictor,
-    latent: Latent,
-    is_member: Tensor,
-    timesteps: Sequence[int],
-    *,
-    keep_mask: KeepMask | None = None,
-    gammas: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
-    num_angles: int = NUM_ANGLES,
-    num_draws: int = 10,
-    **options: Unpack[RunOptions],
-) -> DimeFit:
-    """DIME's gamma, phi, timestep and orientation, chosen by AUROC on calibration samples.
-
-    Report it on other samples: the AUROC returned is the best of many. Angles as in `Dime.fitted`.
-
-    Args:
-        predictor, latent, timesteps, options: As in `attack_statistics`; so are errors.
-        is_member: (batch,) bool; both members and held-out samples.
-        keep_mask: Like `latent`, bool; all dimensions by default.
-        gammas, num_angles: The candidates.
-        num_draws: Of the attack.
-
-    Returns:
-        DimeFit. Cost: `len(gammas) * (1 + num_draws) * len(timesteps)` network passes per sample.
-    """
-    if not gammas:
-        raise UserError("fit_dime: no gammas given; name at least one.")
-    keep_masks = (torch.ones_like(latent, dtype=torch.bool) if keep_mask is None else keep_mask)[None]
-    fits = []
-    for gamma in gammas:
-        attack = Dime(gamma=gamma, num_draws=num_draws)
-        energy, divergence = masked_sums(attack, predictor, latent, timesteps, keep_masks, **options)
-        sums = energy[0], divergence[0]
-        fits.append(attack.fitted(sums, is_member.to(latent.device), timesteps, num_angles=num_angles))
-    return max(fits, key=lambda fit: fit.auroc)

@@ -179,14 +179,14 @@ class AuditedSamples:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def is_calibration(sample_index: Tensor, seed: int = 0, *, group: Tensor | None = None) -> Tensor:
+def is_calibration(sample_index: Tensor, *, group: Tensor | None = None) -> Tensor:
     """Which half each sample is of: the halves choose (timestep, keep fraction) for each other. Bool, like `sample_index`.
 
     A fair coin per sample index (or per group, so that a group is never on both halves): independent of membership, of
     the split, of epochs and of machines.
     """
     keys = sample_index if group is None else group
-    return uniform("calibration-half", (seed, keys), (), device=keys.device) < 0.5
+    return uniform("calibration-half", (0, keys), (), device=keys.device) < 0.5
 
 
 def check_halves(is_calibration: Tensor, is_member: Tensor, group: Tensor | None) -> None:

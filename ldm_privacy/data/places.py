@@ -44,12 +44,12 @@ def leads_out(name: str) -> bool:
     return is_absolute or posixpath.normpath(name).startswith("../")
 
 
-def named_images(names: Sequence[str], folder: Path, *, by: Path, key: str = "images") -> list[str]:
+def named_images(names: Sequence[str], folder: Path, *, by: Path) -> list[str]:
     """The paths of the images of those names in `folder`; images beside them that have no name are counted and logged.
 
     Args:
         names: As the file `by` has them, relative to the folder.
-        folder: What `data.source.KEY` names.
+        folder: What `data.source.images` names.
 
     Raises UserError: no names; some aren't there: how many, and the first.
     """
@@ -60,13 +60,13 @@ def named_images(names: Sequence[str], folder: Path, *, by: Path, key: str = "im
     present = set(os.listdir(folder))
     if missing := [name for name in names if name not in present and not (folder / name).is_file()]:
         raise UserError(
-            f"data.source.{key}: {len(missing):,} of the {len(names):,} images that {by} names aren't in {folder}; the first "
+            f"data.source.images: {len(missing):,} of the {len(names):,} images that {by} names aren't in {folder}; the first "
             f"is '{missing[0]}'. Copy all of them there, or name the folder that has them."
         )
     endings = image_endings()
     if unnamed := sorted(name for name in present - set(names) if os.path.splitext(name)[1].lower() in endings):
         log.warning(
-            "data.source.%s: not read of %s: %d images that %s doesn't name (the first: %s).",
-            *(key, folder, len(unnamed), by.name, unnamed[0]),
+            "data.source.images: not read of %s: %d images that %s doesn't name (the first: %s).",
+            *(folder, len(unnamed), by.name, unnamed[0]),
         )
     return [str(folder / name) for name in names]

@@ -64,5 +64,5 @@ def epoch_agreement(report: AuditReport, key: AuditKey, history: Mapping[int, Ke
         shared = data.is_member & torch.isin(data.sample_index, kept.sample_index)
         earlier, now = kept.at(data.sample_index[shared]).standing[key], last[shared]
         if len(now) >= 4 and earlier.min() < earlier.max() and now.min() < now.max():
-            found[epoch] = rank_agreement(earlier, now)
+            found[epoch] = rank_agreement(earlier, now, confidence=report.confidence)
     return found

@@ -125,15 +125,6 @@ class Shrinkage:
         )
 
 
-def dataset_influence(influence: Influence, num_probes: int) -> Influence:
-    """One influence for the whole set, (1, channels, height, width): exp of the dimension means of `shrink_log_influence`.
-
-    Up to one factor the geometric mean over the samples; `KeepTopInfluence` makes the data-set-wide mask of it.
-    """
-    mean = shrink_log_influence(influence, num_probes, "none").dimension_mean
-    return mean.exp()[None].to(influence.dtype)
-
-
 @INFLUENCE_ESTIMATORS.register("shrunk")
 @dataclass
 class ShrunkInfluence:

@@ -1,12 +1,12 @@
 """Adversarial: a critic that learns beside the autoencoder can't tell its outputs from images."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from ldm_privacy.losses.base import Autoencoded, CodecLoss, Rate, ShareOfBatch, Weight
+from ldm_privacy.losses.base import Autoencoded, CodecLoss, ShareOfBatch, Weight
 from ldm_privacy.losses.critic import Critic, hinge, scores
 from ldm_privacy.processes import add_up
 from ldm_privacy.registry import LOSSES
@@ -46,7 +46,7 @@ class Adversarial(CodecLoss):
         first_step: NonNegativeInt | None = None,
         every: PositiveInt = 1,
         share: ShareOfBatch = 1.0,
-        learning_rate: Rate = 2e-4,
+        learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4,
         image_channels: int,
         resolution: int,
         seed: int,

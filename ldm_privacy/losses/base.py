@@ -12,8 +12,6 @@ from ldm_privacy.types import Decoder, Image
 
 Weight = Annotated[float, Field(ge=0)]
 ShareOfBatch = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-"""Of an AdamW."""
 
 
 class Autoencoded(NamedTuple):

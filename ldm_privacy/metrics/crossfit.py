@@ -68,7 +68,6 @@ def crossfit_difference(
     *,
     confidence: float = 0.95,
     alternative: Literal["two-sided", "greater"] = "two-sided",
-    seed: int = 0,
 ) -> PairedDifference:
     """AUROC(a) - AUROC(b), both chosen crosswise on the same halves: the mean of the halves' paired differences.
 
@@ -82,7 +81,6 @@ def crossfit_difference(
     Args:
         a, b: One or two halves each, with the same samples in the same order. Errors are those of `auroc_difference`.
         confidence, alternative: As in `auroc_difference`.
-        seed: Of `choice_reach`.
     """
     check_share("confidence", confidence)
     is_two_sided, pairs = check_alternative(alternative), list(zip(_checked(a), _checked(b), strict=True))
@@ -93,7 +91,7 @@ def crossfit_difference(
         value, lower, upper = np.mean([(one.value, one.lower, one.upper) for one in each], axis=0).tolist()
         return PairedDifference(value, lower, upper, min(1.0, len(each) * min(one.p_value for one in each)))
     value, deviation = (parts[0].value + parts[1].value) / 2, float(np.sqrt(parts[0].variance + parts[1].variance)) / 2
-    below, above = choice_reach([a, b], tail, seed=seed)
+    below, above = choice_reach([a, b], tail)
     lower, upper = max(-1.0, value - below * deviation), min(1.0, value + above * deviation)
     normal, reach = float(stats.norm.isf(tail)), below if value > 0 else above
     ratio = value / deviation * (normal / reach if normal > 0 else 1.0) if deviation else 0.0

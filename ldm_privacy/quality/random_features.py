@@ -19,6 +19,8 @@ GAINS = (6.0, 3.0)
 LARGEST, SMALLEST = 64, 4
 """Pixels of a side: larger images are averaged down first, and no scale is smaller."""
 _NUM_NOISE = 64
+SEED = 0
+"""The same in every run, so that distances compare."""
 
 
 class RandomFeatures:
@@ -27,20 +29,18 @@ class RandomFeatures:
     `cos(w * x + b)` are random Fourier features of patches (Rahimi & Recht 2007): averaged, they tell the laws of patches
     apart, and the second layer those of patches of patches. Scales: the image (averaged down to 64 pixels a side where it is
     larger), half, a quarter, ... down to 4 pixels; the same filters at each. Every feature is centred and scaled by its mean
-    and deviation over 64 smooth random images, which depend on the seed and the size alone: the features are a fixed function
+    and deviation over 64 smooth random images, which depend on the size alone: the features are a fixed function
     of the image. 192 of a scale.
 
     They tell brightness, contrast, sharpness, noise, strokes and roughly where in the image they are, and so whether a set
     has lost part of its variety. They know nothing of objects: what needs a trained network to see, they don't. A KID of them
-    is comparable with others of the same seed and image size alone, and with no published one.
+    is comparable with others of the same image size alone, and with no published one.
 
-    Args:
-        seed: Of the filters.
     """
 
-    def __init__(self, seed: int = 0):
-        self.seed = seed
-        self.name = f"random convolutions, seed {seed}"
+    name = f"random convolutions, seed {SEED}"
+
+    def __init__(self) -> None:
         self._scale: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
@@ -48,7 +48,7 @@ class RandomFeatures:
         """(batch, features), float32 on the CPU, of images (batch, 1 or 3, height, width) in [-1, 1]; no network passes."""
         shape = image.shape[1:]
         if shape not in self._scale:
-            noise = self._raw(_smooth_noise(self.seed, (shape[0], *_seen(shape))))
+            noise = self._raw(_smooth_noise((shape[0], *_seen(shape))))
             self._scale[shape] = noise.mean(0), noise.std(0)
         mean, std = self._scale[shape]
         # Of the largest scale what goes into the second convolution unfolded, and both outputs with their cosines.
@@ -74,7 +74,7 @@ class RandomFeatures:
         """Weights and phases of each layer."""
         filters = []
         for layer, (wanted, gain) in enumerate(zip(CHANNELS, GAINS)):
-            key = (self.seed, layer, torch.arange(wanted))
+            key = (SEED, layer, torch.arange(wanted))
             weight = normal("random features", key, (channels, 3, 3)) * gain / (9 * channels) ** 0.5
             filters.append((weight, 2 * math.pi * uniform("random features' phases", key, ())))
             channels = wanted
@@ -88,11 +88,11 @@ def _seen(shape: Sequence[int]) -> tuple[int, int]:
     return max(1, height * LARGEST // longest), max(1, width * LARGEST // longest)
 
 
-def _smooth_noise(seed: int, shape: Sequence[int]) -> Image:
+def _smooth_noise(shape: Sequence[int]) -> Image:
     """Random images in [-1, 1] with as much of every scale: noise of 1, 2, 4, ... pixels a side, enlarged and added."""
     size, side, parts = tuple(shape[1:]), 1, []
     while side <= min(LARGEST, *size):
-        noise = normal("smooth noise", (seed, side, torch.arange(_NUM_NOISE)), (shape[0], side, side))
+        noise = normal("smooth noise", (SEED, side, torch.arange(_NUM_NOISE)), (shape[0], side, side))
         parts.append(interpolate(noise, size=size, mode="bilinear"))
         side *= 2
     return torch.tanh(torch.stack(parts).sum(0) / 2)

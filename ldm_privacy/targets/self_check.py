@@ -59,7 +59,7 @@ class SelfCheck:
 
 @torch.no_grad()
 def self_check(
-    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, batch_size: int | None = None, name: str = "target"
+    target: Target, latent: Latent, condition: Condition, *, seed: int = 0, name: str = "target"
 ) -> SelfCheck | None:
     """Measure how well the network of a target does what its declared convention says, and what its rivals say.
 
@@ -77,7 +77,6 @@ def self_check(
         latent: (samples, channels, height, width), of images of its kind; the first 64 are used.
         condition: Of those samples.
         seed: Of the noise, one a sample and noise level.
-        batch_size: Rows a pass; by default as many as an attack's.
         name: What a refusal calls it: "target", "reference".
 
     Returns:
@@ -103,9 +102,7 @@ def self_check(
     readings += [declared._replace(latents=name) for name in latents]
     count = len(predictor.alphas_cumprod)
     timesteps = [flow_timestep(sigma, count) for sigma in SIGMAS] if is_flow else [int(share * count) for share in SHARES]
-    left = _left(
-        predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, batch_size or rows_per_pass(predictor, latent)
-    )
+    left = _left(predictor, latents, condition, dict.fromkeys(readings), timesteps, seed, rows_per_pass(predictor, latent))
     found = SelfCheck({_words(each, declared): float(value.mean()) for each, value in left.items()}, len(latent))
     best = min(left, key=lambda each: float(left[each].mean()))
     gain, value = left[declared] - left[best], float(left[best].mean())

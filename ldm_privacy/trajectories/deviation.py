@@ -15,22 +15,10 @@ class Deviation:
     Attributes:
         d1: (batch,), sum over the states of w0 - sqrt(abar): positive where the training latent comes too early.
         d2: (batch,), -sum of wT - sqrt(1 - abar): positive where randomness is lost too early.
-        num_steps: Terms of the sums, which grow with it.
     """
 
     d1: Tensor
     d2: Tensor
-    num_steps: int
-
-    @property
-    def d1_per_step(self) -> Tensor:
-        """(batch,), the mean over the states."""
-        return self.d1 / self.num_steps
-
-    @property
-    def d2_per_step(self) -> Tensor:
-        """(batch,), the mean over the states."""
-        return self.d2 / self.num_steps
 
 
 def deviation(coefficients: Coefficients, alphas_cumprod: Tensor, *, num_steps: int | None = None) -> Deviation:
@@ -52,7 +40,7 @@ def deviation(coefficients: Coefficients, alphas_cumprod: Tensor, *, num_steps: 
         )
     abar = alphas_cumprod.cpu().double()[:num_steps, None]
     clean, noise = coefficients.clean[:num_steps], coefficients.noise[:num_steps]
-    return Deviation((clean - abar.sqrt()).sum(0), -(noise - (1 - abar).sqrt()).sum(0), len(abar))
+    return Deviation((clean - abar.sqrt()).sum(0), -(noise - (1 - abar).sqrt()).sum(0))
 
 
 def affine_coefficients(abar: Tensor, clean_gain: Tensor | float, state_gain: Tensor | float = 0.0) -> Coefficients:

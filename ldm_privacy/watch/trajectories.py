@@ -30,6 +30,8 @@ from ldm_privacy.watch.trajectory_curves import WORDS, charts_of, compared, curv
 from ldm_privacy.watch.watcher import Every, GuidanceScale, Look, Moment, Watcher
 
 AT_THE_END = Every(epochs=10**9)
+NUM_SHOWN = 3
+"""Captions memorized most, and least, that pictures are kept of."""
 
 
 @WATCHERS.register("trajectories")
@@ -54,7 +56,6 @@ class Trajectories(Watcher):
         clean: x, what the states are decomposed into: the latent of the caption's own image ("paired"), or the one that the
             trajectory ends in ("generated"; twice the passes).
         mean_column: Whether the mean latent is a third column of the decomposition.
-        num_shown: Captions memorized most, and least, that pictures are kept of.
         every: See `Watcher`. By default a single look, at the end of the training, whatever the audits' cadence: a look costs
             thousands of passes.
         onset: The detector.
@@ -80,7 +81,6 @@ class Trajectories(Watcher):
     num_early: PositiveInt = 5
     clean: Literal["paired", "generated"] = "paired"
     mean_column: bool = False
-    num_shown: PositiveInt = 3
     every: Every = AT_THE_END
     onset: OnsetDetector = field(default_factory=OnsetDetector)
     words: Callable[[Tensor], list[str] | None] = lambda sample_index: None
@@ -180,7 +180,7 @@ class Trajectories(Watcher):
         group, last = captions.group_of(captions.sample_index), guided[self.guidance_scales[-1]]
         is_member, words = captions.samples.is_member, self.words(captions.sample_index)
         ranked = last.similarity.masked_fill(~is_member, -torch.inf).argsort(descending=True)[: int(is_member.sum())].tolist()
-        num_shown = min(self.num_shown, len(ranked) // 2)
+        num_shown = min(NUM_SHOWN, len(ranked) // 2)
         device, seeds = self.samples.latent.device, self.num_seeds
 
         def shown(row: int) -> Shown:
@@ -221,7 +221,7 @@ class Trajectories(Watcher):
         captions = num_chosen(self.samples, self.num_captions, self.seed)
         branches = 2 if self.clean == "paired" else 4
         trajectories = sum(captions) * self.num_seeds * len(self.guidance_scales)
-        num_shown = 2 * min(self.num_shown, sum(captions[:2]) // 2)
+        num_shown = 2 * min(NUM_SHOWN, sum(captions[:2]) // 2)
         num_images = min(self.num_early, self.num_steps) + self.num_seeds
         return {"denoiser": trajectories * self.num_steps * branches, "decoder": num_shown * num_images}
 

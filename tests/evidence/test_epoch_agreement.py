@@ -1,5 +1,7 @@
 """Scores of earlier audits, compared by rank."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -40,6 +42,14 @@ def test_each_epoch_is_compared_on_the_members_that_both_audits_have(report):
     expected = spearmanr([earlier[place] for place in members], [now[index[place] - 100] for place in members]).statistic
     assert found[3].value == pytest.approx(expected)
     assert found[3].lower < found[3].value < found[3].upper
+
+
+def test_its_intervals_have_the_confidence_of_the_report(report):
+    earlier = torch.arange(80, dtype=torch.float64).sin()
+    history = {3: KeptScores(report.data.sample_index, {"sima": [50]}, {}, {KEY: earlier})}
+    half = report_of(report.data, intervals=replace(QUICK, confidence=0.5))
+    wide, narrow = (epoch_agreement(each, KEY, history)[3] for each in (report, half))
+    assert wide.lower < narrow.lower < wide.value == narrow.value < narrow.upper < wide.upper
 
 
 def test_the_same_scores_agree_fully(report):

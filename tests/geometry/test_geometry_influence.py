@@ -20,7 +20,7 @@ from ldm_privacy.geometry.jacobian import HELD, DecoderJacobian, gradients_enabl
 from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.geometry.probe import ProbeInfluence
-from ldm_privacy.geometry.shrunk import ShrunkInfluence, dataset_influence, shrink_log_influence
+from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
 from ldm_privacy.geometry.stream import stream_influence
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from tests.reference.geometry import dense_jacobian, influence_loop, published_decoder, shrunk_log_influence
@@ -518,7 +518,6 @@ def test_shrinking_keeps_the_precision():
     _, estimate = lognormal_set(5, 6, 4, residual_sd=0.3)
     fit = shrink_log_influence(estimate.float(), 4)
     assert (fit.influence.dtype, fit.standard_error.dtype) == (torch.float32, torch.float32)
-    assert dataset_influence(estimate.float(), 4).dtype == torch.float32
 
 
 def test_pure_noise_leaves_no_residual():
@@ -557,9 +556,6 @@ def test_no_residual_means_one_ranking_for_all():
     fit, index = shrink_log_influence(estimate, 4, "none"), torch.arange(20)
     masks = KeepTopInfluence(0.6)(fit.influence, index)
     assert (masks == masks[0]).all()
-    whole = dataset_influence(estimate, 4)
-    assert whole.shape == (1, 1, 1, 40)
-    assert torch.equal(KeepTopInfluence(0.6)(whole, index[:1])[0], masks[0])
 
 
 def test_one_sample_or_many_probes_are_left_alone():
