@@ -105,7 +105,7 @@ def distortion_table(decode: Decode, latent: Tensor, rounds: int, *, with_whole:
     torch.manual_seed(0)
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         with patch.object(DecoderJacobian, "times", counting):
-            Distortion(RANK, batch_size=1).singular_values(decode, latent[:1])
+            Distortion(RANK).singular_values(decode, latent[:1])
         # Far more than the default's accuracy.
         exact = Distortion(RANK, oversample=20, tolerance=1e-5, exact=with_whole or None).singular_values(decode, latent)
         timings = in_turn(variants, track(range(rounds), "distortion"))

@@ -77,8 +77,8 @@ class Dime(Attack):
         phi = torch.atan2(angle.sin() * energy.std(1)[:, None], angle.cos() * divergence.std(1)[:, None])
         areas = auroc(phi.cos()[..., None] * energy[:, None] + phi.sin()[..., None] * divergence[:, None], is_member)
         best = int((areas - 0.5).abs().argmax())
-        settings = {"phi": float(phi.flatten()[best]), "higher_means_member": float(areas.flatten()[best]) > 0.5}
-        return Dime(gamma=self.gamma, num_draws=self.num_draws, **settings)
+        is_higher = float(areas.flatten()[best]) > 0.5
+        return Dime(gamma=self.gamma, phi=float(phi.flatten()[best]), num_draws=self.num_draws, higher_means_member=is_higher)
 
     def num_queries(self, timesteps: Sequence[int]) -> int:
         """(1 + num_draws) * timesteps."""

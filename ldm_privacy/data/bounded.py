@@ -108,7 +108,7 @@ class BoundedImages:
         def decoded(row: int, cell: Mapping[str, Any]) -> tuple[Tensor, bytes, WideImages, str | None]:
             wide = WideImages(self._limits)
             pixels = decode_image(cell, resolution=resolution, channels=channels, row=row, column=self._column, wide=wide)
-            return pixels, digest_of(pixels), wide, cell.get("path") or None
+            return pixels, digest_of_pixels(pixels), wide, cell.get("path") or None
 
         for start in range(0, len(places), AT_ONCE):
             rows = [self._rows[place] for place in places[start : start + AT_ONCE]]
@@ -150,6 +150,6 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def digest_of(pixels: Tensor) -> bytes:
+def digest_of_pixels(pixels: Tensor) -> bytes:
     """SHA-256 of the pixels of one image."""
     return hashlib.sha256(pixels.contiguous().numpy().data).digest()

@@ -48,14 +48,14 @@ def prepared(kind: str, patterns: str | list[str]) -> Dataset:
         files += matches
     if not files:
         raise UserError(f"data.source.files: the list is empty; name at least one {_ENDINGS[kind]} file.")
-    with explained(f"data.source.files: can't read {_some(files)} as {kind}"):
+    with explaining(f"data.source.files: can't read {_some(files)} as {kind}"):
         paths = [os.path.abspath(file) for file in files]
         escaped = [glob.escape(path) for path in paths]
         return datasets.load_dataset(kind, name=_identity(paths), data_files={"train": escaped}, split="train")
 
 
 @contextlib.contextmanager
-def explained(problem: str, advice: str = "") -> Iterator[None]:
+def explaining(problem: str, advice: str = "") -> Iterator[None]:
     """Turn what `datasets` raises inside into a UserError of one line."""
     try:
         yield

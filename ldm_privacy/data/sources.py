@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from ldm_privacy.data.columns import Columns, find_columns
 from ldm_privacy.data.digit_captions import described
 from ldm_privacy.data.places import existing_folder
-from ldm_privacy.data.prepared import explained, prepared
+from ldm_privacy.data.prepared import explaining, prepared
 from ldm_privacy.data.wide import ValueRange
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.registry import IMAGE_SOURCES, nearest_name
@@ -159,7 +159,7 @@ class Saved(ImageSource):
 
     def open(self) -> Dataset:
         path, advice = existing_folder(self.path), " For a folder of image files use data.source.class=folder."
-        with explained(f"data.source.path: {path} was not written by save_to_disk, or isn't whole", advice):
+        with explaining(f"data.source.path: {path} was not written by save_to_disk, or isn't whole", advice):
             saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, DatasetDict):
             if self.split is not None:

@@ -49,7 +49,7 @@ class Size:
         return math.sqrt(sum(1 / count for count in self.audited))
 
 
-class Look(NamedTuple):
+class PilotLook(NamedTuple):
     """A rise, how far below it the lower bound lies that decides on an onset, and its standard error."""
 
     rise: float
@@ -71,7 +71,7 @@ class Pilot:
 
     name: str
     size: Size
-    looks: Mapping[int, Look]
+    looks: Mapping[int, PilotLook]
     differs: tuple[str, ...] = ()
     num_consecutive: int = 2
 
@@ -134,7 +134,7 @@ def pilot_of(
     looks = {}
     for number, epoch in enumerate(sorted(epoch for epoch in rises if epoch in lowers), start=1):
         width = rises[epoch] - lowers[epoch]
-        looks[epoch] = Look(rises[epoch], width, width / NormalDist().inv_cdf(detector.confidence_at(number)))
+        looks[epoch] = PilotLook(rises[epoch], width, width / NormalDist().inv_cdf(detector.confidence_at(number)))
     return Pilot(name, size, looks, differs, num_consecutive) if looks else None
 
 

@@ -13,17 +13,17 @@ from ldm_privacy.controls.model_free import classify
 from ldm_privacy.evidence.dataset import false_alarms_of, set_sizes
 from ldm_privacy.evidence.own_generations import OwnGenerations, own_generations
 from ldm_privacy.evidence.suspect_copies import MIN_IMAGES, Copies
-from ldm_privacy.evidence.suspect_score import Choice, Levels, scores_under
+from ldm_privacy.evidence.suspect_score import Levels, ScoreChoice, scores_under
 from ldm_privacy.metrics import PValueAtSize, WelchVerdict, p_value_by_set_size, welch_verdict
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.types import Estimate, MembershipScore
 
 NUM_PERMUTATIONS = 1999
-Answer = Literal["yes", "no", "differs", "generated"]
+SuspectAnswer = Literal["yes", "no", "differs", "generated"]
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class SuspectImages:
     """Every image that is looked at, one row each: the run's, then the suspects, then generations of the target.
 
     Attributes:
@@ -65,8 +65,8 @@ class SuspectVerdict:
         level: Of the tests.
     """
 
-    answer: Answer
-    choice: Choice
+    answer: SuspectAnswer
+    choice: ScoreChoice
     scores: Mapping[str, MembershipScore]
     test: WelchVerdict
     p_permuted: float | None
@@ -104,7 +104,7 @@ class SuspectVerdict:
 
 
 def suspect_verdict(
-    levels: Levels, choice: Choice, images: Images, copies: Copies, *, confidence: float = 0.95, seed: int = 0
+    levels: Levels, choice: ScoreChoice, images: SuspectImages, copies: Copies, *, confidence: float = 0.95, seed: int = 0
 ) -> SuspectVerdict:
     """The verdict on the suspects. No network passes.
 
@@ -159,7 +159,7 @@ def suspect_verdict(
     )
 
 
-def answer_of(p_value: float, blind: Estimate, generated: OwnGenerations, *, level: float) -> Answer:
+def answer_of(p_value: float, blind: Estimate, generated: OwnGenerations, *, level: float) -> SuspectAnswer:
     """One of four, by fixed rules: what could explain a high score comes first.
 
     * generated: the images pass for the model's own generations, which score as members whatever it was trained on.
@@ -174,7 +174,7 @@ def answer_of(p_value: float, blind: Estimate, generated: OwnGenerations, *, lev
     return "yes" if p_value <= level else "no"
 
 
-def blind_classifiers(images: Images, *, confidence: float, seed: int) -> tuple[Estimate, list[str]]:
+def blind_classifiers(images: SuspectImages, *, confidence: float, seed: int) -> tuple[Estimate, list[str]]:
     """How well the suspects are told from all held-out images without any model, and by which features; see `classify`."""
     both = images.is_suspect | images.is_heldout
     group = None if images.group is None else images.group[both]

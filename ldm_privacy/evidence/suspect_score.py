@@ -42,7 +42,7 @@ class Levels:
         return None if calibration else level
 
 
-class Choice(NamedTuple):
+class ScoreChoice(NamedTuple):
     """A score, and how well it told members from held-out images on the half that chose it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Choice(NamedTuple):
         return f"{self.key}{when}{f', calibrated by {self.calibration}' if self.calibration else ''}"
 
 
-def choose_score(levels: Levels, is_member: Tensor, chooses: Tensor) -> Choice:
+def choose_score(levels: Levels, is_member: Tensor, chooses: Tensor) -> ScoreChoice:
     """The score of largest AUROC on the images that choose; the first of equal ones.
 
     Args:
@@ -73,7 +73,7 @@ def choose_score(levels: Levels, is_member: Tensor, chooses: Tensor) -> Choice:
     Raises:
         UserError: A score is not finite, or every one is constant.
     """
-    found: list[Choice] = []
+    found: list[ScoreChoice] = []
     for key in levels.now:
         for calibration in CALIBRATIONS:
             if (level := levels.under(key, calibration, is_member, chooses)) is None:
@@ -82,13 +82,13 @@ def choose_score(levels: Levels, is_member: Tensor, chooses: Tensor) -> Choice:
             place = int(areas.argmax())
             timestep = [*levels.timesteps[key.attack], None][place] if levels.timesteps[key.attack] else None
             if float(level[place, chooses].std()) > 0:
-                found.append(Choice(key, place, timestep, calibration, float(areas[place])))
+                found.append(ScoreChoice(key, place, timestep, calibration, float(areas[place])))
     if not found:
         raise UserError("ckpt: every attack gives all images the same score; there is nothing to test.")
     return max(found, key=lambda each: each.auroc)
 
 
-def scores_under(choice: Choice, levels: Levels, is_member: Tensor, chooses: Tensor) -> MembershipScore:
+def scores_under(choice: ScoreChoice, levels: Levels, is_member: Tensor, chooses: Tensor) -> MembershipScore:
     """(images,) of the chosen score; images that are neither member nor choose get what was fitted to the others."""
     level = levels.under(choice.key, choice.calibration, is_member, chooses)
     assert level is not None

@@ -1,18 +1,18 @@
 """The answer on a suspect set in one sentence, and the sentences that stand behind it."""
 
-from ldm_privacy.evidence.suspect import Answer, SuspectVerdict
+from ldm_privacy.evidence.suspect import SuspectAnswer, SuspectVerdict
 from ldm_privacy.evidence.verdict import Verdict
 from ldm_privacy.types import Tone
 
 ENOUGH = 0.9
 """Share of sets of members that are found, from which on a size is said to be enough."""
-LABELS: dict[Answer, str] = {
+LABELS: dict[SuspectAnswer, str] = {
     "yes": "Trained on",
     "no": "No sign",
     "differs": "Can't say",
     "generated": "Its own generations",
 }
-TONES: dict[Answer, Tone] = {"yes": "exposed", "no": "safe", "differs": "leak", "generated": "unclear"}
+TONES: dict[SuspectAnswer, Tone] = {"yes": "exposed", "no": "safe", "differs": "leak", "generated": "unclear"}
 
 
 def said_of_suspects(verdict: SuspectVerdict, where: str) -> Verdict:

@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
     label: str
 
 
-class Parts(NamedTuple):
+class VerdictParts(NamedTuple):
     """What a verdict is made of.
 
     Attributes:
@@ -64,7 +64,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     return Verdict(sentences, parts.tone, label)
 
 
-def parts_of(evidence: Evidence) -> Parts:
+def parts_of(evidence: Evidence) -> VerdictParts:
     """What the evidence says, by fixed rules.
 
     * leak: a control tells the two image sets apart without any model; attack numbers up to its level are no evidence.
@@ -155,7 +155,7 @@ def parts_of(evidence: Evidence) -> Parts:
     )
     told = said_of_conditions(report, key)
     bounded = said_of_epsilon(report, key, evidence.outsider, evidence.proven)
-    return Parts(who, sure, meaning, advice, (*([] if told is None else [told]), *bounded), tone)
+    return VerdictParts(who, sure, meaning, advice, (*([] if told is None else [told]), *bounded), tone)
 
 
 def _controls(evidence: Evidence) -> str:

@@ -99,7 +99,7 @@ def check_sample_index(latent: Latent, sample_index: Tensor) -> None:
         raise ValueError(f"sample_index {tuple(sample_index.shape)} does not fit latent {tuple(latent.shape)}")
 
 
-def check_finite(influence: Influence, sample_index: Tensor) -> None:
+def check_influence(influence: Influence, sample_index: Tensor) -> None:
     """Raise UserError that names the first sample with an influence that is not finite."""
     finite = influence.flatten(1).isfinite().all(1)
     if not finite.all():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ldm_privacy.geometry.estimate import InfluenceEstimate, check_finite, check_sample_index, concatenate
+from ldm_privacy.geometry.estimate import InfluenceEstimate, check_influence, check_sample_index, concatenate
 from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from ldm_privacy.types import Decoder, Influence, Latent
@@ -38,7 +38,7 @@ class ExactInfluence:
 
         def exact(jacobian: DecoderJacobian, rows: slice) -> InfluenceEstimate:
             influence = self._squared_columns(jacobian, latent[rows]).to(latent.device, at_least_float32(latent))
-            check_finite(influence, sample_index[rows])
+            check_influence(influence, sample_index[rows])
             return InfluenceEstimate(influence, torch.zeros_like(influence))
 
         return concatenate(in_parts(exact, decoder, latent))

@@ -15,7 +15,7 @@ from ldm_privacy.device import rows_within
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.types import Decoder, Image, Latent
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 HELD = 2.5
 """Times as much as autograd keeps of a decoding is held while a product is taken. Measured: J^T u 1.2 to 1.6, J v 2.1 to 3.5,
@@ -164,12 +164,12 @@ class DecoderJacobian:
             raise UserError(f"{name} of shape {tuple(vectors.shape)} (vectors first) don't fit {of}, {tuple(shape)}.")
 
 
-def in_parts(function: Callable[[DecoderJacobian, slice], Part], decoder: Decoder, latent: Latent) -> list[Part]:
+def in_parts(function: Callable[[DecoderJacobian, slice], _Part], decoder: Decoder, latent: Latent) -> list[_Part]:
     """`function` of the Jacobian at some samples and of their rows, for all samples, part by part within the memory budget.
 
     The first sample comes alone: it tells how many fit. No sample is decoded twice; a part is given up before the next is made.
     """
-    parts: list[Part] = []
+    parts: list[_Part] = []
     start, size = 0, 1
     while start < len(latent) or not parts:
         rows = slice(start, start + size)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.estimate import check_counts, check_finite, check_sample_index
+from ldm_privacy.geometry.estimate import check_counts, check_influence, check_sample_index
 from ldm_privacy.geometry.jacobian import DecoderJacobian, at_least_float32, in_parts
 from ldm_privacy.randomness import normal
 from ldm_privacy.types import Decoder, Image, Latent
@@ -47,7 +47,7 @@ def pixel_influence(
             products = jacobian.times(torch.stack(probes), vectors_per_pass=vectors_per_pass)
             total += products.to(total.dtype).square().sum(2).sum(0)
         influence = (total / num_probes).to(latent.device)
-        check_finite(influence, sample_index[rows])
+        check_influence(influence, sample_index[rows])
         return influence, jacobian.image
 
     influences, images = zip(*in_parts(of_part, decoder, latent))

@@ -11,7 +11,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.estimate import (
     InfluenceEstimate,
     check_counts,
-    check_finite,
+    check_influence,
     check_sample_index,
     concatenate,
     mask_overlap,
@@ -105,7 +105,7 @@ class ProbeInfluence:
                 part = probe // num_half if num_half else 2
                 sums[part] += product.to(sums.dtype).square()
         influence = sums.sum(0) / num_probes
-        check_finite(influence, sample_index)
+        check_influence(influence, sample_index)
         standard_error = influence * math.sqrt(2 / num_probes)
         if not num_half:
             return InfluenceEstimate(influence, standard_error)

@@ -84,7 +84,7 @@ class FeatureNetwork:
             files = [file_of(path, name) for name in (CONFIG, WEIGHTS, PREPROCESSOR)]
         except FileNotFoundError as error:
             raise UserError(f"path: {error}. Name a local folder that holds {CONFIG}, {WEIGHTS}, {PREPROCESSOR}.") from None
-        found = digest_of(files)
+        found = digest_of_files(files)
         if sha256 is not None and found != sha256.lower():
             raise UserError(
                 f"sha256: '{path}' has {found}, not {sha256}: its files changed. Put them back, or name their hash."
@@ -152,7 +152,7 @@ class FeatureNetwork:
         return self.network(pixel_values=self.prepared(image), output_hidden_states=True)
 
 
-def digest_of(files: list[Path]) -> str:
+def digest_of_files(files: list[Path]) -> str:
     """One sha256 of the contents of several files, in their order."""
     digest = hashlib.sha256()
     for each in files:

@@ -19,7 +19,8 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS, LOGGERS
 from ldm_privacy.runs.folder import check_name
-from ldm_privacy.targets.record import Denoiser, check_plain
+from ldm_privacy.targets.denoiser import Denoiser
+from ldm_privacy.targets.record import check_plain
 from ldm_privacy.training.per_sample import check_per_sample_gradients
 
 

@@ -6,8 +6,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ldm_privacy.config.check import labelled
+from ldm_privacy.config.data_section import DataConfig
 from ldm_privacy.config.privacy import check_privacy
-from ldm_privacy.config.schema import DataConfig
 from ldm_privacy.recipes.gate_check import check_gate
 from ldm_privacy.recipes.pilots import read_pilots
 from ldm_privacy.targets.place import check_base

@@ -30,7 +30,7 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.registry import CHANNEL_MAPS, CONTROLS, WATCHERS
-from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import AuditKey, Latent, NoisePredictor, check_shape, no_progress
 from ldm_privacy.watch.undisturbed import undisturbed

@@ -19,9 +19,9 @@ from ldm_privacy.models.schedule import training_schedule
 from ldm_privacy.randomness import derive_seed
 from ldm_privacy.recipes.setup import Setup
 from ldm_privacy.registry import CODECS
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.family import schedule_words
 from ldm_privacy.targets.privacy import Privacy
-from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.training.per_sample import epsilon
 from ldm_privacy.training.timesteps import TimestepSampler
 from ldm_privacy.types import Progress, Whose

@@ -15,7 +15,7 @@ from ldm_privacy.report.figures.base import banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
 
-History = Mapping[tuple[int, str], float]
+SeriesHistory = Mapping[tuple[int, str], float]
 """(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
 
 
@@ -29,7 +29,7 @@ class Sign(NamedTuple):
     name: str
 
 
-def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
+def signs(primary: AuditKey, history: SeriesHistory) -> tuple[Sign, ...]:
     """The loss gap, the AUROC of the primary attack and of whichever else a rise was counted of, copies, replication."""
     gap, copies = "denoiser/loss_gap", "generations/memorized"
     shares = "Share of generations that copy a member (dashed: a held-out image)"
@@ -56,7 +56,11 @@ def signs(primary: AuditKey, history: History) -> tuple[Sign, ...]:
 
 
 def mask_curves(
-    history: History, keys: Sequence[AuditKey], primary: AuditKey, derived: Mapping[AuditKey, Derived], unit: str = "epoch"
+    history: SeriesHistory,
+    keys: Sequence[AuditKey],
+    primary: AuditKey,
+    derived: Mapping[AuditKey, Derived],
+    unit: str = "epoch",
 ) -> list[MaskCurves]:
     """The curves of every attack that was audited, the primary one's first, with its calibrated scores among them."""
     onset = _onset(history, f"memorization/{primary}/onset_epoch")
@@ -72,7 +76,7 @@ def mask_curves(
 
 
 def view_curves(
-    history: History, keys: Sequence[AuditKey], views: Mapping[str, ViewOf], unit: str = "epoch"
+    history: SeriesHistory, keys: Sequence[AuditKey], views: Mapping[str, ViewOf], unit: str = "epoch"
 ) -> list[MaskCurves]:
     """Of every attack that was repeated under other conditions, a line per condition, the own one first."""
     series: dict[str, dict[str, str]] = {}
@@ -84,14 +88,14 @@ def view_curves(
     return [MaskCurves(attack, lines, unit=unit) for attack, lines in known.items() if lines]
 
 
-def group_curves(history: History, keys: Sequence[AuditKey], unit: str = "epoch") -> list[MaskCurves]:
+def group_curves(history: SeriesHistory, keys: Sequence[AuditKey], unit: str = "epoch") -> list[MaskCurves]:
     """Of every unmasked attack whose members are told apart by how often they came: planted duplicates, and the others."""
     known = {key: _lines(history, {group: f"memorization/{key}/auroc_{group}" for group in GROUPS}) for key in keys}
     return [MaskCurves(key.attack, lines, unit=unit) for key, lines in known.items() if lines]
 
 
 def training_figures(
-    history: History,
+    history: SeriesHistory,
     keys: Sequence[AuditKey],
     primary: AuditKey,
     derived: Mapping[AuditKey, Derived],
@@ -119,7 +123,7 @@ def training_figures(
     return figures | quality_figures(history, unit)
 
 
-def quality_figures(history: History, unit: str = "epoch") -> dict[str, Figure]:
+def quality_figures(history: SeriesHistory, unit: str = "epoch") -> dict[str, Figure]:
     """A panel of each distance: generations to held-out images and to members at each look; none where there was no look."""
     prefix, suffix = "quality/", "_heldout"
     names = sorted(
@@ -140,7 +144,7 @@ def quality_figures(history: History, unit: str = "epoch") -> dict[str, Figure]:
     return {"quality": figure}
 
 
-def onset_lines(history: History, primary: AuditKey) -> list[str]:
+def onset_lines(history: SeriesHistory, primary: AuditKey) -> list[str]:
     """A sentence for each quantity that was looked at: its onset, or that there was none."""
     lines = []
     for sign in signs(primary, history):
@@ -166,7 +170,7 @@ def memorization_figure(
     return figure
 
 
-def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Figure:
+def onset_figure(history: SeriesHistory, primary: AuditKey, unit: str = "epoch") -> Figure:
     """A panel per sign that was looked at, stacked on one epoch axis: its curve, its interval if it has one, its onset."""
     shown = [sign for sign in signs(primary, history) if _epochs(history, sign.series)]
     figure = Figure(figsize=(7.0, 0.9 + 2.1 * len(shown)), layout="constrained")
@@ -187,22 +191,22 @@ def onset_figure(history: History, primary: AuditKey, unit: str = "epoch") -> Fi
     return figure
 
 
-def _epochs(history: History, series: str) -> list[int]:
+def _epochs(history: SeriesHistory, series: str) -> list[int]:
     return sorted(epoch for epoch, each in history if each == series)
 
 
-def _curve(history: History, series: str) -> tuple[list[int], list[Estimate]]:
+def _curve(history: SeriesHistory, series: str) -> tuple[list[int], list[Estimate]]:
     """Epochs and values; where there is no interval the bounds are the value."""
     epochs, ends = _epochs(history, series), ("", "_lower", "_upper")
     return epochs, [Estimate(*(history.get((at, series + end), history[at, series]) for end in ends)) for at in epochs]
 
 
-def _lines(history: History, series: Mapping[str, str]) -> dict[str, tuple[list[int], list[Estimate]]]:
+def _lines(history: SeriesHistory, series: Mapping[str, str]) -> dict[str, tuple[list[int], list[Estimate]]]:
     """The curves of those series that have values, by their labels."""
     return {label: _curve(history, name) for label, name in series.items() if _epochs(history, name)}
 
 
-def _onset(history: History, series: str) -> int | None:
+def _onset(history: SeriesHistory, series: str) -> int | None:
     """The onset that a series holds from the look on at which it became known; None where it never did."""
     epochs = _epochs(history, series)
     return int(history[epochs[-1], series]) if epochs else None

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ldm_privacy.evidence.gate import Ruling
 from ldm_privacy.evidence.gather import Evidence
-from ldm_privacy.evidence.requirements.requirement import Answer, answers
+from ldm_privacy.evidence.requirements.requirement import RequirementAnswer, answers
 from ldm_privacy.report.exposed_file import FilesOf, without_files
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.page.blocks import ImagePair, Picture
@@ -63,7 +63,7 @@ class Evaluation:
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
     @cached_property
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[RequirementAnswer]:
         """What the audit says of every requirement."""
         return answers(self.evidence, results=self.results, ruling=self.ruling)
 

@@ -57,7 +57,7 @@ def eval_results(evaluation: Evaluation, split_hash: str) -> "list[EvalResult]":
     report = evaluation.evidence.report
     source = re.sub(r"[^\w.-]+", "-", evaluation.facts.get("data", "images").split(" ")[0])
     results = []
-    for who, row in rows_of(evaluation).items():
+    for who, row in rests_on(evaluation).items():
         metrics = row.metrics
         numbers = [("roc_auc", "AUROC", metrics.auroc)]
         numbers += [("tpr_at_fpr", f"TPR at {each.target_fpr:.3g} FPR", each) for each in metrics.tpr_at_fpr]
@@ -95,7 +95,7 @@ def metadata(evaluation: Evaluation, split_hash: str) -> dict[str, Any]:
                 "num_heldout": row.metrics.num_heldout,
                 **({} if row.epsilon is None else {"epsilon_at_least": row.epsilon.value}),
             }
-            for who, row in rows_of(evaluation).items()
+            for who, row in rests_on(evaluation).items()
         },
         "confidence": evidence.report.confidence,
         "controls": {
@@ -122,7 +122,7 @@ def text(evaluation: Evaluation, split_hash: str) -> str:
             *map(short, row.metrics.tpr_at_fpr),
             f"{row.metrics.num_members} + {row.metrics.num_heldout}",
         )
-        for who, row in rows_of(evaluation).items()
+        for who, row in rests_on(evaluation).items()
     ]
     controls = [(each.looks_at, each.name, short(each.estimate)) for each in evidence.findings.values() if each.estimate]
     facts = [*conditions(evaluation).items(), ("split hash", split_hash), ("tool", f"ldm_privacy {__version__}")]
@@ -163,7 +163,7 @@ def text(evaluation: Evaluation, split_hash: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rows_of(evaluation: Evaluation) -> dict[str, AuditRow]:
+def rests_on(evaluation: Evaluation) -> dict[str, AuditRow]:
     """What the verdict rests on, by whose it is; the outsider alone where an insider has no more."""
     evidence, report = evaluation.evidence, evaluation.evidence.report
     rows = {"outsider": report.row(evidence.outsider)}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldm_privacy import __version__
-from ldm_privacy.evidence.requirements.requirement import NO_ADVICE, Answer, in_short
+from ldm_privacy.evidence.requirements.requirement import NO_ADVICE, RequirementAnswer, in_short
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.markdown import plain_text, table_lines
 from ldm_privacy.report.metrics_file import judgement_record, write_json
@@ -12,12 +12,12 @@ from ldm_privacy.report.metrics_file import judgement_record, write_json
 COLUMNS = ("requirement", "decision", "our number", "what it takes")
 
 
-def requirement_rows(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
+def requirement_rows(answers: Sequence[RequirementAnswer]) -> list[tuple[str, str, str, str]]:
     """A row for each: the cells of `COLUMNS`."""
     return [(each.reference, each.decision, "; ".join(each.found) or "-", each.takes) for each in answers]
 
 
-def words_of(answer: Answer) -> list[tuple[str, str]]:
+def words_of(answer: RequirementAnswer) -> list[tuple[str, str]]:
     """What it says, what it is held to, why it is decided so."""
     return [
         ("says", answer.says),

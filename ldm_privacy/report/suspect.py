@@ -9,8 +9,7 @@ from rich.console import Console
 
 from ldm_privacy import __version__
 from ldm_privacy.evidence.own_generations import TARGET_FPR
-from ldm_privacy.evidence.suspect import Answer as SuspectAnswer
-from ldm_privacy.evidence.suspect import SuspectVerdict
+from ldm_privacy.evidence.suspect import SuspectAnswer, SuspectVerdict
 from ldm_privacy.evidence.suspect_words import said_of_suspects
 from ldm_privacy.report.figures.base import picture
 from ldm_privacy.report.figures.suspect import suspect_figure

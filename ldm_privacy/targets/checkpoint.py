@@ -14,9 +14,10 @@ from ldm_privacy.models.codec import Codec
 from ldm_privacy.models.predictor import NetworkPredictor, as_it_is, num_parameters
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.adapters.trained import Lora
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.door import Opening
 from ldm_privacy.targets.privacy import Privacy
-from ldm_privacy.targets.record import Checkpoint, Denoiser
+from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.targets.script import Called
 from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition

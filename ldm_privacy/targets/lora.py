@@ -14,7 +14,7 @@ from ldm_privacy.models.text.encoder import EncoderIn
 from ldm_privacy.models.weights import header_of
 from ldm_privacy.registry import TARGETS
 from ldm_privacy.targets.adapters.file import CONFIG, FILES, Factors, LoraFile, is_adapters
-from ldm_privacy.targets.adapters.names import Modules, converted, misfit, whose
+from ldm_privacy.targets.adapters.names import Modules, converted, factors_misfit, whose
 from ldm_privacy.targets.adapters.switch import Adapted, Adapter, Layer
 from ldm_privacy.targets.door import Opening, check_strength, open_target
 from ldm_privacy.targets.family import family_of, is_pipeline
@@ -145,7 +145,7 @@ class Base:
             if (part, module) in found:
                 raise UserError(f"{file.path}: '{name}' and another of its names mean one module, {part}.{module}.")
             found[part, module] = each
-            if (shapes := misfit(modules.by_name[part][module], each)) is not None:
+            if (shapes := factors_misfit(modules.by_name[part][module], each)) is not None:
                 misfits.append(f"'{name}', {shapes}")
         if misfits:
             raise UserError(

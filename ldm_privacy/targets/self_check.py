@@ -29,7 +29,7 @@ STANDARD_ERRORS = 4
 TIMES: dict[Time, str] = {"sigma_1000": "1000 sigma", "sigma": "sigma", "one_minus_sigma": "1 - sigma"}
 
 
-class Reading(NamedTuple):
+class Convention(NamedTuple):
     """One way to read a network: what it is given and what its output means."""
 
     latents: str
@@ -92,10 +92,10 @@ def self_check(
     latent, condition = latent[:NUM_IMAGES], rows_of(condition, slice(NUM_IMAGES))
     is_flow = predictor.prediction_type == "flow"
     time = predictor.time if predictor.time not in (None, "index") else "sigma_1000"  # of 1000 timesteps they are the same
-    declared = Reading(DECLARED, time if is_flow else predictor.time, predictor.negated, predictor.prediction_type)
+    declared = Convention(DECLARED, time if is_flow else predictor.time, predictor.negated, predictor.prediction_type)
     readings = [declared]
     if is_flow:
-        readings += [Reading(DECLARED, time, negated, "flow") for time in TIMES for negated in (False, True)]
+        readings += [Convention(DECLARED, time, negated, "flow") for time in TIMES for negated in (False, True)]
     else:
         readings += [declared._replace(kind=kind) for kind in ("epsilon", "v_prediction", "sample")]
     latents = {DECLARED: latent, **rival_latents(target, latent)}
@@ -151,13 +151,13 @@ def _left(
     predictor: NetworkPredictor,
     latents: dict[str, Latent],
     condition: Condition,
-    readings: Iterable[Reading],
+    readings: Iterable[Convention],
     timesteps: list[int],
     seed: int,
     batch_size: int,
-) -> dict[Reading, Tensor]:
+) -> dict[Convention, Tensor]:
     """Of each reading, (samples,) what it leaves, on the CPU; readings that differ in the output's meaning share passes."""
-    found: dict[Reading, list[Tensor]] = {reading: [] for reading in readings}
+    found: dict[Convention, list[Tensor]] = {reading: [] for reading in readings}
     abar = predictor.alphas_cumprod
     for index in timesteps:
         outputs: dict[tuple[str, Time | None], Tensor] = {}
@@ -196,12 +196,12 @@ def _left_by_affine(latent: Latent, abar: Tensor, kind: PredictionType) -> Tenso
     return (of_clean**2 * variance + of_noise**2 - explained).mean()
 
 
-def _differs(reading: Reading, declared: Reading) -> str:
+def _differs(reading: Convention, declared: Convention) -> str:
     """In which respect: latents, kind or time (which sign goes with)."""
     return next((each for each in ("latents", "kind") if getattr(reading, each) != getattr(declared, each)), "time")
 
 
-def _words(reading: Reading, other: Reading) -> str:
+def _words(reading: Convention, other: Convention) -> str:
     """What tells a reading from another one."""
     if reading.latents != other.latents:
         return reading.latents

@@ -17,7 +17,7 @@ CAPTION_GROUPS = ("members", "repeated", "heldout")
 
 
 @dataclass(frozen=True, eq=False)
-class Captions:
+class FollowedCaptions:
     """Those that are followed, among all audited samples of all processes; on the CPU.
 
     Attributes:
@@ -58,7 +58,7 @@ class Captions:
     def unit(self) -> Tensor:
         """(captions,) int64: what intervals resample whole: captions that share words, or a patient, directly or in a chain."""
         told = self.condition_of(self.sample_index)
-        return joined(told) if self.samples.group is None else joined(told, self.samples.group)
+        return linked(told) if self.samples.group is None else linked(told, self.samples.group)
 
 
 def groups_of(samples: AuditedSamples) -> Tensor:
@@ -67,7 +67,7 @@ def groups_of(samples: AuditedSamples) -> Tensor:
     return torch.where(samples.is_member, is_repeated.long(), 2)
 
 
-def chosen_captions(samples: AuditedSamples, num_captions: int, seed: int) -> Captions:
+def chosen_captions(samples: AuditedSamples, num_captions: int, seed: int) -> FollowedCaptions:
     """At most so many captions of each group (see `choice`). All processes call it, each with its share.
 
     Raises:
@@ -77,7 +77,7 @@ def chosen_captions(samples: AuditedSamples, num_captions: int, seed: int) -> Ca
     index, group, condition = table
     places = choice(index, group, condition, num_captions, seed)
     is_chosen = torch.isin(samples.sample_index, index[places].to(samples.sample_index.device))
-    return Captions(samples.rows(is_chosen).gathered(everywhere=True), index, group, condition)
+    return FollowedCaptions(samples.rows(is_chosen).gathered(everywhere=True), index, group, condition)
 
 
 def num_chosen(samples: AuditedSamples, num_captions: int, seed: int) -> list[int]:
@@ -113,7 +113,7 @@ def choice(index: Tensor, group: Tensor, condition: Tensor, num_captions: int, s
     return torch.tensor(chosen)
 
 
-def others_of(captions: Captions, seed: int) -> Tensor:
+def others_of(captions: FollowedCaptions, seed: int) -> Tensor:
     """For each caption the row of another one, a member's and in other words, drawn by (seed, sample index)."""
     members = captions.samples.is_member.nonzero()[:, 0]
     told = captions.condition_of(captions.sample_index)
@@ -131,7 +131,7 @@ def conditions_of(condition: Condition) -> Tensor:
     )
 
 
-def joined(*labels: Tensor) -> Tensor:
+def linked(*labels: Tensor) -> Tensor:
     """(samples,) int64: equal where samples share a label of any kind, directly or through others."""
     unit = torch.arange(len(labels[0]))
     while True:

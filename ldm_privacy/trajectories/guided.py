@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ldm_privacy.trajectories.captions import CAPTION_GROUPS, Captions
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS, FollowedCaptions
 from ldm_privacy.trajectories.deviation import deviation
 from ldm_privacy.trajectories.follow import Followed
 
@@ -59,7 +59,7 @@ class Guided:
         cls,
         followed: Followed,
         num_seeds: int,
-        captions: Captions,
+        captions: FollowedCaptions,
         *,
         similarity: Tensor,
         nearest: Tensor,

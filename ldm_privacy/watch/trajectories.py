@@ -19,7 +19,7 @@ from ldm_privacy.processes import gather, is_main, share_of, total, world_size
 from ldm_privacy.randomness import normal
 from ldm_privacy.registry import WATCHERS
 from ldm_privacy.targets.target import Target
-from ldm_privacy.trajectories.captions import CAPTION_GROUPS, Captions, chosen_captions, num_chosen, others_of
+from ldm_privacy.trajectories.captions import CAPTION_GROUPS, FollowedCaptions, chosen_captions, num_chosen, others_of
 from ldm_privacy.trajectories.follow import Followed, follow
 from ldm_privacy.trajectories.guided import Guided
 from ldm_privacy.trajectories.record import Shown, TrajectoryReport
@@ -124,7 +124,7 @@ class Trajectories(Watcher):
             self.result = self._report(target, moment, captions, followed, guided)
         return self._look(moment, self.result)
 
-    def _followed(self, target: Target, captions: Captions, mean: Latent, scale: float) -> Followed:
+    def _followed(self, target: Target, captions: FollowedCaptions, mean: Latent, scale: float) -> Followed:
         """The trajectories of this process's share of the captions, seeds of a caption side by side."""
         chosen, device = captions.samples, self.samples.latent.device
         wrong = chosen.latent[others_of(captions, self.seed)]
@@ -159,7 +159,7 @@ class Trajectories(Watcher):
                 done(num_done := num_done + len(batch))
         return Followed.joined(parts)
 
-    def _guided(self, followed: Followed, captions: Captions, mean: Latent, scale: float) -> Guided:
+    def _guided(self, followed: Followed, captions: FollowedCaptions, mean: Latent, scale: float) -> Guided:
         """With the nearest of all processes' members. Raises UserError where a generated latent is not finite."""
         if not followed.final.isfinite().all():
             raise UserError(
@@ -175,7 +175,7 @@ class Trajectories(Watcher):
         return Guided.of(followed, self.num_seeds, captions, **found)
 
     def _report(
-        self, target: Target, moment: Moment, captions: Captions, followed: Followed, guided: Mapping[float, Guided]
+        self, target: Target, moment: Moment, captions: FollowedCaptions, followed: Followed, guided: Mapping[float, Guided]
     ) -> TrajectoryReport:
         group, last = captions.group_of(captions.sample_index), guided[self.guidance_scales[-1]]
         is_member, words = captions.samples.is_member, self.words(captions.sample_index)

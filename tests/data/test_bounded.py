@@ -7,7 +7,7 @@ import torch
 
 from ldm_privacy.config import schema
 from ldm_privacy.data import bounded
-from ldm_privacy.data.bounded import AT_ONCE, BoundedImages, digest_of, num_that_fit
+from ldm_privacy.data.bounded import AT_ONCE, BoundedImages, digest_of_pixels, num_that_fit
 from ldm_privacy.errors import UserError
 
 NUM_IMAGES, NUMBERS = 3 * AT_ONCE + 7, 3 * 6 * 6
@@ -36,7 +36,7 @@ def test_what_is_kept_changes_no_image(images_of, random_image, memory_gib, num_
     expected = torch.stack([torch.from_numpy(np.array(random_image(2 * each))).permute(2, 0, 1) for each in place.tolist()])
     assert torch.equal(images[place], expected)
     assert images.num_decoded == NUM_IMAGES + len({each for each in place.tolist() if each >= num_kept}), "each of them once"
-    assert images.digests == [digest_of(each) for each in images[torch.arange(NUM_IMAGES)]]
+    assert images.digests == [digest_of_pixels(each) for each in images[torch.arange(NUM_IMAGES)]]
     assert images[place[:0]].shape == (0, 3, 6, 6)
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from ldm_privacy.audit.samples import is_calibration
-from ldm_privacy.data.bounded import digest_of
+from ldm_privacy.data.bounded import digest_of_pixels
 from ldm_privacy.data.draw import draw_split, split_from_index_file
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.split import Split
@@ -84,7 +84,7 @@ def test_of_identical_images_the_first_stays_whatever_the_coins_said(seed):
     pixels = torch.arange(40, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 2, 2)
     pixels[[11, 30]] = pixels[7].clone()
     pixels[25] = pixels[24].clone()
-    digests = dict(enumerate(map(digest_of, pixels)))
+    digests = dict(enumerate(map(digest_of_pixels, pixels)))
     found = find_duplicates(digests, pixels.shape[1:], split)
     assert found.pairs.tolist() == [[7, 11], [24, 25], [7, 30]]
     assert str(found) == "3 images are copies of others and were taken out"

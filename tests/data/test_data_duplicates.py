@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ldm_privacy.data.bounded import digest_of
+from ldm_privacy.data.bounded import digest_of_pixels
 from ldm_privacy.data.duplicates import find_duplicates, remove_duplicates
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
@@ -21,7 +21,7 @@ def pixels_of(kinds):
 
 
 def found_in(pixels, rows, split, **options):
-    digest = dict(zip(rows.tolist(), map(digest_of, pixels), strict=True))
+    digest = dict(zip(rows.tolist(), map(digest_of_pixels, pixels), strict=True))
     return find_duplicates(digest, pixels.shape[1:], split, **options)
 
 

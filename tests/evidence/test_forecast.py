@@ -9,8 +9,8 @@ from ldm_privacy.evidence.forecast import (
     ERRORS,
     FACTOR,
     OTHER_FACTOR,
-    Look,
     Pilot,
+    PilotLook,
     Size,
     forecast,
     pilot_of,
@@ -29,8 +29,8 @@ def size(num_members, batch_size=100, audited=400):
 
 def sudden(after, by=None, *, members=400, batch_size=100, name="small", differs=()):
     """A pilot of which no error can move the onset: far below 0 at one audit, far above at the next two."""
-    looks = {after: Look(-9.0, 0.1, 0.05)} if after else {}
-    looks |= {} if by is None else dict.fromkeys((by, by + 1), Look(9.0, 0.1, 0.05))
+    looks = {after: PilotLook(-9.0, 0.1, 0.05)} if after else {}
+    looks |= {} if by is None else dict.fromkeys((by, by + 1), PilotLook(9.0, 0.1, 0.05))
     return Pilot(name, size(members, batch_size), looks, differs)
 
 
@@ -74,7 +74,7 @@ def growing(constant, *, members, audited, batch_size=64, every=10, last=1000, e
     looks = {}
     for epoch in range(every, last + 1, every):
         time = epoch / (constant * min(batch_size, members))  # step / (constant x members)
-        looks[epoch] = Look(0.4 * (1 - math.exp(-time)) ** 2 + error * width / 2, width, width / 2)
+        looks[epoch] = PilotLook(0.4 * (1 - math.exp(-time)) ** 2 + error * width / 2, width, width / 2)
     return Pilot("run", here, looks)
 
 

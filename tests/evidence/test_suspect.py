@@ -10,7 +10,7 @@ from scipy import stats
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.own_generations import OwnGenerations
-from ldm_privacy.evidence.suspect import Images, answer_of, permuted_p_value, suspect_verdict
+from ldm_privacy.evidence.suspect import SuspectImages, answer_of, permuted_p_value, suspect_verdict
 from ldm_privacy.evidence.suspect_copies import MIN_IMAGES, Copies, Looks, check_enough, copies_of
 from ldm_privacy.evidence.suspect_score import Levels, choose_score, joined, scores_under
 from ldm_privacy.evidence.suspect_words import said_of_suspects
@@ -43,7 +43,7 @@ def made_up(like: str, *, seed=0, shift=1.0, num_features=6):
     is_part = {f"is_{name}": torch.tensor([each == name for each in part]) for name in PARTS}
     real = is_part["is_member"] | is_part["is_heldout"]
     chooses = real & (torch.rand(len(part), generator=generator) < 0.5)
-    images = Images(**is_part, chooses=chooses, group=None, features=features, seen={"level": levels.now[STRONG][1]})
+    images = SuspectImages(**is_part, chooses=chooses, group=None, features=features, seen={"level": levels.now[STRONG][1]})
     return levels, images
 
 

@@ -14,8 +14,9 @@ from ldm_privacy.models.identity import IdentityCodec
 from ldm_privacy.models.kl import KLCodec
 from ldm_privacy.models.unet import unet
 from ldm_privacy.targets.checkpoint import target_of_checkpoint
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.door import open_target
-from ldm_privacy.targets.record import FORMAT, RECORD, Checkpoint, Denoiser
+from ldm_privacy.targets.record import FORMAT, RECORD, Checkpoint
 
 ARGUMENTS = {"latent_channels": 1, "latent_size": 4, "block_out_channels": [4], "norm_num_groups": 2, "layers_per_block": 1}
 

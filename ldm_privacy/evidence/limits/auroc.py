@@ -16,7 +16,7 @@ Who: TypeAlias = Literal["insider", "outsider"]
 whatever an outsider can."""
 
 
-def rows_of(found: Found, who: Who, attack: str | None = None) -> list[AuditRow]:
+def held_rows(found: Found, who: Who, attack: str | None = None) -> list[AuditRow]:
     """What a limit holds: the primary attack as it is and as that person has it calibrated, or every row of a named attack.
 
     `attack`: a label, or one with its mask, as "sima/all".
@@ -95,7 +95,7 @@ class AurocLimit(Limit):
 
     def rows(self, found: Found) -> list[AuditRow]:
         """Those that it holds."""
-        return rows_of(found, self.who, self.attack)
+        return held_rows(found, self.who, self.attack)
 
     def readings(self, found: Found) -> list[Reading]:
         return [_turned(named(found, row.key), row.metrics.auroc) for row in self.rows(found)]

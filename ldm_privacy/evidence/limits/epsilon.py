@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
-from ldm_privacy.evidence.limits.auroc import Who, counts_of, named, rows_of
+from ldm_privacy.evidence.limits.auroc import Who, counts_of, held_rows, named
 from ldm_privacy.evidence.limits.limit import Decision, Found, Limit, Reading
 from ldm_privacy.metrics.rounding import at_least, at_most
 from ldm_privacy.types import Estimate
@@ -41,7 +41,7 @@ class EpsilonLimit(Limit):
 
     def readings(self, found: Found) -> list[Reading]:
         """The bound twice, and what could have been shown."""
-        row = rows_of(found, self.who)[-1]
+        row = held_rows(found, self.who)[-1]
         if row.epsilon is None:
             return []
         bound = row.epsilon.at(self.delta)

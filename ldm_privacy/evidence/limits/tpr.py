@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 
 from ldm_privacy.audit.row import AuditRow
-from ldm_privacy.evidence.limits.auroc import Who, counts_of, left_out, named, rows_of
+from ldm_privacy.evidence.limits.auroc import Who, counts_of, held_rows, left_out, named
 from ldm_privacy.evidence.limits.limit import Found, Limit, Reading
 
 
@@ -35,7 +35,7 @@ class TprLimit(Limit):
 
     def rows(self, found: Found) -> list[AuditRow]:
         """Those that it holds."""
-        return rows_of(found, self.who, self.attack)
+        return held_rows(found, self.who, self.attack)
 
     def readings(self, found: Found) -> list[Reading]:
         return [

@@ -8,7 +8,7 @@ where its estimate alone is.
 from dataclasses import dataclass
 
 from ldm_privacy.audit.row import AuditRow
-from ldm_privacy.evidence.limits.auroc import AurocLimit, rows_of
+from ldm_privacy.evidence.limits.auroc import AurocLimit, held_rows
 from ldm_privacy.evidence.limits.limit import Decision, Found, Limit, Reading
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.types import Estimate
@@ -33,7 +33,7 @@ class Others(Limit):
 
     def rows(self, found: Found) -> list[AuditRow]:
         """Every attack without a mask, plain and calibrated, but for what the verdict rests on."""
-        named = {row.key for row in rows_of(found, "insider")}
+        named = {row.key for row in held_rows(found, "insider")}
         return [found.report.row(key) for key in found.report.unmasked if key not in named]
 
     def decide(self, estimate: Estimate) -> Decision:

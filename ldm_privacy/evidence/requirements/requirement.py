@@ -39,7 +39,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RequirementAnswer:
     """What an audit says of a requirement.
 
     Attributes:
@@ -104,7 +104,7 @@ class Requirement:
                 worst[each.quantity] = max(worst.get(each.quantity, told), told)
         return [text for _, text in worst.values()]
 
-    def answer(self, case: Case) -> Answer:
+    def answer(self, case: Case) -> RequirementAnswer:
         """What the audit says of it. A pure function of the case; no network passes."""
         judgements = Gate(self.limits(case)).rule(case.found).judgements
         if (obstacle := self.obstacle(case)) is not None:
@@ -114,7 +114,9 @@ class Requirement:
             decision = worst([each.decision for each in judgements])
             why, takes = [each.sentence for each in judgements], self.takes(decision, judgements)
         found = tuple(self.found(case, judgements))
-        return Answer(self.reference, self.says, self.held_to, self.source, decision, found, tuple(why), takes, judgements)
+        return RequirementAnswer(
+            self.reference, self.says, self.held_to, self.source, decision, found, tuple(why), takes, judgements
+        )
 
     def takes(self, decision: Decision, judgements: Sequence[Judgement]) -> str:
         """What it would take to pass, or to decide."""
@@ -143,7 +145,9 @@ def leaking(case: Case) -> tuple[str, str] | None:
     )
 
 
-def answers(evidence: Evidence, *, results: Mapping[str, object] | None = None, ruling: Ruling | None = None) -> list[Answer]:
+def answers(
+    evidence: Evidence, *, results: Mapping[str, object] | None = None, ruling: Ruling | None = None
+) -> list[RequirementAnswer]:
     """Of every registered requirement, in the order of their references.
 
     Args:
@@ -168,7 +172,7 @@ def claimed(evidence: Evidence, ruling: Ruling | None) -> Proven | None:
     return Proven(limits["gate.epsilon"], 0.0, "what gate.epsilon claims") if "gate.epsilon" in limits else None
 
 
-def in_short(given: Sequence[Answer]) -> str:
+def in_short(given: Sequence[RequirementAnswer]) -> str:
     """How many of which decision."""
     of = {decision: sum(each.decision == decision for each in given) for decision in reversed(DECISIONS)}
     return ", ".join(f"{count} {decision}" for decision, count in of.items() if count)

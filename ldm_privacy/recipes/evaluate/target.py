@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ldm_privacy.config import Composed, TargetConfig, finish
 from ldm_privacy.config.check import check_section
-from ldm_privacy.config.schema import DataConfig, DeviceConfig, OpeningConfig
+from ldm_privacy.config.data_section import DataConfig
+from ldm_privacy.config.schema import DeviceConfig, OpeningConfig
 from ldm_privacy.data.module import ImageData
 from ldm_privacy.device import device_of, limit_memory
 from ldm_privacy.errors import UserError, under

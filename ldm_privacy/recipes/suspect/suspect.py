@@ -13,7 +13,7 @@ from ldm_privacy.controls.finding import Case
 from ldm_privacy.data.images import to_float
 from ldm_privacy.data.loose import LooseImages, loose_images
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.suspect import Images, SuspectVerdict, suspect_verdict
+from ldm_privacy.evidence.suspect import SuspectImages, SuspectVerdict, suspect_verdict
 from ldm_privacy.evidence.suspect_copies import MIN_IMAGES, Looks, check_enough, copies_of
 from ldm_privacy.evidence.suspect_score import Levels, choose_score, joined
 from ldm_privacy.recipes.audit import check_content
@@ -128,7 +128,7 @@ def suspect(
         verdict = suspect_verdict(
             joined(levels),
             choice,
-            Images(
+            SuspectImages(
                 is_member=_padded(members & ~is_known, sizes),
                 is_heldout=_padded(~members & ~is_known, sizes),
                 is_suspect=_part(1, sizes),

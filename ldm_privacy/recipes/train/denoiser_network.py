@@ -12,7 +12,7 @@ from ldm_privacy.recipes.audit import condition_record
 from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.registry import DENOISERS
 from ldm_privacy.targets.adapters.trained import Lora
-from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.targets.denoiser import Denoiser
 
 
 def build_denoiser(setup: RunSetup, latent_shape: torch.Size) -> tuple[nn.Module, Denoiser]:

@@ -24,7 +24,7 @@ from ldm_privacy.recipes.train.fitting import Fitting, steps_of
 from ldm_privacy.report.curves import mask_curves
 from ldm_privacy.runs.series import SeriesFile
 from ldm_privacy.targets.checkpoint import beside_its_base, facts_of
-from ldm_privacy.targets.record import Denoiser
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.target import Target
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.training.private import PrivateDenoiserModule

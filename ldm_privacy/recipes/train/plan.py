@@ -19,8 +19,8 @@ from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.report.geometry_report import NUM_PIXEL_MAPS, NUM_PIXEL_PROBES
 from ldm_privacy.targets.adapters.trained import Lora
 from ldm_privacy.targets.checkpoint import facts_of
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.family import schedule_words
-from ldm_privacy.targets.record import Denoiser
 from ldm_privacy.watch.generations import Generations
 from ldm_privacy.watch.watcher import Every
 

@@ -14,8 +14,9 @@ from ldm_privacy.models.part import Part, check_same
 from ldm_privacy.models.text.pretrained import WEIGHTS
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.targets.adapters.file import FILES
+from ldm_privacy.targets.denoiser import Denoiser
 from ldm_privacy.targets.parts import INDEX
-from ldm_privacy.targets.record import Checkpoint, Denoiser
+from ldm_privacy.targets.record import Checkpoint
 
 PARTS = ("text_encoder", "tokenizer", "scheduler")
 """Of a pipeline, beside its UNet and autoencoder."""

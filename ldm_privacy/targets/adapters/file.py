@@ -81,7 +81,7 @@ class LoraFile:
         """The LoRA of a file or a folder. Raises UserError where it is none, or of a kind that isn't known, or not whole."""
         file = file_at(path)
         names, header = header_of(file)
-        check_names(file, names)
+        check_lora_names(file, names)
         settings = peft_settings(file, header)
         for each in settings.values():
             kind = "DoRA" if each.get("use_dora") else str(each.get("peft_type") or "LORA")
@@ -132,7 +132,7 @@ def is_adapters(name: str) -> bool:
     return bool(_FACTOR.fullmatch(name)) or any(re.search(pattern, name) for pattern in OTHERS.values())
 
 
-def check_names(file: Path, names: Iterable[str]) -> None:
+def check_lora_names(file: Path, names: Iterable[str]) -> None:
     """Raise UserError, with number and first name, for what is no LoRA's."""
     names = list(names)
     if saved_alive := [name for name in names if ".base_layer." in name]:

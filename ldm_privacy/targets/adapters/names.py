@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.targets.adapters.file import Factors, LoraFile, check_names, factors_of
+from ldm_privacy.targets.adapters.file import Factors, LoraFile, check_lora_names, factors_of
 
 _TEXT_PARTS = {
     "te": ("text_encoder",),
@@ -103,7 +103,7 @@ def converted(file: LoraFile, pipeline: str, network: nn.Module) -> Mapping[str,
         found: Any = getattr(diffusers, pipeline).lora_state_dict(dict(file.weights), **layout)
         state, alphas = found if isinstance(found, tuple) else (found, None)
         state = {**state, **{name: torch.tensor(value) for name, value in (alphas or {}).items()}}
-        check_names(file.path, state)
+        check_lora_names(file.path, state)
         factors = factors_of(file.path, state)
     except (UserError, LookupError, TypeError, ValueError, RuntimeError, AttributeError):
         return file.factors  # it stumbles over whatever it doesn't know
@@ -119,7 +119,7 @@ def _size(factors: Mapping[str, Factors]) -> int:
     return sum(each.up.numel() for each in factors.values())
 
 
-def misfit(module: nn.Module, factors: Factors) -> str | None:
+def factors_misfit(module: nn.Module, factors: Factors) -> str | None:
     """How the factors don't belong to a module, in words; None: they do."""
     shape = tuple(module.weight.shape)  # type: ignore[union-attr,arg-type]
     needed = (factors.rank, *shape[1:]), (shape[0], factors.rank, *(1 for _ in shape[2:]))

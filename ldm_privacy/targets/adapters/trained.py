@@ -27,7 +27,7 @@ class Lora(nn.Module):
         super().__init__()
         self._held = _Held(base.eval().requires_grad_(False))
         self.is_on, self.scale = True, (rank if alpha is None else alpha) / rank
-        self.unet, self.factors = nn.Module(), dict[str, Factors]()
+        self.unet, self.factors = nn.Module(), dict[str, LowRank]()
         modules = {name: each for name, each in base.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
         for target in targets:
             chosen = {name: each for name, each in modules.items() if f".{name}".endswith(f".{target}")}
@@ -35,7 +35,7 @@ class Lora(nn.Module):
                 raise UserError(f"denoiser.adapter.targets: '{target}' is the end of no linear layer's or convolution's name.")
             for name, module in chosen.items():
                 if name not in self.factors:
-                    self.factors[name] = Factors(module, rank)
+                    self.factors[name] = LowRank(module, rank)
                     _put(self.unet, name, self.factors[name])
                     module.register_forward_hook(_Adding(self._held, name))
         self._held.adapter = self
@@ -70,7 +70,7 @@ class Lora(nn.Module):
         return super()._apply(fn, recurse)
 
 
-class Factors(nn.Module):
+class LowRank(nn.Module):
     """lora_B(lora_A(x)), as a linear layer or a convolution of low rank beside one."""
 
     def __init__(self, module: nn.Linear | nn.Conv2d, rank: int):
