@@ -29,11 +29,13 @@ class Proven:
     Attributes:
         epsilon, delta: At most.
         of: What it covers, in words, as in "the denoiser's weights".
+        unit: By one of which its neighbouring data sets differ.
     """
 
     epsilon: float
     delta: float
     of: str
+    unit: str = "image"
 
 
 def unit_of(report: AuditReport) -> str:
@@ -61,7 +63,7 @@ def said_of_epsilon(
     )
     if proven is None:
         return (said,)
-    if unit != "image":
+    if unit != proven.unit:
         return said, f"{_proof(proven)} The coins were each a {unit}'s: the two can't be compared."
     tested = bound.at(proven.delta)
     told = f"{_proof(proven)} At that delta the audit shows that it is {_least(tested)}"
@@ -78,4 +80,4 @@ def _least(bound: EpsilonBound) -> str:
 
 def _proof(proven: Proven) -> str:
     epsilon, delta = at_most(proven.epsilon), at_most(proven.delta, 2)
-    return f"Proven for one image, of {proven.of}: epsilon at most {epsilon} at delta {delta}."
+    return f"Proven for one {proven.unit}, of {proven.of}: epsilon at most {epsilon} at delta {delta}."

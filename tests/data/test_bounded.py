@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.config import schema
+from ldm_privacy.config import data_section
 from ldm_privacy.data import bounded
 from ldm_privacy.data.bounded import AT_ONCE, BoundedImages, digest_of_pixels, num_that_fit
 from ldm_privacy.errors import UserError
@@ -45,7 +45,7 @@ def test_what_is_kept_and_what_is_decoded_fit_together():
     for gib in (0.1, 1, 4):
         kept = num_that_fit(118_000, shape, gib)
         assert 0 <= gib * 2**30 - (kept + 2 * AT_ONCE) * shape.numel() < shape.numel()
-    assert schema.IMAGES_AT_ONCE == AT_ONCE, "what a config is checked against"
+    assert data_section.IMAGES_AT_ONCE == AT_ONCE, "what a config is checked against"
 
 
 @pytest.mark.parametrize("num_threads", [1, 5])
