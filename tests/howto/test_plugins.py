@@ -88,7 +88,7 @@ WHITE = overrides(line("condition"), line("channel_map"), line("codec"), line("w
 def without_figures():
     """Figures have tests of their own, and they are most of an evaluation's time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("publish.evidence_figures", "publish.training_figures", "baselines.geometry_figures"):
+        for name in ("publish.evidence_figures", "publish.training_figures", "train.baselines.geometry_figures"):
             patch.setattr(f"ldm_privacy.recipes.{name}", lambda *arguments, **options: {})
         yield
 
