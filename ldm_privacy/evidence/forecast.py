@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import NamedTuple
 
+SeriesHistory = Mapping[tuple[int, str], float]
+"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
+
 FACTOR = 2.0
 """Bounds reach so many times further than the pilots' audits say, each way, for other seeds and a law that holds roughly. A
 judgement, not a measurement: of two runs of one config, one on 400 members was found memorizing by epoch 50 and one on 2,000 by
@@ -110,7 +113,7 @@ class Pilot:
 
 
 def pilot_of(
-    history: Mapping[tuple[int, str], float],
+    history: SeriesHistory,
     key: str,
     name: str,
     size: Size,
@@ -138,7 +141,7 @@ def pilot_of(
     return Pilot(name, size, looks, differs, num_consecutive) if looks else None
 
 
-def watched_keys(history: Mapping[tuple[int, str], float]) -> list[str]:
+def watched_keys(history: SeriesHistory) -> list[str]:
     """Attack and mask of everything whose onset was looked for."""
     ends = "memorization/", "/rise_lower"
     names = dict.fromkeys(series for _, series in history if series.startswith(ends[0]) and series.endswith(ends[1]))

@@ -10,12 +10,10 @@ from ldm_privacy.config.audit_sections import AuditConfig, OnsetConfig
 from ldm_privacy.config.compose import differences, read_yaml
 from ldm_privacy.config.schema import DenoiserConfig
 from ldm_privacy.errors import UserError
-from ldm_privacy.evidence.forecast import Pilot, Size, forecast, pilot_of, watched_keys
+from ldm_privacy.evidence.forecast import Pilot, SeriesHistory, Size, forecast, pilot_of, watched_keys
 from ldm_privacy.evidence.forecast_words import basis, own_constant, without_pilot
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.series import SeriesFile
-
-History = Mapping[tuple[int, str], float]
 
 MATTERING = (
     *("denoiser", "autoencoder.network", "data.source", "data.resolution", "data.channels", "data.flip"),
@@ -31,7 +29,7 @@ class PilotRun(NamedTuple):
     """A pilot's folder as it is named, what its metrics.csv says of the denoiser's stage, and the rest that counts."""
 
     name: str
-    history: History
+    history: SeriesHistory
     size: Size
     differs: tuple[str, ...]
     detector: Mapping[str, Any]
@@ -74,7 +72,7 @@ def foretold(tree: Mapping[str, Any], *, num_members: int, num_heldout: int) -> 
     return *lines, basis(_all_of(runs, _primary(tree)))
 
 
-def compared(tree: Mapping[str, Any], history: History, *, num_members: int, num_heldout: int) -> list[str]:
+def compared(tree: Mapping[str, Any], history: SeriesHistory, *, num_members: int, num_heldout: int) -> list[str]:
     """After a training: what its pilots foretold beside what was found, and what it foretells itself.
 
     A pilot that can't be read any more is said, not raised: the evidence of a training doesn't hang on it.

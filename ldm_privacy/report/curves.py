@@ -9,14 +9,11 @@ from matplotlib.figure import Figure
 from ldm_privacy.audit.row import GROUPS, OWN
 from ldm_privacy.audit.scores import Derived, forms
 from ldm_privacy.audit.views import ViewOf
-from ldm_privacy.evidence.forecast import watched_keys
+from ldm_privacy.evidence.forecast import SeriesHistory, watched_keys
 from ldm_privacy.pictures import HELDOUT_COLOUR, MEMBER_COLOUR, PALETTE
 from ldm_privacy.report.figures.base import banded, panels
 from ldm_privacy.report.figures.mask_curves import MaskCurves
 from ldm_privacy.types import AuditKey, Estimate
-
-SeriesHistory = Mapping[tuple[int, str], float]
-"""(epoch, series) -> value, as metrics.csv holds the denoiser's stage; of a training that counts steps, (step, series)."""
 
 
 class Sign(NamedTuple):

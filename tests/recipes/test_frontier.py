@@ -20,7 +20,7 @@ from ldm_privacy.recipes.frontier import runs as frontier_runs
 from ldm_privacy.recipes.frontier import store as frontier_store
 from ldm_privacy.recipes.frontier.frontier import read_frontier, write_frontier
 from ldm_privacy.recipes.frontier.runs import Run, check_compared, training_of
-from ldm_privacy.recipes.frontier.store import Store
+from ldm_privacy.recipes.frontier.store import KnownStrongest
 from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.lock import holder_of
@@ -165,7 +165,7 @@ def test_a_feature_network_is_preferred_where_all_trainings_have_one(cells, tmp_
 
 def test_runs_in_groups_wait_for_their_evaluation(tmp_path):
     run = make_run(tmp_path / "run", data={"group_column": "patient"}, has_ended=False)
-    found = training_of(Run.open(run), "kid_random_heldout", Store(tmp_path / "out", Intervals()), Intervals())
+    found = training_of(Run.open(run), "kid_random_heldout", KnownStrongest(tmp_path / "out", Intervals()), Intervals())
     assert found == f"{run}: its samples come in groups, which are known once it is evaluated"
 
 
@@ -227,10 +227,10 @@ def test_bounds_of_another_confidence_are_brought_to_that_of_the_frontier(tmp_pa
 def test_what_is_stored_is_of_these_intervals_and_this_format(cells, tmp_path, monkeypatch):
     audit = cells["plain"].runs[0] / "scores" / "epoch-10.safetensors"
     read_frontier(cells, tmp_path / "out")
-    assert Store(tmp_path / "out" / ".strongest", Intervals()).get(audit) is not None
-    assert Store(tmp_path / "out" / ".strongest", Intervals(confidence=0.9)).get(audit) is None
+    assert KnownStrongest(tmp_path / "out" / ".strongest", Intervals()).get(audit) is not None
+    assert KnownStrongest(tmp_path / "out" / ".strongest", Intervals(confidence=0.9)).get(audit) is None
     monkeypatch.setattr(frontier_store, "FORMAT", frontier_store.FORMAT + 1)
-    assert Store(tmp_path / "out" / ".strongest", Intervals()).get(audit) is None
+    assert KnownStrongest(tmp_path / "out" / ".strongest", Intervals()).get(audit) is None
 
 
 def test_two_that_end_together_both_write_the_frontier(cells, tmp_path):

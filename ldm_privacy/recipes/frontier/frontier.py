@@ -10,7 +10,7 @@ from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.evidence.frontier import Frontier, baseline_of, check_seeds, frontier_of
 from ldm_privacy.evidence.trainings import Training
 from ldm_privacy.recipes.frontier.runs import Run, apart, check_compared, common_quality, training_of
-from ldm_privacy.recipes.frontier.store import Store
+from ldm_privacy.recipes.frontier.store import KnownStrongest
 from ldm_privacy.recipes.terminal import console, tell
 from ldm_privacy.report.frontier import frontier_page, print_frontier
 from ldm_privacy.report.frontier_file import write_frontier_csv
@@ -49,7 +49,7 @@ def read_frontier(cells: Mapping[str, Cell], folder: Path) -> Frontier:
         raise UserError("no run has an audit yet: wait for the first, or name runs that were audited.")
     quality, intervals = common_quality(every), Intervals()
     check_compared([run for run in every if run.epochs(quality)], quality)
-    store = Store(folder / KNOWN, intervals)
+    store = KnownStrongest(folder / KNOWN, intervals)
     for label, mine in runs.items():
         found = [training_of(run, quality, store, intervals) for run in mine]
         left_out += [each for each in found if isinstance(each, str)]

@@ -21,7 +21,7 @@ from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.strongest import Strongest, strongest
 from ldm_privacy.evidence.trainings import Point, Training
-from ldm_privacy.recipes.frontier.store import Store
+from ldm_privacy.recipes.frontier.store import KnownStrongest
 from ldm_privacy.recipes.known import data_of, difference, quality_of
 from ldm_privacy.runs.folder import RunFolder
 from ldm_privacy.runs.history import ScoreHistory
@@ -181,7 +181,7 @@ def common_quality(runs: Sequence[Run]) -> str:
     )
 
 
-def training_of(run: Run, quality: str, store: Store, intervals: Intervals) -> Training | str:
+def training_of(run: Run, quality: str, store: KnownStrongest, intervals: Intervals) -> Training | str:
     """A training, or why there is none yet, in words: it has neither audit nor quality, or groups that nothing tells."""
     history, name = run.history, str(run.folder.path)
     if history is None:

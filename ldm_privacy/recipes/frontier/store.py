@@ -15,7 +15,7 @@ FORMAT = 2
 """Another one where `strongest` finds something else in the same scores."""
 
 
-class Store:
+class KnownStrongest:
     """The strongest attacks of audits, a file each: which of hundreds is the strongest takes a while, and audits don't change.
 
     Args:
