@@ -6,13 +6,27 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from ldm_privacy.data.sources import Digits
+
 # One thread per test process: small tensors gain nothing from more, and parallel processes would fight over the cores.
 torch.set_num_threads(1)
+
+_digits = Digits.open
+
+
+@cache
+def _opened():
+    return _digits(Digits())
+
+
+# Every run and evaluation of the suite would encode the same 1,797 images anew.
+Digits.open = lambda self: _opened()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
