@@ -28,6 +28,12 @@ def _opened():
 # Every run and evaluation of the suite would encode the same 1,797 images anew.
 Digits.open = lambda self: _opened()
 
+
+def pytest_collection_modifyitems(items):
+    """Files of whole runs come first: a long one that began last would leave the other workers waiting."""
+    items.sort(key=lambda item: item.path.parent.name != "recipes")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

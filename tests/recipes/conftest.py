@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ldm_privacy.recipes import cli
-from tests.tiny import arguments
+from tests.tiny import DISTORTION, arguments
 from tests.undrawn import undrawn
 
 
@@ -30,5 +30,5 @@ def run(tmp_path_factory) -> Path:
     """One run from start to end."""
     folder = tmp_path_factory.mktemp("run")
     with undrawn():
-        assert cli.train(arguments(folder)) == 0
+        assert cli.train(arguments(folder, DISTORTION)) == 0
     return folder / "digits"

@@ -33,10 +33,10 @@ from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import AuditKey
 from tests.pages import text_of
-from tests.tiny import arguments, series
+from tests.tiny import DISTORTION, arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = ["audit.attacks=[sima]", "audit.masks=[all]", "audit.keep_fractions=[]", "geometry.distortion_rank=0"]
+SHORT = ["audit.attacks=[sima]", "audit.masks=[all]", "audit.keep_fractions=[]"]
 
 
 def last(run):
@@ -172,7 +172,7 @@ def test_the_checkpoint_loads_without_running_anything_in_it(run):
 
 def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_another(run, tmp_path, capsys):
     before = (run / "metrics.csv").read_bytes()
-    assert cli.train(arguments(run.parent)) == 0
+    assert cli.train(arguments(run.parent, DISTORTION)) == 0
     again = run.with_name("digits-2")
     assert "digits-2" in capsys.readouterr().out
     assert series(again) == series(run)
@@ -200,7 +200,7 @@ def test_resuming_a_finished_run_audits_it_again_and_shows_its_table(run, capsys
 
 
 def test_a_resumed_run_may_go_further_and_equals_one_that_never_stopped(tmp_path, run):
-    cli.train(arguments(tmp_path, "trainer.max_epochs=2"))
+    cli.train(arguments(tmp_path, DISTORTION, "trainer.max_epochs=2"))
     assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
     assert series(tmp_path / "digits") == series(run)
 
@@ -366,7 +366,7 @@ def test_a_run_that_is_killed_in_the_autoencoder_goes_on_to_the_same_curves(run,
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, AutoencoderModule, 3)  # in its second epoch
         with pytest.raises(Killed):
-            cli.train(arguments(tmp_path))
+            cli.train(arguments(tmp_path, DISTORTION))
     assert ("autoencoder", 1, "autoencoder/train_loss") in series(tmp_path / "digits")
     assert cli.train([f"resume={tmp_path}/digits"]) == 0
     assert series(tmp_path / "digits") == series(run)
@@ -433,7 +433,7 @@ def wait_for(process: subprocess.Popen, reached) -> None:
 
 def start(folder: Path) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder)]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, DISTORTION)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
 
 

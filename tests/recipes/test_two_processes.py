@@ -27,12 +27,13 @@ from ldm_privacy.runs.history import ScoreHistory
 from ldm_privacy.targets.record import Checkpoint
 from ldm_privacy.types import AuditKey
 from tests.recipes.float64_training import train as train_in_float64
-from tests.tiny import arguments, series
+from tests.tiny import DISTORTION, arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
 # Each process draws dropout masks of its own, so there is none here. Batches of 21 and 37 audited samples a side are shared
 # unevenly. `shrunk` is the estimator of influence that needs all samples at once.
 OPTIONS = [
+    DISTORTION,
     "denoiser.network.dropout=0",
     "denoiser.condition=labels",
     "autoencoder.batch_size=21",
