@@ -9,12 +9,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ldm_privacy.report.curves import training_figures
 from ldm_privacy.report.folder import evidence_figures
 
 BLANK = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 PIXEL = io.BytesIO()
 Image.new("RGB", (1, 1)).save(PIXEL, "PNG")
-MADE = "ldm_privacy.recipes.publish.evidence_figures", "ldm_privacy.report.folder.evidence_figures"
+MADE = {
+    "ldm_privacy.recipes.publish.evidence_figures": evidence_figures,
+    "ldm_privacy.report.folder.evidence_figures": evidence_figures,
+    "ldm_privacy.recipes.publish.training_figures": training_figures,
+}
 SAVE = Figure.savefig
 
 
@@ -25,7 +30,7 @@ def _blank(figure, file, *, format="png", **options):
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """The figures of an audit are left out, and all others are stored as empty ones."""
+    """The figures of an audit and its training are left out, and all others are stored as empty ones."""
     with pytest.MonkeyPatch.context() as patch:
         for name in MADE:
             patch.setattr(name, lambda *arguments, **options: {})
@@ -34,9 +39,9 @@ def undrawn() -> Iterator[None]:
 
 
 def make(patch: pytest.MonkeyPatch) -> None:
-    """Figures of an audit are made all the same, as long as `patch` lasts."""
-    for name in MADE:
-        patch.setattr(name, evidence_figures)
+    """They are made all the same, as long as `patch` lasts."""
+    for name, function in MADE.items():
+        patch.setattr(name, function)
 
 
 def draw(patch: pytest.MonkeyPatch) -> None:

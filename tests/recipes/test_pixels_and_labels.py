@@ -54,7 +54,11 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
             marks=pytest.mark.slow,  # as captions, which have all that labels have
         ),
         (
-            [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
+            [
+                *CAPTIONS,
+                "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}",
+                "audit.masks={low60: null, std60: null}",
+            ],
             {"condition": "captions"},
         ),
     ],
