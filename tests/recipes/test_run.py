@@ -20,6 +20,7 @@ import torch
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.sources import Digits
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes import cli
@@ -278,6 +279,20 @@ def copied(run, tmp_path):
     """A run's folder, which a test may change."""
     shutil.copytree(run, tmp_path / "copied")
     return tmp_path / "copied"
+
+
+def test_another_split_is_refused_with_the_difference(copied):
+    file, before = copied / "split.npz", (copied / "metrics.csv").read_bytes()
+    split = Split.load(file)
+    members, heldout = split.member_index.clone(), split.heldout_index.clone()
+    members[:3], heldout[:3] = split.heldout_index[:3], split.member_index[:3]
+    other = Split(members, heldout, split.public_index, split.num_rows)
+    other.save(file)
+    message = rf"split\.npz holds split {other.hash[:12]}, but .*last\.ckpt {split.hash[:12]}: 3 members differ: rows .*"
+    with pytest.raises(UserError, match=message + "3 held-out differ") as caught:
+        cli.train([f"resume={copied}"])
+    assert len(str(caught.value).splitlines()) == 1
+    assert (copied / "metrics.csv").read_bytes() == before
 
 
 def test_a_run_takes_its_data_from_another_place_as_long_as_they_are_the_same(copied, tmp_path, capsys):
