@@ -29,13 +29,13 @@ def _blank(figure, file, *, format="png", **options):
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def undrawn() -> Iterator[pytest.MonkeyPatch]:
     """The figures of an audit and its training are left out, and all others are stored as empty ones."""
     with pytest.MonkeyPatch.context() as patch:
         for name in MADE:
             patch.setattr(name, lambda *arguments, **options: {})
         patch.setattr(Figure, "savefig", _blank)
-        yield
+        yield patch
 
 
 def make(patch: pytest.MonkeyPatch) -> None:

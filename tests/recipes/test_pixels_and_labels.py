@@ -47,7 +47,10 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
-        ([*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK], {"latents": "identity (pixel space)", "condition": "none"}),
+        (
+            [*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK, "audit.timesteps=[100]"],
+            {"latents": "identity (pixel space)", "condition": "none"},
+        ),
         pytest.param(
             [*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"],
             {"condition": "labels"},
