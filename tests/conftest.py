@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,8 @@ from ldm_privacy.data.sources import Digits
 # One thread per test process: small tensors gain nothing from more, and parallel processes would fight over the cores.
 torch.set_num_threads(1)
 
+gc.disable()  # until all tests are imported
+
 _digits = Digits.open
 
 
@@ -32,6 +35,13 @@ Digits.open = lambda self: _opened()
 def pytest_collection_modifyitems(items):
     """Files of whole runs come first: a long one that began last would leave the other workers waiting."""
     items.sort(key=lambda item: item.path.parent.name != "recipes")
+
+
+def pytest_collection_finish():
+    """What every test has in memory, a million objects of libraries, is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
