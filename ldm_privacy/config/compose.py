@@ -157,22 +157,30 @@ def differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """key=value strings as a nested tree; values are YAML."""
     for item in overrides:
-        key, separator, value = item.partition("=")
+        key, separator, _ = item.partition("=")
         if not separator or not key or key.startswith("-"):
             raise UserError(f"'{item}': expected key=value, as in trainer.max_epochs=50. See --help.")
-        try:
-            OmegaConf.from_dotlist([item])
-        except (OmegaConfBaseException, YAMLError) as error:
-            reason = reason_of(error)
-            raise UserError(f"{item}: what it gives is no YAML ({reason}); a text is quoted as {key}='\"{value}\"'.") from None
     try:
         tree = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
+        _check_values(overrides)
         raise UserError(f"command line: {reason_of(error)}") from None
     except (TypeError, ValueError, IndexError) as error:  # a key below another key that was given a list or a number
+        _check_values(overrides)
         raise UserError(f"command line: two of the keys contradict each other ({reason_of(error)}).") from None
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def _check_values(overrides: Sequence[str]) -> None:
+    """Raise UserError that names the first whose value is no YAML."""
+    for item in overrides:
+        try:
+            OmegaConf.from_dotlist([item])
+        except (OmegaConfBaseException, YAMLError) as error:
+            key, _, value = item.partition("=")
+            reason = reason_of(error)
+            raise UserError(f"{item}: what it gives is no YAML ({reason}); a text is quoted as {key}='\"{value}\"'.") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

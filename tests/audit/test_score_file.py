@@ -1,6 +1,7 @@
 """scores.parquet: what is written comes back, and what is something else is refused."""
 
 from dataclasses import asdict, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,15 @@ HASH = "ab" * 32
 FEW = Intervals(num_bootstrap=20)
 
 
+@cache
 def report_with(**options):
     return report_of(make_scores(40, 60, fractions=(0.3, 1.0), strength=0.5, **options), intervals=FEW)
 
 
-def with_all_kinds(report):
+@cache
+def with_all_kinds(**options):
     """The same audit with an attack that has no timesteps, one that is fitted on each half, and a calibrated score."""
-    data, seed = report.data, torch.Generator().manual_seed(5)
+    data, seed = report_with(**options).data, torch.Generator().manual_seed(5)
     one, fitted, calibrated = (AuditKey(attack, "all") for attack in ("pfami", "dime", "sima_history"))
     num_folds = len(data.folds)
     scores = {
@@ -47,7 +50,7 @@ def with_all_kinds(report):
 
 @pytest.mark.parametrize(("num_folds", "group_size"), [(1, None), (2, None), (1, 4), (2, 4)])
 def test_the_report_of_the_file_is_the_report(tmp_path, num_folds, group_size):
-    report = with_all_kinds(report_with(num_folds=num_folds, group_size=group_size))
+    report = with_all_kinds(num_folds=num_folds, group_size=group_size)
     write_scores(report, tmp_path / "scores.parquet", split_hash=HASH)
     file = read_scores(tmp_path / "scores.parquet")
     assert file.split_hash == HASH
@@ -228,7 +231,7 @@ OF_ONE = {"key": ("sima_history", "all")}
 def test_scores_of_two_folds_that_do_not_belong_together_are_refused_in_one_line(tmp_path, change, message):
     """At the end of the file stands a calibrated score."""
     path = tmp_path / "scores.parquet"
-    write_scores(with_all_kinds(report_with(num_folds=2)), path, split_hash=HASH)
+    write_scores(with_all_kinds(num_folds=2), path, split_hash=HASH)
     changed(path, lambda frame: change(frame[frame["mask"] != TUNED]))
     if message:
         refused(path, message)
@@ -248,7 +251,7 @@ def test_a_file_without_the_number_of_its_folds_is_refused(tmp_path, value):
 
 def test_a_label_with_a_slash_is_read(tmp_path):
     path = tmp_path / "scores.parquet"
-    write_scores(with_all_kinds(report_with(num_folds=2)), path, split_hash=HASH)
+    write_scores(with_all_kinds(num_folds=2), path, split_hash=HASH)
     changed(path, lambda frame: frame.replace({"attack": {"sima": "si/ma"}, "plain": {"sima/all": "si/ma/all"}}))
     assert read_scores(path).data.derived == {
         AuditKey("sima_history", "all"): Derived(AuditKey("si/ma", "all"), True, "insider")

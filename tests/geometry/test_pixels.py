@@ -81,7 +81,7 @@ def test_autoencoder_sums_to_the_influence_of_the_latent(autoencoder, attention)
     def decode(z):
         return network.decode(z).sample
 
-    num_probes = 64
+    num_probes = 16
     found, image = pixel_influence(decode, latent, torch.arange(2), num_probes=num_probes)
     torch.testing.assert_close(image, decode(latent))
     jacobian = dense_jacobian(decode, latent)

@@ -23,6 +23,7 @@ from ldm_privacy.targets.door import open_target
 from ldm_privacy.targets.record import Checkpoint
 from tests.howto.conftest import commands, overrides
 from tests.tiny import TINY, series
+from tests.undrawn import undrawn
 
 NETWORKS = ("autoencoder.network.", "denoiser.network.", "geometry.influence.")
 FEW = [*(item for item in TINY if not item.startswith(NETWORKS)), "audit.keep_fractions=[0.5,1.0]"]
@@ -86,10 +87,8 @@ WHITE = overrides(line("condition"), line("channel_map"), line("codec"), line("w
 
 @pytest.fixture(scope="module")
 def without_figures():
-    """Figures have tests of their own, and they are most of an evaluation's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("publish.evidence_figures", "publish.training_figures", "train.baselines.geometry_figures"):
-            patch.setattr(f"ldm_privacy.recipes.{name}", lambda *arguments, **options: {})
+    with undrawn() as patch:
+        patch.setattr("ldm_privacy.recipes.train.baselines.geometry_figures", lambda *arguments, **options: {})
         yield
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ldm_privacy.recipes import cli
-from tests.tiny import arguments
+from tests.tiny import DISTORTION, arguments
+from tests.undrawn import undrawn
 
 
 @pytest.fixture(autouse=True)
@@ -17,21 +18,17 @@ def plain_process():
     signal.signal(signal.SIGTERM, handler)
 
 
-@pytest.fixture(autouse=True)
-def without_figures(request, monkeypatch):
-    """Figures have tests of their own, and they are most of an evaluation's time; the fixture `figures` asks for them."""
-    if "figures" not in request.fixturenames:
-        monkeypatch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
-
-
-@pytest.fixture
-def figures():
-    """Asks for every figure."""
+@pytest.fixture(scope="module", autouse=True)
+def without_figures():
+    """In this room; `draw` takes it back for a test."""
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
     """One run from start to end."""
     folder = tmp_path_factory.mktemp("run")
-    assert cli.train(arguments(folder)) == 0
+    with undrawn():
+        assert cli.train(arguments(folder, DISTORTION)) == 0
     return folder / "digits"

@@ -4,7 +4,7 @@ import pytest
 
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
-from tests.tiny import PIXELS, arguments
+from tests.tiny import DISTORTION, PIXELS, arguments
 
 QUALITY = "watch.quality.class=quality"
 
@@ -232,7 +232,7 @@ def test_a_data_set_that_is_not_there_offline_says_how_to_name_a_copy(tmp_path):
 
 
 def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
-    assert cli.train(arguments(tmp_path / "runs", "dry_run=true", "geometry.distortion_max_samples=50")) == 0
+    assert cli.train(arguments(tmp_path / "runs", "dry_run=true", DISTORTION, "geometry.distortion_max_samples=50")) == 0
     output = capsys.readouterr().out
     for expected in (
         "num_members: 40",

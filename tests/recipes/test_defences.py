@@ -14,7 +14,7 @@ from ldm_privacy.training.per_sample import epsilon
 from ldm_privacy.types import no_progress
 from tests.tiny import arguments, series, settings
 
-QUICK = ["audit.masks=[all]", "audit.keep_fractions=[]", "geometry.distortion_rank=0", "audit.calibrations=[]"]
+QUICK = ["audit.masks=[all]", "audit.keep_fractions=[]", "audit.calibrations=[]"]
 PRIVATE = [
     "denoiser.privacy.noise_multiplier=2",
     "denoiser.condition=labels",

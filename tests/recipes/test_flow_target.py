@@ -32,7 +32,6 @@ def evaluated(predictor, tmp_path, monkeypatch):
     """What evaluate.py writes of that network, read in another way than it was trained."""
     np.savez(tmp_path / "split.npz", mia_train_idxs=np.arange(200, 240), mia_eval_idxs=np.arange(40))
     monkeypatch.setattr("ldm_privacy.recipes.evaluate.check.check_may_be_target", lambda path, beside: None)
-    monkeypatch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
 
     def evaluate(*words, **declared):
         target = Target(IdentityCodec(image_channels=1), replace(predictor, **declared), image_channels=1, resolution=8)

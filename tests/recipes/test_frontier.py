@@ -21,7 +21,6 @@ from ldm_privacy.recipes.frontier import store as frontier_store
 from ldm_privacy.recipes.frontier.frontier import read_frontier, write_frontier
 from ldm_privacy.recipes.frontier.runs import Run, check_compared, training_of
 from ldm_privacy.recipes.frontier.store import KnownStrongest
-from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.runs.history import Provenance, ScoreHistory
 from ldm_privacy.runs.lock import holder_of
 from ldm_privacy.runs.series import SeriesFile
@@ -70,14 +69,6 @@ def cell(label, *runs, baseline=False):
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(autouse=True)
-def without_drawing(monkeypatch):
-    """Drawing is most of a page's time, and has tests of its own."""
-    monkeypatch.setattr(
-        "ldm_privacy.report.frontier.picture", lambda figure, caption, **options: Picture(b"<svg/>", caption, 9)
-    )
 
 
 @pytest.fixture

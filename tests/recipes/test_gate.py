@@ -19,7 +19,7 @@ from tests.tiny import arguments, series
 
 SMALL = [
     *("audit.attacks=[sima]", "audit.masks=[all]", "audit.calibrations=[]", "audit.keep_fractions=[]"),
-    *("geometry.distortion_rank=0", "autoencoder.max_epochs=1", "trainer.max_epochs=1"),
+    *("autoencoder.max_epochs=1", "trainer.max_epochs=1"),
     "watch={generations: {class: generations, num_steps: 1}}",
 ]
 

@@ -16,7 +16,7 @@ from ldm_privacy.recipes.train.plan import image_memory
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import no_progress
 from tests.mapped import file_of
-from tests.tiny import arguments, series, settings
+from tests.tiny import DISTORTION, arguments, series, settings
 
 GIB = (2 * AT_ONCE + 9.5) * 64 / 2**30
 """For 9 of 144 images beside those that are being decoded, and for no set of latents."""
@@ -64,13 +64,13 @@ def left(monkeypatch):
 
 
 def test_a_run_beyond_its_memory_is_the_same_run(tmp_path, run, seen, left):
-    override = f"data.memory_gib={GIB:.9g}"
-    setup = RunSetup(compose("digits.yaml", settings(override)).config, no_progress)
+    override = [DISTORTION, f"data.memory_gib={GIB:.9g}"]
+    setup = RunSetup(compose("digits.yaml", settings(*override)).config, no_progress)
     (times,) = re.findall(
         r"^Images: 144 of 1 x 8 x 8, \S+ GiB; 9 stay in memory .* (\d+) times", image_memory(setup, setup.codec)
     )
     seen.clear()
-    assert cli.train(arguments(tmp_path, override)) == 0
+    assert cli.train(arguments(tmp_path, *override)) == 0
     beyond = tmp_path / "digits"
     assert series(beyond) == series(run)
     (still_there,) = left

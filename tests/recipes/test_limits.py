@@ -14,7 +14,6 @@ SMALL = [
     "audit.calibrations=[]",
     "audit.every_n_epochs=1",
     "autoencoder.max_epochs=1",
-    "geometry.distortion_rank=0",
 ]
 
 

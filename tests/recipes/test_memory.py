@@ -7,7 +7,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
 from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
-from tests.tiny import arguments
+from tests.tiny import DISTORTION, arguments
 
 SHORT = [
     *("autoencoder.max_epochs=1", "trainer.max_epochs=1", "audit.every_n_epochs=1", "audit.attacks=[sima]"),
@@ -36,7 +36,7 @@ def test_out_of_memory_in_a_step_names_the_batch_size(tmp_path, monkeypatch, err
 def test_out_of_memory_in_an_audit_names_its_budget(tmp_path, monkeypatch):
     from ldm_privacy.audit import passes
 
-    options = [*SHORT, "audit.memory_gib=0.125", "geometry.distortion_rank=0"]
+    options = [*SHORT, "audit.memory_gib=0.125"]
     cli.train(arguments(tmp_path, *options))
     attacked = passes._attacked
 
@@ -74,7 +74,7 @@ def test_out_of_memory_in_measurements_names_what_to_lower(tmp_path, monkeypatch
     monkeypatch.setattr(what, raises(torch.OutOfMemoryError("CUDA out of memory.")))
     generations = ["watch={generations: {class: generations}}"]
     with pytest.raises(UserError, match=message):
-        cli.train(arguments(tmp_path, *SHORT, *generations))
+        cli.train(arguments(tmp_path, *SHORT, DISTORTION, *generations))
 
 
 def raises(error):

@@ -11,7 +11,7 @@ from ldm_privacy.recipes.run_setup import RunSetup
 from ldm_privacy.recipes.terminal import progress
 from ldm_privacy.recipes.train.plan import costs
 from tests.recipes.counting import counted_passes
-from tests.tiny import PIXELS, arguments, settings
+from tests.tiny import DISTORTION, PIXELS, arguments, settings
 
 GENERATIONS = "watch={generations: {class: generations, num_steps: 2, every: {epochs: 9}}}"
 SAMPLES = "watch={samples: {class: samples, num_images: 3, num_steps: 4, every: {steps: 2}}}"
@@ -49,7 +49,7 @@ def undrawn(monkeypatch):
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param([], id="plain"),
+        pytest.param([DISTORTION], id="plain"),
         pytest.param(
             [
                 *EXACT,
@@ -131,6 +131,7 @@ def test_a_finished_run_that_is_resumed_and_evaluated_measures_nothing_again(run
 @pytest.mark.slow
 def test_a_run_that_goes_on_measures_nothing_again_nor_does_its_evaluation(tmp_path):
     options = [
+        DISTORTION,
         "autoencoder.max_epochs=1",
         "trainer.max_epochs=2",
         "data.num_members=50",

@@ -16,7 +16,6 @@ from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.recipes import cli
 from ldm_privacy.recipes.pick.command import in_order
 from ldm_privacy.recipes.pick.pick import is_of_scores
-from ldm_privacy.report.page.blocks import Picture
 from ldm_privacy.targets.record import RECORD
 from tests.recipes.counting import counted_passes
 
@@ -26,12 +25,6 @@ SMALL = [
 ]
 NUM_AUDITED, PASSES = 80, 80 * 2
 """Of such an audit, at two timesteps."""
-
-
-@pytest.fixture(autouse=True)
-def without_drawing(monkeypatch):
-    """The picture has a test of its own."""
-    monkeypatch.setattr("ldm_privacy.report.pick.picture", lambda figure, caption: Picture(b"<svg/>", caption, 9))
 
 
 def another(source, path, *, epoch, factor=1.0, record=None):

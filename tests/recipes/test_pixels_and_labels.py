@@ -47,14 +47,21 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
-        ([*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK], {"latents": "identity (pixel space)", "condition": "none"}),
+        (
+            [*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK, "audit.timesteps=[100]"],
+            {"latents": "identity (pixel space)", "condition": "none"},
+        ),
         pytest.param(
             [*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"],
             {"condition": "labels"},
             marks=pytest.mark.slow,  # as captions, which have all that labels have
         ),
         (
-            [*CAPTIONS, "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}"],
+            [
+                *CAPTIONS,
+                "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}",
+                "audit.masks={low60: null, std60: null}",
+            ],
             {"condition": "captions"},
         ),
     ],

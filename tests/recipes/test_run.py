@@ -20,6 +20,7 @@ import torch
 
 from ldm_privacy.audit.kept import KeptScores
 from ldm_privacy.data.sources import Digits
+from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes import cli
@@ -33,10 +34,10 @@ from ldm_privacy.training.autoencoder import AutoencoderModule
 from ldm_privacy.training.denoiser import DenoiserModule
 from ldm_privacy.types import AuditKey
 from tests.pages import text_of
-from tests.tiny import arguments, series
+from tests.tiny import DISTORTION, arguments, series
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = ["audit.attacks=[sima]", "audit.masks=[all]", "audit.keep_fractions=[]", "geometry.distortion_rank=0"]
+SHORT = ["audit.attacks=[sima]", "audit.masks=[all]", "audit.keep_fractions=[]"]
 
 
 def last(run):
@@ -48,10 +49,13 @@ def evaluated(run, tmp_path_factory):
     """An evaluation of a copy of the last checkpoint, far from its run."""
     folder = tmp_path_factory.mktemp("evaluated")
     (folder / "copy.ckpt").write_bytes(last(run).read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ldm_privacy.recipes.publish.evidence_figures", lambda *arguments, **options: {})
-        assert cli.evaluate([f"ckpt={folder}/copy.ckpt", f"out={folder}/out"]) == 0
+    assert cli.evaluate([f"ckpt={folder}/copy.ckpt", f"out={folder}/out"]) == 0
     return folder / "out"
+
+
+def until(epoch, curves):
+    """The curves of a denoiser that was trained for fewer epochs."""
+    return {key: value for key, value in curves.items() if key[0] == "autoencoder" or key[1] <= epoch}
 
 
 def test_the_promised_files_are_there(run):
@@ -174,14 +178,17 @@ def test_the_checkpoint_loads_without_running_anything_in_it(run):
 
 def test_the_same_seed_gives_the_same_run_beside_the_first_and_another_seed_another(run, tmp_path, capsys):
     before = (run / "metrics.csv").read_bytes()
-    assert cli.train(arguments(run.parent)) == 0
+    assert cli.train(arguments(run.parent, DISTORTION, "trainer.max_epochs=2")) == 0
     again = run.with_name("digits-2")
     assert "digits-2" in capsys.readouterr().out
-    assert series(again) == series(run)
+    shorter = series(again)
+    assert shorter == until(2, series(run))
     assert (run / "metrics.csv").read_bytes() == before
+    # It may go further, and equals the one that never stopped.
+    assert cli.train([f"resume={again}", "trainer.max_epochs=4"]) == 0
+    assert series(again) == series(run)
     # Of another seed, the split, the first weights and every draw are others: the first epoch says so.
-    short = ["autoencoder.max_epochs=1", "trainer.max_epochs=1"]
-    assert cli.train(arguments(tmp_path, "seed=1", *short)) == 0
+    assert cli.train(arguments(tmp_path, "seed=1", *SHORT, "autoencoder.max_epochs=1", "trainer.max_epochs=1")) == 0
     assert (
         series(tmp_path / "digits")["autoencoder", 1, "autoencoder/train_loss"]
         != series(run)["autoencoder", 1, "autoencoder/train_loss"]
@@ -199,12 +206,6 @@ def test_resuming_a_finished_run_audits_it_again_and_shows_its_table(run, capsys
     assert cli.train([f"resume={run}"]) == 0
     assert "sima/top60" in capsys.readouterr().out
     assert series(run) == before
-
-
-def test_a_resumed_run_may_go_further_and_equals_one_that_never_stopped(tmp_path, run):
-    cli.train(arguments(tmp_path, "trainer.max_epochs=2"))
-    assert cli.train([f"resume={tmp_path}/digits", "trainer.max_epochs=4"]) == 0
-    assert series(tmp_path / "digits") == series(run)
 
 
 def test_a_resumed_run_may_audit_more_samples_and_looks_back_on_audits_that_have_them_all(tmp_path):
@@ -278,6 +279,20 @@ def copied(run, tmp_path):
     """A run's folder, which a test may change."""
     shutil.copytree(run, tmp_path / "copied")
     return tmp_path / "copied"
+
+
+def test_another_split_is_refused_with_the_difference(copied):
+    file, before = copied / "split.npz", (copied / "metrics.csv").read_bytes()
+    split = Split.load(file)
+    members, heldout = split.member_index.clone(), split.heldout_index.clone()
+    members[:3], heldout[:3] = split.heldout_index[:3], split.member_index[:3]
+    other = Split(members, heldout, split.public_index, split.num_rows)
+    other.save(file)
+    message = rf"split\.npz holds split {other.hash[:12]}, but .*last\.ckpt {split.hash[:12]}: 3 members differ: rows .*"
+    with pytest.raises(UserError, match=message + "3 held-out differ") as caught:
+        cli.train([f"resume={copied}"])
+    assert len(str(caught.value).splitlines()) == 1
+    assert (copied / "metrics.csv").read_bytes() == before
 
 
 def test_a_run_takes_its_data_from_another_place_as_long_as_they_are_the_same(copied, tmp_path, capsys):
@@ -368,7 +383,7 @@ def test_a_run_that_is_killed_in_the_autoencoder_goes_on_to_the_same_curves(run,
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, AutoencoderModule, 3)  # in its second epoch
         with pytest.raises(Killed):
-            cli.train(arguments(tmp_path))
+            cli.train(arguments(tmp_path, DISTORTION))
     assert ("autoencoder", 1, "autoencoder/train_loss") in series(tmp_path / "digits")
     assert cli.train([f"resume={tmp_path}/digits"]) == 0
     assert series(tmp_path / "digits") == series(run)
@@ -382,8 +397,8 @@ def test_a_damaged_autoencoder_is_named_and_written_again_once_it_is_deleted(run
     with pytest.raises(UserError, match=rf"^resume: {path}: can't be read, .* Delete {path.parent}: it is written again\.$"):
         cli.train([f"resume={copied}"])
     shutil.rmtree(path.parent)
-    assert cli.train([f"resume={copied}"]) == 0
-    assert series(copied) == series(run)
+    assert cli.train([f"resume={copied}", "trainer.max_epochs=2"]) == 0
+    assert series(copied) == until(2, series(run))
 
 
 def test_a_run_that_is_killed_in_mid_epoch_goes_on_from_the_checkpoint_by_time(tmp_path):
@@ -435,46 +450,45 @@ def wait_for(process: subprocess.Popen, reached) -> None:
 
 def start(folder: Path) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder)]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, DISTORTION)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment)
 
 
 @pytest.mark.parametrize(
     ("stage", "epoch"),
     [
-        # A kill at these points differs from the others in the epoch alone.
-        pytest.param("autoencoder", 1, marks=pytest.mark.slow),
-        pytest.param("denoiser", 0, marks=pytest.mark.slow),
-        pytest.param("denoiser", 1, marks=pytest.mark.slow),
+        ("autoencoder", 1),
+        ("denoiser", 0),
+        ("denoiser", 1),
         ("denoiser", 3),
     ],
     ids=str,
 )
+@pytest.mark.slow  # to files, the same as `Killed` above
 def test_a_killed_process_goes_on_to_the_same_curves(run, tmp_path, stage, epoch):
     there = tmp_path / "digits"
     process = start(tmp_path)
     wait_for(process, lambda: f"{stage},{epoch}," in _text(there / "metrics.csv"))
+    process.kill()
+    process.communicate()
+    assert cli.train([f"resume={there}"]) == 0
+    assert series(there) == series(run)
+    assert scores_of(there) == scores_of(run)
+
+
+def test_a_run_has_one_writer_and_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsys):
+    folder = tmp_path / "my [new] runs"  # what a terminal or a shell would take for something else
+    folder.mkdir()
+    there = folder / "digits"
+    process = start(folder)
+    wait_for(process, lambda: "denoiser,1," in _text(there / "metrics.csv"))
     process.send_signal(signal.SIGSTOP)  # it can't end by itself, and it writes to its folder
     before = (there / "metrics.csv").read_bytes()
     with pytest.raises(UserError, match=rf"digits: process {process.pid} on \S+ has been writing to it since "):
         cli.train([f"resume={there}", "trainer.max_epochs=9"])
     assert cli.train([f"resume={there}", "dry_run=true"]) == 0  # a reader
     assert (there / "metrics.csv").read_bytes() == before
-    process.kill()
-    process.communicate()
-    assert cli.train([f"resume={there}"]) == 0
-    assert series(there) == series(run)
-    files = [{path.name: path.read_bytes() for path in each.iterdir()} for each in (there / "scores", run / "scores")]
-    assert sorted(files[0]) == [f"epoch-{epoch}.safetensors" for epoch in (0, 2, 4)]
-    assert files[0] == files[1]
-
-
-def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsys):
-    folder = tmp_path / "my [new] runs"  # what a terminal or a shell would take for something else
-    folder.mkdir()
-    there = folder / "digits"
-    process = start(folder)
-    wait_for(process, lambda: "denoiser,1," in _text(there / "metrics.csv"))
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
@@ -484,8 +498,16 @@ def test_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsy
     capsys.readouterr()
     assert cli.train(command[2:]) == 0
     assert series(there) == series(run)
+    assert scores_of(there) == scores_of(run)
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "evaluate" in line]
     assert commands[-1] == ["ldm-privacy", "evaluate", f"ckpt={last(there)}"]
+
+
+def scores_of(run: Path) -> dict[str, bytes]:
+    """The files that every audit left."""
+    files = {path.name: path.read_bytes() for path in (run / "scores").iterdir()}
+    assert sorted(files) == [f"epoch-{epoch}.safetensors" for epoch in (0, 2, 4)]
+    return files
 
 
 def _text(path: Path) -> str:

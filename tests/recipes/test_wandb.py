@@ -34,8 +34,7 @@ def stopped(tmp_path_factory):
         return original(self, indices)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("publish.evidence_figures", "publish.training_figures", "baselines.geometry_figures"):
-            patch.setattr(f"ldm_privacy.recipes.{name}", lambda *arguments, **options: {})
+        patch.setattr("ldm_privacy.recipes.train.baselines.geometry_figures", lambda *arguments, **options: {})
         with pytest.MonkeyPatch.context() as kill:
             kill.setattr(DenoiserModule, "loss", killed)
             with pytest.raises(KeyError):

@@ -11,7 +11,6 @@ OPTIONS = [
     "audit.keep_fractions=[]",
     "audit.every_n_epochs=3",
     "autoencoder.max_epochs=0",
-    "geometry.distortion_rank=0",
     "watch.loss_gap.every.epochs=1",
     "watch={generations: {class: generations, num_steps: 2, every: {epochs: 2}}}",
 ]
