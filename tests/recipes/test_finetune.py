@@ -77,7 +77,7 @@ def line(place, *overrides, entry="pokemon.yaml"):
     return ["--config", entry, *SMALL, source, f"base={place}/sd", f"output_dir={place}/runs", *overrides]
 
 
-@pytest.fixture(scope="module", params=["whole", "lora"])
+@pytest.fixture(scope="module", params=[pytest.param("whole", marks=pytest.mark.slow), "lora"])
 def tuned(place, request):
     """Which way, and a run from start to end."""
     name, options = request.param, LORA if request.param == "lora" else []

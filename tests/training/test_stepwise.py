@@ -53,8 +53,13 @@ def fit(module, *callbacks, max_epochs=2, **options):
     return module
 
 
-@pytest.mark.parametrize("mode", ["none", "reduce-overhead"])
-@pytest.mark.parametrize("build", [denoiser, autoencoder])
+@pytest.mark.parametrize(
+    ("build", "mode"),
+    [
+        *((denoiser, "none"), (autoencoder, "none"), (denoiser, "reduce-overhead")),
+        pytest.param(autoencoder, "reduce-overhead", marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_is_the_same_arithmetic_and_its_weights_keep_their_names(build, mode, traced):
     plain, fast = fit(build()), fit(build(compile_mode=mode, channels_last=True))
     modes, graphs = traced
