@@ -97,6 +97,8 @@ class Finding:
         estimate: AUROC of the score. Where it is left out, `run_controls` fills it in, with a sentence.
         is_telling: Whether it tells the sides apart.
         leaks: It makes the verdict "the split leaks": attack numbers up to `level` measure the split.
+        is_learned: The score is a classifier's that learned on other samples which side is which: below 0.5 it was wrong by
+            chance, and nobody reaches more by turning it round.
         is_missing: It can't be computed here; the sentence says why.
         pairs: To be shown, the most telling first.
         numbers: More for metrics.json.
@@ -110,15 +112,16 @@ class Finding:
     estimate: Estimate | None = None
     is_telling: bool = False
     leaks: bool = False
+    is_learned: bool = False
     is_missing: bool = False
     pairs: tuple[Pair, ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def level(self) -> Estimate | None:
-        """The estimate; of the score turned round where it surely lies below 0.5."""
+        """The estimate; of the score turned round where it surely lies below 0.5, unless it was learned."""
         area = self.estimate
-        if area is None or area.upper >= 0.5:
+        if area is None or area.upper >= 0.5 or self.is_learned:
             return area
         return Estimate(1 - area.value, 1 - area.upper, 1 - area.lower)
 

@@ -107,6 +107,7 @@ def classify(
                 estimate=area,
                 is_telling=area.lower > 0.5,
                 leaks=leaks,
+                is_learned=True,
                 numbers={"deciding_features": causes},
             )
         )
@@ -118,7 +119,7 @@ def _sentence(areas: dict[str, Estimate], causes: list[str], *, leaks: bool) -> 
         reached = " and ".join(f"{area} ({name})" for name, area in areas.items())
         return (
             "No leak of the split found: without looking at any model, classifiers on simple image features tell members "
-            f"from held-out with AUROC {reached}, which does not exclude 0.5."
+            f"from held-out with AUROC {reached}: neither lower bound is above 0.5."
         )
     name, area = max(areas.items(), key=lambda item: item[1].lower)
     most = f" The sides differ most in: {', '.join(causes)}." if causes else ""

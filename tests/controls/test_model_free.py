@@ -117,6 +117,17 @@ def test_no_leak_is_said_in_words():
         assert all(str(other.estimate) in each.sentence for other in control.values())
 
 
+def test_a_classifier_that_is_wrong_by_chance_is_no_level_to_turn_round(monkeypatch):
+    """Features of few samples for one label each: of such labels some make it surely wrong on what it did not see."""
+    monkeypatch.setattr(module, "_classifiers", lambda: {"mean": MeanDifference()})
+    given = features(60)
+    seeds = (seed for seed in range(400) if classified(given, random_labels(60, seed))["mean"].estimate.upper < 0.5)
+    found = classified(given, random_labels(60, next(seeds)))["mean"]
+    assert found.level == found.estimate
+    assert not found.leaks
+    assert "neither lower bound is above 0.5" in found.sentence
+
+
 def test_interval_is_twice_delongs_variance_of_the_fold_average():
     """The plain double loop over pairs, per fold."""
     generator = np.random.default_rng(0)
