@@ -31,7 +31,7 @@ from ldm_privacy.recipes.terminal import LOADING, console, is_first, run_program
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import RunFolder, check_name, check_writable
 from ldm_privacy.runs.lock import writing
-from ldm_privacy.targets.place import check_is_file, target_name
+from ldm_privacy.targets.place import check_may_be_denoiser, target_name
 
 if TYPE_CHECKING:
     from ldm_privacy.recipes.gate import Evaluated
@@ -103,7 +103,7 @@ def _evaluate_ours(line: CommandLine, paths: Sequence[Path], out: Path | None) -
     tree = check_ours(line, paths[0])
     reference = Path(line.words["reference"]).expanduser() if line.words.get("reference") else None
     for path in [*paths, *([] if reference is None else [reference])]:
-        check_is_file(path)
+        check_may_be_denoiser(path)
     for path in {paths[0], *(path for path in paths if path.suffix != ".parquet")}:  # beside which files will be written
         check_writable(out or RunFolder.around(path).path, "out")
     if len(paths) == 1 and paths[0].suffix == ".parquet":

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ldm_privacy.errors import UserError
+from ldm_privacy.targets.place import LAST, OF_AUTOENCODER
 
 
 class RunFolder:
@@ -32,7 +33,7 @@ class RunFolder:
         self.autoencoder, self.store, self.figures = path / "autoencoder", path / "store", path / "figures"
         self.evaluation, self.scores, self.checkpoints = path / "evaluation", path / "scores", path / "checkpoints"
         self.lora, self.pipeline = path / "lora", path / "pipeline"
-        self.last, self.autoencoder_last = self.checkpoints / "last.ckpt", self.checkpoints / "autoencoder-last.ckpt"
+        self.last, self.autoencoder_last = self.checkpoints / LAST, self.checkpoints / OF_AUTOENCODER
         self.before_onset, self.under_limit = self.checkpoints / "before-onset.ckpt", self.checkpoints / "under-limit.ckpt"
 
     def write_config(self, text: str) -> None:

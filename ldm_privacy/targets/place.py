@@ -13,6 +13,8 @@ GENERIC = ("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "
 """What libraries call every such file."""
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors file's header, as the format has it."""
+LAST, OF_AUTOENCODER = "last.ckpt", "autoencoder-last.ckpt"
+"""What a run calls the newest checkpoints of its two stages."""
 
 
 def check_is_file(path: Path) -> None:
@@ -20,9 +22,24 @@ def check_is_file(path: Path) -> None:
     if path.is_file():
         return
     what = "is a folder" if path.is_dir() else "does not exist"
-    beside = sorted(str(file) for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-    hint = f" There: {', '.join(beside)}." if beside else " Checkpoints lie in runs/<name>/checkpoints/."
+    hint = _offered(path.parent) or " Checkpoints lie in runs/<name>/checkpoints/."
     raise UserError(f"{path}: {what}; name a checkpoint file.{hint}")
+
+
+def check_may_be_denoiser(path: Path) -> None:
+    """Raise UserError as `check_is_file`, and for what a run calls its autoencoder's checkpoint: none of it can be audited."""
+    check_is_file(path)
+    if path.name == OF_AUTOENCODER:
+        raise UserError(
+            f"{path}: it is from the autoencoder stage, and only a checkpoint of the denoiser stage can be used here."
+            f"{_offered(path.parent)}"
+        )
+
+
+def _offered(folder: Path) -> str:
+    """The denoiser's checkpoints in a folder, the newest first, as a hint; "" where there are none."""
+    found = [file for file in folder.glob("*.ckpt") if file.name != OF_AUTOENCODER]
+    return f" There: {', '.join(map(str, sorted(found, key=lambda file: (file.name != LAST, file))))}." if found else ""
 
 
 def check_is_there(path: Path, word: str | None = None) -> None:
@@ -47,8 +64,8 @@ def check_may_be_target(path: Path, beside: Container[str]) -> None:
     weights = ".safetensors"
     known = ("model_index.json", *(f"{name}{weights}" for name in GENERIC))
     if path.is_dir():
-        if checkpoints := sorted(map(str, path.glob("checkpoints/*.ckpt"))):
-            raise UserError(f"ckpt: {path} is a run; name one of its checkpoints: {', '.join(checkpoints)}.")
+        if checkpoints := _offered(path / "checkpoints") or _offered(path):
+            raise UserError(f"ckpt: {path} is the folder of a run; name one of its checkpoints.{checkpoints}")
         if not any((path / name).is_file() for name in known):
             raise UserError(
                 f"ckpt: {path} holds {' and '.join(f'no {name}' for name in known[:3])}; name a model's folder or file."

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.targets.place import check_may_be_target, target_name
+from ldm_privacy.targets.place import check_is_file, check_may_be_denoiser, check_may_be_target, target_name
 
 
 def test_a_target_is_called_by_the_name_that_its_folder_has(tmp_path, monkeypatch):
@@ -32,3 +32,19 @@ def test_a_header_larger_than_the_format_has_it_is_not_read(tmp_path, monkeypatc
         check_may_be_target(file, ())
     monkeypatch.setattr("ldm_privacy.targets.place.MOST_HEADER", len(header) - 1)
     check_may_be_target(file, ())
+
+
+def test_of_a_run_only_checkpoints_that_can_be_audited_are_offered_the_last_one_first(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("autoencoder-last.ckpt", "before-onset.ckpt", "last.ckpt"):
+        (folder / name).touch()
+    offered = rf"There: {folder}/last\.ckpt, {folder}/before-onset\.ckpt\.$"
+    for path in (tmp_path, folder):
+        with pytest.raises(UserError, match=rf"^ckpt: {path} is the folder of a run; .*{offered}"):
+            check_may_be_target(path, ())
+    with pytest.raises(UserError, match=rf"lst\.ckpt: does not exist; .*{offered}"):
+        check_is_file(folder / "lst.ckpt")
+    with pytest.raises(UserError, match=rf"it is from the autoencoder stage, .*{offered}"):
+        check_may_be_denoiser(folder / "autoencoder-last.ckpt")
+    check_may_be_denoiser(folder / "before-onset.ckpt")

@@ -9,7 +9,7 @@ from ldm_privacy.errors import UserError
 from ldm_privacy.recipes.evaluate.check import BESIDE, check_ours, check_targets
 from ldm_privacy.recipes.terminal import LOADING, tell, waiting
 from ldm_privacy.runs.folder import RunFolder, check_writable
-from ldm_privacy.targets.place import check_is_file
+from ldm_privacy.targets.place import check_may_be_denoiser
 
 USAGE = """ldm-privacy suspect photos ckpt=runs/digits/checkpoints/last.ckpt [out=FOLDER] [audit.* data.* trainer.* ...]
                                        was this folder of images, as a set, in the training data?
@@ -42,7 +42,7 @@ def suspect(arguments: list[str]) -> int:
     path, again = Path(line.words["ckpt"]).expanduser(), command("ldm-privacy", "suspect", *arguments)
     out = Path(line.words["out"]) if line.words.get("out") else None
     if line.config is None and path.suffix == ".ckpt":
-        check_is_file(path)
+        check_may_be_denoiser(path)
         if "reference" in line.words:
             raise UserError(f"reference: {path} is a checkpoint of this program, which is asked alone.")
         check_ours(line, path)
