@@ -33,8 +33,8 @@ class Folder(ImageSource):
 
     Subfolders are classes, where all images lie equally deep. A `metadata.jsonl` or `metadata.csv`, in the folder or in
     subfolders, adds captions, groups and other columns to the files that its `file_name` names, relative to where it lies; then
-    its lines are the rows, and subfolders are no classes (the "imagefolder" format of Hugging Face datasets). Whatever in the
-    folder is not read is counted and logged, in one line.
+    those are the rows, in the order of their paths too, and subfolders are no classes (the "imagefolder" format of Hugging Face
+    datasets). Whatever in the folder is not read is counted and logged, in one line.
 
     Args:
         path: The folder.
@@ -160,7 +160,9 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         names = ", ".join(sorted(found.metadata))
         raise UserError(f"data.source.path: {names} in {root} don't agree in their columns ({reason_of(error)}).") from None
-    return {"image": files, **whole.to_pydict()}, {"image": datasets.Image(), **Features.from_arrow_schema(whole.schema)}
+    order = sorted(range(len(files)), key=files.__getitem__)  # whatever the lines' order, or a seed would draw another split
+    columns = {"image": [files[row] for row in order], **whole.take(order).to_pydict()}
+    return columns, {"image": datasets.Image(), **Features.from_arrow_schema(whole.schema)}
 
 
 def _path_of(metadata: Path, row: int, name: object) -> Path:

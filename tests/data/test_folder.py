@@ -125,9 +125,21 @@ def test_metadata_in_subfolders_and_rows_of_different_keys(folder, said):
     rows = [{"file_name": "2.png", "patient": 5}, {"file_name": "1.png", "text": "one"}, {"file_name": "1.png"}]
     (root / "b" / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     dataset = Folder(path=str(root)).load()
-    assert dataset["text"][:] == ["zero", None, "one", None]
-    assert dataset["patient"][:] == [None, 5, None, None]
+    assert dataset["text"][:] == ["zero", "one", None, None]
+    assert dataset["patient"][:] == [None, None, None, 5]
     assert said() == [f"data.source.path: 1 rows of the metadata in {root} name an image that another row names."]
+
+
+def test_rows_stand_in_the_order_of_file_names_whatever_the_order_of_the_lines(folder):
+    root = folder("10.png", "2.png", "sub/1.png", "z.png")
+    lines = ["z.png,last", "2.png,two", "sub/1.png,one", "10.png,ten"]
+    found = []
+    for written in (lines, lines[::-1], sorted(lines)):
+        (root / "metadata.csv").write_text("\n".join(["file_name,text", *written]))
+        dataset = Folder(path=str(root)).load()
+        names = [os.path.relpath(cell["path"], root) for cell in dataset["image"][:]]
+        found.append([*zip(names, dataset["text"][:])])
+    assert found == [[("10.png", "ten"), ("2.png", "two"), ("sub/1.png", "one"), ("z.png", "last")]] * 3
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_classes_are_folders_and_captions_are_in_the_metadata(tmp_path):
     assert loose_images(str(tmp_path), resolution=8, channels=3).classes == ["cat", "dog"]
     (tmp_path / "metadata.csv").write_text("file_name,caption\ndog/1.png,a dog\ncat/1.png,\n")
     found = loose_images(str(tmp_path), resolution=8, channels=3)
-    assert found.captions == [["a dog"], []]
+    assert found.captions == [[], ["a dog"]]
     assert torch.equal(found.pixels, torch.full((2, 3, 8, 8), 20, dtype=torch.uint8))
 
 
