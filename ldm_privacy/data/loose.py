@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm_privacy.data.columns import all_captions, class_codes
 from ldm_privacy.data.folder import Folder
-from ldm_privacy.data.images import decode_image
+from ldm_privacy.data.images import opened_image, to_pixels
 from ldm_privacy.data.wide import ValueRange, WideImages
 from ldm_privacy.errors import UserError
 from ldm_privacy.types import Done
@@ -24,6 +24,7 @@ class LooseImages:
         names: Of the files.
         captions: Of each image, [] where it has none; None where the folder has no captions.
         classes: The class of each image in words, "" where it has none; None where the folder has no classes.
+        sizes: Width and height of each as it is stored.
         unreadable: Why each file that can't be read is left out.
     """
 
@@ -31,6 +32,7 @@ class LooseImages:
     names: Sequence[str]
     captions: Sequence[Sequence[str]] | None
     classes: Sequence[str] | None
+    sizes: Sequence[tuple[int, int]]
     unreadable: Sequence[str]
 
 
@@ -50,13 +52,13 @@ def loose_images(
     source = Folder(path=path, value_range=value_range)
     dataset = source.load()
     columns, wide = source.columns(dataset), WideImages(None if value_range == "auto" else value_range)
-    pixels, rows, unreadable = list[Tensor](), list[int](), list[str]()
+    pixels, rows, sizes, unreadable = list[Tensor](), list[int](), list[tuple[int, int]](), list[str]()
     files: list[Mapping[str, Any]] = dataset.select_columns([columns.image])[:][columns.image]
     for row, file in enumerate(files):
         try:
-            pixels.append(
-                decode_image(file, resolution=resolution, channels=channels, row=row, column=columns.image, wide=wide)
-            )
+            with opened_image(file, row=row, column=columns.image) as (image, name):
+                pixels.append(to_pixels(image, resolution=resolution, channels=channels, wide=wide, name=name))
+                sizes.append(image.size)
             rows.append(row)
         except UserError as error:
             unreadable.append(str(error).removeprefix("data.source: "))
@@ -73,5 +75,6 @@ def loose_images(
         [str(files[row]["path"]) for row in rows],
         None if columns.caption is None else all_captions(dataset, columns.caption, rows),
         classes,
+        sizes,
         unreadable,
     )

@@ -93,7 +93,7 @@ def own_generations(
     parts = {"heldout": is_heldout & ~chooses, "members": is_member & ~chooses, "suspects": is_suspect}
     parts["generations"] = is_generated & ~even
     counts = {name: (int(passing[part].sum()), int(part.sum())) for name, part in parts.items()}
-    p_value = max(_more_often(counts["suspects"], counts[side]) for side in ("members", "heldout"))
+    p_value = max(more_often(counts["suspects"], counts[side]) for side in ("members", "heldout"))
     either = is_suspect | parts["generations"]
     told = classify(
         {name: each[either] for name, each in features.items()}, is_suspect[either], confidence=confidence, seed=seed
@@ -104,7 +104,7 @@ def own_generations(
     return OwnGenerations(**shares, p_value=p_value, likeness=likeness, are_likely=p_value <= 1 - confidence and is_like)
 
 
-def _more_often(one: tuple[int, int], other: tuple[int, int]) -> float:
+def more_often(one: tuple[int, int], other: tuple[int, int]) -> float:
     """P-value of "no more of the first pass than of the second", each (passing, in all)."""
     table = [[passing, total - passing] for passing, total in (one, other)]
     return float(stats.fisher_exact(table, alternative="greater").pvalue)

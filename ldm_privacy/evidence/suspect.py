@@ -84,6 +84,11 @@ class SuspectVerdict:
         """The larger of both: small sets of skewed scores don't obey Welch's law."""
         return max(self.test.p_value, self.p_permuted or 0.0)
 
+    @property
+    def is_of_record(self) -> bool:
+        """Whether the answer is yes because images of members, or near-duplicates of them, are in the set."""
+        return self.answer == "yes" and (self.copies.of_members > 0 or self.copies.p_value <= self.level)
+
     def power_at(self, size: int) -> float:
         """How often a set of so many members of such scores is found: by the normal law, against these held-out images."""
         gap, member, heldout = self._gap
@@ -143,7 +148,7 @@ def suspect_verdict(
     )
     p_permuted = None if groups else permuted_p_value(suspects, heldout, seed=seed)
     return SuspectVerdict(
-        answer=answer_of(max(test.p_value, p_permuted or 0.0), told[0], generated, level=level),
+        answer=answer_of(max(test.p_value, p_permuted or 0.0), told[0], generated, copies, level=level),
         choice=choice,
         scores=scores,
         test=test,
@@ -159,16 +164,23 @@ def suspect_verdict(
     )
 
 
-def answer_of(p_value: float, blind: Estimate, generated: OwnGenerations, *, level: float) -> SuspectAnswer:
-    """One of four, by fixed rules: what could explain a high score comes first.
+def answer_of(p_value: float, blind: Estimate, generated: OwnGenerations, copies: Copies, *, level: float) -> SuspectAnswer:
+    """One of four, by fixed rules: what the run's record says, then what could explain a high score, then the score.
 
+    * yes: images of members are among them pixel by pixel, whatever the model shows.
     * generated: the images pass for the model's own generations, which score as members whatever it was trained on.
+    * yes: members have a near-duplicate among them more often than held-out images have. Images of another kind have none of
+      either, and images of a kind that is common have both; but generations are nearer to members, so they come before.
     * differs: a classifier tells them from held-out images without any model; then scores differ for that alone.
     * yes: neither, and the set scores above held-out images at that level.
     * no: none of these.
     """
+    if copies.of_members:
+        return "yes"
     if generated.are_likely:
         return "generated"
+    if copies.p_value <= level:
+        return "yes"
     if blind.lower > 0.5:
         return "differs"
     return "yes" if p_value <= level else "no"

@@ -13,6 +13,7 @@ from ldm_privacy.controls.near_duplicates import THRESHOLD
 from ldm_privacy.controls.thumbnails import nearest, thumbnail_features
 from ldm_privacy.data.images import to_float
 from ldm_privacy.errors import UserError
+from ldm_privacy.evidence.own_generations import more_often
 
 MIN_IMAGES = 2 * NUM_FOLDS
 """Of a suspect set, and of the held-out images that it is compared with: what cross-fitted classifiers need."""
@@ -28,6 +29,8 @@ class Copies:
         of_members, of_heldout: Suspects that are an image of the run in every pixel.
         near_members: Suspects that are at least `THRESHOLD` similar to a member (`thumbnail_features`), copies among them.
         expected: As many of as many held-out images.
+        p_value: That members have no more often a near-duplicate among the suspects than held-out images have: Fisher's exact
+            test, exact for suspects of any kind where chance drew the sides. A group counts once.
         member_index, heldout_index: Sample indices of the images of the run that are among the suspects.
     """
 
@@ -35,6 +38,7 @@ class Copies:
     of_heldout: int
     near_members: int
     expected: float
+    p_value: float
     member_index: Tensor
     heldout_index: Tensor
 
@@ -55,19 +59,26 @@ class Looks(NamedTuple):
         return cls(digests, torch.cat(thumbnails))
 
 
-def copies_of(suspects: Looks, run: Looks, run_index: Tensor, is_member: Tensor) -> Copies:
-    """Suspects that are, or nearly are, images of the run, which are all members and held-out images."""
+def copies_of(suspects: Looks, run: Looks, run_index: Tensor, is_member: Tensor, *, group: Tensor | None = None) -> Copies:
+    """Suspects that are, or nearly are, images of the run, which are all members and held-out images.
+
+    `group`: (images,) labels of the run's groups, which lie on one side whole; None where it has none.
+    """
     known = {*suspects.digests}
     among = torch.tensor([digest in known for digest in run.digests])
     members = {digest for digest, side in zip(run.digests, is_member.tolist()) if side}
     heldout = {*run.digests} - members
     near = (nearest(suspects.thumbnails, run.thumbnails[is_member])[1] >= THRESHOLD).sum()
     usual = (nearest(run.thumbnails[~is_member], run.thumbnails[is_member])[1] >= THRESHOLD).double().mean()
+    is_shown = nearest(run.thumbnails, suspects.thumbnails)[1] >= THRESHOLD
+    _, unit = (run_index if group is None else group).unique(return_inverse=True)
+    counts = [(len(unit[side & is_shown].unique()), len(unit[side].unique())) for side in (is_member, ~is_member)]
     return Copies(
         sum(digest in members for digest in suspects.digests),
         sum(digest in heldout for digest in suspects.digests),
         int(near),
         float(usual) * len(suspects.digests),
+        more_often(*counts),
         run_index[among & is_member],
         run_index[among & ~is_member],
     )

@@ -16,17 +16,21 @@ TONES: dict[SuspectAnswer, Tone] = {"yes": "exposed", "no": "safe", "differs": "
 
 
 def said_of_suspects(verdict: SuspectVerdict, where: str) -> Verdict:
-    """One of four sentences, then what stands behind it: the test, what is seen without any model, the generations."""
+    """One of four answers, then what stands behind it: the test, what is seen without any model, the generations where
+    something hangs on them.
+    """
     return Verdict(
-        (answer(verdict, where), tested(verdict), without_model(verdict), like_generations(verdict)),
+        (answer(verdict, where), tested(verdict), without_model(verdict), *like_generations(verdict)),
         TONES[verdict.answer] if verdict.answer != "no" or verdict.power_at(verdict.test.num_suspect) >= ENOUGH else "unclear",
         LABELS[verdict.answer],
     )
 
 
 def answer(verdict: SuspectVerdict, where: str) -> str:
-    """One of four sentences."""
+    """One of four, with its reason."""
     num, p, made = verdict.test.num_suspect, f"p = {verdict.p_value:.2g}", verdict.generated
+    if verdict.is_of_record:
+        return f"Yes: {in_the_record(verdict, where)}, whatever the model shows of them ({p} by their scores)."
     if verdict.answer == "yes":
         return (
             f"Yes: {where} was trained on, in whole or in part. As a set its {num} images score above held-out images ({p}), "
@@ -40,11 +44,23 @@ def answer(verdict: SuspectVerdict, where: str) -> str:
             f"Can't say: the images of {where} differ from the held-out images without any model (AUROC {verdict.blind}{by}); "
             f"scores of other images are others, whatever was trained on ({p})."
         )
+    known = f" And {in_the_record(verdict, where)}." if verdict.copies.p_value <= verdict.level else ""
     return (
         f"Can't say: the images of {where} look like what the model itself generates, and such images score as members "
         f"whatever it was trained on ({made.suspects.value:.0%} of them pass for generations, {made.heldout.value:.0%} of "
-        f"held-out images, {made.members.value:.0%} of members)."
+        f"held-out images, {made.members.value:.0%} of members).{known}"
     )
+
+
+def in_the_record(verdict: SuspectVerdict, where: str) -> str:
+    """How many suspects are images that were trained on, or near-duplicates of such."""
+    copies, num = verdict.copies, verdict.test.num_suspect
+    near = "near-duplicates of images that it was trained on"
+    chance = f"(of as many held-out images {copies.expected:.1f}, p = {copies.p_value:.2g})"
+    if not copies.of_members:
+        return f"{copies.near_members} of {num} images of {where} are {near} {chance}"
+    same = f"{copies.of_members} of {num} images of {where} are images that it was trained on, pixel by pixel"
+    return f"{same}, and {copies.near_members} are {near} {chance}" if copies.p_value <= verdict.level else same
 
 
 def needed(verdict: SuspectVerdict) -> str:
@@ -88,13 +104,15 @@ def without_model(verdict: SuspectVerdict) -> str:
     )
 
 
-def like_generations(verdict: SuspectVerdict) -> str:
-    """The comparison with the target's own generations, and how often it is wrong."""
+def like_generations(verdict: SuspectVerdict) -> tuple[str, ...]:
+    """The comparison with the target's own generations, and how often it is wrong; nothing where no answer hangs on it."""
     made = verdict.generated
+    if not made.are_likely and (verdict.answer != "yes" or verdict.is_of_record):
+        return ()
     shares = {"generations": made.generations, "held-out images": made.heldout, "members": made.members}
     passing = ", ".join(f"{share.value:.0%} of {what} [{share.lower:.0%}, {share.upper:.0%}]" for what, share in shares.items())
     return (
-        f"As the model's own generations pass {made.suspects.value:.0%} of the suspects (more often than real images: "
-        f"p = {made.p_value:.2g}), beside {passing}; without the model they are told from generations with AUROC "
-        f"{made.likeness}."
+        f"They {'' if made.are_likely else 'do not '}look like the model's own generations: {made.suspects.value:.0%} of them "
+        f"pass for such (more often than real images: p = {made.p_value:.2g}), beside {passing}; without the model they are "
+        f"told from generations with AUROC {made.likeness}.",
     )

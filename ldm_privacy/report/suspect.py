@@ -26,12 +26,15 @@ HOW = (
     f"and of {{num}} generations, with a threshold that lets {TARGET_FPR:.0%} of real images pass. The set passes for "
     "generations where it does so surely more often than members and than held-out images, and is like generations without the "
     "model too.",
+    "Copies. Images that are a member pixel by pixel are in the run's record, whatever the model shows. Near-duplicates are "
+    "where members have one in the folder surely more often than held-out images have (Fisher's exact test): images of any "
+    "kind have as many of either, where chance drew the sides. Generations come before, since they are nearer to members.",
     "Without any model. Two cross-fitted classifiers on simple image features. Where they tell the suspects from held-out "
     "images, scores differ for that alone. What they can't see may still differ: the interval says how much.",
 )
 
 ADVICE: dict[SuspectAnswer, str] = {
-    "yes": "Ask who trained the model where it has these images from; the test speaks of the set, of no single image.",
+    "yes": "Ask who trained the model where it has these images from; the answer is on the set, on no single image.",
     "no": "Where the answer says little, ask again with more images of the same owner.",
     "differs": "Audit a run whose held-out images are of the same kind as these, and ask again.",
     "generated": "Leave out what the model may have generated, and ask again.",
@@ -48,6 +51,7 @@ class Asked:
         num_images: That could be read.
         unreadable: Why others could not.
         told: What the target was told of the suspects; "" where it is told nothing.
+        sizes: How many images have another size than the run's, in words; "" where none has.
         split_hash: Of the run.
         scores: Where the scores of the run's images come from, in words.
         command: That repeats it.
@@ -59,6 +63,7 @@ class Asked:
     num_images: int
     unreadable: Sequence[str]
     told: str
+    sizes: str
     split_hash: str
     scores: str
     command: str
@@ -68,7 +73,9 @@ class Asked:
         """What the reader must know of the images beside the answer."""
         lost = self.unreadable
         unread = [f"Left out because they can't be read: {len(lost)} (the first: {lost[0].rstrip('.')})."] if lost else []
-        return unread + ([f"The model is told {self.told}."] if self.told else [])
+        brought = f"{self.sizes}, and were brought to it; images as they were trained on are best."
+        told = [f"The model is told {self.told}."] if self.told else []
+        return unread + ([brought] if self.sizes else []) + told
 
 
 def print_suspect(verdict: SuspectVerdict, asked: Asked, console: Console) -> None:

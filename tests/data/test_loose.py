@@ -25,6 +25,7 @@ def test_what_cant_be_read_is_left_out_and_told(tmp_path):
     assert len(found.unreadable) == 1
     assert "b.png" in found.unreadable[0]
     assert found.captions is found.classes is None
+    assert found.sizes == [(10, 12), (10, 12)]
 
 
 def test_classes_are_folders_and_captions_are_in_the_metadata(tmp_path):

@@ -20,7 +20,7 @@ from ldm_privacy.types import AuditKey, Estimate
 WEAK, STRONG = AuditKey("loss", "all"), AuditKey("sima", "all")
 TIMESTEPS = {"loss": [10, 100], "sima": [10, 100]}
 PARTS = {"member": 120, "heldout": 120, "suspect": 60, "generated": 80}
-NO_COPIES = Copies(0, 0, 0, 0.0, torch.tensor([]), torch.tensor([]))
+NO_COPIES = Copies(0, 0, 0, 0.0, 1.0, torch.tensor([]), torch.tensor([]))
 
 
 def made_up(like: str, *, seed=0, shift=1.0, num_features=6):
@@ -149,14 +149,60 @@ def test_held_out_images_of_a_group_count_once():
 def test_what_could_explain_a_high_score_comes_before_it():
     surely, chance = Estimate(0.9, 0.8, 0.95), Estimate(0.52, 0.4, 0.6)
     share = Estimate(0.05, 0.01, 0.1)
-    for likely, blind, p_value, answer in (
-        (True, surely, 0.0, "generated"),
-        (False, surely, 0.0, "differs"),
-        (False, chance, 0.04, "yes"),
-        (False, chance, 0.06, "no"),
+    near = replace(NO_COPIES, p_value=0.01)
+    for likely, blind, p_value, copies, answer in (
+        (True, surely, 0.0, NO_COPIES, "generated"),
+        (False, surely, 0.0, NO_COPIES, "differs"),
+        (False, chance, 0.04, NO_COPIES, "yes"),
+        (False, chance, 0.06, NO_COPIES, "no"),
+        (True, surely, 1.0, near, "generated"),
+        (False, surely, 1.0, near, "yes"),
+        (True, surely, 1.0, replace(near, of_members=1), "yes"),
     ):
         made = OwnGenerations(share, share, share, share, 0.5, chance, likely)
-        assert answer_of(p_value, blind, made, level=0.05) == answer
+        assert answer_of(p_value, blind, made, copies, level=0.05) == answer
+
+
+def test_what_the_record_says_is_said_first_and_of_generations_only_what_an_answer_hangs_on():
+    near = replace(verdict_of("differs"), answer="yes", copies=replace(NO_COPIES, near_members=60, expected=9.4, p_value=1e-20))
+    told = said_of_suspects(near, "photos").sentences
+    assert told[0].startswith(
+        "Yes: 60 of 60 images of photos are near-duplicates of images that it was trained on (of as many held-out images 9.4, "
+        "p = 1e-20), whatever the model shows of them"
+    )
+    same = replace(near, copies=replace(near.copies, of_members=10, near_members=12, p_value=0.3))
+    assert (
+        said_of_suspects(same, "photos")
+        .sentences[0]
+        .startswith("Yes: 10 of 60 images of photos are images that it was trained on, pixel by pixel, whatever")
+    )
+    made = replace(verdict_of("generated"), copies=near.copies)
+    assert "And 60 of 60 images of photos are near-duplicates" in said_of_suspects(made, "photos").sentences[0]
+    for verdict in (near, verdict_of("heldout"), verdict_of("differs")):
+        assert not any("generations" in each for each in said_of_suspects(verdict, "photos").sentences[1:])
+    for like, begins in (("member", "They do not look like the model's own"), ("generated", "They look like the model's own")):
+        assert said_of_suspects(verdict_of(like), "photos").sentences[3].startswith(begins)
+
+
+def test_near_duplicates_of_members_are_counted_against_those_of_held_out_images_whatever_the_suspects_are():
+    """Members and held-out images of two kinds, one of which all look alike: a folder of these is near to both sides."""
+    generator = torch.Generator().manual_seed(0)
+    alike = torch.randint(0, 256, (1, 1, 8, 8), generator=generator)
+    kinds = torch.randint(0, 256, (80, 1, 8, 8), generator=generator)
+    kinds[::2] = (alike + torch.randint(-9, 10, (40, 1, 8, 8), generator=generator)).clamp(0, 255)
+    pixels, is_member = kinds.to(torch.uint8), torch.arange(80) % 4 < 2
+    run = Looks.of([pixels])
+    more = (alike + torch.randint(-9, 10, (30, 1, 8, 8), generator=generator)).clamp(0, 255).to(torch.uint8)
+    common = copies_of(Looks.of([more]), run, torch.arange(80), is_member)
+    assert (common.near_members, common.expected) == (30, 15.0)  # twice as many as of held-out images, and no sign
+    assert common.p_value > 0.5
+    blurred = pixels[is_member][1::2][:12] // 2 + 60  # of those that look like no other one
+    found = copies_of(Looks.of([blurred]), run, torch.arange(80), is_member)
+    assert found.near_members == 12
+    # Of 80 images 12 have a near-duplicate in the folder: that all are members is one draw of 40 from 80.
+    assert found.p_value == pytest.approx(np.prod([(40 - k) / (80 - k) for k in range(12)]))
+    group = torch.where(is_member, 0, torch.arange(80))  # all members are one patient
+    assert copies_of(Looks.of([blurred]), run, torch.arange(80), is_member, group=group).p_value == pytest.approx(1 / 41)
 
 
 def test_images_of_the_run_among_the_suspects_are_found_pixel_by_pixel_and_nearly():
@@ -173,7 +219,7 @@ def test_images_of_the_run_among_the_suspects_are_found_pixel_by_pixel_and_nearl
 def test_the_held_out_folder_itself_is_refused_in_one_line(gone, words):
     left = torch.cat([torch.ones(30), torch.zeros(30 - gone)]).bool()
     chooses = torch.arange(len(left)) % 2 == 0
-    copies = Copies(0, gone, 0, 0.0, torch.tensor([]), torch.arange(gone))
+    copies = Copies(0, gone, 0, 0.0, 1.0, torch.tensor([]), torch.arange(gone))
     with pytest.raises(UserError, match=words) as caught:
         check_enough("photos", copies, left, chooses, num_members=30, num_heldout=30)
     assert "\n" not in str(caught.value)

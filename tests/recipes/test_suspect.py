@@ -65,7 +65,9 @@ def test_images_like_the_held_out_ones_show_no_sign_and_files_say_so(run, scans,
     (folder / "999.png").write_bytes(b"no image")
     found = ask(folder, run)
     assert found["answer"] in ("no", "yes")  # a test at level .05 on 40 + 40 samples
+    assert found["without_model"]["p_value"] > found["level"]  # eight held-out images are in it, and no member
     assert (found["answer"] == "yes") == (found["p_value"] <= found["level"])
+    assert found["asked"]["sizes"] == ""
     assert found["without_model"]["of_heldout"] == 8
     assert len(found["scores"]["suspects"]) == found["test"]["num_suspect"] == 38
     assert found["asked"]["scores"] == "kept by the run's own audit"
@@ -87,6 +89,22 @@ def test_the_models_own_generations_and_images_of_another_kind_are_not_called_me
     assert found["without_model"]["auroc"]["value"] > 0.9
 
 
+def test_members_in_another_size_are_near_duplicates_which_is_the_answer(run, scans, tmp_path, capsys):
+    members = scans[Checkpoint.read(run / "checkpoints" / "last.ckpt").split.member_index[:25]]
+    folder = tmp_path / "larger"
+    folder.mkdir()
+    for place, image in enumerate(members):
+        PIL.Image.fromarray(np.asarray(image, np.uint8)).resize((32, 32)).save(folder / f"{place}.png")
+    found, printed = ask(folder, run), " ".join(capsys.readouterr().out.split())
+    assert (found["answer"], found["without_model"]["of_members"]) == ("yes", 0)
+    assert found["sentences"][0].startswith(
+        f"Yes: 25 of 25 images of {folder} are near-duplicates of images that it was trained on"
+    )
+    told = "25 of 25 images have another size (the first: 32 x 32 pixels) than the run's 8 x 8, and were brought to it"
+    assert told in printed
+    assert told in text_of((tmp_path / "larger-out" / "suspect.html").read_text())
+
+
 def test_scores_that_were_kept_are_those_that_the_checkpoint_has_now(run, tmp_path):
     checkpoint = Checkpoint.read(run / "checkpoints" / "last.ckpt")
     config = compose_stored(checkpoint.config).config
@@ -106,11 +124,11 @@ def test_scores_that_were_kept_are_those_that_the_checkpoint_has_now(run, tmp_pa
 def test_a_target_that_is_told_classes_is_told_those_of_the_folder_or_nothing():
     labels = ClassLabels(labels=lambda index: index % 2, num_classes=2, class_names=["cat", "dog"])
     target = Target(None, None)
-    loose = LooseImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "abc", None, ["dog", "bird", "cat"], [])
+    loose = LooseImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "abc", None, ["dog", "bird", "cat"], [(8, 8)] * 3, [])
     told = told_of(SimpleNamespace(condition=labels), target, loose)
     assert told.condition["class_labels"].tolist() == [1, 2, 0]
     assert (told.is_null, told.note) == (False, "the classes of 2 of 3 images")
-    told = told_of(SimpleNamespace(condition=labels), target, LooseImages(loose.pixels, "abc", None, None, []))
+    told = told_of(SimpleNamespace(condition=labels), target, LooseImages(loose.pixels, "abc", None, None, loose.sizes, []))
     assert told.condition["class_labels"].tolist() == [2, 2, 2]
     assert told.is_null
     assert "null condition" in told.note

@@ -93,7 +93,7 @@ def suspect(
         everyone = split.audited_index
         looks = Looks.of(data.pixels(rows) for rows in everyone.split(_IMAGES_AT_ONCE))
         suspected = Looks.of(loose.pixels.split(_IMAGES_AT_ONCE))
-        copies = copies_of(suspected, looks, everyone, torch.isin(everyone, split.member_index))
+        copies = copies_of(suspected, looks, everyone, torch.isin(everyone, split.member_index), group=data.groups(everyone))
     is_known = torch.isin(index, torch.cat([copies.member_index, copies.heldout_index]))
     members, group = setup.audited_members, data.groups(index)
     chooses = is_calibration(index, group=group)
@@ -149,6 +149,7 @@ def suspect(
         num_images=len(loose.pixels),
         unreadable=loose.unreadable,
         told=told.note,
+        sizes=_other_sizes(loose, setup.config.data.resolution),
         split_hash=split.hash,
         scores="kept by the run's own audit" if was_kept else "audited for this",
         command=command,
@@ -176,6 +177,15 @@ def _read(folder: Path, data: Any) -> LooseImages:
         lost = f", and {len(loose.unreadable)} that can't be read" if loose.unreadable else ""
         raise UserError(f"{folder}: {count} images{lost}; a test of a set needs {MIN_IMAGES} at least.")
     return loose
+
+
+def _other_sizes(loose: LooseImages, resolution: int) -> str:
+    """How many images were stored in another size than the run's, in words; "" where none was."""
+    others = [size for size in loose.sizes if size != (resolution, resolution)]
+    if not others:
+        return ""
+    first, own = (f"{width} x {height}" for width, height in (others[0], (resolution, resolution)))
+    return f"{len(others)} of {len(loose.sizes)} images have another size (the first: {first} pixels) than the run's {own}"
 
 
 def _images(pixels: Tensor, first: int) -> Callable[[Tensor], Image]:
