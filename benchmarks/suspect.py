@@ -1,8 +1,9 @@
 """What `ldm-privacy suspect` answers on sets that are known: python -m benchmarks.suspect runs/digits [--folder suspects].
 
-The run is that of digits.yaml. Sets: every second member, ten members, ten members among ninety public images, every second
-held-out image, 1,000 public images (the autoencoder trained on them, the denoiser didn't), the run's own generations, held-out
-images in inverted colours. Then the test alone, on the run's scores: how often it takes sets of held-out images for members.
+The run is that of digits.yaml. Sets: every second member, sixty of them enlarged, ten members, ten among ninety public images,
+every second held-out image, 1,000 public images (the autoencoder trained on them, the denoiser didn't), the run's own
+generations, held-out images in inverted colours. Then the test alone, on the run's scores: how often it takes sets of held-out
+images for members.
 """
 
 import argparse
@@ -44,9 +45,12 @@ def main() -> None:
         found = answers[name] = json.loads((options.folder / "answers" / folder.name / "suspect.json").read_text())
         blind, passing = found["without_model"]["auroc"], found["generations"]["suspects"]["value"]
         told = f"{blind['value']:.2f} [{blind['lower']:.2f}, {blind['upper']:.2f}]"
-        cells = [name, len(pixels), found["answer"], f"{found['p_value']:.2g}", told, f"{passing:.0%}"]
+        near = f"{found['without_model']['near_members']} ({found['without_model']['expected']:.1f})"
+        cells = [name, len(pixels), found["answer"], near, f"{found['without_model']['p_value']:.2g}"]
+        cells += [f"{found['p_value']:.2g}", told, f"{passing:.0%}"]
         rows.append([*cells, f"{time.process_time() - start:.0f} s"])
-    print("| set | images | answer | p | without the model | pass for generations | CPU time |\n|---|---|---|---|---|---|---|")
+    columns = ("set", "images", "answer", "near members (expected)", "p of that", "p of scores")
+    print("| " + " | ".join([*columns, "without the model", "pass for generations", "CPU time"]) + " |\n" + "|---" * 9 + "|")
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |")
     heldout = torch.tensor(answers["every second member"]["scores"]["heldout"])
@@ -67,6 +71,7 @@ def known_sets(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     made = generate_images(target.predictor, target.codec.decode, shape, num_images=100, num_steps=30, seed=777)
     return {
         "every second member": members[::2],
+        "sixty members as 32 x 32": np.stack([PIL.Image.fromarray(each).resize((32, 32)) for each in members[:60]]),
         "ten members": members[1::25][:10],
         "ten members among 90 others": np.concatenate([members[1::25][:10], public[1000:1090]]),
         "every second held-out image": heldout[::2],

@@ -18,12 +18,14 @@ class Candidate:
         epoch: Finished epochs; None where its training isn't known.
         auroc: Of the primary attack and mask.
         ruling: Of the gate.
+        is_trained: It had a step of training at least; what has none is safe and of no use, and never named.
     """
 
     name: str
     epoch: int | None
     auroc: Estimate
     ruling: Ruling
+    is_trained: bool = True
 
     def __str__(self) -> str:
         return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
@@ -59,8 +61,9 @@ class Pick:
 
     @property
     def named(self) -> Candidate | None:
-        """The last safe one; None where already the first doesn't pass."""
-        return self.candidates[self.num_passed - 1] if self.num_passed else None
+        """The last safe one; None where already the first that was trained doesn't pass."""
+        last = self.candidates[self.num_passed - 1] if self.num_passed else None
+        return last if last is not None and last.is_trained else None
 
     @property
     def stopped_by(self) -> Candidate | None:
@@ -74,8 +77,10 @@ class Pick:
 
     @property
     def decision(self) -> Decision:
-        """pass: one is named. Otherwise that of the first: with more samples an undecided one might be."""
-        return "pass" if self.num_passed else self.candidates[0].ruling.decision
+        """pass: one is named. Otherwise that of the first that was trained: with more samples an undecided one might be."""
+        if self.named is not None:
+            return "pass"
+        return "undecided" if self.stopped_by is None else self.stopped_by.ruling.decision
 
     @property
     def exit_code(self) -> int:
@@ -92,7 +97,7 @@ class Pick:
         if place >= self.num_passed:
             alone = self.candidates[place].ruling.decision == "pass"
             return "stops here" if place == self.num_passed else "passes alone" if alone else "after the stop"
-        return "named" if place == self.num_passed - 1 else "passes"
+        return "named" if self.candidates[place] is self.named else "passes"
 
     @property
     def sentences(self) -> list[str]:
@@ -100,6 +105,9 @@ class Pick:
         return [*self._headline(), *self._end(), *self._suspicious()]
 
     def _headline(self) -> list[str]:
+        if self.named is None and self.num_passed:
+            untrained = f"only the untrained denoiser, {self.candidates[0]}, does"
+            return [f"No trained checkpoint passes: {untrained}{'' if self.stopped_by else '; no other one was looked at'}."]
         if self.named is None:
             return ["No checkpoint can be named: already the first one doesn't pass."]
         before = self.num_passed - 1

@@ -48,7 +48,7 @@ def pick_page(pick: Pick, following: str) -> Page:
         cells = [Cell(text, TONES[each.decision]) for text, each in zip(decisions, judged)]
         rows.append([name, epoch, becomes, *cells, area])
     limits = _limits(pick)
-    bold = [pick.num_passed - 1] if pick.num_passed else []
+    bold = [] if pick.named is None else [pick.num_passed - 1]
     table = DataTable(
         ["checkpoint", "epoch", "", *limits, f"AUROC of {pick.primary}"],
         rows,

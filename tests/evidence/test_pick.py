@@ -1,5 +1,6 @@
 """The last safe checkpoint: what is named of every course of decisions, how often it is wrong, what is said."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,20 @@ def candidate(place, decision):
 
 def pick(*decisions):
     return Pick([candidate(place, each) for place, each in enumerate(decisions)], 0.95)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "code"),
+    [(("pass", "fail"), 1), (("pass", "undecided", "pass"), 3), (("pass",), 3), (("fail",), 1), (("pass", "pass"), 0)],
+)
+def test_an_untrained_denoiser_is_never_named(decisions, code):
+    untrained = replace(candidate(0, decisions[0]), is_trained=False)
+    found = Pick([untrained, *pick(*decisions).candidates[1:]], 0.95)
+    assert found.exit_code == code
+    assert (found.named is None) == (code != 0)
+    assert (found.verdict_on(0) == "named") is False
+    if decisions[0] == "pass" and code:
+        assert found.sentences[0].startswith("No trained checkpoint passes: only the untrained denoiser, c0 (epoch 0), does")
 
 
 @pytest.mark.parametrize("decisions", [each for count in (1, 2, 4) for each in product(DECISIONS, repeat=count)])

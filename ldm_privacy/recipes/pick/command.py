@@ -23,7 +23,7 @@ USAGE = """{program} runs/digits/checkpoints gate.auroc=0.6 [out=FOLDER] [audit.
                                        the same of a folder of LoRA files or models, by the numbers in their names
 {program} b.safetensors a.safetensors ...     of these, in this order
 
-Exit code 0: one is named; 1: the first fails already; 3: it is undecided; 2: a mistake."""
+Exit code 0: one is named; 1: the first that was trained fails already; 3: it is undecided; 2: a mistake."""
 
 NO_LIMIT = "gate: there is no limit to pick by; give one, as in gate.auroc=0.6."
 MODEL = ("model_index.json", *(f"{name}.safetensors" for name in GENERIC))

@@ -58,6 +58,7 @@ class Subject:
         tree: The config, as evaluations store it.
         audit: Makes the audit.
         evaluation: Where the one that was evaluated by itself would lie.
+        is_trained: It had a step of training at least, or that isn't known.
         beside: Word of the command line -> where what it names lies.
     """
 
@@ -68,6 +69,7 @@ class Subject:
     tree: Mapping[str, Any]
     audit: Callable[[], Found]
     evaluation: Path
+    is_trained: bool = True
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +99,9 @@ def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> i
                 assert audited is not None  # there is one process
                 return Found(audited.report, setup.onset_key, audited.results)
 
-            yield Subject(name, each.path, each.time[0], setup, composed.tree, audit, evaluation_of(each.path))
+            yield Subject(
+                name, each.path, each.time[0], setup, composed.tree, audit, evaluation_of(each.path), each.time > (0, 0)
+            )
 
     def next_command(named: Path | None) -> str:
         if named is None and run.config.is_file():  # one that keeps a checkpoint within the limits
@@ -130,8 +134,8 @@ def pick_of_targets(asked: Asked, paths: Sequence[Path], words: Sequence[str], o
                 audited = ready.audited()
                 return Found(audited.report, ready.setup.onset_key, audited.results)
 
-            of = ready.setup, ready.composed.tree, audit, ready.run.evaluation, evaluate.beside
-            yield Subject(name, path, None, *of)
+            of = ready.setup, ready.composed.tree, audit, ready.run.evaluation
+            yield Subject(name, path, None, *of, beside=evaluate.beside)
 
     def next_command(named: Path | None) -> str:
         return called("evaluate", f"ckpt={named or paths[0]}", *words)
@@ -149,7 +153,7 @@ def _pick(subjects: Iterator[Subject], count: int, out: Path, next_command: Call
             found, read = _audited(subject, out)
             assert setup.gate is not None
             area = found.report.row(found.key).metrics.auroc
-            candidate = Candidate(subject.name, subject.epoch, area, setup.gate.rule(found))
+            candidate = Candidate(subject.name, subject.epoch, area, setup.gate.rule(found), subject.is_trained)
             candidates.append(candidate)
             places[subject.name] = subject.path
             sections.append(setup.config.gate)

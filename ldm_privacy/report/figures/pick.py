@@ -27,7 +27,7 @@ def pick_figure(pick: Pick) -> Figure:
         x, names, what = [float(each) for each in range(len(pick.candidates))], [each.name for each in pick.candidates], ""
     for place, axis in enumerate(axes.values()):
         judged = [each.ruling.judgements[place] for each in pick.candidates]
-        _draw(axis, x, judged, pick.num_passed)
+        _draw(axis, x, judged, pick.num_passed, is_named=pick.named is not None)
         shown = range(0, len(x), -(-len(x) // MAX_NAMES))
         ticks, labels = [x[at] for at in shown], [names[at] for at in shown]
         turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, labels)) > 6 else {}
@@ -40,7 +40,7 @@ def pick_figure(pick: Pick) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, x: Sequence[float], judged: Sequence[Judgement], num_passed: int) -> None:
+def _draw(axis: Axes, x: Sequence[float], judged: Sequence[Judgement], num_passed: int, *, is_named: bool) -> None:
     """One limit; the ring is around the named one."""
     known = [(at, each.worst.estimate, each.decision) for at, each in zip(x, judged) if each.worst is not None]
     axis.plot([at for at, _, _ in known], [each.value for _, each, _ in known], color="0.6", linewidth=0.9, zorder=1)
@@ -64,6 +64,6 @@ def _draw(axis: Axes, x: Sequence[float], judged: Sequence[Judgement], num_passe
     if num_passed < len(x):
         begin = (x[num_passed - 1] + x[num_passed]) / 2 if num_passed else x[0] - 0.6 * step
         axis.axvspan(begin, x[-1] + 0.6 * step, color="0.93", zorder=-1, label="after the stop")
-    if num_passed and (worst := judged[num_passed - 1].worst) is not None:
+    if is_named and (worst := judged[num_passed - 1].worst) is not None:
         ring: dict[str, Any] = {"marker": "o", "markersize": 14, "fillstyle": "none", "linestyle": "none", "color": "black"}
         axis.plot(x[num_passed - 1], worst.estimate.value, label="named", **ring)
