@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -37,14 +38,24 @@ def plugin_names(value: object) -> list[str]:
     return names
 
 
+def check_plugins(value: object) -> list[str]:
+    """The names that `plugins` holds, none of which is imported. Raises UserError as `plugin_names`, or for no such module."""
+    names = plugin_names(value)
+    for name in names:
+        top = name.split(".")[0]  # to look for what lies in it would import it
+        if _file_beside_user(name) is None and top not in sys.modules and find_spec(top) is None:
+            raise UserError(_not_there(name))
+    return names
+
+
 def import_plugins(value: object) -> None:
     """Import every plug-in that `plugins` names, each of which registers something.
 
     Raises:
-        UserError: As `plugin_names`; there is no such module; it raises, ends the program or has a syntax error (file and line
-            are named); it takes a name that is taken; it registers nothing; another module has its name.
+        UserError: As `check_plugins`; a package has no such module; it raises, ends the program or has a syntax error (file
+            and line are named); it takes a name that is taken; it registers nothing; another module has its name.
     """
-    names = plugin_names(value)
+    names = check_plugins(value)
     if names and "" not in sys.path:
         sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
     for name in names:
@@ -123,15 +134,16 @@ def _imported(name: str) -> ModuleType:
     except BaseException as error:
         place = _place(error)[0]
         if place is None and isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            beside = [path.stem for path in Path().glob("*.py")]
-            hint = nearest_name(name, beside)
-            raise UserError(
-                f"plugins: there is no module '{name}' in {os.getcwd()}, where you run, or among the installed ones.{hint}"
-            ) from error
+            raise UserError(_not_there(name)) from error
         if place is None and (here := _file_beside_user(name)) is not None:
             place = _shown(here)  # Python doesn't say where a zero byte is
         words = str(error) if isinstance(error, UserError) else _line(error)
         raise UserError(f"plugins: '{name}' can't be imported: {f'{place}: ' if place else ''}{words}") from error
+
+
+def _not_there(name: str) -> str:
+    hint = nearest_name(name, [path.stem for path in Path().glob("*.py")])
+    return f"plugins: there is no module '{name}' in {os.getcwd()}, where you run, or among the installed ones.{hint}"
 
 
 def _as_module(path: str) -> str:

@@ -1,7 +1,8 @@
 """Encoding images: posterior means and latents of any number of them, once, then found in a store."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from ldm_privacy.device import ahead, explain_out_of_memory, lower_memory, passes, rows_within
 from ldm_privacy.geometry.store import Store, fingerprint, in_file
 from ldm_privacy.models.codec import Codec
-from ldm_privacy.processes import gather, share_of
+from ldm_privacy.processes import gather, is_main, share_of
 from ldm_privacy.types import Image, Images, Latent, Progress
+
+log = logging.getLogger("ldm_privacy")
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Encoding:
     progress: Progress
     memory: dict[str, Any] | None = None
     latents_gib: float | None = None
+    _reused: dict[int, list[str]] = field(default_factory=dict, init=False)
+    """Of so many samples, what was found in the store and not told yet."""
 
     def means(self, index: Tensor, *, mirrored: bool = False) -> Tensor:
         """Posterior means of those samples, (samples, channels, height, width), on the CPU, in every process.
@@ -115,8 +120,18 @@ class Encoding:
             if self.store_folder is None:
                 memory[name] = _joined(gather(list(compute(index[share]))))
             else:
-                memory[name] = Store(self.store_folder, noun).get_or_compute(name, index, lambda: compute(index[share]))[0]
+                store = Store(self.store_folder, noun)
+                memory[name], is_found = store.get_or_compute(name, index, lambda: compute(index[share]))
+                if is_found:
+                    self._reused.setdefault(len(index), []).append(noun)
         return memory[name] if of_all else {column: value[share] for column, value in memory[name].items()}
+
+    def tell_reused(self) -> None:
+        """One line for all that was found in the store since the last one."""
+        words = "; ".join(f"{', '.join(nouns)} of {count}" for count, nouns in self._reused.items())
+        if words and is_main():
+            log.info("%s samples reused from %s.", words[0].upper() + words[1:], self.store_folder)
+        self._reused.clear()
 
     @torch.no_grad()
     def batches(

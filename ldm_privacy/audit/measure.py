@@ -84,6 +84,7 @@ class Measuring(Encoding):
         found = self.stored("image complexity", index, {}, self._complexity, of_codec=False)
         columns["complexity"] = found["complexity"]
         if self.codec.network is None:
+            self.tell_reused()
             return samples.with_columns(**columns)
         found = self.stored("reconstruction", index, self._map, lambda mine: self._reconstruction(mine, samples.latent))
         columns["reconstruction_error"] = found["error"]
@@ -99,6 +100,7 @@ class Measuring(Encoding):
             settings = {**self._map, "distortion": numbers, "of": distortion_index.tolist()}
             found = self.stored("distortion", index, settings, lambda _: self._distortion(distortion, samples, chosen))
             columns["distortion"] = found["distortion"]
+        self.tell_reused()
         return samples.with_columns(**columns)
 
     @property

@@ -115,6 +115,13 @@ class AuditScores:
         """Groups of some of the samples."""
         return None if self.group is None else self.group[rows]
 
+    def num_groups(self, rows: Tensor) -> tuple[int, int] | None:
+        """How many groups the members and the held-out images among those samples are of; None without groups."""
+        if self.group is None:
+            return None
+        members, heldout = (len(self.group[rows & side].unique()) for side in (self.is_member, ~self.is_member))
+        return members, heldout
+
 
 def informed(derived: Mapping[AuditKey, Derived], key: AuditKey, *, with_history: bool) -> AuditKey:
     """The last calibrated score of that attack and mask, of an insider or of an outsider; itself where there is none.

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from ldm_privacy.config.check import check_keys, check_section
 from ldm_privacy.config.schema import Config, EvaluationConfig
 from ldm_privacy.errors import UserError, reason_of
-from ldm_privacy.plugins import import_plugins, plugin_names
+from ldm_privacy.plugins import check_plugins, import_plugins, plugin_names
 from ldm_privacy.registry import nearest_name
 
 C = TypeVar("C", bound=EvaluationConfig, covariant=True)
@@ -80,8 +80,8 @@ def read_entry(
 
 
 def check_sections(tree: Mapping[str, Any], schema: type[EvaluationConfig] = Config, *, is_whole: bool = False) -> None:
-    """Raise UserError as `check_keys`, or for plug-ins that are no modules' names."""
-    check_keys(schema, tree, is_whole=is_whole, has_plugins=bool(plugin_names(tree.get("plugins"))))
+    """Raise UserError as `check_keys`, or for plug-ins that are not there."""
+    check_keys(schema, tree, is_whole=is_whole, has_plugins=bool(check_plugins(tree.get("plugins"))))
 
 
 def stored_tree(text: str) -> dict[str, Any]:
@@ -126,6 +126,7 @@ def finish(tree: dict[str, Any], schema: type[C]) -> Composed[C]:
     plain = {str(key): value for key, value in resolved.items()}
     check_sections(plain, schema)
     import_plugins(plain.get("plugins"))
+    check_keys(schema, plain, has_plugins=False)  # a name that nobody brought, before what has the others is imported
     return Composed(check_section(schema, plain), plain)
 
 

@@ -131,8 +131,9 @@ def parts_of(evidence: Evidence) -> VerdictParts:
             f"Not enough to tell: an AUROC up to {possible:.3f}, or {findable:.1%} of the members found, can't be excluded."
         )
         advice = "Audit more images before this checkpoint is called safe."
+    of = of_groups(report.data.num_groups(report.is_reporting))
     who = (
-        f"{found} AUROC {area} ({row.metrics.num_members} members, {row.metrics.num_heldout} held-out; .5 is "
+        f"{found} AUROC {area} ({row.metrics.num_members} members{of[0]}, {row.metrics.num_heldout} held-out{of[1]}; .5 is "
         f"guessing) and finds {rates.tpr.value:.1%} of the members at the threshold that was set for {tpr.target_fpr:.1%} "
         f"false positives ({rates.fpr.value:.1%} in fact)."
     )
@@ -156,6 +157,11 @@ def parts_of(evidence: Evidence) -> VerdictParts:
     told = said_of_conditions(report, key)
     bounded = said_of_epsilon(report, key, evidence.outsider, evidence.proven)
     return VerdictParts(who, sure, meaning, advice, (*([] if told is None else [told]), *bounded), tone)
+
+
+def of_groups(counts: tuple[int, int] | None) -> tuple[str, str]:
+    """Of how many groups members and held-out images are, as it stands after their number; "" without groups."""
+    return ("", "") if counts is None else (f" of {counts[0]} groups", f" of {counts[1]} groups")
 
 
 def _controls(evidence: Evidence) -> str:

@@ -132,10 +132,7 @@ class Store:
         return tensors
 
     def _is_there(self, fingerprint: str, sample_index: Tensor) -> bool:
-        if self.load(fingerprint, sample_index) is None:
-            return False
-        log.info("%s of %d samples reused from %s.", self.noun.capitalize(), len(sample_index), self.path(fingerprint))
-        return True
+        return self.load(fingerprint, sample_index) is not None
 
     def _reserved(self, fingerprint: str, sample_index: Tensor, like: Mapping[str, Tensor]) -> tuple[str | None, Path]:
         """A file with room for rows like those of every sample; why it can't be, where it can't."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ldm_privacy import __version__
 from ldm_privacy.audit.report import AuditReport
@@ -33,6 +33,8 @@ from ldm_privacy.targets.privacy import Privacy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLACES = ("path", "repo_id")
+"""Arguments that say where images lie."""
 LIBRARIES = ("torch", "diffusers", "lightning", "scikit-learn", "scipy")
 
 
@@ -185,6 +187,12 @@ def evaluation_command(checkpoint: Path, plugins: Sequence[str], reference: Path
     return called("evaluate", f"ckpt={checkpoint}", *compared, *([f"plugins=[{','.join(plugins)}]"] if plugins else []))
 
 
+def in_words(name: str, arguments: Mapping[str, Any]) -> str:
+    """A component in words: a place by itself, other arguments with their names."""
+    given = {key: value for key, value in arguments.items() if value is not None}
+    return f"{name} {', '.join(str(value) if key in PLACES else f'{key} {value}' for key, value in given.items())}".strip()
+
+
 def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     """What a reader needs to know of how the numbers came about."""
     config, split, codec = setup.config, setup.data.split, audited.target.codec
@@ -192,7 +200,8 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     return {
         "checkpoint": str(checkpoint),
         **({"condition": f"{setup.condition.record()['class']}; {note}"} if (note := setup.condition.note) else {}),
-        "data": f"{source.name} {source.arguments or ''}".strip(),
+        "data": in_words(source.name, source.arguments),
+        **({} if config.data.group_column is None else {"groups": f"{config.data.group_column}; each lies on one side whole"}),
         "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
         "split": str(split),
         "split hash": split.hash,
@@ -201,7 +210,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
         "halves": "a hash of the sample index; whole groups together",
         "seed": f"{config.seed}, of the split {setup.split_seed}",
         **setup.facts,
-        "influence": f"{estimator.name} {estimator.arguments or ''}".strip(),
+        "influence": in_words(estimator.name, estimator.arguments),
         **(dict.fromkeys(("autoencoder", "influence"), "none: pixel space") if codec.network is None else {}),
         "timesteps": ", ".join(map(str, setup.timesteps)),
         **({"sigmas": ", ".join(map(named_sigma, setup.sigmas.values()))} if setup.sigmas else {}),

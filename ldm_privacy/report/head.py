@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ldm_privacy.evidence.verdict import LABELS, Verdict, parts_of
+from ldm_privacy.evidence.verdict import LABELS, Verdict, of_groups, parts_of
 from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.page.blocks import Answer, Head
 from ldm_privacy.types import Tone
@@ -50,10 +50,11 @@ def _subject(evaluation: Evaluation) -> Answer:
     report = evaluation.evidence.report
     num_members, num_audited = int(data.is_member.sum()), len(data.is_member)
     of = f" of {facts['data']}" if "data" in facts else ""
+    of_members, of_heldout = of_groups(data.num_groups(data.is_member | ~data.is_member))
     halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     images = (
-        f"{num_members} members (images{of} that it was trained on) and {num_audited - num_members} held-out images (that it "
-        f"was not), {halves}."
+        f"{num_members} members{of_members} (images{of} that it was trained on) and {num_audited - num_members} held-out images"
+        f"{of_heldout} (that it was not), {halves}."
     )
     said = [target[name] for name in ("target", "denoiser") if name in target]
     model = f"{evaluation.name}{': ' if said else ''}{'; '.join(said)}."

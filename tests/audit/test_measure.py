@@ -1,5 +1,6 @@
 """What is measured of the audited samples, with a codec whose every number has a closed form; the store that finds it again."""
 
+import logging
 from contextlib import contextmanager
 
 import pytest
@@ -80,6 +81,16 @@ def everything(measure, *, influence, rank=3):
         distortion=Distortion(rank, oversample=1, num_power_iterations=1),
         distortion_index=INDEX[::2],
     )
+
+
+def test_what_is_found_in_the_store_is_told_in_one_line_that_counts(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "ldm_privacy")
+    for _ in range(2):
+        assert "reused" not in caplog.text
+        everything(measuring(Linear(MAPS["full"]), tmp_path), influence=ExactInfluence())
+    (said,) = (record.getMessage() for record in caplog.records)
+    found = "Latents, image complexity, reconstruction, influence, distortion"
+    assert said == f"{found} of {len(INDEX)} samples reused from {tmp_path}."
 
 
 @pytest.mark.parametrize("name", MAPS)

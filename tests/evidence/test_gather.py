@@ -12,7 +12,7 @@ from ldm_privacy.audit.scores import TUNED, Derived
 from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.gather import gather_evidence
-from ldm_privacy.evidence.verdict import verdict_of
+from ldm_privacy.evidence.verdict import parts_of, verdict_of
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import ATTACKS
@@ -280,6 +280,8 @@ def test_groups_reach_every_control():
     assert with_groups.dataset.test.num_suspect == without.dataset.test.num_suspect / 4
     for name in ("reconstruction error", "latent norm"):
         assert with_groups.findings[name].estimate != without.findings[name].estimate
+    assert "(48 members of 12 groups, 48 held-out of 12 groups; .5 is guessing)" in parts_of(with_groups).found
+    assert "groups" not in parts_of(without).found
 
 
 def test_the_seed_decides_everything():

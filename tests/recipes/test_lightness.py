@@ -77,12 +77,17 @@ def test_what_other_processes_and_places_refuse_is_known_at_once(tmp_path):
     (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
     (tmp_path / "file").touch()
     (tmp_path / "file.ckpt").touch()
+    (tmp_path / "mine.py").write_text(
+        "from ldm_privacy.registry import SECTIONS\n@SECTIONS.register('mine')\ndef mine(): ...\n"
+    )
     taken = f"error: run: process {os.getpid()} on "
     with writing(tmp_path / "run"):
         for line, message in (
             ("train.py resume=run", taken),
             ("train.py --config digits.yaml output_dir=file/runs", "error: output_dir: "),
             ("evaluate.py ckpt=file.ckpt out=file/evaluation", "error: out: "),
+            ("evaluate.py ckpt=file.ckpt plugins=[nowhere]", "error: plugins: there is no module 'nowhere'"),
+            ("train.py --config digits.yaml plugins=[mine] audit.attacks.x=simma", "error: audit.attacks.x.class: unknown"),
         ):
             done, _, imported, seconds = program(line.split(), tmp_path)
             assert done.returncode == 2

@@ -26,6 +26,7 @@ from ldm_privacy.report.evaluation import Evaluation
 from ldm_privacy.report.figures.forest import forest_caption
 from ldm_privacy.report.folder import evaluation_page, evidence_figures, result_figures, write_evaluation
 from ldm_privacy.report.geometry_report import geometry_figures, geometry_series
+from ldm_privacy.report.head import evaluation_head
 from ldm_privacy.report.page.blocks import Paragraph, Section
 from ldm_privacy.report.page.page import render
 from ldm_privacy.report.sections import agreement, curves, geometry, image_onset, onset, whole_set
@@ -230,6 +231,18 @@ def test_five_answers_come_first_in_this_order(found, html):
     assert parts.meaning in meaning
     assert parts.sure in doubts
     assert parts.advice in advice
+
+
+def test_the_head_says_of_how_many_groups_the_images_are(found):
+    evidence, figures, pictures = found
+    data = replace(evidence.report.data, group=torch.arange(len(evidence.report.data.is_member)) // 2)
+    counts = data.num_groups(torch.ones_like(data.is_member))
+    grouped = replace(evidence, report=replace(evidence.report, data=data))
+    (_, images) = evaluation_head(evaluation_of(grouped, figures, pictures)).subject.sentences
+    of_members, of_heldout = (f"of {count} groups" for count in counts)
+    assert images.startswith(
+        f"60 members {of_members} (images of noise that it was trained on) and 60 held-out images {of_heldout} ("
+    )
 
 
 def test_every_number_has_its_sentence_and_every_link_its_goal(found, html):
