@@ -86,11 +86,12 @@ def publish(
     codec, split = audited.target.codec, setup.data.split
     num_members, num_heldout = len(split.member_index), len(split.heldout_index)
     decoder = None if codec.network is None else codec.decode
-    figures = {
-        **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived, report.data.views),
-        **result_figures(audited.results),
-        **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
-    }
+    with setup.progress("Pictures", 0):
+        figures = {
+            **training_figures(history, [row.key for row in report.rows], evidence.key, report.data.derived, report.data.views),
+            **result_figures(audited.results),
+            **evidence_figures(evidence, audited.samples, setup.masks, decoder, images, drawn=drawn, seed=setup.config.seed),
+        }
     stored = {
         "checkpoint": str(checkpoint),
         "epoch": audited.epoch if command is None else None,
@@ -132,7 +133,8 @@ def publish(
         if command is not None
         else compared(composed.tree, history, num_members=num_members, num_heldout=num_heldout),
     )
-    with writing(folder, wait=True):  # two audits of one checkpoint, or one that meets the end of the training
+    # Two audits of one checkpoint, or one that meets the end of the training.
+    with writing(folder, wait=True), setup.progress("The report", 0):
         write_evaluation(folder, evaluation, facts=stored)
     return evaluation
 

@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Timer
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,6 +18,9 @@ from ldm_privacy.plugins import explained
 console = Console()
 
 LOADING = "loading PyTorch and diffusers"
+
+TOLD_AFTER = 5.0
+"""Seconds after which a preparation says in one line what it is, where there is no terminal to show a bar on."""
 
 TRACEBACK = "LDM_PRIVACY_TRACEBACK"
 """Set in the environment, it shows the traceback above the line that tells a mistake."""
@@ -29,7 +33,10 @@ def tell(text: str) -> None:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar that goes away when it is done; gives a function of the number done so far. `total` 0 = not known."""
+    """A bar that goes away when it is done; gives a function of the number done so far. `total` 0 = not known.
+
+    Where the output is no terminal there is no bar, and one line once it has taken `TOLD_AFTER` seconds.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,7 +50,18 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
         def update(done: int, total: int | None = None) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield update
+        def say() -> None:
+            now = bar.tasks[0]
+            tell(f"{description}{'' if now.total is None else f', {now.completed:.0f} of {now.total:.0f}'} ...")
+
+        teller = Timer(TOLD_AFTER, say)
+        teller.daemon = True  # a stop doesn't wait for it
+        if not console.is_terminal:
+            teller.start()
+        try:
+            yield update
+        finally:
+            teller.cancel()
 
 
 def waiting(text: str) -> AbstractContextManager[object]:

@@ -2,10 +2,40 @@
 
 import io
 import logging
+import threading
 
 from rich.console import Console
 
 from ldm_privacy.recipes import terminal
+
+
+class Screen(io.StringIO):
+    """That knows when something was written."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_written = threading.Event()
+
+    def write(self, text):
+        super().write(text)
+        self.is_written.set()
+        return len(text)
+
+
+def test_a_log_has_one_line_of_what_takes_long_and_none_of_what_does_not(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(terminal, "console", Console(file=screen, width=40))
+    for seconds, description, total in ((1000, "Reading", 0), (0, "Controls and evidence", 0), (0, "Audit", 512)):
+        monkeypatch.setattr(terminal, "TOLD_AFTER", seconds)
+        screen.is_written.clear()
+        with terminal.progress(description, total) as done:
+            done(0)
+            assert seconds or screen.is_written.wait(60)
+    assert screen.getvalue().splitlines() == ["Controls and evidence ...", "Audit, 0 of 512 ..."]
+    monkeypatch.setattr(terminal, "console", Console(file=screen, width=40, force_terminal=True))
+    monkeypatch.setattr(terminal, "TOLD_AFTER", 0)
+    with terminal.progress("Audit", 512):
+        assert not [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
 
 
 def test_a_command_in_a_message_stands_on_one_line_however_narrow_the_terminal(monkeypatch):
