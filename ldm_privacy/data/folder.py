@@ -161,8 +161,8 @@ def _described(root: Path, found: _Found) -> tuple[dict[str, list[Any]], dict[st
         names = ", ".join(sorted(found.metadata))
         raise UserError(f"data.source.path: {names} in {root} don't agree in their columns ({reason_of(error)}).") from None
     order = sorted(range(len(files)), key=files.__getitem__)  # whatever the lines' order, or a seed would draw another split
-    columns = {"image": [files[row] for row in order], **whole.take(order).to_pydict()}
-    return columns, {"image": datasets.Image(), **Features.from_arrow_schema(whole.schema)}
+    table = {"image": [files[row] for row in order], **whole.take(order).to_pydict()}
+    return table, {"image": datasets.Image(), **Features.from_arrow_schema(whole.schema)}
 
 
 def _path_of(metadata: Path, row: int, name: object) -> Path:
