@@ -28,7 +28,7 @@ SPLIT_KEYS = tuple(
 )
 
 
-class Asked(NamedTuple):
+class TargetWords(NamedTuple):
     """An evaluation of targets that were not trained here: the config, what lies beside them by word, each one's name."""
 
     tree: dict[str, Any]
@@ -50,7 +50,7 @@ def check_ours(line: CommandLine, path: Path) -> dict[str, Any]:
     return tree
 
 
-def check_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> Asked:
+def check_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) -> TargetWords:
     """What is asked of those targets. Raises UserError for what can't be."""
     is_named = "name" in parse_overrides(line.overrides) and len(paths) == 1
     for path in paths:
@@ -74,7 +74,7 @@ def check_targets(line: CommandLine, paths: Sequence[Path], out: Path | None) ->
         for path in paths:
             check_may_be_target(path, beside)
     _check_data(tree)
-    return Asked(tree, beside, names)
+    return TargetWords(tree, beside, names)
 
 
 def _check_data(tree: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from ldm_privacy.evidence.limits.limit import Found
 from ldm_privacy.evidence.limits.tpr import TprLimit
 from ldm_privacy.evidence.pick import Candidate, Pick
 from ldm_privacy.recipes.audit import audit_checkpoint
-from ldm_privacy.recipes.evaluate.check import Asked
+from ldm_privacy.recipes.evaluate.check import TargetWords
 from ldm_privacy.recipes.evaluate.evaluate import evaluation_of, setup_of
 from ldm_privacy.recipes.evaluate.target import TargetEvaluation
 from ldm_privacy.recipes.gate import write_rulings
@@ -39,7 +39,7 @@ DECIDES_NOTHING = ("every_n_epochs", "forecast", "stop")
 """Of `audit`, what they don't depend on."""
 
 
-class Audit(NamedTuple):
+class PickedAudit(NamedTuple):
     """What was found of one checkpoint, and where it was read; None where it was audited for it."""
 
     found: Found
@@ -112,7 +112,7 @@ def pick_of_run(paths: Sequence[Path], overrides: Sequence[str], out: Path) -> i
     return _pick(subjects(), len(listed), out, next_command)
 
 
-def pick_of_targets(asked: Asked, paths: Sequence[Path], words: Sequence[str], out: Path) -> int:
+def pick_of_targets(asked: TargetWords, paths: Sequence[Path], words: Sequence[str], out: Path) -> int:
     """Name the last safe one among targets that were not trained here, in their order; returns the exit code.
 
     Args:
@@ -182,20 +182,20 @@ def unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _audited(subject: Subject, out: Path) -> Audit:
+def _audited(subject: Subject, out: Path) -> PickedAudit:
     """Read from an evaluation of the same checkpoint with the same config or from an earlier pick, or else audited and kept."""
     setup, folder = subject.setup, out / subject.name
     assert setup.gate is not None
     if is_of_scores(setup.gate):
         for place in (subject.evaluation, folder):
             if (report := _stored(subject, place)) is not None:
-                return Audit(Found(report, setup.onset_key), place)
+                return PickedAudit(Found(report, setup.onset_key), place)
     found = subject.audit()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").unlink(missing_ok=True)  # last of all it is written again: without it no scores are read
     write_scores(found.report, folder / "scores.parquet", split_hash=setup.data.split.hash)
     write_json(folder / "metrics.json", {**_identity(subject), "series": found.report.series()})
-    return Audit(found, None)
+    return PickedAudit(found, None)
 
 
 def is_of_scores(gate: Gate) -> bool:

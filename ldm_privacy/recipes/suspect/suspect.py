@@ -18,7 +18,7 @@ from ldm_privacy.evidence.suspect_copies import MIN_IMAGES, Looks, check_enough,
 from ldm_privacy.evidence.suspect_score import Levels, choose_score, joined
 from ldm_privacy.recipes.audit import check_content
 from ldm_privacy.recipes.check import check_audit, check_geometry
-from ldm_privacy.recipes.evaluate.check import Asked as Words
+from ldm_privacy.recipes.evaluate.check import TargetWords
 from ldm_privacy.recipes.evaluate.target import TargetEvaluation
 from ldm_privacy.recipes.reference import composed_with, read_with
 from ldm_privacy.recipes.run_setup import RunSetup
@@ -53,7 +53,7 @@ def suspect_checkpoint(folder: Path, path: Path, overrides: Sequence[str], out: 
     return suspect(folder, loose, setup, target, RunFolder.around(path), checkpoint.epoch, out, command=command, path=path)
 
 
-def suspect_target(folder: Path, path: Path, words: Words, out: Path, command: str) -> SuspectVerdict:
+def suspect_target(folder: Path, path: Path, words: TargetWords, out: Path, command: str) -> SuspectVerdict:
     """As `suspect_checkpoint`, against a target that was not trained here. `words`: the config, which says who is a member."""
     setup, composed, run = TargetEvaluation(words.tree, **words.beside).prepared(path, words.names[path])
     loose = _read(folder, composed.config.data)

@@ -13,7 +13,7 @@ from ldm_privacy.targets.target import Target
 from ldm_privacy.types import Condition
 
 
-class Told(NamedTuple):
+class SuspectCondition(NamedTuple):
     """What the target is told of the suspects.
 
     Attributes:
@@ -29,11 +29,11 @@ class Told(NamedTuple):
     note: str = ""
 
 
-def told_of(setup: Setup, target: Target, loose: LooseImages) -> Told:
+def told_of(setup: Setup, target: Target, loose: LooseImages) -> SuspectCondition:
     """The captions or classes of the folder, where the target wants such; the null condition of all images otherwise."""
     source, count = setup.condition, len(loose.pixels)
     if not source.null():
-        return Told(target, {})
+        return SuspectCondition(target, {})
     index = torch.arange(count)
     if isinstance(source, Captions) and any(captions := loose.captions or []):
         named = Captions(
@@ -44,11 +44,13 @@ def told_of(setup: Setup, target: Target, loose: LooseImages) -> Told:
             memory_mib=source.memory_mib,
             memory_key=source.memory_key,
         )
-        return Told(target.told_by(named), named(index), note=f"the captions of {sum(map(bool, captions))} of {count} images")
+        return SuspectCondition(
+            target.told_by(named), named(index), note=f"the captions of {sum(map(bool, captions))} of {count} images"
+        )
     if isinstance(source, ClassLabels) and loose.classes is not None:
         number = {name: code for code, name in enumerate(source.class_names)}
         labels = torch.tensor([number.get(name, source.num_classes) for name in loose.classes])
         if known := int((labels < source.num_classes).sum()):
-            return Told(target, {"class_labels": labels}, note=f"the classes of {known} of {count} images")
+            return SuspectCondition(target, {"class_labels": labels}, note=f"the classes of {known} of {count} images")
     note = "nothing: the folder has no captions or classes that it knows, so every image is asked under the null condition"
-    return Told(target, repeated(source.null(), count), is_null=True, note=note)
+    return SuspectCondition(target, repeated(source.null(), count), is_null=True, note=note)
