@@ -120,7 +120,7 @@ AT_ONCE = [
     # Checkpoints.
     Mistake("no checkpoint named", "evaluate", "ckpt: name a checkpoint"),
     Mistake("no such checkpoint", f"evaluate 'ckpt={RUN}/checkpoints/lst.ckpt'", r"does not exist.*last\.ckpt"),
-    Mistake("a run for a checkpoint", f"evaluate 'ckpt={RUN}'", "is a folder"),
+    Mistake("a run for a checkpoint", f"evaluate 'ckpt={RUN}'", "is the folder of a run"),
     Mistake("another denoiser to evaluate", f"{LAST} denoiser.batch_size=3", "'denoiser.batch_size' can't be changed"),
     Mistake("one score file", "evaluate ckpt=scores.parquet", "name two at least", file("scores.parquet", "")),
     # Going on.

@@ -384,14 +384,14 @@ def test_the_p_value_is_the_normal_one_in_units_of_the_reach_on_the_side_of_zero
     for confidence in (0.3, 0.5, 0.6, 0.95):
         for alternative, sides in (("two-sided", 2), ("greater", 1)):
             tail = (1 - confidence) / sides
-            reach, normal = choice_reach([a, b], tail, seed=5), stats.norm.isf(tail)
-            found = crossfit_difference(a, b, confidence=confidence, alternative=alternative, seed=5)
+            reach, normal = choice_reach([a, b], tail), stats.norm.isf(tail)
+            found = crossfit_difference(a, b, confidence=confidence, alternative=alternative)
             assert found.lower == pytest.approx(value - reach[0] * deviation)
             ratio = value / deviation * (normal / reach[int(value < 0)] if normal > 0 else 1.0)
             p_value = stats.norm.sf(ratio) if sides == 1 else 2 * stats.norm.sf(abs(ratio))
             assert found.p_value == pytest.approx(p_value)
             assert confidence > 0.4 or alternative == "two-sided" or reach == (normal, normal)
-    skewed = choice_reach([a, b], 0.025, seed=5)
+    skewed = choice_reach([a, b], 0.025)
     assert abs(skewed[0] - skewed[1]) > 1e-3
 
 

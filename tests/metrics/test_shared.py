@@ -95,7 +95,7 @@ CALLS = {
     ),
     "crossfit_difference": (
         functools.partial(crossfit_difference, CHOICE, EQUAL),
-        {"confidence": 0.95, "alternative": "two-sided", "seed": 0},
+        {"confidence": 0.95, "alternative": "two-sided"},
     ),
     "crossfit_rates": (functools.partial(crossfit_rates, [replace(CHOICE[0], chosen=0)], [0.7]), BOOTSTRAP),
     "choice_reach": (functools.partial(choice_reach, [CHOICE], 0.025), {"seed": 0}),
