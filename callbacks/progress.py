@@ -1,10 +1,11 @@
 """Progress on the terminal."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
@@ -59,3 +60,30 @@ class ProgressBar(RichProgressBar):
         if isinstance(pl_module, StepwiseModule) and pl_module.shown_loss is not None:
             items["loss"] = pl_module.shown_loss
         return items
+
+
+class ProgressLines(Callback):
+    """How far a training is, in place of a bar where the output is no terminal: a line every so often.
+
+    Args:
+        bar: Its words; it stays out of the trainer.
+        seconds: From one line to the next, and to the first.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, bar: ProgressBar, *, seconds: float = 30.0, clock: Callable[[], float] = time.monotonic):
+        self.bar, self.seconds, self.clock = bar, seconds, clock
+        self._told = clock()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._told = self.clock()
+
+    def on_train_batch_end(self, trainer: Trainer, *details: Any) -> None:
+        if (now := self.clock()) - self._told >= self.seconds:
+            self._told = now
+            self.bar.say(f"Training the {self.bar.stage}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs} ...")
+
+
+def in_lines(callback: Callback) -> Callback:
+    """The callback, or lines in place of a bar."""
+    return ProgressLines(callback) if isinstance(callback, ProgressBar) else callback

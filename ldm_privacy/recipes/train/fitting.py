@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from ldm_privacy.callbacks.progress import ProgressBar
+from ldm_privacy.callbacks.progress import in_lines
 from ldm_privacy.config.schema import AutoencoderConfig, Config, DenoiserConfig, TrainerConfig
 from ldm_privacy.device import OutOfMemory, device_of, explain_out_of_memory
 from ldm_privacy.processes import is_main, world_size
@@ -75,7 +75,7 @@ class Fitting:
             use_distributed_sampler=False,
             precision=config.precision,
             gradient_clip_val=config.gradient_clip,
-            callbacks=[each for each in callbacks if console.is_terminal or not isinstance(each, ProgressBar)],
+            callbacks=list(callbacks) if console.is_terminal else [in_lines(each) for each in callbacks],
             logger=self.loggers,
             num_sanity_val_steps=0,
             enable_model_summary=False,
