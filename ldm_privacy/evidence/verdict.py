@@ -96,7 +96,10 @@ def parts_of(evidence: Evidence) -> VerdictParts:
             f"The two image sets differ by themselves: attack numbers up to about {max(levels):.3f} measure the split, not the "
             "model."
         )
-        advice = "Draw the split at random and audit again."
+        advice = (
+            "Draw the split at random and audit again; if it was, this is chance, which is likelier the fewer images or groups "
+            "there are: audit more of them, or take another data.seed."
+        )
     elif is_certain:
         tone, found = "exposed", f"{key} tells them from held-out images with"
         meaning = f"Who has an image can learn whether it was in the training set; {above}."
@@ -173,7 +176,9 @@ def _controls(evidence: Evidence) -> str:
         blind = f"a classifier that sees the images and no model reaches {best} ({name})"
     telling = [each.name for each in findings if each.is_telling and not each.leaks and each.looks_at != WITHOUT_TARGET]
     verb = "tells" if len(telling) == 1 else "tell"
-    alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else "no difference of the sides was found"
+    further = "further " if any(each.leaks for each in findings) else ""
+    nothing = f"no {further}difference of the sides was found"
+    alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else nothing
     references = {each: each.level for each in findings if each.looks_at == WITHOUT_TARGET and each.level is not None}
     known = ""
     if references:

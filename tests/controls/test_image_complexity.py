@@ -57,6 +57,7 @@ def test_sides_of_unequal_complexity_leak_even_where_no_classifier_can_be_fitted
     assert evidence.findings["model-free control"].is_missing
     assert verdict.tone == "leak"
     assert f"no model reaches {found.level} (image complexity)" in verdict.sentences[1]
+    assert "no further difference of the sides was found" in verdict.sentences[1]
     level = max(area, 1 - area)
     assert level > 0.9
     assert f"attack numbers up to about {level:.3f} measure the split" in verdict.sentences[2]
