@@ -90,15 +90,14 @@ class BoundedImages:
         found, is_kept = torch.empty(len(place), *self.shape, dtype=torch.uint8), place < self.num_kept
         found[is_kept] = self._kept[place[is_kept]]
         others, which = place[~is_kept].unique(return_inverse=True)
-        if len(others):
-            again = []
-            for (pixels, digest, *_), place_of in zip(self._decoded(others.tolist()), others.tolist()):
-                if digest != self.digests[place_of]:  # what is stored of images lies under the digest of all
-                    raise UserError(
-                        f"data.source: row {self._rows[place_of]} was changed while this program ran; leave data as they are."
-                    )
-                again.append(pixels)
-            found[~is_kept] = torch.stack(again)[which]
+        wanted = (~is_kept).nonzero().flatten()
+        decoded = zip(self._decoded(others.tolist()), others.tolist())
+        for number, ((pixels, digest, *_), place_of) in enumerate(decoded):
+            if digest != self.digests[place_of]:  # what is stored of images lies under the digest of all
+                raise UserError(
+                    f"data.source: row {self._rows[place_of]} was changed while this program ran; leave data as they are."
+                )
+            found[wanted[which == number]] = pixels
         return found
 
     def _decoded(self, places: Sequence[int]) -> Iterator[tuple[Tensor, bytes, WideImages, str | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from PIL import ImageOps
+from PIL import ExifTags, ImageOps
 from torch import Tensor
 
 from ldm_privacy.data.wide import WideImages, raw_mode
@@ -35,19 +35,26 @@ def to_pixels(
 
     Grey of more than 8 bits is scaled as `wide` says, by the range of its type where it is None. The EXIF orientation is
     applied; transparency is laid on white; colours become grey by ITU-R 601 (one channel) and grey is repeated (three). Then
-    the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; an image that
-    already has the size keeps its pixels bit for bit. Raises ValueError where the pixels have no known range (floating point
+    the shorter side is resized to `resolution` (bicubic, antialiased) and the centre square is kept; where that side has
+    the size already, pixels are kept bit for bit. Raises ValueError where the pixels have no known range (floating point
     outside [0, 1], integers outside 16 bits, values that are not finite). `name` is how messages call it.
     """
     stored = raw_mode(image)
-    image = (wide or WideImages()).narrowed(ImageOps.exif_transpose(image), stored, name)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # exif_transpose copies whatever it is given
+        image = ImageOps.exif_transpose(image)
+    image = (wide or WideImages()).narrowed(image, stored, name)
     image = _as_mode(image, MODES[channels])
     if image.size != (resolution, resolution):
         width, height = image.size
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        # One step over the centre square: the same as resize, then crop, without ever holding the long side.
-        image = image.resize((resolution, resolution), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        if side == resolution:  # whole pixels: nothing is resampled
+            column, row = (width - side) // 2, (height - side) // 2
+            image = image.crop((column, row, column + side, row + side))
+        else:
+            left, top = (width - side) / 2, (height - side) / 2
+            # One step over the centre square: the same as resize, then crop, without ever holding the long side.
+            box = (left, top, left + side, top + side)
+            image = image.resize((resolution, resolution), PIL.Image.Resampling.BICUBIC, box=box)
     pixels = np.array(image, dtype=np.uint8)
     # Turned by NumPy: torch would start threads of its own in each thread that decodes.
     return torch.from_numpy(pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))

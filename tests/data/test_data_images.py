@@ -160,3 +160,11 @@ def test_jpeg_and_gif_are_read(random_image):
         cell = {"bytes": buffer.getvalue(), "path": None}
         found = decode_image(cell, resolution=8, channels=3, row=0, column="image").float().mean((1, 2))
         assert (found - torch.tensor([200.0, 30.0, 40.0])).abs().max() < 4
+
+
+@pytest.mark.parametrize("size", [(9, 6), (8, 6), (6, 9)])
+def test_where_the_shorter_side_has_the_size_pixels_are_kept(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    row, column = (size[1] - 6) // 2, (size[0] - 6) // 2
+    kept = to_pixels(PIL.Image.fromarray(pixels), resolution=6, channels=3)
+    assert torch.equal(kept, torch.from_numpy(pixels[row : row + 6, column : column + 6]).permute(2, 0, 1))
