@@ -17,7 +17,7 @@ def existing_folder(path: str, key: str = "path") -> Path:
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         problem = f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}"
-        raise UserError(f"data.source.{key}: {problem}; name the one that holds the data now.")
+        raise UserError(f"data.source.{key}: {problem}; name the one that holds the data.")
     return folder
 
 

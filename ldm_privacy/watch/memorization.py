@@ -184,7 +184,7 @@ class Memorization(Watcher):
             f"{attack} {' '.join(each)}" for attack, each in attacks.items()
         )
         masks = ", ".join(dict.fromkeys(row.key.mask for row in claims))
-        legend = f"AUROC with the masks {masks} (controls are in metrics.csv and in the table at the end):"
+        legend = f"AUROC with the masks {masks} (controls are among the series):"
         return (legend, line) if self.last is None else (line,)
 
     def passes(self) -> dict[str, int]:
