@@ -476,6 +476,7 @@ def test_a_killed_process_goes_on_to_the_same_curves(run, tmp_path, stage, epoch
     assert scores_of(there) == scores_of(run)
 
 
+@pytest.mark.slow  # as a process; the lock, an interrupt in the process and their laws are tested by themselves
 def test_a_run_has_one_writer_and_ctrl_c_stores_a_checkpoint_and_prints_how_to_go_on(run, tmp_path, capsys):
     folder = tmp_path / "my [new] runs"  # what a terminal or a shell would take for something else
     folder.mkdir()
