@@ -221,7 +221,7 @@ def test_a_control_and_a_section_are_in_every_report(outside, digits, evaluation
     assert places.index("curves") < places.index("quantiles") < places.index("images")
 
 
-@pytest.mark.parametrize("name", ["outside", "white"])
+@pytest.mark.parametrize("name", ["outside", pytest.param("white", marks=pytest.mark.slow)])
 def test_an_evaluation_equals_the_last_audit_exactly(name, request):
     run = request.getfixturevalue(name)
     numbers = request.getfixturevalue("evaluation")[0] if name == "outside" else evaluated(run, WHITE[0])[0]

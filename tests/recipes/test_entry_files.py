@@ -112,7 +112,7 @@ def source_of(entry, images, folder):
 
 # Drawing takes longer than all the rest, and the configs differ in nothing that is drawn, but grey and colour. The others are
 # run by CI; laws of what is particular to them stand beside it.
-QUICK = ("digits", "medical", "cifar10_small")
+QUICK = ("digits",)
 RUNS = [
     pytest.param(
         path, make if path.stem == "digits" else None, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow]

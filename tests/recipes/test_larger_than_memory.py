@@ -63,6 +63,7 @@ def left(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_beyond_its_memory_is_the_same_run(tmp_path, run, seen, left):
     override = [DISTORTION, f"data.memory_gib={GIB:.9g}"]
     setup = RunSetup(compose("digits.yaml", settings(*override)).config, no_progress)

@@ -148,7 +148,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [pytest.param(each, marks=[pytest.mark.slow] * (each == "compiled")) for each in LOOPS])
 def test_a_training_with_a_look_ends_the_same_to_the_last_bit(unet, loop):
     assert same(trained(unet, right, **LOOPS[loop]), trained(unet, **LOOPS[loop]))
 

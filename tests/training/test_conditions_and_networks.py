@@ -67,9 +67,8 @@ def test_averaged_weights_are_a_copy_of_the_network_and_not_of_what_it_is_traine
     assert other.null["class_labels"] is mine.null["class_labels"]
 
 
-@pytest.mark.parametrize(
-    ("network", "condition"), [pytest.param("unet_condition", "captions", marks=pytest.mark.slow), ("dit", "labels")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "condition"), [("unet_condition", "captions"), ("dit", "labels")])
 def test_compiled_steps_are_the_same_arithmetic(network, condition, traced):
     plain = fit(module(network, condition), max_epochs=1)
     fast = fit(module(network, condition, compile_mode="default", channels_last=True), max_epochs=1)
