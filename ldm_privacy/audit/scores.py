@@ -115,11 +115,12 @@ class AuditScores:
         """Groups of some of the samples."""
         return None if self.group is None else self.group[rows]
 
-    def num_groups(self, rows: Tensor) -> tuple[int, int] | None:
-        """How many groups the members and the held-out images among those samples are of; None without groups."""
+    def num_groups(self, among: Tensor | None = None) -> tuple[int, int] | None:
+        """Of how many groups the members and the held-out images are, among those samples or all; None without groups."""
         if self.group is None:
             return None
-        members, heldout = (len(self.group[rows & side].unique()) for side in (self.is_member, ~self.is_member))
+        sides = [side if among is None else side & among for side in (self.is_member, ~self.is_member)]
+        members, heldout = (len(self.group[side].unique()) for side in sides)
         return members, heldout
 
 

@@ -85,9 +85,14 @@ class SuspectVerdict:
         return max(self.test.p_value, self.p_permuted or 0.0)
 
     @property
+    def has_near_members(self) -> bool:
+        """Whether members have near-duplicates in the set more often than held-out images have, at the level of the test."""
+        return self.copies.p_value <= self.level
+
+    @property
     def is_of_record(self) -> bool:
         """Whether the answer is yes because images of members, or near-duplicates of them, are in the set."""
-        return self.answer == "yes" and (self.copies.of_members > 0 or self.copies.p_value <= self.level)
+        return self.answer == "yes" and (self.copies.of_members > 0 or self.has_near_members)
 
     def power_at(self, size: int) -> float:
         """How often a set of so many members of such scores is found: by the normal law, against these held-out images."""

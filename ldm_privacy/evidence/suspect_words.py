@@ -44,7 +44,7 @@ def answer(verdict: SuspectVerdict, where: str) -> str:
             f"Can't say: the images of {where} differ from the held-out images without any model (AUROC {verdict.blind}{by}); "
             f"scores of other images are others, whatever was trained on ({p})."
         )
-    known = f" And {in_the_record(verdict, where)}." if verdict.copies.p_value <= verdict.level else ""
+    known = f" And {in_the_record(verdict, where)}." if verdict.has_near_members else ""
     return (
         f"Can't say: the images of {where} look like what the model itself generates, and such images score as members "
         f"whatever it was trained on ({made.suspects.value:.0%} of them pass for generations, {made.heldout.value:.0%} of "
@@ -60,7 +60,7 @@ def in_the_record(verdict: SuspectVerdict, where: str) -> str:
     if not copies.of_members:
         return f"{copies.near_members} of {num} images of {where} are {near} {chance}"
     same = f"{copies.of_members} of {num} images of {where} are images that it was trained on, pixel by pixel"
-    return f"{same}, and {copies.near_members} are {near} {chance}" if copies.p_value <= verdict.level else same
+    return f"{same}, and {copies.near_members} are {near} {chance}" if verdict.has_near_members else same
 
 
 def needed(verdict: SuspectVerdict) -> str:

@@ -81,7 +81,7 @@ class Store:
         """
         with ExitStack() as stack:
             why_not = on_main(lambda: self._lock(fingerprint, stack))
-            if why_not is None and on_main(lambda: self._is_there(fingerprint, sample_index)):
+            if why_not is None and on_main(lambda: self.load(fingerprint, sample_index) is not None):
                 found = self.load(fingerprint, sample_index)
                 assert found is not None
                 return found, True
@@ -130,9 +130,6 @@ class Store:
                 "give the store another folder."
             )
         return tensors
-
-    def _is_there(self, fingerprint: str, sample_index: Tensor) -> bool:
-        return self.load(fingerprint, sample_index) is not None
 
     def _reserved(self, fingerprint: str, sample_index: Tensor, like: Mapping[str, Tensor]) -> tuple[str | None, Path]:
         """A file with room for rows like those of every sample; why it can't be, where it can't."""

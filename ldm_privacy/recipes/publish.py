@@ -189,7 +189,7 @@ def evaluation_command(checkpoint: Path, plugins: Sequence[str], reference: Path
     return called("evaluate", f"ckpt={checkpoint}", *compared, *([f"plugins=[{','.join(plugins)}]"] if plugins else []))
 
 
-def in_words(name: str, arguments: Mapping[str, Any]) -> str:
+def component_words(name: str, arguments: Mapping[str, Any]) -> str:
     """A component in words: a place by itself, other arguments with their names."""
     given = {key: value for key, value in arguments.items() if value is not None}
     return f"{name} {', '.join(str(value) if key in PLACES else f'{key} {value}' for key, value in given.items())}".strip()
@@ -202,7 +202,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
     return {
         "checkpoint": str(checkpoint),
         **({"condition": f"{setup.condition.record()['class']}; {note}"} if (note := setup.condition.note) else {}),
-        "data": in_words(source.name, source.arguments),
+        "data": component_words(source.name, source.arguments),
         **({} if config.data.group_column is None else {"groups": f"{config.data.group_column}; each lies on one side whole"}),
         "images": f"{config.data.channels} x {config.data.resolution} x {config.data.resolution}",
         "split": str(split),
@@ -212,7 +212,7 @@ def _facts(setup: Setup, audited: Audited, checkpoint: Path) -> dict[str, str]:
         "halves": "a hash of the sample index; whole groups together",
         "seed": f"{config.seed}, of the split {setup.split_seed}",
         **setup.facts,
-        "influence": in_words(estimator.name, estimator.arguments),
+        "influence": component_words(estimator.name, estimator.arguments),
         **(dict.fromkeys(("autoencoder", "influence"), "none: pixel space") if codec.network is None else {}),
         "timesteps": ", ".join(map(str, setup.timesteps)),
         **({"sigmas": ", ".join(map(named_sigma, setup.sigmas.values()))} if setup.sigmas else {}),

@@ -50,7 +50,7 @@ def _subject(evaluation: Evaluation) -> Answer:
     report = evaluation.evidence.report
     num_members, num_audited = int(data.is_member.sum()), len(data.is_member)
     of = f" of {facts['data']}" if "data" in facts else ""
-    of_members, of_heldout = of_groups(data.num_groups(data.is_member | ~data.is_member))
+    of_members, of_heldout = of_groups(data.num_groups())
     halves = "each half choosing for the other" if report.is_reporting.all() else "half of them to choose, half to report"
     images = (
         f"{num_members} members{of_members} (images{of} that it was trained on) and {num_audited - num_members} held-out images"

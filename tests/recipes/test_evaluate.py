@@ -15,7 +15,7 @@ from ldm_privacy.audit.report import AuditReport
 from ldm_privacy.audit.score_file import read_scores, write_scores
 from ldm_privacy.errors import UserError
 from ldm_privacy.recipes import cli
-from ldm_privacy.recipes.publish import in_words
+from ldm_privacy.recipes.publish import component_words
 from ldm_privacy.report.figures.attacks import histogram_figure
 from ldm_privacy.targets.record import RECORD, Checkpoint
 from ldm_privacy.types import Intervals
@@ -29,9 +29,9 @@ SHORT = ["audit.attacks=[sima,loss]", "trainer.max_epochs=2", "autoencoder.max_e
 
 
 def test_a_source_is_named_in_words():
-    assert in_words("folder", {"path": "/tmp/s6", "value_range": None}) == "folder /tmp/s6"
-    assert in_words("hub", {"repo_id": "owner/name", "split": "train"}) == "hub owner/name, split train"
-    assert in_words("digits", {}) == "digits"
+    assert component_words("folder", {"path": "/tmp/s6", "value_range": None}) == "folder /tmp/s6"
+    assert component_words("hub", {"repo_id": "owner/name", "split": "train"}) == "hub owner/name, split train"
+    assert component_words("digits", {}) == "digits"
 
 
 @pytest.fixture(scope="module")

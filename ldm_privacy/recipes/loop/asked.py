@@ -1,6 +1,6 @@
 """What a watch asks: registered names or built components; where nothing is named, what fits what is there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ldm_privacy.attacks.base import get_attack
@@ -24,20 +24,18 @@ Named = Sequence[str] | Mapping[str, Any] | None
 
 def attacks_of(named: Named, *, is_compared: bool) -> Mapping[str, Any]:
     """Label -> attack; by default sima and loss, the stronger one first: a reference makes that loss."""
-    named = named if named is not None else ("loss", "sima") if is_compared else ("sima", "loss")
-    return named if isinstance(named, Mapping) else {name: get_attack(name) for name in named}
+    return _made(named, ("loss", "sima") if is_compared else ("sima", "loss"), get_attack)
 
 
 def calibrations_of(named: Named, *, is_compared: bool) -> Mapping[str, Calibration]:
     """Label -> calibration; by default all that what is there allows."""
-    named = named if named is not None else COMPARED if is_compared else CALIBRATED
-    return named if isinstance(named, Mapping) else {name: CALIBRATIONS.get(name)() for name in named}
+    return _made(named, COMPARED if is_compared else CALIBRATED, lambda name: CALIBRATIONS.get(name)())
 
 
 def masks_of(named: Named, *, has_decoder: bool) -> Mapping[str, Any]:
     """Label -> mask rule; by default all dimensions and, where there is a decoder, top, random and deviation."""
-    named = named if named is not None else ("all", "top", "random", "deviation") if has_decoder else ("all",)
-    return named if isinstance(named, Mapping) else {name: MASK_RULES.get(name)() for name in named}
+    ours = ("all", "top", "random", "deviation") if has_decoder else ("all",)
+    return _made(named, ours, lambda name: MASK_RULES.get(name)())
 
 
 def timesteps_of(
@@ -49,3 +47,9 @@ def timesteps_of(
     if wrong := [each for each in sigmas or () if not 0 < each < 1]:
         raise UserError(f"sigmas: {wrong[0]} is no share of noise between 0 and 1.")
     return audited_timesteps(None if timesteps is None else list(timesteps), sigmas, kind, count)
+
+
+def _made(named: Named, ours: Sequence[str], make: Callable[[str], Any]) -> Mapping[str, Any]:
+    """By label what was built already, or what `make` builds of each name."""
+    named = ours if named is None else named
+    return named if isinstance(named, Mapping) else {name: make(name) for name in named}
