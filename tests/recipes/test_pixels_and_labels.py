@@ -51,18 +51,18 @@ CAPTIONS = ["denoiser.condition={class: captions, max_tokens: 8}", *ATTENDING]
             [*PIXELS, WITHOUT_INFLUENCE, EVERY_ATTACK, "audit.timesteps=[100]"],
             {"latents": "identity (pixel space)", "condition": "none"},
         ),
-        pytest.param(
+        (
             [*LABELS, TRAJECTORIES, "audit.attacks={pia: null, clid: clid, curvature: curvature}"],
             {"condition": "labels"},
-            marks=pytest.mark.slow,  # as captions, which have all that labels have
         ),
-        (
+        pytest.param(
             [
                 *CAPTIONS,
                 "audit.attacks={pia: null, clid: {class: clid, reduction: thirds}}",
                 "audit.masks={low60: null, std60: null}",
             ],
             {"condition": "captions"},
+            marks=pytest.mark.slow,  # the longest; test_finetune.py trains with captions too
         ),
     ],
     ids=["pixels", "labels", "captions"],
