@@ -7,7 +7,7 @@ from pathlib import Path
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.cell import Cell
 from ldm_privacy.recipes.sweep.folder import cells_of, read_folder
-from ldm_privacy.recipes.terminal import tell
+from ldm_privacy.recipes.terminal import LOADING, tell, waiting
 from ldm_privacy.registry import nearest_name
 from ldm_privacy.runs.folder import check_writable
 
@@ -42,7 +42,8 @@ def frontier(arguments: list[str]) -> int:
             raise UserError(f"baseline: there is no '{baseline}'.{there}")
         cells = {label: replace(cell, baseline=label == baseline) for label, cell in cells.items()}
     check_writable(out, "out")
-    from ldm_privacy.recipes.frontier.frontier import write_frontier
+    with waiting(LOADING):
+        from ldm_privacy.recipes.frontier.frontier import write_frontier
 
     write_frontier(name, cells, out, shown=True)
     return 0
