@@ -65,7 +65,8 @@ def pick_page(pick: Pick, following: str) -> Page:
     sentences = DataTable(["checkpoint", "limit", "sentence"], said, "What each limit found of each checkpoint.", num_texts=3)
     sections = {
         "curve": Section("Checkpoint by checkpoint", "", (picture(pick_figure(pick), caption), table, sentences)),
-        "made": Section("How it was made", "", (*map(Paragraph, HOW), Code(following, "Next"))),
+        "next": Section("What comes next", "", (Code(following, "Command"),)),
+        "made": Section("How it was made", "", tuple(map(Paragraph, HOW))),
     }
     asked = f"Which checkpoint of a training is the last that is within the limits: {', '.join(limits)}."
     names = (
@@ -77,7 +78,7 @@ def pick_page(pick: Pick, following: str) -> Page:
         Answer((names,)),
         Verdict(tuple(pick.sentences), TONES[pick.decision], LABELS[pick.decision]),
         Answer((DOUBT,), ("made",)),
-        Answer((ADVICE[pick.decision].format(named=named), f"Next: {following}")),
+        Answer((ADVICE[pick.decision].format(named=named),), ("next",)),
     )
     return Page(
         "The last safe checkpoint",
