@@ -54,11 +54,12 @@ class RunCheckpoint(Checkpoint):
         checkpoint[RECORD] = self.record
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Between here and the first step Lightning sets a SIGTERM handler of its own, and takes it back before `teardown`.
+        self._handlers[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
         self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request_stop)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning sets a SIGTERM handler of its own between setup and here.
-        self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._request_stop)
+        signal.signal(signal.SIGTERM, self._request_stop)
         if trainer.global_step == 0:
             self._save(trainer, audited=True)
 

@@ -1,6 +1,7 @@
 """Checkpoints: a stop after any step changes nothing, a kill goes on from the newest, each copy is the audit that it names."""
 
 import math
+import signal
 from itertools import count
 from types import SimpleNamespace
 
@@ -80,6 +81,15 @@ class KillAt(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.step:
             raise Killed
+
+
+def test_what_a_process_does_after_a_training_can_be_stopped(tmp_path):
+    def handlers():
+        return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    before = handlers()
+    fit(tmp_path / "a.ckpt")
+    assert handlers() == before
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Whole runs that the tests of this room share; tests read them and write elsewhere."""
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,6 @@ import pytest
 from ldm_privacy.recipes import cli
 from tests.tiny import DISTORTION, arguments
 from tests.undrawn import undrawn
-
-
-@pytest.fixture(autouse=True)
-def plain_process():
-    """What a run sets for its whole process is put back."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
