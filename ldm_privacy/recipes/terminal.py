@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import Timer
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,8 +19,8 @@ console = Console()
 
 LOADING = "loading PyTorch and diffusers"
 
-TOLD_AFTER = 5.0
-"""Seconds after which a preparation says in one line what it is, where there is no terminal to show a bar on."""
+TOLD_AFTER, TOLD_EVERY = 5.0, 30.0
+"""Seconds to the first line of how far a preparation is, and from one to the next, where there is no terminal for a bar."""
 
 TRACEBACK = "LDM_PRIVACY_TRACEBACK"
 """Set in the environment, it shows the traceback above the line that tells a mistake."""
@@ -35,7 +35,7 @@ def tell(text: str) -> None:
 def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar that goes away when it is done; gives a function of the number done so far. `total` 0 = not known.
 
-    Where the output is no terminal there is no bar, and one line once it has taken `TOLD_AFTER` seconds.
+    Where the output is no terminal there are lines in place of the bar, after `TOLD_AFTER` seconds and then every `TOLD_EVERY`.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -51,17 +51,18 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total)
 
         def say() -> None:
-            now = bar.tasks[0]
-            tell(f"{description}{'' if now.total is None else f', {now.completed:.0f} of {now.total:.0f}'} ...")
+            seconds = TOLD_AFTER
+            while not is_over.wait(seconds):
+                now, seconds = bar.tasks[0], TOLD_EVERY
+                tell(f"{description}{'' if now.total is None else f', {now.completed:.0f} of {now.total:.0f}'} ...")
 
-        teller = Timer(TOLD_AFTER, say)
-        teller.daemon = True  # a stop doesn't wait for it
+        is_over = Event()
         if not console.is_terminal:
-            teller.start()
+            Thread(target=say, daemon=True).start()  # a stop doesn't wait for it
         try:
             yield update
         finally:
-            teller.cancel()
+            is_over.set()
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
