@@ -19,6 +19,8 @@ class Candidate:
         auroc: Of the primary attack and mask.
         ruling: Of the gate.
         is_trained: It had a step of training at least; what has none is safe and of no use, and never named.
+        stops: Nothing after it can be named. An untrained one stops only where it fails: at step 0 some limits have nothing
+            to hold, as that on copies.
     """
 
     name: str
@@ -26,6 +28,10 @@ class Candidate:
     auroc: Estimate
     ruling: Ruling
     is_trained: bool = True
+
+    @property
+    def stops(self) -> bool:
+        return self.ruling.decision == "fail" or (self.is_trained and self.ruling.decision != "pass")
 
     def __str__(self) -> str:
         return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
@@ -55,9 +61,8 @@ class Pick:
 
     @cached_property
     def num_passed(self) -> int:
-        """How many pass before the first that doesn't."""
-        decisions = [each.ruling.decision for each in self.candidates]
-        return next((place for place, each in enumerate(decisions) if each != "pass"), len(decisions))
+        """How many come before the first that doesn't pass."""
+        return next((place for place, each in enumerate(self.candidates) if each.stops), len(self.candidates))
 
     @property
     def named(self) -> Candidate | None:
@@ -97,7 +102,9 @@ class Pick:
         if place >= self.num_passed:
             alone = self.candidates[place].ruling.decision == "pass"
             return "stops here" if place == self.num_passed else "passes alone" if alone else "after the stop"
-        return "named" if self.candidates[place] is self.named else "passes"
+        if self.candidates[place] is self.named:
+            return "named"
+        return "passes" if self.candidates[place].ruling.decision == "pass" else "untrained"
 
     @property
     def sentences(self) -> list[str]:
@@ -105,12 +112,13 @@ class Pick:
         return [*self._headline(), *self._end(), *self._suspicious()]
 
     def _headline(self) -> list[str]:
-        if self.named is None and self.num_passed:
-            untrained = f"only the untrained denoiser, {self.candidates[0]}, does"
+        passed = [each for each in self.candidates[: self.num_passed] if each.ruling.decision == "pass"]
+        if self.named is None and passed:
+            untrained = f"only the untrained denoiser, {passed[0]}, does"
             return [f"No trained checkpoint passes: {untrained}{'' if self.stopped_by else '; no other one was looked at'}."]
         if self.named is None:
             return ["No checkpoint can be named: already the first one doesn't pass."]
-        before = self.num_passed - 1
+        before = len(passed) - 1
         why = "it passes, and none was looked at before it"
         if before:
             why = f"it passes, and so {'do' if before > 1 else 'does'} the {f'{before} ' if before > 1 else 'one '}before it"

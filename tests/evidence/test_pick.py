@@ -40,6 +40,25 @@ def test_an_untrained_denoiser_is_never_named(decisions, code):
         assert found.sentences[0].startswith("No trained checkpoint passes: only the untrained denoiser, c0 (epoch 0), does")
 
 
+@pytest.mark.parametrize(
+    ("decisions", "named"),
+    [
+        (("undecided", "pass"), 1),
+        (("undecided", "pass", "pass", "fail"), 2),
+        (("undecided", "fail"), None),
+        (("undecided",), None),
+    ],
+)
+def test_an_untrained_denoiser_of_which_nothing_can_be_measured_stops_nothing(decisions, named):
+    """No images are generated of it, so a limit on copies has nothing to hold."""
+    found = pick(*decisions)
+    found = Pick([replace(found.candidates[0], is_trained=False), *found.candidates[1:]], 0.95)
+    assert found.named is (None if named is None else found.candidates[named])
+    assert found.verdict_on(0) == "untrained"
+    before = {1: "none was looked at before it", 2: "so does the one before it"}
+    assert before.get(named, "No checkpoint can be named") in found.sentences[0]
+
+
 @pytest.mark.parametrize("decisions", [each for count in (1, 2, 4) for each in product(DECISIONS, repeat=count)])
 def test_the_named_one_passes_with_all_before_it_and_nobody_after_it_does(decisions):
     found = pick(*decisions)

@@ -267,7 +267,8 @@ class MemorizationWatch:
         """The inverse of `state_dict`."""
         self.curves = {(step, name): value for step, name, value in state["curves"]}
         for label, watcher in self.watchers.items():
-            watcher.load_full_state(state[label])
+            if label in state:  # one that is new begins here
+                watcher.load_full_state(state[label])
 
     def images_of(self, sample_index: Tensor) -> Image:
         """(samples, image_channels, height, width) in [-1, 1], on the CPU."""
