@@ -19,6 +19,7 @@ class Candidate:
         auroc: Of the primary attack and mask.
         ruling: Of the gate.
         is_trained: It had a step of training at least; what has none is safe and of no use, and never named.
+        passes: By itself, whatever comes before it.
         stops: Nothing after it can be named. An untrained one stops only where it fails: at step 0 some limits have nothing
             to hold, as that on copies.
     """
@@ -30,8 +31,12 @@ class Candidate:
     is_trained: bool = True
 
     @property
+    def passes(self) -> bool:
+        return self.ruling.decision == "pass"
+
+    @property
     def stops(self) -> bool:
-        return self.ruling.decision == "fail" or (self.is_trained and self.ruling.decision != "pass")
+        return self.ruling.decision == "fail" or (self.is_trained and not self.passes)
 
     def __str__(self) -> str:
         return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
@@ -78,7 +83,7 @@ class Pick:
     @property
     def later(self) -> Sequence[Candidate]:
         """Those after it that pass by themselves."""
-        return [each for each in self.candidates[self.num_passed + 1 :] if each.ruling.decision == "pass"]
+        return [each for each in self.candidates[self.num_passed + 1 :] if each.passes]
 
     @property
     def decision(self) -> Decision:
@@ -100,11 +105,11 @@ class Pick:
     def verdict_on(self, place: int) -> str:
         """What becomes of the candidate at that place, in a word or two."""
         if place >= self.num_passed:
-            alone = self.candidates[place].ruling.decision == "pass"
+            alone = self.candidates[place].passes
             return "stops here" if place == self.num_passed else "passes alone" if alone else "after the stop"
         if self.candidates[place] is self.named:
             return "named"
-        return "passes" if self.candidates[place].ruling.decision == "pass" else "untrained"
+        return "passes" if self.candidates[place].passes else "untrained"
 
     @property
     def sentences(self) -> list[str]:
@@ -112,7 +117,7 @@ class Pick:
         return [*self._headline(), *self._end(), *self._suspicious()]
 
     def _headline(self) -> list[str]:
-        passed = [each for each in self.candidates[: self.num_passed] if each.ruling.decision == "pass"]
+        passed = [each for each in self.candidates[: self.num_passed] if each.passes]
         if self.named is None and passed:
             untrained = f"only the untrained denoiser, {passed[0]}, does"
             return [f"No trained checkpoint passes: {untrained}{'' if self.stopped_by else '; no other one was looked at'}."]
