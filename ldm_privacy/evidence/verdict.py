@@ -169,20 +169,21 @@ def of_groups(counts: tuple[int, int] | None) -> tuple[str, str]:
 
 def _controls(evidence: Evidence) -> str:
     findings = evidence.findings.values()
-    areas = {each.name: each.level for each in findings if each.looks_at == WITHOUT_MODEL and each.level is not None}
+    without_model = [(each, each.level) for each in findings if each.looks_at == WITHOUT_MODEL and each.level is not None]
     blind = "there were too few samples for a classifier on the images alone"
-    if areas:
-        name, best = max(areas.items(), key=lambda item: item[1].lower)
-        blind = f"a classifier that sees the images and no model reaches {best} ({name})"
+    if without_model:
+        highest, best = max(without_model, key=lambda item: item[1].lower)
+        kind = "classifier" if highest.is_learned else "score"
+        blind = f"a {kind} that sees the images and no model reaches {best} ({highest.name})"
     telling = [each.name for each in findings if each.is_telling and not each.leaks and each.looks_at != WITHOUT_TARGET]
     verb = "tells" if len(telling) == 1 else "tell"
     further = "further " if any(each.leaks for each in findings) else ""
     nothing = f"no {further}difference of the sides was found"
     alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else nothing
-    references = {each: each.level for each in findings if each.looks_at == WITHOUT_TARGET and each.level is not None}
+    references = [(each, each.level) for each in findings if each.looks_at == WITHOUT_TARGET and each.level is not None]
     known = ""
     if references:
-        highest, best = max(references.items(), key=lambda item: item[1].lower)
+        highest, best = max(references, key=lambda item: item[1].lower)
         told = f", so {highest.meaning}" if highest.is_telling else ""
         known = f"; {highest.name}, reaches {best}{told}"
     return f"{blind}; without the denoiser {alone}{known}."

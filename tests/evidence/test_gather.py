@@ -9,6 +9,7 @@ from scipy import stats
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.scores import TUNED, Derived
+from ldm_privacy.controls.finding import WITHOUT_MODEL, Finding
 from ldm_privacy.controls.thumbnails import thumbnail_features
 from ldm_privacy.errors import UserError
 from ldm_privacy.evidence.gather import gather_evidence
@@ -16,7 +17,7 @@ from ldm_privacy.evidence.verdict import parts_of, verdict_of
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom, KeepTopInfluence
 from ldm_privacy.metrics import auroc
 from ldm_privacy.registry import ATTACKS
-from ldm_privacy.types import AuditKey, Intervals
+from ldm_privacy.types import AuditKey, Estimate, Intervals
 from tests.evidence.synthetic import QUICK, Pictures, make_samples, make_scores
 from tests.reference.predictors import Memoriser
 
@@ -196,6 +197,13 @@ def test_fewer_samples_leave_it_undecided():
     evidence = gather(make_scores(24, 24), num_permutations=39)
     assert verdict_of(evidence).tone == "unclear"
     assert "Not enough to tell" in verdict_of(evidence).sentences[2]
+
+
+def test_image_complexity_is_a_score_and_no_classifier(blind):
+    found = Finding("image complexity", WITHOUT_MODEL, estimate=Estimate(0.7, 0.6, 0.8))
+    sure = verdict_of(replace(blind, findings=blind.findings | {found.name: found})).sentences[1]
+    assert "a score that sees the images and no model reaches 0.700 [0.600, 0.800] (image complexity)" in sure
+    assert "a classifier that sees the images and no model reaches" in verdict_of(blind).sentences[1]
 
 
 def test_brighter_members_are_called_a_leak_whatever_the_attack_says(leaking, blind):
