@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from benchmarks.kept_run import Looks, kept_looks
@@ -202,11 +203,13 @@ def main() -> None:
     for quantity, (simulate, variants) in chosen.items():
         for num_samples in (100, 417):
             generator = np.random.default_rng([options.seed, num_samples])
-            trainings = (simulate(generator, num_looks, num_samples, confidences) for _ in range(options.num_trainings))
+            each = track(range(options.num_trainings), f"{quantity}, {num_samples} a side", transient=True)
+            trainings = (simulate(generator, num_looks, num_samples, confidences) for _ in each)
             for variant, rates in zip(variants, alarm_shares(trainings)):
                 table.add_row(quantity + variant, str(num_samples), *(f"{rate:.3f}" for rate in rates))
     if looks is not None:
-        found = [lowers_of(looks, labels, confidences) for labels in looks.permuted(options.num_trainings, options.seed)]
+        labels = track(looks.permuted(options.num_trainings, options.seed), "Permutations", transient=True)
+        found = [lowers_of(looks, each, confidences) for each in labels]
         sides = f"{int(looks.data.is_member.sum())}, {int((~looks.data.is_member).sum())}"
         for key, rates in zip(found[0], alarm_shares(list(each.values()) for each in found)):
             table.add_row(str(key), sides, *(f"{rate:.3f}" for rate in rates))
