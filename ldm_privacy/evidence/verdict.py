@@ -3,14 +3,15 @@
 A further one of conditional denoisers: why; where coins decided who is a member, or a proof speaks of it: how large epsilon is.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from ldm_privacy.controls.finding import WITHOUT_MODEL, WITHOUT_TARGET
+from ldm_privacy.controls.finding import WITHOUT_MODEL, WITHOUT_TARGET, Finding
 from ldm_privacy.evidence.conditions import said_of_conditions
 from ldm_privacy.evidence.epsilon import said_of_epsilon
 from ldm_privacy.evidence.gather import Evidence
 from ldm_privacy.metrics import holm
-from ldm_privacy.types import Tone
+from ldm_privacy.types import Estimate, Tone
 
 RULED_OUT = 0.6
 """A verdict of "safe" needs an interval that ends below this AUROC: it rules out more than a weak attack, not every attack."""
@@ -167,12 +168,18 @@ def of_groups(counts: tuple[int, int] | None) -> tuple[str, str]:
     return ("", "") if counts is None else (f" of {counts[0]} groups", f" of {counts[1]} groups")
 
 
+def _highest(findings: Iterable[Finding], looks_at: str) -> tuple[Finding, Estimate] | None:
+    """The finding of that kind which surely reaches most, with its level; None where none has one."""
+    levels = ((each, each.level) for each in findings if each.looks_at == looks_at)
+    known = [(each, level) for each, level in levels if level is not None]
+    return max(known, key=lambda item: item[1].lower, default=None)
+
+
 def _controls(evidence: Evidence) -> str:
     findings = evidence.findings.values()
-    without_model = [(each, each.level) for each in findings if each.looks_at == WITHOUT_MODEL and each.level is not None]
     blind = "there were too few samples for a classifier on the images alone"
-    if without_model:
-        highest, best = max(without_model, key=lambda item: item[1].lower)
+    if found := _highest(findings, WITHOUT_MODEL):
+        highest, best = found
         kind = "classifier" if highest.is_learned else "score"
         blind = f"a {kind} that sees the images and no model reaches {best} ({highest.name})"
     telling = [each.name for each in findings if each.is_telling and not each.leaks and each.looks_at != WITHOUT_TARGET]
@@ -180,10 +187,9 @@ def _controls(evidence: Evidence) -> str:
     further = "further " if any(each.leaks for each in findings) else ""
     nothing = f"no {further}difference of the sides was found"
     alone = f"{' and '.join(telling)} already {verb} the sides apart" if telling else nothing
-    references = [(each, each.level) for each in findings if each.looks_at == WITHOUT_TARGET and each.level is not None]
     known = ""
-    if references:
-        highest, best = max(references, key=lambda item: item[1].lower)
+    if found := _highest(findings, WITHOUT_TARGET):
+        highest, best = found
         told = f", so {highest.meaning}" if highest.is_telling else ""
         known = f"; {highest.name}, reaches {best}{told}"
     return f"{blind}; without the denoiser {alone}{known}."
