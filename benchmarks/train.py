@@ -27,7 +27,6 @@ from diffusers import DDPMScheduler
 from lightning.pytorch import Callback, Trainer
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -185,48 +184,56 @@ def main() -> None:
         "published": lambda: loop(plain_network, codec, images, published, device),
         "cached": lambda: loop(plain_network, None, latents.transpose(0, 1), options, device),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}  # per sample
-    for name in turns(list(steps), track(range(options.rounds), "rounds")):
-        batch_size = published.batch_size if name == "published" else options.batch_size
-        seconds[name].append(steps[name]() / batch_size)
-    timings = {name: Timing(None, each) for name, each in seconds.items()}
     latent, timestep = torch.randn(1, 4, 8, 8, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    plain_network.to(device)
     forward = flops(plain_network, latent, timestep)
-    encode = flops(codec.mean, torch.randn(1, 3, 32, 32, device=device))
+    work = {"ours": 3 * forward, "published": 3 * forward, "cached": 3 * forward}
+    work["published"] += flops(codec.mean, torch.randn(1, 3, 32, 32, device=device))
     dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
     peak = matmul_rate(dtype, device)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}  # per sample
+    for name in turns(list(steps), range(options.rounds)):
+        batch_size = published.batch_size if name == "published" else options.batch_size
+        began = time.perf_counter()
+        seconds[name].append(steps[name]() / batch_size)
+        taken = time.perf_counter() - began
+        console.print(
+            f"Round {len(seconds[name])}, {name}: {1 / seconds[name][-1]:,.1f} samples a second; {taken:.0f} s in all."
+        )
+        timings = {name: Timing(None, each) for name, each in seconds.items()}
+        if len({len(each) for each in seconds.values()}) == 1:  # whoever is stopped keeps the rounds that are whole
+            rates = {name: 1 / timing.median for name, timing in timings.items()}
+            numbers: dict[str, Any] = {
+                "network": options.network,
+                "parameters": num_parameters(network),
+                "settings": f"{options.precision}, compile {options.compile}, batch {options.batch_size:,}",
+                "rounds": len(seconds[name]),
+                "samples_per_second": rates,
+                "faster": {slow: speedup(timings["ours"], timings[slow]) for slow in ("published", "cached")},
+                "mflop_per_sample": {name: each / 1e6 for name, each in work.items()},
+                "tflops_of_a_product": peak / 1e12,
+                "share": {name: 3 * forward * rate / peak for name, rate in rates.items()},
+            }
+            write_json(options.json, numbers)
 
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)"
     table = Table(
         "what", *timings, box=box.MARKDOWN, title=f"{options.network} network, {num_parameters(network) / 1e6:.1f} M, {name}"
     )
-    rates = [1 / timing.median for timing in timings.values()]
     table.add_row("batch size", *(str(each) for each in (options.batch_size, published.batch_size, options.batch_size)))
-    table.add_row("samples per second", *(f"{rate:,.1f}" for rate in rates))
+    table.add_row("samples per second", *(f"{rate:,.1f}" for rate in rates.values()))
     table.add_row(
         f"least and most of {options.rounds} rounds",
         *(f"{1 / max(each):,.1f} to {1 / min(each):,.1f}" for each in seconds.values()),
     )
     table.add_row("ours is faster by", "", *(times_faster(timings["ours"], timings[slow]) for slow in ("published", "cached")))
-    work = (3 * forward, 3 * forward + encode, 3 * forward)
-    table.add_row("MFLOP per sample", *(f"{each / 1e6:,.0f}" for each in work))
-    table.add_row("model GFLOP per second", *(f"{3 * forward * rate / 1e9:,.1f}" for rate in rates))
+    table.add_row("MFLOP per sample", *(f"{each / 1e6:,.0f}" for each in work.values()))
+    table.add_row("model GFLOP per second", *(f"{3 * forward * rate / 1e9:,.1f}" for rate in rates.values()))
     table.add_row(
         f"share of one product's {peak / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}",
-        *(f"{3 * forward * rate / peak:.1%}" for rate in rates),
+        *(f"{share:.1%}" for share in numbers["share"].values()),
     )
     console.print(table)
-    numbers: dict[str, Any] = {
-        "network": options.network,
-        "parameters": num_parameters(network),
-        "settings": f"{options.precision}, compile {options.compile}, batch {options.batch_size:,}",
-        "samples_per_second": {name: 1 / timing.median for name, timing in timings.items()},
-        "faster": {slow: speedup(timings["ours"], timings[slow]) for slow in ("published", "cached")},
-        "mflop_per_sample": {name: each / 1e6 for name, each in zip(timings, work)},
-        "tflops_of_a_product": peak / 1e12,
-        "share": {name: 3 * forward * rate / peak for name, rate in zip(timings, rates)},
-    }
-    write_json(options.json, numbers)
 
     activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]  # tracing the host too would slow it
     options.steps = min(options.steps, 20)

@@ -37,6 +37,18 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, CUDA rounds no factor of a float32 product or convolution; for what compares two ways to one number."""
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    allow_tf32(False)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
 def device_of(accelerator: str, *, tf32: bool) -> torch.device:
     """The device of Lightning's accelerator "auto" (a GPU where there is one), "cpu", "gpu" or "mps".
 

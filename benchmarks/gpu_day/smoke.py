@@ -9,6 +9,7 @@ as it is. Each entry is a process of its own and leaves FOLDER/<entry>.json; ent
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -167,6 +168,8 @@ def all_of(entries: Sequence[Path], options: argparse.Namespace) -> None:
     same = [f"--json={options.json}", f"--into={options.into}", *(["--toy"] if options.toy else [])]
     same += [] if options.data is None else [f"--data={options.data}"]
     options.into.mkdir(parents=True, exist_ok=True)
+    share = str(max(1, (os.cpu_count() or 1) // options.jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": share, "TORCHINDUCTOR_COMPILE_THREADS": share}
     while True:
         for entry, (process, began) in list(running.items()):
             if process.poll() is None and time.monotonic() - began < LONGEST:
@@ -186,7 +189,10 @@ def all_of(entries: Sequence[Path], options: argparse.Namespace) -> None:
             print(f"trying {entry.stem}", flush=True)
             with (options.into / f"{entry.stem}.log").open("wb") as log:
                 words = [sys.executable, "-m", "benchmarks.gpu_day.smoke", *same, f"--one={entry}"]
-                running[entry] = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT), time.monotonic()
+                running[entry] = (
+                    subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT),
+                    time.monotonic(),
+                )
         if not running:
             break
         time.sleep(0.2)

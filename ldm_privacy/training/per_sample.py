@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldm_privacy.device import full_float32
 from ldm_privacy.errors import UserError, reason_of
 from ldm_privacy.models.predictor import output_of
 from ldm_privacy.targets.privacy import Privacy
@@ -70,7 +71,8 @@ def check_per_sample_gradients(network: nn.Module, latent: Latent, timestep: Tim
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise UserError(f"denoiser.privacy: {type(layer).__name__} ('{name}') mixes the images of a batch. {advice}")
     network = copy.deepcopy(network).to(latent.device).train()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    # TensorFloat-32 rounds a batch's gradients otherwise than one sample's, by more than what is told apart here.
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), full_float32():
         torch.manual_seed(0)
         for parameter in network.parameters():
             parameter.data += 0.02 * torch.randn(parameter.shape).to(parameter)

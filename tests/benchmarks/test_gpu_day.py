@@ -98,8 +98,8 @@ def test_without_images_the_two_items_that_need_them_wait_and_say_so(tmp_path):
 MISTAKES = [
     (["--minutes", "1", "--data", "nowhere"], "--data: nowhere is no folder."),
     (["--minutes", "-1"], "--minutes: -1 is less than 0."),
-    (["--minutes", "1", "--again", "smok"], "--again: no item smok. There are: machine, smoke, "),
-    (["--minutes", "1", "--only", "trainig"], "--only: no item trainig. There are: machine, smoke, "),
+    (["--minutes", "1", "--again", "smok"], "--again: no item smok. There are: machine, training, "),
+    (["--minutes", "1", "--only", "trainig"], "--only: no item trainig. There are: machine, training, "),
     (["--minutes", "0", "--page", "README.md"], "--page: README.md has no line '<!-- from here on"),
     (["--minutes", "0", "--toy", "--page", "README.md"], "--page: a toy's numbers mean nothing"),
 ]

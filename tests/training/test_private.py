@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from ldm_privacy.callbacks import AveragedWeights
-from ldm_privacy.device import limit_memory
+from ldm_privacy.device import allow_tf32, full_float32, limit_memory
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
 from ldm_privacy.models.unet import unet
@@ -233,6 +233,24 @@ def test_what_has_no_gradient_of_its_own_by_sample_is_refused(network, words):
     with pytest.raises(UserError, match=words) as caught:
         check_per_sample_gradients(network, torch.randn(2, 4, 4, 4), torch.tensor([3, 900]), {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_gradients_are_compared_in_full_float32_whatever_audits_use(tf32):
+    def rounding():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    class Noting(nn.Identity):
+        def forward(self, value):
+            seen.add(rounding())
+            return value
+
+    seen = set()
+    with full_float32():  # leaves this process as it was
+        allow_tf32(tf32)
+        check_per_sample_gradients(Own(Noting()), torch.randn(2, 4, 4, 4), torch.tensor([3, 900]), {})
+        assert seen == {("highest", False)}
+        assert rounding() == (("high", True) if tf32 else ("highest", False))
 
 
 def test_an_opacus_that_can_not_be_imported_is_no_networks_fault(monkeypatch):
