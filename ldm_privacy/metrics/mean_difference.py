@@ -32,7 +32,7 @@ def mean_difference(
     Returns:
         The difference and its bounds; infinite ones where a side has a single sample (or group).
     """
-    tail = 1.0 - check_share("confidence", confidence)
+    tail = (1.0 - check_share("confidence", confidence)) / (1 if is_one_sided else 2)
     value, is_member = check_scores(value, is_member)
     sides = sides_of(is_member, group)
     member, heldout = value[is_member].cpu().numpy(), value[~is_member].cpu().numpy()
@@ -43,7 +43,5 @@ def mean_difference(
     lower = upper = difference
     if sum(variances) > 0.0:
         law = welch_law(difference, variances[0], sides.member.num_units, variances[1], sides.heldout.num_units)
-        lower, upper = (
-            float(stats.t.ppf(each, *law)) for each in ((tail, 1 - tail) if is_one_sided else (tail / 2, 1 - tail / 2))
-        )
+        lower, upper = (float(stats.t.ppf(each, *law)) for each in (tail, 1 - tail))
     return Estimate(difference, lower, math.inf if is_one_sided else upper)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_privacy.calibrations.base import Calibration
+from ldm_privacy.calibrations.base import MIN_SAMPLES, Calibration, check_halves_suffice
+from ldm_privacy.errors import UserError
 from ldm_privacy.registry import CALIBRATIONS
 from tests.calibrations.synthetic import KEY, area, make_known
 
@@ -172,3 +173,23 @@ def test_a_shift_of_complexity_by_side(name, shift):
 def auroc_at(separation):
     """Of two normal laws of one spread whose means lie so many standard deviations apart."""
     return float(torch.special.ndtr(torch.tensor(separation / 2**0.5)))
+
+
+@pytest.mark.parametrize("cross_fit", [False, True])
+@pytest.mark.parametrize("few", range(4))
+def test_each_half_that_fits_needs_five_of_each_side(few, cross_fit):
+    quarters = torch.tensor([[True, True], [True, False], [False, True], [False, False]])  # calibrates, is a member
+
+    def check(count):
+        counts = torch.full((4,), MIN_SAMPLES)
+        counts[few] = count
+        check_halves_suffice(*quarters.repeat_interleave(counts, 0).T, cross_fit=cross_fit)
+
+    check(MIN_SAMPLES)
+    check(MIN_SAMPLES + 1)
+    if few >= 2 and not cross_fit:
+        check(0)
+        return
+    for count in (0, MIN_SAMPLES - 1):
+        with pytest.raises(UserError, match=f"has {count} {('members', 'held-out samples')[few % 2]},"):
+            check(count)

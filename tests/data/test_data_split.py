@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ldm_privacy.data.draw import choose_groups, draw_split, split_from_index_file
+from ldm_privacy.data.draw import choose_groups, draw_split, split_from_index_file, split_from_sides
 from ldm_privacy.data.split import Split
 from ldm_privacy.errors import UserError
 from ldm_privacy.randomness import uniform
@@ -108,6 +108,7 @@ def test_hash_ignores_order_and_notices_everything_else():
     split = split_of([5, 1, 3], [2, 4], [0])
     assert split.hash == split_of([1, 3, 5], [4, 2], [0]).hash
     assert rows_of(split) == [[1, 3, 5], [2, 4], [0]]
+    assert str(split) == "3 members, 2 held-out, 1 public"
     others = [
         split_of([1, 3, 5], [2, 4], [0], num_rows=101),
         split_of([1, 3], [2, 4, 5], [0]),
@@ -355,6 +356,35 @@ def test_index_file_with_groups(index_file):
         UserError, match=rf"^index file {path}: 1 groups are in both member_index and heldout_index, among them that of row 30;"
     ):
         split_from_index_file(path, num_rows=100, group=group)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_members": 6},
+        {"num_members": 6, "num_heldout": 3, "num_public": 4, "seed": 7},
+        {"num_heldout": 5, "num_public": None},
+        {"num_public": 9, "group": torch.arange(40) // 4},
+        {"num_members": 7, "num_public": 9, "seed": 3, "group": torch.arange(40) // 4},
+    ],
+)
+def test_a_source_with_its_sides_is_an_index_file_that_names_its_rows(index_file, options):
+    sides = ["heldout"] * 8 + ["elsewhere", None] * 6 + ["member"] * 20
+    path = index_file(mia_train_idxs=np.arange(20, 40), mia_eval_idxs=np.arange(8), public_idxs=np.arange(0))
+    found = split_from_sides(sides, num_rows=40, **options)
+    assert not found.by_coins
+    assert found.hash == split_from_index_file(path, num_rows=40, **options).hash
+
+
+def test_sides_that_do_not_fit_the_counts_the_groups_or_coins_are_refused():
+    sides = ["member"] * 6 + ["heldout"] * 4
+    with pytest.raises(UserError, match=r"^data\.num_members=7: data\.source names 6 of them"):
+        split_from_sides(sides, num_rows=10, num_members=7)
+    with pytest.raises(UserError, match=r"^data\.source: 1 groups are in both member_index and heldout_index, .* of row 5;"):
+        split_from_sides(sides, num_rows=10, group=torch.tensor([0, 0, 1, 1, 2, 3, 3, 4, 5, 6]))
+    with pytest.raises(UserError, match="comes with its sides, so no coins are tossed"):
+        split_from_sides(sides, num_rows=10, by_coins=True)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,19 @@ def test_with_delta_as_a_loop_over_the_published_p_value_finds_it(num_correct, n
     assert epsilon_lower_bound(num_correct, num_guesses, delta=1 / (2 * num_coins), num_coins=num_coins) == 0
 
 
+@pytest.mark.parametrize("num_coins", [1, 7])
+@pytest.mark.parametrize("delta", [0.0, 1e-3, 0.02])
+def test_one_right_guess_has_a_closed_form(num_coins, delta):
+    # P[right] + 2 num_coins delta P[wrong] = alpha; it takes a low confidence for the one guess to say anything.
+    excess = 2 * num_coins * delta
+    share = (0.7 - excess) / (1 - excess)
+    bound = epsilon_lower_bound(1, 1, confidence=0.3, delta=delta, num_coins=num_coins)
+    assert bound == pytest.approx(np.log(share / (1 - share)), rel=1e-9)
+
+
 def test_no_guess_says_nothing_and_what_cannot_be_is_refused():
     assert epsilon_lower_bound(0, 0) == 0 == epsilon_lower_bound(0, 9) == epsilon_lower_bound(50, 100)
+    assert epsilon_lower_bound(0, 1, confidence=0.1) == 0 == epsilon_lower_bound(0, 9, delta=1e-4)
     for counts, given in (((6, 5), "6 of 5 guesses right"), ((-1, 5), "-1 of 5"), ((2, 5), "2 of 5 guesses right, of 4 coins")):
         with pytest.raises(UserError, match=given):
             epsilon_lower_bound(*counts, num_coins=4 if counts[0] == 2 else None)
@@ -98,10 +109,32 @@ def test_thresholds_are_the_best_pair_of_ranks(shift, decimals):
         assert right_and_guessed(lower, upper)[0] == right_and_guessed(lower, upper)[1] >= 64
 
 
+def test_only_the_surest_of_each_side_are_guessed_where_all_others_are_wrong():
+    for count in (2, 6):
+        is_member = np.arange(count) < count // 2
+        is_member[[0, -1]] = False, True
+        assert guess_thresholds(np.arange(count), is_member) == (0, count - 1)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_guesses_are_counted_one_by_one_at_thresholds_for_the_level_of_their_half(num_folds, confidence):
+    """Scores are whole numbers, so many lie on a threshold."""
+    for seed in range(10):
+        sides = [drawn(90, shift=1.0, decimals=0, seed=each) for each in (2 * seed, 2 * seed + 1)]
+        halves = [Half(*map(torch.from_numpy, side)) for side in sides]
+        found = crossfit_epsilon([tuple(halves), tuple(halves[::-1])][:num_folds], confidence=confidence)
+        for place, (chooses, reports) in enumerate([sides, sides[::-1]][:num_folds]):
+            lower, upper = guess_thresholds(*chooses, confidence=1 - (1 - confidence) / num_folds)
+            guesses = [(each >= upper, is_in) for each, is_in in zip(*reports) if each >= upper or each <= lower]
+            right = sum(guess == is_in for guess, is_in in guesses)
+            assert found.halves[place] == Guesses(right, len(guesses), 90, lower, upper)
+
+
 def test_a_group_is_one_coin():
     score, is_member = drawn(60, seed=1)
-    order = np.random.default_rng(2).permutation(180)
-    unit = np.repeat(np.arange(60), 3)[order]
+    unit = np.repeat(np.arange(60), np.arange(60) % 4 + 1)
+    unit = unit[np.random.default_rng(2).permutation(len(unit))]
 
     def fold(*halves):
         return [(halves[0], halves[1]), (halves[1], halves[0])]
@@ -129,6 +162,8 @@ def test_one_fold_has_the_whole_level_two_have_half_of_it_each():
         epsilon_lower_bound(half.num_correct, half.num_guesses, confidence=0.95, delta=1e-4, num_coins=half.num_coins)
         for half in halves
     )
+    assert (tested.delta, tested.at(0.0)) == (1e-4, both)
+    assert tested.most == epsilon_lower_bound(*2 * [tested.best.num_coins], confidence=0.95, delta=1e-4) < both.most
 
 
 def test_a_half_has_no_part_in_its_own_thresholds():

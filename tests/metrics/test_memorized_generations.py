@@ -235,6 +235,7 @@ def test_the_curves_have_the_names_of_the_docs():
         **{"generations/memorized_heldout_lower": 0.0, "generations/memorized_heldout_upper": found.heldout.upper},
         **{"generations/num_members_copied": 3.0, "generations/num_heldout_copied": 0.0},
     }
+    assert found.numbers() == {"memorized": found.memorized, "heldout": found.heldout, "num_copies": 3}
 
 
 def test_progress_counts_every_reference_once():

@@ -55,6 +55,31 @@ def test_resamples_without_a_correlation_are_left_out():
     assert (far.lower, far.upper) == pytest.approx((found.lower, found.upper), abs=1e-6)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("constant", [0.1, 0.3, 0.7])
+def test_what_rounding_leaves_of_a_constant_is_no_spread_at_any_scale(constant, turned):
+    # Of 10 samples that are alike but for one, a third of the resamples are constant up to rounding.
+    lonely, other = torch.full((10,), constant).double(), torch.from_numpy(np.random.default_rng(0).normal(size=10))
+    lonely[7] += 0.55
+    first, second = (other, lonely) if turned else (lonely, other)
+    options = {"num_bootstrap": 200, "seed": 0, "confidence": 0.5}
+    bounds = in_a_loop(first.numpy(), second.numpy(), **options)
+    with np.errstate(all="raise"):
+        found = pearson(first, second, **options)
+        assert (found.lower, found.upper) == pytest.approx(bounds)
+        for scale in (2.0**-60, 2.0**60):  # powers of two change no digit
+            assert pearson(scale * first, second, **options) == found == pearson(first, scale * second, **options)
+
+
+def test_no_correlation_lies_beyond_one():
+    for seed in range(10):
+        first, _ = pair(15, seed=seed)
+        for slope in (-0.3, 0.3):
+            found = pearson(first, slope * first, num_bootstrap=100)
+            assert -1 <= found.lower <= found.upper <= 1
+            assert (found.lower, found.value, found.upper) == pytest.approx(3 * (np.sign(slope),))
+
+
 def test_without_any_resample_the_bounds_say_nothing():
     group = torch.tensor([0, 0, 0, 0])
     found = pearson(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 3.0]), group=group, num_bootstrap=2)
