@@ -2,15 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from sklearn.preprocessing import RobustScaler
 
 from ldm_privacy import randomness
 from ldm_privacy.attacks.base import get_attack, membership_scores
 from ldm_privacy.attacks.clid import Mixing, fitted_mixing
+from ldm_privacy.attacks.conditions import on_condition
 from ldm_privacy.attacks.query import ROWS_PER_GRADIENT, DenoiserQuery
 from ldm_privacy.attacks.runner import attack_statistics, draw_noise, masked_sums
+from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import IdealDenoiser, MembershipBlindPredictor
 from ldm_privacy.testing import CountingPredictor
 from tests.reference import attacks as plain
@@ -40,6 +44,7 @@ def predict(states, timestep, condition):
         ("dsm", {}),
         ("dsm", {"guidance_scale": 1}),
         ("dsm", {"guidance_scale": 3.0, "interval": 7}),
+        ("dsm", {"interval": 1}),
     ],
 )
 def test_the_plain_version(name, hyperparameters):
@@ -123,6 +128,36 @@ def test_a_half_without_spread_gives_finite_scores_that_rank_by_the_other_part(c
     assert score.isfinite().all()
     order = {"discrepancy": -own, "likelihood": gap, "both": torch.zeros_like(own)}[constant]
     assert torch.equal(score.argsort(stable=True), order.argsort(stable=True))
+
+
+@pytest.mark.parametrize("constant", [(), (0,), (1,), (0, 1)])
+def test_what_clid_fits_scales_as_a_robust_scaler(constant):
+    (own, less), is_member, _ = half_and_half(40, 0.1, 200)
+    parts = np.stack([-own, less - own], axis=1)
+    parts[:, list(constant)] = 7
+    found, scaler = fitted_mixing(*torch.from_numpy(parts).T, is_member), RobustScaler().fit(parts)
+    assert found.centre == pytest.approx(scaler.center_, rel=1e-12)
+    assert found.spread == pytest.approx(scaler.scale_, rel=1e-12)
+    scaled = torch.from_numpy(scaler.transform(parts) @ [1 - found.weight, found.weight])
+    torch.testing.assert_close(found(*torch.from_numpy(parts).T), scaled, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["loss", "sima"])
+def test_under_another_condition_an_attack_is_that_of_samples_whose_own_it_is(name):
+    attack = get_attack(name)
+    other = on_condition(attack, "null")
+    given = {"predictor": PREDICTOR, "latent": LATENT, "timesteps": TIMESTEPS, "keep_masks": MASKS, "seed": 5}
+    found, plain_one = (attack_statistics(each, **given, **TOLD) for each in (other, attack))
+    assert torch.equal(found, attack_statistics(attack, **given, condition=VIEWS["null"]))
+    assert torch.equal(plain_one, attack_statistics(attack, **given, condition=TOLD["condition"]))
+    assert not torch.equal(found, plain_one)
+    assert (attack.view, other.view) == ("own", "null")
+
+
+def test_an_attack_that_chooses_its_conditions_itself_is_put_under_no_other():
+    for attack in (get_attack("branch_gap"), get_attack("dsm"), on_condition(get_attack("sima"), "null")):
+        with pytest.raises(UserError, match="chooses its conditions itself"):
+            on_condition(attack, "shuffled")
 
 
 def test_closed_form_of_two_point_masses():

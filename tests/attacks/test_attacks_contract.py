@@ -138,6 +138,7 @@ def test_secmi_counts_the_states_of_gaps_and_of_each_remainder():
     assert get_attack("secmi").num_queries([0, 50]) == 7
     assert get_attack("secmi").num_queries([3]) == 3  # 0, 3 and 13
     assert get_attack("secmi").num_queries([19, 20, 39]) == 1 + 3 + 5  # 0; 10 to 30; 9 to 49
+    assert get_attack("secmi", interval=1).num_queries([0, 2]) == 4  # 0 to 3
 
 
 def test_queries_and_views_follow_the_hyperparameters():
@@ -224,6 +225,14 @@ def test_parts_and_passes_are_of_about_equal_size():
     sizes.clear()
     attack_statistics(Recorder(), Calls(), latent, [0], keep_masks, memory_budget=int(2 * 4 * 128 * bytes_per_number(None)))
     assert sizes == [10, -3, -3, -4]
+
+
+def test_a_pass_has_as_many_rows_as_the_predictor_says():
+    predictor, latent = CountingPredictor(), torch.zeros(10, 2, 8, 8)
+    predictor.bytes_per_number = 2**20
+    keep_masks = torch.ones(1, *latent.shape, dtype=torch.bool)
+    attack_statistics(get_attack("sima"), predictor, latent, [0], keep_masks, memory_budget=2 * 3 * 128 * 2**20)
+    assert (predictor.num_rows, predictor.largest_call) == (10, 3)
 
 
 def test_masks_are_sums_over_the_kept_dimensions():

@@ -109,6 +109,15 @@ def test_the_plain_version_with_other_hyperparameters(setting, name, hyperparame
     torch.testing.assert_close(statistics[1, 0], expected, rtol=1e-9, atol=0)
 
 
+def test_timesteps_of_other_remainders_change_no_number_of_secmi(setting):
+    predictor, predict, abar, latent, keep_masks = setting
+    timesteps = [15, 0, 7, 20]
+    statistics = attack_statistics(get_attack("secmi"), predictor, latent, timesteps, keep_masks)
+    for place, timestep in enumerate(timesteps):
+        expected = plain.secmi(predict, abar, latent, timestep, keep_masks[1])
+        torch.testing.assert_close(statistics[1, place], expected, rtol=1e-9, atol=0)
+
+
 def test_pfami_against_the_plain_version(setting):
     predictor, predict, abar, latent, keep_masks = setting
     attack = get_attack("pfami")

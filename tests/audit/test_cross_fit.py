@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from ldm_privacy.attacks.base import get_attack
+from ldm_privacy.audit import sweep as sweep_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.kept import kept_of
 from ldm_privacy.audit.report import report_of
-from ldm_privacy.audit.row import paired
+from ldm_privacy.audit.row import paired, rivals_of, standing
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED, Derived, is_alike
+from ldm_privacy.audit.sweep import Areas
 from ldm_privacy.evidence.exposure import exposure_of
 from ldm_privacy.geometry.masks import KeepAll
 from ldm_privacy.metrics import (
@@ -21,6 +23,7 @@ from ldm_privacy.metrics import (
     auroc_difference,
     auroc_interval,
     crossfit_difference,
+    crossfit_epsilon,
     membership_metrics,
     tpr_at_threshold,
 )
@@ -193,6 +196,77 @@ def test_what_a_half_fits_may_be_on_any_scale():
         assert other.quartiles(key, distortion).auroc == report.quartiles(key, distortion).auroc
 
 
+def test_where_held_out_scores_are_all_the_same_a_standing_is_the_distance_from_them():
+    data = make_scores(20, 20, masks=("all",), num_folds=2)
+    score = data.scores[KEY].where(data.is_member, 5.0)
+    assert torch.equal(standing(score, (1, 1), data), score[0, 1] - 5)
+
+
+def test_the_tuned_row_names_the_keep_fraction_that_is_best_where_it_reports_and_reports_the_chosen_one():
+    data = scores_with_fits(40, 48, fractions=(0.25, 0.5, 0.75))
+    report = report_of(data, intervals=FEW)
+    for attack in ("sima", "dime"):
+        key = AuditKey(attack, TUNED)
+        scores = {fraction: data.sweeps[attack]["influence", fraction] for fraction in (0.75, 0.5, 0.25)}
+        row, (_, is_member, half) = report.row(key), by_hand(data, KEY)
+        best = {fraction: slow.oracle(score.numpy(), is_member, half) for fraction, score in scores.items()}
+        assert row.oracle_keep_fraction == max(best, key=best.get), "of several the largest"
+        assert row.oracle_auroc == pytest.approx(max(best.values()), abs=1e-12)
+        for number, (fold, each) in enumerate(zip(data.folds, report.halves[key])):
+            place = data.timesteps[attack].index(row.timesteps[number])
+            assert torch.equal(each.reported, scores[row.keep_fractions[number]][number, place, fold.reports])
+            assert torch.equal(each.area, auroc(each.candidates, each.is_member))
+
+
+def test_gains_and_the_bound_on_epsilon_have_the_confidence_that_was_asked_for():
+    data = replace(scores_with_fits(60, 80), by_coins=True)
+    report = report_of(data, intervals=Intervals(confidence=0.8, num_bootstrap=20))
+    for key in (AuditKey("sima", "top60"), AuditKey("dime", "top60")):
+        row, halves = report.row(key), report.halves
+        assert set(row.gains) == {"all", "random60"}
+        for label, gain in row.gains.items():
+            assert gain == crossfit_difference(halves[key], halves[AuditKey(key.attack, label)], confidence=0.8)
+        folds = []
+        for number, fold in enumerate(data.folds):
+            score = data.scores[key][number, data.timesteps[key.attack].index(row.timesteps[number])]
+            folds.append(tuple(Half(score[half], data.is_member[half]) for half in fold))
+        assert row.epsilon == crossfit_epsilon(folds, confidence=0.8)
+        assert row.series()[f"memorization/{key}/epsilon_lower"] == row.epsilon.value
+
+
+def test_a_mask_that_keeps_everything_has_no_rival_and_without_one_there_are_the_controls_alone():
+    data = make_scores(6, 6, attacks=("sima",))
+    whole, top, random = (AuditKey("sima", mask) for mask in ("all", "top60", "random60"))
+    assert rivals_of(top, data) == {"all": whole, "random60": random}
+    everything = replace(data, keep_fraction=dict.fromkeys(data.scores, 1.0))
+    assert [rivals_of(key, everything) for key in (whole, top, random)] == [{}, {}, {}]
+    nothing = replace(data, keep_fraction=dict.fromkeys(data.scores, 0.6))
+    assert nothing.unmasked("sima") is None
+    assert rivals_of(top, nothing) == {"random60": random}
+    assert rivals_of(random, nothing) == {}
+
+
+def test_groups_are_counted_on_either_side():
+    data = make_scores(12, 20, group_size=4)
+    assert data.num_groups() == (3, 5)
+    assert data.num_groups(torch.isin(data.group, torch.tensor([0, 5, 7]))) == (1, 2)
+    assert data.num_groups(torch.arange(32) < 0) == (0, 0)
+    assert make_scores(12, 20).num_groups() is None
+
+
+def test_areas_are_computed_once_and_joined_ones_are_those_of_their_parts(monkeypatch):
+    data, asked, compute = scores_with_fits(), [], sweep_module._areas
+    monkeypatch.setattr(sweep_module, "_areas", lambda score, of: asked.append(score) or compute(score, of))
+    areas, parts = Areas(data), (data.scores[KEY], data.scores[FITTED])
+    joined = areas.by_fold(parts)
+    assert torch.equal(joined, torch.stack([parts[0][0], parts[1][1]]))
+    assert areas.by_fold(parts[:1] * 2) is parts[0]
+    for found, expected in zip(areas(joined), compute(joined, data)):
+        assert torch.equal(found, expected)
+    areas(parts[0])
+    assert len(asked) == 2
+
+
 def test_groups_count_as_one_sample_each():
     """Four samples of one score each: the intervals of a quarter as many."""
     data = scores_with_fits(96, 128, group_size=4)
@@ -353,6 +427,16 @@ def test_a_paired_difference_pays_for_the_timesteps_that_the_halves_chose_for_ea
         for rows in (fold.reports & among for fold in data.folds)
     ]
     assert found.value == pytest.approx(float(sum(parts)) / 2)
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+def test_a_paired_difference_has_as_many_sides_as_asked_for_and_pays_for_no_fit_that_is_not_named(alternative):
+    data = make_scores(60, 60, strength=0.5, num_folds=2)
+    halves = report_of(data, intervals=FEW).halves[KEY]
+    other = torch.randn(120, generator=torch.Generator().manual_seed(0))
+    others = [Half(other[fold.reports], data.is_member[fold.reports]) for fold in data.folds]
+    expected = crossfit_difference(halves, others, confidence=0.9, alternative=alternative)
+    assert paired(halves, other, data, 0.9, alternative=alternative) == expected
 
 
 def test_a_paired_difference_is_that_of_the_halves_with_their_groups_and_with_what_was_fitted_for_either():

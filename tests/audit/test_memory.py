@@ -11,6 +11,7 @@ from ldm_privacy.audit import audit as audit_module
 from ldm_privacy.audit import passes as passes_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.samples import AuditedSamples
+from ldm_privacy.device import OutOfMemory
 from ldm_privacy.geometry.masks import KeepAll, KeepTopInfluence
 from ldm_privacy.types import Intervals
 from tests.reference.predictors import Memoriser
@@ -64,3 +65,12 @@ def test_sums_are_gone_when_the_report_is_made_and_scores_are_held_once(audit, m
     data = audit(Memoriser(audit.samples.latent[audit.samples.is_member])).data
     storages = [each.untyped_storage() for sweep in data.sweeps.values() for each in sweep.values()]
     assert sum(each.nbytes() for each in storages) == 2 * 9 * len(TIMESTEPS) * NUM_SAMPLES * 4
+
+
+def test_a_predictor_that_runs_out_of_memory_ends_an_audit_with_an_error_that_says_so(audit):
+    class Hungry(Memoriser):
+        def __call__(self, noisy_latent, timestep, condition):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(OutOfMemory):
+        audit.collect(Hungry(audit.samples.latent))

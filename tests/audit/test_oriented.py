@@ -42,6 +42,12 @@ def test_where_nothing_is_fitted_the_folds_are_one_tensor():
     assert score.stride(0) == 0
 
 
+def test_what_is_fitted_to_other_sums_is_made_of_these():
+    other = torch.randn(3, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    score = oriented(Shifted(), [SUMS], IS_MEMBER, HALVES, fitted_to=[other])
+    assert torch.equal(score, torch.stack([SUMS - other.double()[:, half & IS_MEMBER].mean() for half in HALVES]))
+
+
 @pytest.mark.parametrize("part", ["calibrated", "combine"])
 def test_an_error_is_told_to_be_the_attacks_own(part, monkeypatch):
     attack = Shifted()

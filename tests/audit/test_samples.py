@@ -152,6 +152,8 @@ def test_halves_need_two_groups_of_each_side(whole):
         check_halves(**halves, group=torch.cat([few, side + 4]))
     with pytest.raises(UserError, match="a half of the audit has fewer than two groups of held-out samples"):
         check_halves(**halves, group=torch.cat([side, few + 4]))
+    with pytest.raises(UserError, match="a half of the audit has fewer than two groups of members"):
+        AuditedSamples(torch.zeros(16, 1, 1, 1), **halves, group=torch.cat([few, side + 4])).check_halves()
 
 
 @pytest.mark.parametrize("cut", [6, 10])
@@ -160,6 +162,9 @@ def test_shares_have_the_deviation_of_all_and_gather_to_the_table_of_one_process
 
     def share(rank):
         mine = replace(halves[rank], deviation=None, is_share=True)
+        everywhere = mine.gathered(everywhere=True)
+        assert same(everywhere, whole)
+        assert not everywhere.is_share
         return mine, mine.gathered()
 
     (first, gathered), (second, kept) = in_two_processes(monkeypatch, share, samples_module)
@@ -225,6 +230,18 @@ def test_gathering_alone_is_the_table_itself(whole):
     alone = replace(whole, is_share=True).gathered()
     assert same(alone, whole)
     assert not alone.is_share
+
+
+def test_guidance_is_against_one_row_of_the_null_condition(whole):
+    assert whole.null_row(None) == {}
+    with pytest.raises(UserError, match="there is no 'null' condition"):
+        whole.null_row(1.5)
+    null = {name: -value for name, value in whole.condition.items()}
+    told = replace(whole, views={"shuffled": whole.condition, "null": null})
+    assert told.null_row(None) == {}
+    row = told.null_row(1.5)
+    assert row.keys() == null.keys()
+    assert all(torch.equal(row[name], value[:1]) for name, value in null.items())
 
 
 def test_calibration_half_is_a_fair_coin_of_the_sample_index_alone():

@@ -14,6 +14,7 @@ from ldm_privacy.attacks.runner import attack_statistics
 from ldm_privacy.audit import views
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.passes import collect
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.row import OWN
 from ldm_privacy.audit.samples import AuditedSamples
@@ -200,13 +201,31 @@ def test_the_use_of_an_audit_is_a_mean_with_its_normal_interval_over_those_that_
     known = use[use.isfinite()].numpy()
     reach = norm.isf(0.05) * known.std(ddof=1) / 2
     found = mean_use(use, 0.9)
-    assert (found.lower, found.value, found.upper) == pytest.approx((known.mean() - reach, known.mean(), known.mean() + reach))
+    expected = (known.mean() - reach, known.mean(), known.mean() + reach)
+    assert (found.lower, found.value, found.upper) == pytest.approx(expected, rel=1e-12), "in double precision"
     assert found.lower > mean_use(use, 0.95).lower
     # One alone has no spread.
     data = make_scores(20, 20, masks=("all",))
     for known, expected in ((0, None), (1, None), (2, mean_use(torch.arange(2.0).double(), 0.8))):
         use = torch.arange(40.0, dtype=torch.float64).where(torch.arange(40) < known, torch.nan)
         assert report_of(replace(data, condition_use=use), intervals=Intervals(0.8, 2)).condition_use == expected
+
+
+def test_the_use_is_looked_at_with_seed_0_in_passes_of_as_many_rows_as_the_predictor_says(limit_memory):
+    class Large(Curved):
+        bytes_per_number = 2**20
+        largest = 0
+
+        def __call__(self, noisy_latent, timestep, condition):
+            self.largest = max(self.largest, len(noisy_latent))
+            return super().__call__(noisy_latent, timestep, condition)
+
+    samples, predictor = samples_of(torch.arange(COUNT) % 5), Large(torch.linspace(0.5, 1.5, 5))
+    limit_memory(2 * 7 * 18 * 2**20)  # half of it is seven latents of 18 numbers
+    use = condition_use(predictor, samples)
+    assert predictor.largest == 7
+    torch.testing.assert_close(use, condition_use(predictor, samples, seed=0), rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(use, condition_use(predictor, samples, seed=1))
 
 
 def test_a_condition_of_several_parts_differs_where_any_number_of_any_part_does():
@@ -307,6 +326,19 @@ def test_the_use_is_looked_at_in_the_precision_that_was_asked_for(monkeypatch):
     with pytest.raises(Asked) as caught:
         condition_use(Told(torch.ones(8)), samples_of(torch.arange(COUNT) % 7), autocast=torch.bfloat16)
     assert caught.value.args == (torch.bfloat16,)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_an_audit_looks_at_the_use_in_the_precision_of_its_passes(autocast):
+    class Autocasting(Told):
+        def __call__(self, noisy_latent, timestep, condition):
+            seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            return super().__call__(noisy_latent, timestep, condition)
+
+    seen, audit = set(), audit_of(samples_of(torch.arange(COUNT) % 7), autocast=autocast)
+    found = collect(audit, Autocasting(torch.linspace(1, 2, 7)), [], lambda done: None)
+    assert seen == {autocast}
+    assert len(found.condition_use) == COUNT
 
 
 def test_planted_duplicates_are_a_group_of_their_own():

@@ -14,14 +14,14 @@ from scipy.special import digamma, polygamma
 from ldm_privacy import randomness
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.distortion import Distortion
-from ldm_privacy.geometry.estimate import InfluenceEstimate, mask_overlap
+from ldm_privacy.geometry.estimate import InfluenceEstimate, concatenate, mask_overlap
 from ldm_privacy.geometry.exact import ExactInfluence
 from ldm_privacy.geometry.jacobian import HELD, DecoderJacobian, gradients_enabled
 from ldm_privacy.geometry.masks import KeepTopInfluence
 from ldm_privacy.geometry.pixels import pixel_influence
 from ldm_privacy.geometry.probe import ProbeInfluence
 from ldm_privacy.geometry.shrunk import ShrunkInfluence, shrink_log_influence
-from ldm_privacy.geometry.stream import stream_influence
+from ldm_privacy.geometry.stream import stream_distortion, stream_influence
 from ldm_privacy.registry import INFLUENCE_ESTIMATORS
 from tests.reference.geometry import dense_jacobian, influence_loop, published_decoder, shrunk_log_influence
 
@@ -329,6 +329,17 @@ def test_streaming_says_how_far_it_is():
     assert (done, len(estimate.influence)) == ([1], 1)
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", [8, 16, 20]), ("meta", [20])])
+def test_streaming_distortion_says_how_far_it_is_more_often_where_it_takes_long(device, expected):
+    done = []
+    found = stream_distortion(
+        lambda _, latent: latent.sum((1, 2, 3)), None, torch.ones(20, 1, 1, 2).to(device), progress=done.append
+    )
+    assert done == expected
+    assert found.shape == (20,)
+    assert device == "meta" or (found == 2).all()
+
+
 @pytest.mark.parametrize("upscale", [1, 4])
 def test_products_are_what_the_estimators_say(products, upscale):
     # D = 18 against 36 numbers in an image (rows are cheaper) and 576 (columns are).
@@ -374,7 +385,10 @@ def test_columns_or_rows_go_through_together_as_far_as_memory_allows(monkeypatch
         torch.testing.assert_close(found, (2 * latent).square())
 
 
-def test_squares_are_summed_in_double_precision_and_come_back_in_single():
+@pytest.mark.parametrize("num_bytes", [None, 0])
+def test_squares_are_summed_in_double_precision_and_come_back_in_single(num_bytes, limit_memory):
+    if num_bytes is not None:
+        limit_memory(num_bytes)  # one vector at a time
     # A column of 4096 and a hundred ones: in single precision 2^24 + 1 is 2^24.
     matrix = torch.zeros(64, 101)
     matrix[0] = torch.cat([torch.tensor([4096.0]), torch.ones(100)])
@@ -593,6 +607,22 @@ def test_shrunk_influence_is_the_fit_of_probe_influence():
     assert torch.equal(single.influence, fit.influence)
     assert torch.equal(single.standard_error, fit.standard_error)
     assert (single.mask_stability, single.halves) == (None, None)
+
+
+@pytest.mark.parametrize("num_probes", [1, 4])
+@pytest.mark.parametrize("num_bytes", [None, 0])
+def test_some_rows_of_a_shrunk_set_are_those_of_the_whole(num_probes, num_bytes, limit_memory):
+    estimator = ShrunkInfluence(num_probes)
+    estimate = estimator.per_sample(smooth, normal(6, 2, 3, 3), torch.arange(6))
+    whole = concatenate(list(estimator.over_set(estimate)))
+    if num_bytes is not None:
+        limit_memory(num_bytes)  # one sample at a time
+    parts = list(estimator.over_set(estimate, slice(2, 5)))
+    assert [len(part.influence) for part in parts] == ([3] if num_bytes is None else [1, 1, 1])
+    found, expected = concatenate(parts).tensors(), whole.rows(slice(2, 5)).tensors()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
 
 
 @pytest.mark.parametrize("kind", ["channel", "dimension", "none"])

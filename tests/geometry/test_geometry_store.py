@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -218,6 +219,19 @@ def test_a_file_without_a_name_holds_rows(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be kept in a file"):
         in_file([torch.ones(1)], tmp_path / "file")
+
+
+def test_a_file_without_a_name_lies_in_its_folder_which_is_made(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    assert file_of(in_file([torch.ones(3)], folder)).startswith(f"{folder}/")
+
+
+def test_what_is_written_into_rows_of_a_file_stays_in_memory(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    monkeypatch.setattr(store_module.tempfile, "TemporaryFile", lambda dir: path.open("w+b"))
+    found = in_file(torch.arange(6.0).split(4), tmp_path)
+    found.fill_(7)
+    assert np.fromfile(path, np.float32).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path):

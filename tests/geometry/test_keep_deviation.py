@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.geometry.deviation import latent_deviation
+from ldm_privacy.geometry.deviation import latent_deviation, latent_mean
 from ldm_privacy.geometry.masks import KeepTopDeviation, KeepTopInfluence
 
 SHAPE = (4, 8, 8)
@@ -22,6 +22,15 @@ def test_deviation_is_numpys_in_float64():
     expected = value.numpy().astype(np.float64).std(axis=0)
     assert latent_deviation(value).dtype == torch.float64
     np.testing.assert_allclose(latent_deviation(value).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_bytes", [None, 1, 16 * 256 * 7])
+def test_the_mean_is_numpys_in_float64_whatever_the_memory(num_bytes, limit_memory):
+    if num_bytes:
+        limit_memory(num_bytes)
+    value = latents(50)
+    assert latent_mean(value).dtype == torch.float64
+    np.testing.assert_allclose(latent_mean(value).numpy(), value.numpy().astype(np.float64).mean(axis=0), rtol=1e-12)
 
 
 def test_deviation_keeps_its_digits_beside_a_large_mean():
