@@ -65,7 +65,7 @@ def leading_schedule(
     timesteps = tuple(place * spacing + steps_offset for place in reversed(range(num_steps)))
     if timesteps[0] >= len(alphas_cumprod):
         raise ValueError(f"steps_offset {steps_offset}: timestep {timesteps[0]} of {len(alphas_cumprod)}; take fewer steps")
-    last = torch.as_tensor(abar_last).to(alphas_cumprod)
+    last = torch.as_tensor(abar_last, dtype=alphas_cumprod.dtype, device=alphas_cumprod.device)
     return Schedule(timesteps, torch.cat([alphas_cumprod[list(timesteps)], last.reshape(1)]))
 
 

@@ -7,6 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from ldm_privacy.diffusion import (
     PREDICTION_TYPES,
     add_noise,
+    check_prediction_type,
     ddim_step,
     epsilon_from_output,
     flow_alphas_cumprod,
@@ -16,6 +17,7 @@ from ldm_privacy.diffusion import (
     predicted_clean,
     training_target,
 )
+from ldm_privacy.errors import UserError
 
 
 @pytest.fixture
@@ -118,3 +120,24 @@ def test_a_ddim_step_of_a_flow_is_an_euler_step_of_its_ode(batch):
     noisy = latent * (abar[start].sqrt() + (1 - abar[start]).sqrt())[:, None, None, None]
     epsilon = epsilon_from_output(velocity, noisy, abar, start, "flow")
     torch.testing.assert_close(flow_state(ddim_step(noisy, epsilon, abar[start], abar[end]), abar[end]), state)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_flow_has_a_flows_schedule_and_nothing_else_has_it(scheduler, prediction_type):
+    flow, other = flow_alphas_cumprod(), scheduler.alphas_cumprod
+    its_own, foreign = (flow, other) if prediction_type == "flow" else (other, flow)
+    for dtype in (torch.float32, torch.float64):
+        check_prediction_type(prediction_type, its_own.to(dtype))
+        with pytest.raises(UserError, match=f"'{prediction_type}'"):
+            check_prediction_type(prediction_type, foreign.to(dtype))
+    check_prediction_type(prediction_type)
+
+
+def test_a_flow_is_told_by_its_schedule_in_half_precision_too_but_not_from_one_whose_sigmas_are_shifted():
+    check_prediction_type("flow", flow_alphas_cumprod().half().float())
+    sigma = flow_sigma(flow_alphas_cumprod())
+    shifted = 1.25 * sigma / (1 + 0.25 * sigma)
+    abar = (1 - shifted).square() / ((1 - shifted).square() + shifted.square())
+    check_prediction_type("epsilon", abar)
+    with pytest.raises(UserError):
+        check_prediction_type("flow", abar)

@@ -124,6 +124,17 @@ def test_a_null_row_of_ones_own_may_be_given():
     assert torch.equal(shared.state, each.state)
 
 
+def test_both_branches_are_told_in_the_precision_of_the_condition():
+    class Strict(Told):
+        def __call__(self, noisy_latent, timestep, condition):
+            assert condition["c"].dtype == OWN["c"].dtype
+            return super().__call__(noisy_latent, timestep, condition)
+
+    *_, plain = guided_steps(Told(), START, 4, OWN, NULL, 3.0)
+    *_, other = guided_steps(Strict(), START, 4, OWN, {"c": NULL["c"].double()}, 3.0)
+    assert torch.equal(plain.state, other.state)
+
+
 def test_schedules_are_those_of_diffusers():
     for num_train, num_steps, offset in [(1000, 50, 1), (1000, 7, 0), (1000, 3, 2), (10, 4, 0)]:
         scheduler = DDIMScheduler(num_train, steps_offset=offset)

@@ -9,7 +9,7 @@ from ldm_privacy.models.channel_map import per_channel
 from ldm_privacy.models.ideal import IdealDenoiser, linear_alphas_cumprod
 from ldm_privacy.models.predictor import NetworkPredictor
 from ldm_privacy.randomness import normal
-from ldm_privacy.sampling import ddim_steps, generate_images, guided_steps
+from ldm_privacy.sampling import ddim_steps, generate_images, guided_steps, leading_schedule
 from tests.reference.autoencoders import far_from_zero, grey_images
 
 SHAPE = (2, 3, 3)
@@ -81,6 +81,14 @@ def test_the_last_step_leaves_no_noise():
     for num_steps in (1, 5):
         *_, last = ddim_steps(IdealDenoiser(sample), normal("start", (1,), (1, *SHAPE)).double(), num_steps)
         torch.testing.assert_close(last.state, sample)
+
+
+def test_a_schedule_has_the_precision_of_its_alphas_cumprod_whatever_it_ends_with():
+    for dtype, other in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        abar = leading_schedule(linear_alphas_cumprod().to(dtype), 5, abar_last=torch.tensor(0.75, dtype=other)).abar
+        assert abar.dtype == dtype
+        assert abar[-1] == 0.75
+        assert leading_schedule(linear_alphas_cumprod().to(dtype), 5, abar_last=0.9991).abar[-1] == torch.tensor(0.9991, dtype=dtype)
 
 
 def decode(latent):

@@ -37,9 +37,8 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
         return scheduler, "epsilon"
     settings = dict(scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", {}))
     name = settings.get("_class_name") if isinstance(scheduler, Mapping) else type(scheduler).__name__
-    kind = settings.get("prediction_type", "epsilon")
+    kind, count = settings.get("prediction_type", "epsilon"), settings.get("num_train_timesteps", 1000)
     if str(name).startswith("FlowMatch") or kind == "flow_prediction":
-        count = settings.get("num_train_timesteps", 1000)
         if count != 1000 or settings.get("invert_sigmas"):
             what = "invert_sigmas" if count == 1000 else f"num_train_timesteps {count}"
             raise UserError(
@@ -49,7 +48,6 @@ def schedule_of(scheduler: Any) -> tuple[Tensor, PredictionType]:
     if kind not in PREDICTION_TYPES or kind == "flow" or settings.get("use_flow_sigmas"):
         what = "use_flow_sigmas" if settings.get("use_flow_sigmas") else f"prediction_type {kind!r}"
         raise UserError(f"scheduler: {name} with {what} is not understood; epsilon, v_prediction, sample and flows are.")
-    count = settings.get("num_train_timesteps", 1000)
     if type(count) is not int or not 1 <= count <= MOST_TIMESTEPS:
         raise UserError(f"scheduler: {name} with num_train_timesteps {count!r}; it is to be 1 to {MOST_TIMESTEPS}.")
     if isinstance(scheduler, Mapping):

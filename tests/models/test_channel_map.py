@@ -1,13 +1,16 @@
 """Channel maps: latent = M (mean - shift), whatever M is; their fits; what a checkpoint may hold of them."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from ldm_privacy.config import Component
 from ldm_privacy.errors import UserError
 from ldm_privacy.models import flattening as flattening_module
-from ldm_privacy.models.channel_map import ChannelMap
+from ldm_privacy.models.channel_map import FLOOR, ChannelMap, channel_moments, power_of
 from ldm_privacy.models.codec import Codec
+from ldm_privacy.randomness import normal, uniform
 from ldm_privacy.registry import CHANNEL_MAPS
 from ldm_privacy.types import no_progress
 from tests.two_processes import in_two_processes
@@ -34,10 +37,10 @@ FITTED = sorted({*CHANNEL_MAPS} - {"auto", "diffusers"})
 """Those that are computed from latents; the others are what an autoencoder's config says."""
 
 
-def fit(name, means, codec=None, **options):
+def fit(name, means, codec=None, *, sample_index=None, seed=0, progress=no_progress, **options):
     """What a run gives a fit, of which it takes what it likes."""
-    codec = codec or Linear()
-    given = {"codec": codec, "sample_index": torch.arange(len(means)), "seed": 0, "progress": no_progress}
+    index = torch.arange(len(means)) if sample_index is None else sample_index
+    given = {"codec": codec or Linear(), "sample_index": index, "seed": seed, "progress": progress}
     return Component(CHANNEL_MAPS, name, options).build(means=means, **given)
 
 
@@ -88,6 +91,9 @@ def test_as_they_are():
         ([0, 0, 0], [1, 1, 1], "none (posterior means as they are)"),
         ([0, 0, 0], [2, 2, 2], "one scaling factor, 2"),
         ([0], [2], "one scaling factor, 2"),
+        ([3, 3, 3], [2, 2, 2], "one shift, 3, and one scaling factor, 2"),
+        ([3], [2], "one shift, 3, and one scaling factor, 2"),
+        ([3, 3, 3], [2, 1, 2], "per channel, shift [3, 3, 3], scale [2, 1, 2]"),
         ([0, 0, 0], [1, 1, 2], "per channel, shift [0, 0, 0], scale [1, 1, 2]"),
         ([0, 0, 0], [2, 1, 1], "per channel, shift [0, 0, 0], scale [2, 1, 1]"),
         ([0, 0, 5], [1, 1, 1], "per channel, shift [0, 0, 5], scale [1, 1, 1]"),
@@ -134,6 +140,50 @@ def test_fits_are_computed_in_double_precision(means):
     assert torch.equal(each.shift, values.mean(dim=(0, 2, 3)).float())
     assert torch.equal(each.matrix.diagonal(), (1 / values.std(dim=(0, 2, 3))).float())
     assert torch.equal(CHANNEL_MAPS.get("scaling_factor")(means).matrix, (1 / values.std()).float() * torch.eye(CHANNELS))
+
+
+@pytest.mark.parametrize("shape", [(1, CHANNELS, 1, 2), (2, CHANNELS, 1, 1), (2, CHANNELS, 3, 5), (7, CHANNELS, 2, 2)])
+def test_moments_are_those_of_all_numbers_of_a_channel(shape):
+    means = torch.randn(shape, generator=torch.Generator().manual_seed(3)).double()
+    mean, covariance = channel_moments(means)
+    numbers = means.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean, numbers.mean(1))
+    torch.testing.assert_close(covariance, torch.cov(numbers))
+
+
+class Elsewhere:
+    """Latents that are not in memory, and how many of them are fetched at a time."""
+
+    def __init__(self, means):
+        self.means, self.shape, self.device, self.fetched = means, means.shape, means.device, []
+
+    def __len__(self):
+        return len(self.means)
+
+    def numel(self):
+        return self.means.numel()
+
+    def __getitem__(self, rows):
+        self.fetched.append(len(self.means[rows]))
+        return self.means[rows]
+
+
+@pytest.mark.parametrize("most", [1, 3, 25, 50])
+def test_moments_are_the_same_in_passes_of_the_memory_budget(means, limit_memory, most):
+    expected, elsewhere = channel_moments(means), Elsewhere(means)
+    limit_memory(32 * CHANNELS * 4 * 5 * most)
+    found = channel_moments(elsewhere)
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other)
+    assert max(elsewhere.fetched) == {1: 1, 3: 3, 25: 25, 50: 50}[most]
+    assert sum(elsewhere.fetched) == 2 * 50, "two passes over all"
+
+
+def test_a_direction_is_dead_below_the_floor_and_not_at_it(caplog):
+    for least, told in ((FLOOR, 0), (0.99 * FLOOR, 1)):
+        root = power_of(torch.diag(torch.tensor([1.0, least], dtype=torch.float64)), 0.5, what="it")
+        torch.testing.assert_close(root.diagonal(), torch.tensor([1, FLOOR], dtype=torch.float64).sqrt())
+        assert len(caplog.records) == told
 
 
 def test_constant_latents_are_not_divided_by_zero():
@@ -215,6 +265,71 @@ def test_the_flattening_of_a_linear_decoder_is_the_root_of_its_metric(means):
     # deviation of sqrt(2 / 4000) at most.
     scaled = metric / metric.diagonal().mean()
     assert float((scaled - torch.eye(CHANNELS)).abs().max()) < 5 * (2 / 4000) ** 0.5
+
+
+def block_by_hand(index, seed, num_probes, positions):
+    """W^T v v^T W of a linear decoder, averaged over the probes v of a sample and its positions."""
+    total = torch.zeros(CHANNELS, CHANNELS, dtype=torch.float64)
+    for probe in range(num_probes):
+        vectors = normal("flattening-probe", (seed, int(index), probe), (len(WEIGHT), *positions)).double()
+        products = WEIGHT.double().T @ vectors.flatten(1)
+        total += products @ products.T
+    return total / (num_probes * positions[0] * positions[1])
+
+
+def test_blocks_are_of_each_samples_own_probes_and_a_mean_over_positions(means):
+    index = torch.tensor([7, 3, 40])
+    blocks = flattening_module.channel_blocks(Linear(), means[:3].double(), index, num_probes=2, seed=5)
+    for block, each in zip(blocks, index, strict=True):
+        torch.testing.assert_close(block, block_by_hand(each, 5, 2, (4, 5)), rtol=1e-5, atol=1e-6)
+    many = flattening_module.channel_blocks(Linear(), torch.zeros(400, CHANNELS, 4, 5), torch.arange(400), num_probes=1, seed=0)
+    root = torch.linalg.inv(torch.linalg.cholesky(WEIGHT.double().T @ WEIGHT.double()))
+    error = root @ many.mean(0) @ root.T - torch.eye(CHANNELS, dtype=torch.float64)
+    assert float(error.abs().max()) < 5 * (2 / (400 * 20)) ** 0.5, "unbiased"
+
+
+def test_the_flattening_is_of_the_samples_and_probes_of_its_seed(means):
+    index = 2 * torch.arange(len(means)) + 1
+    chosen = uniform("flattening", (3, index), ()).argsort()[:21]
+    block = sum(block_by_hand(index[place], 3, 2, (4, 5)) for place in chosen)
+    root = power_of(block, 0.5, what="it")
+    fitted = fit("flattening", means, sample_index=index, seed=3, num_samples=21, num_probes=2)
+    latent = torch.einsum("ij,bjhw->bihw", root, means.double() - means.double().mean((0, 2, 3))[:, None, None])
+    torch.testing.assert_close(fitted.matrix.double(), root / latent.square().mean().sqrt(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("contrast", [1e-3, 1e3])
+def test_a_flattening_is_the_same_whatever_the_contrast_of_the_images(means, contrast):
+    plain, scaled = fit("flattening", means), fit("flattening", means, Linear(contrast * WEIGHT))
+    torch.testing.assert_close(scaled.matrix, plain.matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flattening_reads_no_memory_that_nobody_wrote(means):
+    plain = fit("flattening", means)
+    torch.use_deterministic_algorithms(True)  # and what is not written yet is not a number
+    try:
+        assert torch.equal(fit("flattening", means).matrix, plain.matrix)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_flattening_takes_256_samples_and_says_how_far_it_is():
+    decoded, told = [], []
+
+    class Counting(Linear):
+        def decode(self, latent):
+            decoded.append(len(latent))
+            return super().decode(latent)
+
+    @contextmanager
+    def progress(description, total):
+        yield lambda done: told.append((done, total))
+
+    means = torch.randn(260, CHANNELS, 1, 1, generator=torch.Generator().manual_seed(4))
+    fit("flattening", means, Counting(), progress=progress)
+    assert sum(decoded) == 256
+    assert told == [(done, 256) for done in range(16, 257, 16)]
+    assert CHANNEL_MAPS.get("flattening").passes(260) == {"decoder": 256, "decoder products": 4 * 256}
 
 
 def test_after_flattening_the_mean_channel_block_of_the_new_metric_is_a_constant_times_the_identity(means):

@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.kl import KLCodec
+from ldm_privacy.models.kl import KLCodec, scaling_of
 from tests.reference.autoencoders import far_from_zero, grey_images
 
 
@@ -90,6 +90,42 @@ def test_the_scaling_of_diffusers(shift):
     torch.testing.assert_close(codec.channel_map(mean), (mean - (shift or 0)) * 0.3611)
     torch.testing.assert_close(codec.decode(mean), network.decode(mean / 0.3611 + (shift or 0)).sample, rtol=1e-4, atol=1e-5)
     assert codec.channel_map.name == "diffusers"
+
+
+def test_a_scaling_by_channel_is_that_of_the_pipelines_in_double_precision():
+    generator = torch.Generator().manual_seed(0)
+    latents_mean, latents_std = (torch.randn(16, generator=generator).double().exp() for _ in range(2))
+    stated = {"latent_channels": 16, "latents_mean": latents_mean.tolist(), "latents_std": latents_std.tolist()}
+    mean = torch.randn(2, 16, 3, 3, generator=generator)
+    for given, factor in ((None, 1.0), (0.18215, 0.18215), (3, 3.0)):
+        channel_map = scaling_of({**stated, "scaling_factor": given})
+        assert torch.equal(channel_map.shift, latents_mean.float())
+        assert torch.equal(channel_map.matrix.diagonal(), (factor / latents_std).float()), "rounded once"
+        # As in diffusers' pipelines: (mean - latents_mean) * scaling_factor / latents_std.
+        by_hand = (mean - latents_mean.view(1, -1, 1, 1).float()) * factor / latents_std.view(1, -1, 1, 1).float()
+        torch.testing.assert_close(channel_map(mean), by_hand)
+    unscaled = scaling_of({"latent_channels": 3})
+    assert torch.equal(unscaled.matrix, torch.eye(3))
+    assert torch.equal(unscaled.shift, torch.zeros(3))
+
+
+@pytest.mark.parametrize("key", ["scaling_factor", "shift_factor", "latents_mean", "latents_std"])
+def test_a_scaling_that_can_not_be_is_refused(key):
+    never = [float("nan"), float("inf"), [1.0, 2.0], [1.0], "much", [1.0, float("nan"), 2.0]]
+    if key in ("scaling_factor", "latents_std"):
+        never += [0, 0.0, -1.0, [1.0, 0.0, 1.0], [1.0, -2.0, 1.0]]
+    for value in never:
+        with pytest.raises(UserError, match=r"^the autoencoder's "):
+            scaling_of({"latent_channels": 3, key: value})
+    with pytest.raises(UserError):
+        scaling_of({"latent_channels": 3, "shift_factor": 0.1, "latents_mean": [0.0, 1.0, 0.0]})
+
+
+def test_what_is_stored_of_a_codec_is_told_apart_by_its_class_and_its_settings():
+    codec = built()
+    assert codec.settings()["class"] == codec.record()["class"] == "kl"
+    assert {name: value for name, value in codec.settings().items() if name != "class"} == codec.record()["config"]
+    assert codec.settings() != built(norm_num_groups=2).settings(), "equal weights in other groups make other means"
 
 
 def test_a_saved_folder_is_that_autoencoder_in_safetensors(tmp_path):

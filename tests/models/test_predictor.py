@@ -9,7 +9,13 @@ from torch import nn
 from ldm_privacy.diffusion import add_noise, epsilon_from_output, flow_alphas_cumprod, training_target
 from ldm_privacy.errors import UserError
 from ldm_privacy.models.ideal import linear_alphas_cumprod
-from ldm_privacy.models.predictor import NetworkPredictor, bytes_per_number, num_parameters, rows_per_pass
+from ldm_privacy.models.predictor import (
+    NetworkPredictor,
+    WithoutVariance,
+    bytes_per_number,
+    num_parameters,
+    rows_per_pass,
+)
 from ldm_privacy.randomness import normal
 
 ABAR = linear_alphas_cumprod()
@@ -64,6 +70,22 @@ def test_a_flow_is_given_its_own_state_and_time_and_answers_with_the_noise(state
     torch.testing.assert_close(predictor(add_noise(latent, noise, abar, TIMESTEP), TIMESTEP, {}), noise)
 
 
+@pytest.mark.parametrize("time", [*TIMES])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_what_is_no_flow_is_given_z_t_itself_whatever_it_is_told_of_the_time(states, prediction_type, time):
+    latent, noise, noisy = states
+    abar = ABAR[TIMESTEP].double()
+    sigma = (1 - abar).sqrt() / (abar.sqrt() + (1 - abar).sqrt())
+    of_sigma = {"sigma": sigma, "sigma_1000": 1000 * sigma, "one_minus_sigma": 1 - sigma}
+
+    def network(state, number):
+        assert state is noisy
+        torch.testing.assert_close(number.double(), of_sigma.get(time, TIMESTEP.double()))
+        return training_target(latent, noise, ABAR, TIMESTEP, prediction_type)
+
+    torch.testing.assert_close(NetworkPredictor(network, ABAR, prediction_type, time=time)(noisy, TIMESTEP, {}), noise)
+
+
 def test_a_network_gets_what_is_made_of_the_condition_that_travels(states):
     def network(noisy_latent, timestep, *, shift):
         return states[1] + shift
@@ -102,6 +124,27 @@ def test_a_network_is_asked_in_its_own_precision_and_answers_in_float32(states, 
     assert num_parameters(network) == 5
 
 
+class WithVariance(nn.Module):
+    """What is predicted, and the variance behind it, of as many channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = {"in_channels": 2, "block_out_channels": (24, 48)}
+
+    def forward(self, noisy_latent, timestep, *, shift):
+        predicted = noisy_latent * timestep[:, None, None, None] + shift
+        return SimpleNamespace(sample=torch.cat([predicted, -torch.ones_like(noisy_latent)], dim=1))
+
+
+def test_of_a_network_that_outputs_a_variance_too_only_what_it_predicts_is_seen(states):
+    noisy, network = states[2], WithoutVariance(WithVariance())
+    assert torch.equal(network(noisy, TIMESTEP, shift=0.5), noisy * TIMESTEP[:, None, None, None] + 0.5)
+    predictor = NetworkPredictor(network, ABAR)
+    assert torch.equal(predictor(noisy, TIMESTEP, {"shift": 0.5}), network(noisy, TIMESTEP, shift=0.5))
+    assert predictor.bytes_per_number == 200 * 24 / 2, "the width is that of the network inside"
+    assert list(network.children()) == [network.network], "it is found where parameters are counted and moved"
+
+
 def test_a_prediction_type_that_is_unknown_is_refused_and_never_read_as_another(states):
     for call in (
         lambda: NetworkPredictor(lambda noisy_latent, timestep: noisy_latent, ABAR, "v"),
@@ -125,6 +168,7 @@ def test_rows_go_through_in_passes_of_the_memory_budget_each_with_its_own_timest
         sizes.append(len(noisy_latent))
         return (noisy_latent * embedding[:, :, None, None]).cos() + timestep[:, None, None, None]
 
+    network.config = {"in_channels": 4, "block_out_channels": (12,)}  # what it holds is its own, not what is taken of others
     given = torch.randn(7, 4)  # what travels is a number; what it stands for is looked up pass by pass
     predictor = NetworkPredictor(network, ABAR, given=lambda told: {"embedding": given[told["number"]]})
     rows, number = torch.randn(23, 4, 3, 3), torch.arange(23) % 7
@@ -144,6 +188,7 @@ def test_rows_go_through_in_passes_of_the_memory_budget_each_with_its_own_timest
         ({"block_out_channels": [128, 256], "in_channels": 3}, 128 / 3),
         ({"num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "patch_size": 2}, 1152 / 16),
         ({"num_attention_heads": 24, "attention_head_dim": 128, "in_channels": 64}, 3072 / 64),
+        ({"attention_head_dim": 24, "in_channels": 4, "patch_size": 2}, 24 / 16),
         ({"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4, "patch_size": (1, 2, 2)}, 16 / 16),
         ({}, 32),
         (None, 32),

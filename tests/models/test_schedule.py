@@ -8,7 +8,7 @@ import torch
 
 from ldm_privacy.diffusion import flow_alphas_cumprod
 from ldm_privacy.errors import UserError
-from ldm_privacy.models.schedule import schedule_of
+from ldm_privacy.models.schedule import schedule_of, training_schedule
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SAMPLERS = ("DDPM", "DDIM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM")
@@ -104,6 +104,34 @@ def test_what_is_not_understood_is_refused_in_one_line(name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_scheduler_of_somebody_elses_is_told_by_its_class():
+    class FlowMatchOfOnesOwn:
+        def __init__(self):
+            self.config = {"_class_name": "DDPMScheduler", "shift": 3.0}
+
+    abar, kind = schedule_of(FlowMatchOfOnesOwn())
+    assert kind == "flow"
+    assert torch.equal(abar, flow_alphas_cumprod())
+    for nothing in (object(), 3, None):
+        with pytest.raises(UserError, match="no alphas_cumprod and is no flow"):
+            schedule_of(nothing)
+
+
+@pytest.mark.parametrize("count", [1, 2, 100_000])
+def test_from_one_timestep_to_a_hundred_thousand_are_taken(count):
+    abar, _ = schedule_of({"_class_name": "DDPMScheduler", "num_train_timesteps": count})
+    theirs = diffusers.DDPMScheduler(count).alphas_cumprod
+    assert torch.equal(abar, torch.where(theirs == 0, 2.0**-24, theirs))
+    assert len(abar) == count
+    with pytest.raises(UserError):
+        schedule_of({"_class_name": "DDPMScheduler", "num_train_timesteps": 100_001})
+
+
+def test_a_timestep_without_noise_is_taken():
+    abar, _ = schedule_of({"_class_name": "DDPMScheduler", "num_train_timesteps": 3, "trained_betas": [0.0, 0.5, 0.5]})
+    assert abar.tolist() == [1, 0.5, 0.25]
+
+
 def test_a_config_without_a_class_is_refused():
     with pytest.raises(UserError, match="its class None"):
         schedule_of({"num_train_timesteps": 1000})
@@ -124,3 +152,54 @@ def test_a_config_without_a_class_is_refused():
 def test_betas_that_can_not_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         schedule_of({"_class_name": "DDPMScheduler", **settings})
+
+
+def test_a_training_from_random_weights_has_linear_betas_of_an_epsilon_network():
+    for abar, kind in (training_schedule(), training_schedule(schedule=None, prediction_type=None, beta_start=None)):
+        assert kind == "epsilon"
+        assert torch.equal(abar, diffusers.DDPMScheduler(1000, 1e-4, 2e-2, "linear").alphas_cumprod)
+
+
+def test_what_a_training_is_given_goes_before_what_it_starts_from():
+    given = {"schedule": "scaled_linear", "num_train_timesteps": 20, "beta_start": 0.01, "beta_end": 0.09}
+    root = torch.linspace(0.1, 0.3, 20, dtype=torch.float64)
+    for base in (None, {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2", "beta_end": 0.5}):
+        before = None if base is None else dict(base)
+        abar, kind = training_schedule(base, prediction_type="sample", **given)
+        assert kind == "sample"
+        torch.testing.assert_close(abar.double(), obvious(root.square().tolist()))
+        assert base == before, "it is somebody else's"
+
+
+def test_a_training_that_is_given_nothing_has_the_schedule_that_it_starts_from():
+    base = {"_class_name": "DDIMScheduler", **SD, "prediction_type": "v_prediction", "num_train_timesteps": 30}
+    abar, kind = training_schedule(base, schedule=None, prediction_type=None, num_train_timesteps=None)
+    assert kind == "v_prediction"
+    assert torch.equal(abar, diffusers.DDIMScheduler(30, **SD).alphas_cumprod)
+
+
+def test_trained_betas_of_what_a_training_starts_from_hold_until_others_are_given():
+    betas = [0.1, 0.2, 0.3, 0.4]
+    base = {"_class_name": "DDPMScheduler", "trained_betas": betas, "num_train_timesteps": 4}
+    for kind in (None, "sample"):
+        abar, found = training_schedule(base, prediction_type=kind)
+        assert found == (kind or "epsilon")
+        torch.testing.assert_close(abar.double(), obvious(betas))
+    abar, _ = training_schedule(base, beta_start=0.2, beta_end=0.5)
+    torch.testing.assert_close(abar.double(), obvious([0.2, 0.3, 0.4, 0.5]))
+    assert base["trained_betas"] is betas
+
+
+def test_a_training_of_a_flow_has_a_flows_schedule_of_as_many_timesteps_as_are_asked_for():
+    flow = {"schedule": "flow", "prediction_type": "flow"}
+    for count in (None, 10):
+        abar, kind = training_schedule(num_train_timesteps=count, **flow)
+        assert kind == "flow"
+        assert torch.equal(abar, flow_alphas_cumprod(count or 1000))
+
+
+@pytest.mark.parametrize(("schedule", "kind"), [("flow", None), (None, "flow"), ("flow", "epsilon"), ("linear", "flow")])
+def test_half_a_flow_is_refused(schedule, kind):
+    for base in (None, {"_class_name": "DDPMScheduler"}):
+        with pytest.raises(UserError, match=r"^denoiser\.schedule: "):
+            training_schedule(base, schedule=schedule, prediction_type=kind)
