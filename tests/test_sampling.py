@@ -88,7 +88,8 @@ def test_a_schedule_has_the_precision_of_its_alphas_cumprod_whatever_it_ends_wit
         abar = leading_schedule(linear_alphas_cumprod().to(dtype), 5, abar_last=torch.tensor(0.75, dtype=other)).abar
         assert abar.dtype == dtype
         assert abar[-1] == 0.75
-        assert leading_schedule(linear_alphas_cumprod().to(dtype), 5, abar_last=0.9991).abar[-1] == torch.tensor(0.9991, dtype=dtype)
+        ends = leading_schedule(linear_alphas_cumprod().to(dtype), 5, abar_last=0.9991)
+        assert ends.abar[-1] == torch.tensor(0.9991, dtype=dtype)
 
 
 def decode(latent):
