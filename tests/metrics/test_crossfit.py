@@ -70,6 +70,7 @@ def test_a_half_that_stands_alone_has_the_plain_numbers(grouped):
     plain, options = (a.candidates[2], a.is_member), {"confidence": 0.9, "group": group}
     resampling = {"num_bootstrap": 50, "seed": 3}
     assert crossfit_auroc([a], confidence=0.9, **resampling) == auroc_interval(*plain, **options, **resampling)
+    assert crossfit_auroc([a]) == auroc_interval(*plain, group=group)
     for alternative in ("two-sided", "greater"):
         expected = auroc_difference(a.candidates[2], b.candidates[1], a.is_member, alternative=alternative, **options)
         assert crossfit_difference([a], [b], confidence=0.9, alternative=alternative) == expected
@@ -483,8 +484,16 @@ def test_candidates_that_no_half_would_choose_are_not_simulated():
     both = [replace(half, score=torch.cat([half.score, rest])) for half, rest in zip(near, far)]
     assert choice_reach([both], 0.025) == choice_reach([near], 0.025)
     assert choice_reach([near], 0.025)[0] > 1.0001 * stats.norm.isf(0.025)
+    best = np.mean([half.areas for half in near], axis=0).argmax()
+    # Worse than the best one by little, but surely so, whatever the distances of the others are.
+    worse = [half.candidates[best] - 0.3 * half.is_member for half in near]
+    both = [replace(half, score=torch.cat([half.score, rest[None]])) for half, rest in zip(near, worse)]
+    assert choice_reach([both], 0.025) == choice_reach([near], 0.025)
 
 
 def test_a_difference_to_the_same_candidates_errs_by_no_rounding():
     a = halves_of(np.random.default_rng(27), 4, correlation=0.2)
-    assert choice_reach([a, [replace(half) for half in a]], 0.025) == pytest.approx((stats.norm.isf(0.025),) * 2)
+    for tail in (0.025, 0.3):  # at .3 an error of 1 would count
+        assert choice_reach([a, [replace(half) for half in a]], tail) == pytest.approx((stats.norm.isf(tail),) * 2)
+    fitted = [replace(half, num_fitted=1) for half in a]
+    assert choice_reach([fitted], 0.5) == (0.0, 0.0)
