@@ -159,8 +159,8 @@ def with_calibrated(
             hides_choice = calibration.needs_choice and not calibration.per_timestep and now[of].shape[1] > 1
             inside = sum(data.num_fitted.get(other, 0) for other in {of, *calibration.attacks(of, plain)})
             num_fitted[key] = max(num_fitted.get(key, 0), inside + max(made.num_fitted, int(hides_choice)))
-        is_fitted = num_fitted[key] or fitted or not all(torch.equal(part, parts[0]) for part in parts)
-        scores[key] = torch.stack(parts) if is_fitted else parts[0].expand(len(parts), -1, -1)
+        is_one = all(torch.equal(part, parts[0]) for part in parts[1:])
+        scores[key] = parts[0].expand(len(parts), -1, -1) if is_one else torch.stack(parts)
         keep[key] = data.keep_fraction[of]
         timesteps[key.attack] = data.timesteps[of.attack] if calibration.per_timestep else []
         derived[key] = each.derived

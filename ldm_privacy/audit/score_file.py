@@ -228,7 +228,7 @@ def _contradiction(frame: Any) -> str:
         "stands twice": frame.duplicated(["key", "sample_index"]),
         "is missing under another attack or mask": num_keys < frame["key"].nunique(),
         **{
-            f"has another '{name}' than the rest of its {by}": frame.groupby(by)[name].transform("nunique", dropna=False) > 1
+            f"has another '{name}' than the rest of its {by}": frame.groupby(by)[name].transform("nunique") > 1
             for name, by in ONE_FOR_EACH.items()
         },
         "has a 'keep_fraction' that is not in 0 to 1": ~frame["keep_fraction"].between(0, 1),

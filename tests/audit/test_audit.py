@@ -1,6 +1,6 @@
 """The audit on predictors whose answer is known."""
 
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from ldm_privacy.attacks.base import UnmaskableAttack, get_attack
 from ldm_privacy.audit import passes as passes_module
 from ldm_privacy.audit.audit import Audit
 from ldm_privacy.audit.checks import check_labels
-from ldm_privacy.audit.collected import join
+from ldm_privacy.audit.collected import Collected, join
 from ldm_privacy.audit.row import named_sigma
 from ldm_privacy.audit.samples import AuditedSamples
 from ldm_privacy.audit.scores import TUNED
@@ -114,6 +114,15 @@ class ScaledNoise(Memoriser):
     def __call__(self, noisy_latent, timestep, condition):
         nearest = torch.cdist(noisy_latent.flatten(1), self.known * self.alphas_cumprod[50].sqrt()).min(dim=1).values
         return torch.sin(1000 * noisy_latent) * torch.where(nearest < 4, 0.5, 1.0)[:, None, None, None]
+
+
+@pytest.mark.parametrize("by_coins", [False, True])
+def test_scores_remember_coins_and_need_two_groups_of_each_side_in_a_half(audit, samples, by_coins):
+    collected = replace(audit, by_coins=by_coins).collect(Memoriser(members_of(samples)))
+    assert replace(audit, by_coins=by_coins).scores(collected).by_coins is by_coins
+    one = collected.is_member & collected.is_calibration
+    with pytest.raises(UserError, match="fewer than two groups of members"):
+        audit.scores(replace(collected, group=collected.sample_index.masked_fill(one, 9999)))
 
 
 def test_groups_go_through_an_audit_of_any_batches_and_shards(samples):
@@ -395,6 +404,42 @@ def test_shards_joined_in_any_order_with_a_sample_twice_or_none_give_the_report_
     for key, score in whole.data.scores.items():
         torch.testing.assert_close(together.data.scores[key], score, rtol=1e-5, atol=0)
     assert set(together.series()) == set(whole.series())
+
+
+def some(rows):
+    """What 20 samples left behind, but for those that are not in `rows`: two attacks, three masks, a sweep of four."""
+    index = torch.arange(20)
+    columns = [index * 3, index % 2 == 0, index % 3 == 0, index // 2, index / 7, index % 5, index.sin()]
+    sums, sweeps = (
+        {
+            "loss": [torch.randn(num_masks, 2, 20, generator=torch.Generator().manual_seed(num_masks))],
+            "dime": [torch.full((num_masks, 2, 1), place) + index for place in (0.25, 0.5)],
+        }
+        for num_masks in (3, 4)
+    )
+    cut = [{name: [term[..., rows] for term in terms] for name, terms in each.items()} for each in (sums, sweeps)]
+    return Collected(*(column[rows] for column in columns), *cut)
+
+
+def test_shards_joined_have_every_column_and_sum_of_the_whole():
+    whole, parts = some(slice(None)), [some(rows) for rows in (slice(12, 20), slice(0, 0), slice(0, 8), slice(6, 12))]
+    together = join(parts)
+    assert parts == [], "what was joined makes room"
+    for each in fields(Collected):
+        mine, expected = getattr(together, each.name), getattr(whole, each.name)
+        if isinstance(expected, torch.Tensor):
+            assert torch.equal(mine, expected), each.name
+        else:
+            assert list(mine) == list(expected)
+            for name, terms in expected.items():
+                assert all(torch.equal(one, other) for one, other in zip(mine[name], terms, strict=True)), each.name
+
+
+def test_a_single_shard_is_the_record_itself():
+    assert join([whole := some(slice(None))]) is whole
+    assert join([some(slice(0, 0)), whole]) is whole
+    with pytest.raises(ValueError, match="no samples"):
+        join([])
 
 
 def test_a_label_that_is_taken_is_named(samples):

@@ -11,10 +11,11 @@ from ldm_privacy.audit.calibrate import MOST_EARLIER, Derivation, derivations, l
 from ldm_privacy.audit.kept import KeptScores, Memory, kept_of
 from ldm_privacy.audit.report import report_of
 from ldm_privacy.audit.samples import AuditedSamples
-from ldm_privacy.audit.scores import Derived, forms, informed
+from ldm_privacy.audit.scores import Derived, forms, informed, is_alike
 from ldm_privacy.calibrations.base import MIN_SAMPLES, Calibrated, Calibration
 from ldm_privacy.calibrations.combined import Combined
 from ldm_privacy.calibrations.history import History
+from ldm_privacy.calibrations.reference import Reference
 from ldm_privacy.errors import UserError
 from ldm_privacy.geometry.masks import KeepAll, KeepRandom
 from ldm_privacy.metrics import crossfit_auroc
@@ -38,6 +39,13 @@ class Seen(Calibration):
     def __call__(self, known):
         self.known.append(known)
         return Calibrated(known.level[None], {"place": float(known.place)}, num_fitted=len(known.earlier))
+
+
+class Alike(Calibration):
+    """Fits a number that no score depends on."""
+
+    def __call__(self, known):
+        return Calibrated(known.now[known.key][:1], {"mean": float(known.level.mean())}, num_fitted=1)
 
 
 def positive(data):
@@ -102,10 +110,31 @@ def test_earlier_audits_come_oldest_first_at_the_timestep_of_now_in_the_fold_tha
         assert made.num_fitted[AuditKey(f"{of.attack}_seen", "all")] == (3 if of == KEY else 3 + 4)
 
 
+def test_the_references_scores_are_shown_to_what_compares_with_them_alone(data):
+    told = replace(data, reference={KEY: torch.stack([data.scores[KEY][0], 2 * data.scores[KEY][1]])})
+    for needs in (True, False):
+        seen = Seen()
+        seen.needs_reference = needs
+        with_calibrated(told, [Derivation(AuditKey("sima_seen", "all"), seen, KEY)], LOG, None, {})
+        for fold, known in enumerate(seen.known):
+            assert torch.equal(known.reference[KEY], told.reference[KEY][fold]) if needs else known.reference is None
+    (found,) = derivations({"reference": Reference()}, [KEY])
+    assert found.derived.reference == "outsider", "unless it is said whose it is"
+
+
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_what_is_the_same_in_both_folds_is_stored_once(num_folds):
+    data = positive(make_scores(60, 60, masks=("all",), num_folds=num_folds))
+    found = with_calibrated(data, [Derivation(AuditKey("sima_one", "all"), Alike(), KEY)], LOG, None, {})
+    score = found.scores[AuditKey("sima_one", "all")]
+    assert score.shape == (num_folds, 1, 120)
+    assert is_alike(score)
+
+
 def test_the_first_audits_history_score_pays_for_the_timestep_that_was_chosen_for_it():
     data = positive(make_scores(60, 60, masks=("all",), num_folds=2))
     found = [Derivation(AuditKey("sima_history", "all"), History(), KEY)]
-    for timesteps, is_alike in ((slice(None), False), (slice(1), True)):
+    for timesteps, is_plain in ((slice(None), False), (slice(1), True)):
         scores = {key: score[:, timesteps] for key, score in data.scores.items()}
         few = replace(data, scores=scores, timesteps={key: each[timesteps] for key, each in data.timesteps.items()})
         made = with_calibrated(few, found, LOG, None, {})
@@ -113,7 +142,7 @@ def test_the_first_audits_history_score_pays_for_the_timestep_that_was_chosen_fo
         alone = crossfit_auroc([replace(half, num_fitted=0) for half in report.halves[found[0].key]], **vars(QUICK))
         area = report.row(found[0].key).metrics.auroc
         assert area.value == alone.value == pytest.approx(report.row(KEY).metrics.auroc.value, abs=1e-12)
-        assert (area == alone) is is_alike
+        assert (area == alone) is is_plain
 
 
 def test_samples_of_history_are_matched_by_their_index_and_an_audit_that_lacks_one_is_left_out(data):

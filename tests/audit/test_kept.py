@@ -19,7 +19,7 @@ KEY = AuditKey("sima", "top60")
 def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num_folds):
     data = make_scores(20, 20, attacks=("sima", "combined"), masks=("all", "top60"), fractions=(0.5, 1.0), num_folds=num_folds)
     derived = {key: Derived(AuditKey("sima", key.mask), True) for key in data.scores if key.attack == "combined"}
-    data = replace(data, derived=derived)
+    data = replace(data, derived=derived, num_fitted=dict.fromkeys(derived, 2))
     data.scores[KEY][0, 1, 3:5] = torch.tensor([1e300, -1e300], dtype=torch.float64)
     report = report_of(data, intervals=QUICK)
     kept = kept_of(report)
@@ -28,6 +28,7 @@ def test_scores_of_configured_attacks_and_the_standing_of_every_row_are_kept(num
     assert {AuditKey("sima", "tuned"), AuditKey("combined", "all")} < kept.standing.keys()
     assert kept.made.keys() == {row.key for row in report.rows} - kept.scores.keys(), "calibrated scores and tuned"
     assert kept.timesteps == data.timesteps
+    assert kept.num_fitted == report.data.num_fitted != {}
     for key, score in kept.made.items():
         assert torch.equal(score.expand(num_folds, -1, -1), report.data.scores[key].float())
     expected = data.scores[KEY][:1].float()
@@ -91,11 +92,15 @@ def test_which_samples_it_has():
 
 def test_samples_are_taken_in_any_order_and_one_that_is_missing_is_named():
     score = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])
-    kept = KeptScores(torch.tensor([9, 2, 5]), {"sima": [10, 20]}, {KEY: score}, {KEY: score[0, 1]})
+    made = AuditKey("sima_history", "top60")
+    index, timesteps = torch.tensor([9, 2, 5]), {"sima": [10, 20]}
+    kept = KeptScores(index, timesteps, {KEY: score}, {KEY: score[0, 1]}, {made: score[:, :1]}, {made: 3})
     found = kept.at(torch.tensor([2, 9]))
     assert found.sample_index.tolist() == [2, 9]
     assert found.scores[KEY].tolist() == [[[2.0, 1.0], [5.0, 4.0]]]
     assert found.standing[KEY].tolist() == [5.0, 4.0]
+    assert found.made[made].tolist() == [[[2.0, 1.0]]]
+    assert (found.timesteps, found.num_fitted) == (timesteps, {made: 3})
     with pytest.raises(
         UserError, match=r"^sample 7 has no scores in an earlier audit \(2 of 3 have none\): .*max_samples\)\.$"
     ):

@@ -12,6 +12,7 @@ from ldm_privacy.audit import measure as measure_module
 from ldm_privacy.audit import samples as samples_module
 from ldm_privacy.audit.measure import NUM_KEPT, Measuring
 from ldm_privacy.data.complexity import image_complexity
+from ldm_privacy.device import OutOfMemory
 from ldm_privacy.geometry import store as store_module
 from ldm_privacy.geometry.distortion import Distortion
 from ldm_privacy.geometry.exact import ExactInfluence
@@ -25,7 +26,8 @@ from tests.two_processes import in_two_processes
 INDEX = torch.arange(23) * 3 + 1
 IMAGES = torch.rand(80, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 IS_MEMBER = INDEX % 2 == 0
-COLUMNS = ("latent", "sample_index", "is_member", "group", "influence", "reconstruction_error", "complexity", "distortion")
+OF_IMAGES = ("latent", "influence", "reconstruction_error", "complexity", "distortion")
+COLUMNS = ("sample_index", "is_member", "group", "repeats", *OF_IMAGES)
 SHARE = torch.tensor([[1.5, -0.25], [0.5, 0.75]])  # of the channels of a map that is no diagonal
 
 
@@ -76,6 +78,8 @@ def everything(measure, *, influence, rank=3):
         IS_MEMBER,
         group=INDEX // 10,
         condition={"class_labels": INDEX + 100},
+        views={"shuffled": {"class_labels": INDEX + 200}},
+        repeats=INDEX % 3,
         influence=influence,
         influence_settings={"estimator": type(influence).__name__},
         distortion=Distortion(rank, oversample=1, num_power_iterations=1),
@@ -104,6 +108,9 @@ def test_every_column_has_its_closed_form(name):
     assert torch.equal(samples.is_member, IS_MEMBER)
     assert torch.equal(samples.group, INDEX // 10)
     assert torch.equal(samples.condition["class_labels"], INDEX + 100)
+    assert samples.views.keys() == {"shuffled"}
+    assert torch.equal(samples.views["shuffled"]["class_labels"], INDEX + 200)
+    assert torch.equal(samples.repeats, INDEX % 3)
     # The decoder stands at the posterior mean: image = B mean, and J = B M^-1 at each of the nine positions.
     error = (torch.einsum("ij,bjhw->bihw", codec.b, mean) - IMAGES[INDEX]).abs().mean(dim=(1, 2, 3))
     torch.testing.assert_close(samples.reconstruction_error, error)
@@ -142,7 +149,7 @@ def test_batches_change_nothing(limit_memory):
         steps.append(sum(words == "Reconstruction error" for words, *_ in said))
     (one, other), (of_one, of_many) = found, steps
     assert of_one > of_many
-    for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
+    for column in OF_IMAGES:
         torch.testing.assert_close(getattr(one, column), getattr(other, column), equal_nan=True, rtol=1e-5, atol=1e-6)
     assert one.mask_stability == pytest.approx(other.mask_stability)
 
@@ -168,11 +175,45 @@ def test_latents_beyond_their_budget_lie_in_a_file_and_are_the_same(tmp_path, li
     torch.testing.assert_close(two, torch.cat([held.codec.channel_map(means), held.codec.channel_map(means + 1)]))
 
 
+def test_latents_are_in_memory_up_to_their_budget_or_where_there_is_no_folder(tmp_path):
+    latent = torch.ones(16, 1, 4, 8)  # 2 KiB
+    joined = [(torch.arange(16), latent)], torch.arange(16)
+    in_memory = ("", "[heap]")
+    for latents_gib, folder in ((2**-19, tmp_path), (2**-19 - 2**-30, None)):
+        measure = measuring(Linear(MAPS["full"]), folder, latents_gib=latents_gib)
+        assert file_of(measure.held([latent], latent.nbytes)) in in_memory
+        assert file_of(measure.joined(*joined)) in in_memory
+    beyond = measuring(Linear(MAPS["full"]), tmp_path, latents_gib=2**-19 - 2**-30)
+    assert file_of(beyond.held([latent], latent.nbytes)).endswith("(deleted)")
+    assert file_of(beyond.joined(*joined)).endswith("(deleted)")
+
+
+def test_rows_of_any_number_of_tables_are_found_in_any_order(limit_memory):
+    limit_memory(1)
+    measure, rows = measuring(Linear(MAPS["full"])), torch.arange(80.0)[:, None]
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(2))
+    for ends in ([23], [2, 11, 23], [9, 10, 15, 23]):
+        known = [(some, rows[some]) for some in torch.tensor_split(INDEX[order], ends[:-1])]
+        for index in (INDEX, INDEX.flip(0), INDEX[order[:5]]):
+            assert torch.equal(measure.joined(known, index), rows[index])
+
+
+def test_rows_are_put_together_by_parts_that_fit_the_memory_budget(limit_memory, monkeypatch):
+    table, index = torch.ones(60, 16, 3, 3), torch.arange(60)
+    limit_memory(10 * table[0].nbytes)
+    measure = measuring(Linear(MAPS["full"]))
+    monkeypatch.setattr(measure, "held", lambda batches, num_bytes: [len(batch) for batch in batches])
+    counts = measure.joined([(index, table)], index)
+    assert sum(counts) == 60
+    assert 1 < max(counts) <= 10
+
+
 def test_only_what_is_asked_for_is_measured():
     measure = measuring(Linear(MAPS["full"]))
     means = measure.means(INDEX)
     samples = measure.samples(INDEX, means, IS_MEMBER, distortion=Distortion(2))
-    assert (samples.influence, samples.distortion, samples.group, samples.condition) == (None, None, None, {})
+    assert (samples.influence, samples.distortion, samples.group, samples.repeats) == (None, None, None, None)
+    assert (samples.condition, samples.views) == ({}, {})
     assert measure.codec.decoded == len(INDEX)
     measure.codec.network = None
     samples = measure.samples(INDEX, means, IS_MEMBER, influence=ExactInfluence())
@@ -186,7 +227,7 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path, limit_
     again = Linear(MAPS["full"])
     two = everything(measuring(again, tmp_path), influence=ShrunkInfluence(num_probes=2))
     assert (first.encoded, again.encoded, again.decoded) == (23, 0, 0)
-    for column in ("latent", "influence", "reconstruction_error", "complexity", "distortion"):
+    for column in OF_IMAGES:
         assert torch.equal(getattr(one, column).nan_to_num(7), getattr(two, column).nan_to_num(7))
     assert one.mask_stability == two.mask_stability
 
@@ -204,6 +245,18 @@ def test_nothing_is_computed_twice_and_everything_is_told_apart(tmp_path, limit_
     trained = Linear(MAPS["full"])
     trained.network["a"].data += 1
     assert passes(trained) == (23, True)
+
+
+def test_without_a_store_nothing_is_computed_twice_where_it_is_remembered():
+    memory, estimator = {}, ShrunkInfluence(num_probes=2)
+    for name, encoded in (("full", 23), ("full", 0), ("per channel", 0)):
+        codec = Linear(MAPS[name])
+        found = everything(measuring(codec, memory=memory), influence=estimator)
+        assert (codec.encoded, codec.decoded > 0) == (encoded, encoded > 0 or name != "full")
+        alone = everything(measuring(Linear(MAPS[name])), influence=estimator)
+        for column in COLUMNS:
+            assert torch.equal(getattr(found, column).nan_to_num(7), getattr(alone, column).nan_to_num(7))
+        assert found.mask_stability == alone.mask_stability
 
 
 def test_means_of_mirror_images_are_kept_beside_those_of_the_images(tmp_path):
@@ -251,7 +304,9 @@ def test_other_estimators_do_not_find_the_results_of_these(tmp_path, change):
     torch.testing.assert_close(found.distortion, alone.distortion, equal_nan=True)
 
 
-def test_the_first_images_are_not_decoded_again():
+@pytest.mark.parametrize("at_once", [4, 23])
+def test_the_first_images_are_not_decoded_again(limit_memory, at_once):
+    limit_memory(at_once * 18 * Linear.bytes_per_number)
     measure = measuring(Linear(MAPS["full"]))
     samples = everything(measure, influence=ExactInfluence())
     before = measure.codec.decoded
@@ -280,15 +335,19 @@ def test_progress_ends_at_the_number_of_samples(limit_memory):
     assert [done for words, done, _ in said if words == "Encoding images"] == [4, 9, 13, 18, 23]
 
 
-@pytest.mark.parametrize("stored", [False, True])
-def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
+@pytest.mark.parametrize("kept", ["nowhere", "in a store", "in memory"])
+def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, kept):
     alone = everything(measuring(Linear(MAPS["full"])), influence=ShrunkInfluence(num_probes=2))
+
+    folder = tmp_path if kept == "in a store" else None
+    memories = ({}, {}) if kept == "in memory" else (None, None)
 
     def half(rank):
         codec = Linear(MAPS["full"])
-        return everything(measuring(codec, tmp_path if stored else None), influence=ShrunkInfluence(num_probes=2)), codec
+        measure = measuring(codec, folder, memory=memories[rank])
+        return everything(measure, influence=ShrunkInfluence(num_probes=2)), codec
 
-    for found in (False, stored):
+    for found in (False, kept != "nowhere"):
         (first, one), (second, two) = in_two_processes(
             monkeypatch, half, samples_module, encoding_module, measure_module, store_module
         )
@@ -298,5 +357,25 @@ def test_two_processes_measure_what_one_does(monkeypatch, tmp_path, stored):
             both = torch.cat([getattr(first, column), getattr(second, column)])
             torch.testing.assert_close(both, getattr(alone, column), equal_nan=True, rtol=1e-5, atol=1e-6)
         assert torch.equal(torch.cat([first.condition["class_labels"], second.condition["class_labels"]]), INDEX + 100)
+        shuffled = [each.views["shuffled"]["class_labels"] for each in (first, second)]
+        assert torch.equal(torch.cat(shuffled), INDEX + 200)
         assert first.mask_stability == second.mask_stability == pytest.approx(alone.mask_stability)
         assert (one.encoded, two.encoded) == ((0, 0) if found else (11, 12))
+
+
+def exhausted(*_):
+    raise torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize("influence", [exhausted, None], ids=["influence", "distortion"])
+def test_memory_that_runs_out_while_something_is_measured_ends_it_with_an_error_that_says_so(monkeypatch, influence):
+    monkeypatch.setattr(Distortion, "__call__", exhausted)
+    with pytest.raises(OutOfMemory):
+        everything(measuring(Linear(MAPS["full"])), influence=influence)
+
+
+@pytest.mark.parametrize("network", ["mean", "decode"])
+def test_memory_that_runs_out_in_a_codec_ends_it_with_an_error_that_says_so(monkeypatch, network):
+    monkeypatch.setattr(Linear, network, exhausted)
+    with pytest.raises(OutOfMemory):
+        everything(measuring(Linear(MAPS["full"])), influence=ExactInfluence())

@@ -1,5 +1,6 @@
 """A reference in an audit: asked once, with the target's noise; what it has stored and found again; what it scores alone."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -213,21 +214,71 @@ def test_a_reference_that_was_asked_of_other_samples_is_no_reference():
 def test_over_the_looks_of_a_training_the_reference_is_asked_once():
     audit, base, asked = an_audit(), Knows(), AskedOnce()
     first = asked(audit, base, no_progress)
+    for again in (SAMPLES, samples_of()):  # a watcher brings them to a device: equal
+        audit.samples = again
+        assert asked(audit, base, no_progress) is first
     assert base.rows == audit.num_reference_passes
-    audit.samples = samples_of()  # as a watcher brings them to a device: equal
-    assert asked(audit, base, no_progress) is first
-    assert base.rows == audit.num_reference_passes
-    changed = replace(SAMPLES, latent=SAMPLES.latent + 1)
-    other_view = replace(SAMPLES, views={"null": {"c": torch.zeros(COUNT, dtype=torch.int64)}})
-    for place, others in enumerate((changed, SAMPLES, other_view, replace(SAMPLES, influence=-SAMPLES.influence)), start=2):
-        audit.samples = others
-        asked(audit, base, no_progress)
-        assert base.rows == place * audit.num_reference_passes
     assert asked(an_audit(calibrations={}), None, no_progress) is None
     with pytest.raises(
         UserError, match=r"^audit\.calibrations\.reference: it compares with a reference, and this target has none"
     ):
         asked(audit, None, no_progress)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sample_index": SAMPLES.sample_index + 1},
+        {"latent": SAMPLES.latent + 1},
+        {"deviation": SAMPLES.deviation + 1},
+        {"influence": -SAMPLES.influence},
+        {"influence": None},
+        {"condition": {"c": torch.arange(COUNT).flip(0)}},
+        {"views": {"null": {"c": torch.zeros(COUNT, dtype=torch.int64)}}},
+        {"views": {}},
+    ],
+)
+def test_where_one_thing_of_the_samples_changes_the_reference_is_asked_again(changed):
+    audit, base, asked = replace(an_audit(), masks={"all": KeepAll()}), Knows(), AskedOnce()
+    # The last is a copy of what was asked before it.
+    for samples, looks in ((SAMPLES, 1), (replace(SAMPLES, **changed), 2), (SAMPLES, 3), (samples_of(), 3)):
+        audit.samples = samples
+        asked(audit, base, no_progress)
+        assert base.rows == looks * audit.num_reference_passes
+
+
+def test_of_samples_without_influence_the_reference_is_asked_once_too():
+    audit, base, asked = replace(an_audit(), masks={"all": KeepAll()}), Knows(), AskedOnce()
+    for _ in range(2):
+        audit.samples = replace(SAMPLES, influence=None)
+        asked(audit, base, no_progress)
+    assert base.rows == audit.num_reference_passes
+
+
+def test_whoever_waits_for_the_reference_is_told_how_many_samples_are_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "SAMPLES_AT_ONCE", 50)
+    audit, totals, done = an_audit(), [], []
+
+    def progress(description, total):
+        totals.append(total)
+        return nullcontext(done.append)
+
+    AskedOnce()(audit, Knows(), progress)
+    assert (totals, done[-1]) == ([COUNT], COUNT)
+    assert done == sorted(set(done)) != [COUNT]
+    for store in (None, Store(tmp_path, "x")):
+        referenced(audit, Knows(), store, KEY, (again := []).append)
+        assert again == done
+    referenced(audit, Knows(), store, KEY, (again := []).append)
+    assert again == [], "what is stored needs no passes"
+
+
+def test_an_onset_is_counted_from_what_an_attack_gains_on_its_reference():
+    calibrations = {"history": History(), "ratio": Ratio(), "reference": Reference()}
+    audit = an_audit(calibrations=calibrations, calibrated=[LOSS, AuditKey("sima", "all")])
+    for key in audit.calibrated:
+        assert audit.counting_onset(key) == [AuditKey(f"{key.attack}_{label}", "all") for label in ("ratio", "reference")]
+    assert audit.counting_onset(AuditKey("loss", "top60")) == []
 
 
 def same(one, other):
@@ -279,6 +330,25 @@ def test_of_anything_else_the_reference_is_asked_anew(tmp_path, changed):
     found = referenced(other, base, store, KEY if changed else {"weights": "another base"})
     assert base.rows == other.num_reference_passes > 0
     same(found, other.collect_reference(base))
+
+
+def test_what_was_asked_under_a_view_with_a_slash_is_found_again(tmp_path):
+    samples = replace(SAMPLES, views={"a/b": SAMPLES.views["null"]})
+    audit = an_audit(samples, views=["a/b"], calibrated=[AuditKey("loss_a/b", "all")])
+    base, store = Knows(), Store(tmp_path, "x")
+    direct = audit.collect_reference(base)
+    assert len(direct.sums["loss_a/b"]) == 1
+    for _ in range(2):
+        same(referenced(audit, base, store, KEY), direct)
+    assert base.rows == 2 * audit.num_reference_passes
+
+
+def test_what_was_stored_in_one_precision_is_not_found_in_another(tmp_path):
+    """It is asked anew, which a CPU refuses."""
+    audit, base, store = an_audit(), Knows(), Store(tmp_path, "x")
+    referenced(audit, base, store, KEY)
+    with pytest.raises(UserError, match="autocast"):
+        referenced(replace(audit, autocast=torch.bfloat16), base, store, KEY)
 
 
 @pytest.mark.parametrize("stored", [False, True])

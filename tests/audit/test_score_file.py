@@ -194,6 +194,8 @@ def of_one_mask(frame, column, change, key=("loss", "top60")):
         (lambda frame: frame.assign(keep_fraction=np.linspace(0, 1, len(frame))), "another 'keep_fraction' than"),
         (lambda frame: frame.assign(is_control=np.arange(len(frame)) == 5), "another 'is_control' than"),
         (lambda frame: frame.assign(keep_fraction=float("inf")), "'keep_fraction' that is not in 0 to 1"),
+        (lambda frame: frame.assign(keep_fraction=1.5), "'keep_fraction' that is not in 0 to 1"),
+        (lambda frame: frame.assign(keep_fraction=-0.5), "'keep_fraction' that is not in 0 to 1"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [np.inf, *row[1:]], at=7), "score that is not finite"),
         (lambda frame: lists(frame, "membership_scores", lambda row: [np.nan, *row[1:]], at=7), "not finite|an empty place"),
     ],
@@ -224,6 +226,10 @@ OF_ONE = {"key": ("sima_history", "all")}
         (lambda frame: frame.assign(needs_history=np.arange(len(frame)) == 3), "another 'needs_history' than the rest of"),
         (lambda frame: frame.assign(reference=[*frame["reference"][:-1], ""]), "another 'reference' than the rest of its key"),
         (lambda frame: of_one_mask(frame, "reference", lambda value: "mine", **OF_ONE), "a 'reference' that is nobody's"),
+        (
+            lambda frame: of_one_mask(frame, "view_of", lambda value: "loss_null", **OF_ONE),
+            "is a view of an attack that is not",
+        ),
         (lambda frame: frame.assign(num_fitted=np.arange(len(frame)) % 2), "another 'num_fitted' than the rest of its key"),
         (lambda frame: frame.assign(num_fitted=None), "column 'num_fitted'"),
     ],
@@ -270,6 +276,17 @@ def test_a_file_without_the_hash_of_its_split_is_refused(tmp_path):
     write_scores(report_with(), path, split_hash=HASH)
     changed(path, lambda frame: frame, keep_hash=False)
     refused(path, "the hash of its split is missing")
+
+
+@pytest.mark.parametrize("rows", [slice(1), slice(None)])
+def test_a_keep_fraction_that_is_no_number_is_refused(tmp_path, rows):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    table = pq.read_table(path)
+    place, values = table.column_names.index("keep_fraction"), np.array(table["keep_fraction"])
+    values[rows] = np.nan
+    pq.write_table(table.set_column(place, "keep_fraction", pa.array(values)), path)
+    refused(path, "keep_fraction")
 
 
 def test_groups_may_be_absent_without_a_type(tmp_path):
