@@ -42,7 +42,7 @@ class VQCodec(Codec):
         self._channels = config["vq_embed_dim"] or config["latent_channels"]
         self.bytes_per_number = BYTES_PER_WIDTH * config["block_out_channels"][0] / config["out_channels"]
         self.factor = 2 ** (len(config["block_out_channels"]) - 1)
-        scale = torch.full((self._channels,), config["scaling_factor"])
+        scale = torch.full((self._channels,), float(config["scaling_factor"]))
         self.channel_map = ChannelMap.diagonal("diffusers", torch.zeros(self._channels), scale)
         self.device = autoencoder.device
 
