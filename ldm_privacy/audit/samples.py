@@ -92,7 +92,9 @@ class AuditedSamples:
 
     def rows(self, rows: slice | Tensor) -> "AuditedSamples":
         """Some of the samples, in the same order; what belongs to all of them together stays."""
-        return self._each(lambda value: value[rows])
+        # Some columns stay on the CPU where latents are on a GPU; an index on the CPU serves both.
+        place = rows.cpu() if isinstance(rows, Tensor) else rows
+        return self._each(lambda value: value[place])
 
     def to(self, device: torch.device | str) -> "AuditedSamples":
         """The same on another device."""

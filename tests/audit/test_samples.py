@@ -268,3 +268,21 @@ def test_a_group_is_on_one_half():
     half = is_calibration(index, group=index // 10)
     assert (half.reshape(300, 10) == half.reshape(300, 10)[:, :1]).all()
     assert 0 < half.double().mean() < 1
+
+
+class OnGpu(torch.Tensor):
+    """As if on a GPU: a tensor that is on the CPU can't be indexed by it."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__getitem__:
+            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+        found = super().__torch_function__(func, types, args, kwargs)
+        return found.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else found
+
+
+def test_rows_may_be_named_by_an_index_on_a_gpu_where_some_columns_are_not(whole):
+    for chosen in (whole.is_member, torch.tensor([2, 4])):
+        with pytest.raises(RuntimeError, match="same device"):
+            whole.sample_index[chosen.as_subclass(OnGpu)]
+        assert same(whole.rows(chosen.as_subclass(OnGpu)), whole.rows(chosen))
