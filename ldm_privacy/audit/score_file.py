@@ -86,15 +86,14 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
     data = report.data
     folds, size = data.folds, len(data.sample_index)
     whom = {name: getattr(data, name) for name in ("sample_index", "is_member", "is_calibration", *OPTIONAL)}
-    known = {name: pa.nulls(size, pa.int64()) if value is None else value.numpy() for name, value in whom.items()}
+    known = {name: pa.nulls(size) if value is None else value.numpy() for name, value in whom.items()}
 
-    def lists(values: Tensor, kind: "pa.DataType") -> "pa.ListArray":
+    def lists(values: Tensor) -> "pa.ListArray":
         """(numbers, samples) as a list a sample."""
-        ends = np.arange(size + 1, dtype=np.int32) * len(values)
-        return pa.ListArray.from_arrays(ends, pa.array(values.T.numpy().ravel(), kind))
+        return pa.ListArray.from_arrays(np.arange(size + 1) * len(values), pa.array(values.T.numpy().ravel()))
 
-    def constant(value: object, kind: "pa.DataType") -> "pa.Array":
-        return pa.repeat(pa.scalar(value, kind), size)
+    def constant(value: object) -> "pa.Array":
+        return pa.repeat(pa.scalar(value), size)
 
     metadata = {
         SPLIT_HASH: split_hash.encode(),
@@ -110,21 +109,21 @@ def write_scores(report: AuditReport, path: Path, *, split_hash: str) -> None:
             reported = data.reported(key).double()
             own = reported[:0] if is_alike(score) else torch.where(folds[0].chooses, score[0], score[-1]).double()
             derived, view = data.derived.get(key), data.views.get(key.attack, ("", ""))
-            timesteps = torch.tensor(data.timesteps[key.attack], dtype=torch.int64)[:, None].expand(-1, size)
+            timesteps = torch.tensor(data.timesteps[key.attack])[:, None].expand(-1, size)
             columns = known | {
-                "attack": constant(key.attack, pa.string()),
-                "mask": constant(key.mask, pa.string()),
-                "keep_fraction": constant(data.keep_fraction[key], pa.float64()),
-                "is_control": constant(key.mask in data.controls, pa.bool_()),
-                "plain": constant("" if derived is None else str(derived.plain), pa.string()),
-                "needs_history": constant(derived is not None and derived.needs_history, pa.bool_()),
-                "reference": constant("" if derived is None else derived.reference, pa.string()),
-                "view_of": constant(view[0], pa.string()),
-                "view": constant(view[1], pa.string()),
-                "num_fitted": constant(data.num_fitted.get(key, 0), pa.int64()),
-                "timesteps": lists(timesteps, pa.int64()),
-                "membership_scores": lists(reported, pa.float64()),
-                "own_half_scores": lists(own, pa.float64()),
+                "attack": constant(key.attack),
+                "mask": constant(key.mask),
+                "keep_fraction": constant(data.keep_fraction[key]),
+                "is_control": constant(key.mask in data.controls),
+                "plain": constant("" if derived is None else str(derived.plain)),
+                "needs_history": constant(derived is not None and derived.needs_history),
+                "reference": constant("" if derived is None else derived.reference),
+                "view_of": constant(view[0]),
+                "view": constant(view[1]),
+                "num_fitted": constant(data.num_fitted.get(key, 0)),
+                "timesteps": lists(timesteps),
+                "membership_scores": lists(reported),
+                "own_half_scores": lists(own),
             }
             file.write_table(pa.table(columns, schema=kinds))
 

@@ -93,6 +93,8 @@ def test_the_file_is_a_table_that_others_can_read(tmp_path):
     assert torch.equal(stored, report.data.scores[AuditKey("loss", "top60")][0])
     assert row["own_half_scores"].map(len).eq(0).all()
     assert row["timesteps"].iloc[0].tolist() == [0, 10, 20]
+    assert (frame[["plain", "reference", "view_of", "view"]] == "").all(axis=None)
+    assert pq.read_schema(tmp_path / "scores.parquet").equals(schema())
     assert set(frame.loc[frame["is_control"], "mask"]) == {"random60"}
 
 
@@ -106,6 +108,15 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
     assert torch.equal(file.data.sample_index, report.data.sample_index)
     for key, score in report.data.scores.items():
         assert torch.equal(file.data.scores[key], score.double())
+
+
+def test_a_splits_hash_that_is_no_text_is_read_as_one_that_equals_no_other(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(report_with(), path, split_hash=HASH)
+    table = pq.read_table(path)
+    damaged = {name: b"\xff" if value == HASH.encode() else value for name, value in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata(damaged), path)
+    assert read_scores(path).split_hash == "\ufffd"
 
 
 def refused(path, message):
