@@ -169,7 +169,7 @@ def all_of(entries: Sequence[Path], options: argparse.Namespace) -> None:
     same += [] if options.data is None else [f"--data={options.data}"]
     options.into.mkdir(parents=True, exist_ok=True)
     share = str(max(1, (os.cpu_count() or 1) // options.jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": share, "TORCHINDUCTOR_COMPILE_THREADS": share}
+    environment = {"OMP_NUM_THREADS": share, "TORCHINDUCTOR_COMPILE_THREADS": share, **os.environ}
     while True:
         for entry, (process, began) in list(running.items()):
             if process.poll() is None and time.monotonic() - began < LONGEST:

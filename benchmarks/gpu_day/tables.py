@@ -69,9 +69,11 @@ def smoke(found: Mapping[str, Any]) -> str:
         runs = way if result == "ok" else f"no: {way}: {result}"
         rows.append((name, runs, "; ".join(f"{way}: {why}" for way, why in refused), f"{each['seconds']:.0f}"))
     run = sum("ok" in each["ways"].values() for each in entries.values())
-    said = f"{run} of the {len(entries)} entry files that were tried run, {found['at_a_time']} at a time;" if entries else ""
-    said += f" {found['num_entries'] - len(entries)} wait.\n\n" if entries else ""
-    return said + table(("entry file", "runs with", "refused", "s"), rows or [[NOT] * 4])
+    told = table(("entry file", "runs with", "refused", "s"), rows or [[NOT] * 4])
+    if not entries:
+        return told
+    said = f"{run} of the {len(entries)} entry files that were tried run, {found['at_a_time']} at a time"
+    return f"{said}; {found['num_entries'] - len(entries)} wait.\n\n{told}"
 
 
 def training(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldm_privacy.callbacks import AveragedWeights, StopOnNonFiniteLoss
-from ldm_privacy.device import allow_tf32, explain_out_of_memory
+from ldm_privacy.device import allow_tf32, explain_out_of_memory, full_float32
 from ldm_privacy.errors import UserError
 from ldm_privacy.losses.kl import KL
 from ldm_privacy.losses.reconstruction import L1
@@ -221,12 +221,8 @@ def test_other_errors_pass():
 
 
 def test_tf32_is_switched_for_products_and_convolutions():
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
+    with full_float32():  # leaves this process as it was
         for allowed in (True, False):
             allow_tf32(allowed)
             assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
             assert torch.backends.cudnn.allow_tf32 is allowed
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
